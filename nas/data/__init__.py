@@ -1,0 +1,91 @@
+"""Data sets for semantic segmentation: `open_data("scenes" | "camvid:FOLDER" | "cityscapes:FOLDER", ...)`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.data.camvid import open_camvid
+from nas.data.cityscapes import open_cityscapes
+from nas.data.sample import IGNORE, Sample, SegmentationData
+from nas.data.scenes import Scenes
+from nas.errors import ConfigError
+
+__all__ = ["DATASETS", "IGNORE", "SPLITS", "Request", "Sample", "SegmentationData", "open_data"]
+
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked of `open_data`; `folder` is the part of the spec after the colon, None without one."""
+
+    folder: Path | None
+    split: str
+    size: tuple[int, int]
+    seed: int
+    count: int | None
+
+
+def _open_scenes(request: Request) -> SegmentationData:
+    if request.folder is not None:
+        raise ConfigError(f"data 'scenes:{request.folder}': scenes are generated; write 'scenes'")
+    return Scenes(request.split, request.size, seed=request.seed, count=request.count)
+
+
+def _open_camvid(request: Request) -> SegmentationData:
+    return open_camvid(_folder(request, "camvid"), request.split, request.size, count=request.count)
+
+
+def _open_cityscapes(request: Request) -> SegmentationData:
+    return open_cityscapes(_folder(request, "cityscapes"), request.split, request.size, count=request.count)
+
+
+DATASETS: Mapping[str, Callable[[Request], SegmentationData]] = {
+    "scenes": _open_scenes,
+    "camvid": _open_camvid,
+    "cityscapes": _open_cityscapes,
+}
+
+
+def open_data(
+    spec: str, split: str, size: tuple[int, int], *, seed: int = 0, count: int | None = None
+) -> SegmentationData:
+    """The data set that `spec` names, resized to `size` = (H, W).
+
+    Args:
+        spec: "scenes", "camvid:FOLDER" or "cityscapes:FOLDER".
+        split: "train" or "val".
+        seed: of the generated scenes; stored images do not depend on it.
+        count: how many scenes to generate (default 256 train, 64 val), or at most how many stored images
+            to take, at even distances.
+
+    Raises:
+        ConfigError: an argument cannot be used.
+        DataError: the folder is not what the data set's layout promises.
+    """
+    name, colon, folder = spec.partition(":")
+    _check_choice("data set", name, DATASETS)
+    _check_choice("split", split, SPLITS)
+    if min(size) < 1:
+        raise ConfigError(f"size {size[0]}x{size[1]}: give a positive height and width")
+    if count is not None and count < 1:
+        raise ConfigError(f"count {count}: give at least 1, or leave it out for the whole split")
+    path = Path(folder).expanduser() if colon else None
+    return DATASETS[name](Request(path, split, size, seed, count))
+
+
+def _folder(request: Request, name: str) -> Path:
+    if request.folder is None or request.folder == Path():
+        raise ConfigError(f"data '{name}': which folder? write '{name}:FOLDER'")
+    return request.folder
+
+
+def _check_choice(what: str, given: str, choices: Collection[str]) -> None:
+    if given in choices:
+        return
+    near = difflib.get_close_matches(given, choices, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(choices)}"
+    raise ConfigError(f"unknown {what} '{given}': {hint}")

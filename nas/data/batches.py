@@ -1,0 +1,81 @@
+"""Samples become tensors, and a training step becomes a batch that depends on nothing but the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.data.augment import Augment
+from nas.data.sample import Sample, SegmentationData
+from nas.errors import ConfigError
+
+ZERO_LEVEL = 128
+ORDER, AUGMENTATION = 0, 1  # streams of randomness drawn from one seed
+
+
+def normalize(images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Tensor:
+    """uint8 (N, H, W, 3), or N arrays (H, W, 3), to float32 (N, 3, H, W): (u8 - 128) / 128.
+
+    Every result is exact in float32, and in int8 with scale 1/128 and zero point 0 it is u8 - 128: what the
+    deployed model is fed equals what was trained on.
+    """
+    stacked = torch.from_numpy(
+        np.stack(list(images))
+    )  # (N, H, W, 3); a copy, as cached samples are read-only
+    planes = stacked.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return planes.sub_(ZERO_LEVEL).div_(ZERO_LEVEL)
+
+
+def load(
+    data: SegmentationData,
+    indices: Sequence[int],
+    augment: Augment | None = None,
+    rng: np.random.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Images float32 (N, 3, H, W) and labels int64 (N, H, W) of the samples at `indices`.
+
+    Raises:
+        ConfigError: no index, or an augmentation without a generator.
+    """
+    if not len(indices):
+        raise ConfigError("load: no index; ask for at least one sample")
+    samples: list[Sample] = [data[int(i)] for i in indices]
+    if augment is not None:
+        if rng is None:
+            raise ConfigError(
+                "load: an augmentation needs randomness; pass rng=numpy.random.default_rng(seed)"
+            )
+        samples = [augment(sample, rng) for sample in samples]
+    labels = torch.from_numpy(np.stack([sample.label for sample in samples]))
+    return normalize([sample.image for sample in samples]), labels.to(torch.int64)
+
+
+def training_indices(length: int, step: int, *, batch_size: int, seed: int) -> list[int]:
+    """Which samples step `step` (from 0) trains on: consecutive in a new shuffle of 0..length-1 each epoch.
+
+    A batch may straddle two epochs, so that each epoch shows each sample exactly once.
+    """
+    if length < 1 or batch_size < 1 or step < 0 or seed < 0:
+        raise ConfigError(
+            f"training batch: {length} samples, batch size {batch_size}, step {step}, seed {seed}:"
+            " the first two must be positive, the others not negative"
+        )
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    epochs = {position // length for position in positions}
+    orders = {epoch: np.random.default_rng([seed, ORDER, epoch]).permutation(length) for epoch in epochs}
+    return [int(orders[position // length][position % length]) for position in positions]
+
+
+def training_batch(
+    data: SegmentationData, step: int, *, batch_size: int, augment: Augment | None, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The batch of a step: images float32 (N, 3, H, W), labels int64 (N, H, W).
+
+    A pure function of (seed, step): a resumed run sees exactly what an uninterrupted one would.
+    """
+    indices = training_indices(len(data), step, batch_size=batch_size, seed=seed)
+    return load(data, indices, augment, np.random.default_rng([seed, AUGMENTATION, step]))

@@ -1,0 +1,122 @@
+"""Data sets that are pairs of image files: checked when opened, read and resized when indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nas.data.cache import SampleCache
+from nas.data.sample import Sample
+from nas.errors import DataError
+
+INVALID = -1  # in a lookup table of `label_table`: a value that the layout does not know
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image file and the label file that belongs to it."""
+
+    image: Path
+    label: Path
+
+
+def label_table(classes: Mapping[int, int]) -> NDArray[np.int16]:
+    """int16 (256,): what a stored label value becomes, INVALID where `classes` does not name it."""
+    table = np.full(256, INVALID, np.int16)
+    table[list(classes)] = list(classes.values())
+    return table
+
+
+def evenly_spaced(pairs: Sequence[Pair], count: int | None) -> tuple[Pair, ...]:
+    """`count` of the pairs at even distances, all of them where count is None or not smaller.
+
+    Neighbours in these sets are frames of one drive: a head of the list would be a single street.
+    """
+    if count is None or count >= len(pairs):
+        return tuple(pairs)
+    return tuple(pairs[(2 * i + 1) * len(pairs) // (2 * count)] for i in range(count))
+
+
+@dataclass(frozen=True, eq=False)
+class PairedFiles:
+    """A `SegmentationData` over pairs of files.
+
+    Attributes:
+        size: (H, W) that samples are resized to: the image bilinearly, the label to the nearest.
+        tables: for each pair's label, by file name ending, the table of `label_table`.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    size: tuple[int, int]
+    pairs: tuple[Pair, ...]
+    tables: Mapping[str, NDArray[np.int16]]
+    cache: SampleCache = field(default_factory=SampleCache)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """The resized sample, read-only.
+
+        Raises:
+            IndexError: past the end.
+            DataError: a file is unreadable, the sizes differ or a label value is unknown.
+        """
+        return self.cache.get(range(len(self.pairs))[index], self._read)
+
+    def _read(self, index: int) -> Sample:
+        pair = self.pairs[index]
+        image = _decode(pair.image).convert("RGB")
+        label = _decode(pair.label)
+        if label.mode not in ("L", "P"):
+            raise DataError(
+                f"{pair.label}: a label must be 8-bit with one channel, this one is {label.mode};"
+                " store class indices, not colours"
+            )
+        if label.size != image.size:
+            raise DataError(
+                f"{pair.label}: {label.width}x{label.height}, but its image {pair.image.name} is"
+                f" {image.width}x{image.height}; export the label at the image's size"
+            )
+        mapped = self._map(np.asarray(label), pair.label)
+        height, width = self.size
+        resized = Image.fromarray(mapped).resize((width, height), Image.Resampling.NEAREST)
+        return Sample(np.array(image.resize((width, height), Image.Resampling.BILINEAR)), np.array(resized))
+
+    def _map(self, stored: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+        table = next(table for ending, table in self.tables.items() if path.name.endswith(ending))
+        mapped = table[stored]
+        if (wrong := stored[mapped == INVALID]).size:
+            known = ", ".join(_spans(np.flatnonzero(table != INVALID).tolist()))
+            raise DataError(
+                f"{path}: label value {int(wrong[0])} in {wrong.size} pixels, {self.name} knows {known};"
+                " use the official label files or map the values"
+            )
+        return mapped.astype(np.uint8)
+
+
+def _spans(values: Sequence[int]) -> list[str]:
+    """Sorted integers as spans: [0, 1, 2, 255] -> ["0-2", "255"]."""
+    starts = [v for v in values if v - 1 not in values]
+    ends = [v for v in values if v + 1 not in values]
+    return [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: gone since the data set was opened; restore it and open it again"
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for a broken PNG chunk
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read as an image ({reason}); copy the file anew") from error
