@@ -1,0 +1,1 @@
+"""Quantization: fold (float_graph), calibrate (ranges), quantize (lower), run the integers (simulate)."""

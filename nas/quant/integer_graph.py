@@ -1,0 +1,130 @@
+"""The record between quantization and everything that deploys: operators with integer tensors (numpy, pure).
+
+The integer simulation, the TFLite writer and the ONNX writer all read it, so that what is scored and what
+runs are the same numbers. Layout is TFLite's: feature maps (1, H, W, C), weights (O, k, k, I), depthwise
+weights (1, k, k, C).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class IntTensor:
+    """A feature map: real = scale * (q - zero_point). `scale` is exactly representable in float32."""
+
+    name: str
+    shape: tuple[int, int, int]  # H, W, C
+    scale: float
+    zero_point: int
+    dtype: Literal["int8", "int32"] = "int8"
+
+
+@dataclass(frozen=True, eq=False)
+class QConv:
+    """SAME convolution (depthwise if so): accumulate in int32, requantize, clamp to the activation."""
+
+    name: str
+    x: str
+    weight: NDArray[np.int8]
+    weight_scale: NDArray[np.float32]  # (O,) per channel, (1,) per tensor
+    bias: NDArray[np.int32]
+    stride: int
+    dilation: int
+    depthwise: bool
+    activation: Literal["none", "relu6"]
+    bits: int
+
+    @property
+    def size_bits(self) -> int:
+        """Weights packed at their width, biases at 32 bits."""
+        return int(self.weight.size) * self.bits + int(self.bias.size) * 32
+
+    def macs(self, output: IntTensor) -> int:
+        per_position = self.weight.size  # each weight meets each output position once
+        return int(per_position) * output.shape[0] * output.shape[1]
+
+
+@dataclass(frozen=True)
+class QAdd:
+    name: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True)
+class QMean:
+    """Mean over height and width, kept as 1 x 1."""
+
+    name: str
+    x: str
+
+
+@dataclass(frozen=True)
+class QResize:
+    """Bilinear with half-pixel centres to the output's height and width; scale and zero point unchanged."""
+
+    name: str
+    x: str
+
+
+@dataclass(frozen=True)
+class QConcat:
+    """Along the channels; all inputs and the output share one scale and zero point."""
+
+    name: str
+    xs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QArgMax:
+    """Index of the largest channel, as int32; the first one on a tie."""
+
+    name: str
+    x: str
+
+
+Operator = QConv | QAdd | QMean | QResize | QConcat | QArgMax
+
+
+def reads(operator: Operator) -> tuple[str, ...]:
+    """The names of the feature maps that an operator reads."""
+    if isinstance(operator, QAdd):
+        return (operator.a, operator.b)
+    return operator.xs if isinstance(operator, QConcat) else (operator.x,)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerGraph:
+    """Operators in execution order; `tensors` holds the input and each operator's result, by name."""
+
+    tensors: dict[str, IntTensor]
+    operators: tuple[Operator, ...]
+    input: str
+
+    @property
+    def output(self) -> str:
+        return self.operators[-1].name
+
+    @property
+    def size_bits(self) -> int:
+        return sum(op.size_bits for op in self.operators if isinstance(op, QConv))
+
+    @property
+    def macs(self) -> int:
+        return sum(op.macs(self.tensors[op.name]) for op in self.operators if isinstance(op, QConv))
+
+    @property
+    def input_elements(self) -> int:
+        return prod(self.tensors[self.input].shape)
+
+    def until(self, name: str) -> IntegerGraph:
+        """The graph cut after the operator `name`."""
+        names = [op.name for op in self.operators]
+        return IntegerGraph(self.tensors, self.operators[: names.index(name) + 1], self.input)

@@ -1,0 +1,125 @@
+"""Quantize: float operators and their tensors' ranges become an `IntegerGraph`.
+
+Weights are symmetric (per channel or per tensor), activations asymmetric int8:
+S = (beta - alpha) / (2^b - 1) (QA-BWNAS, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.errors import QuantizationError
+from nas.quant.float_graph import INPUT, Add, Concat, Conv, Mean, Node, Resize, inputs_of
+from nas.quant.integer_graph import (
+    IntegerGraph,
+    IntTensor,
+    Operator,
+    QAdd,
+    QArgMax,
+    QConcat,
+    QConv,
+    QMean,
+    QResize,
+)
+from nas.quant.ranges import IMAGE_RANGE, Range
+
+Granularity = Literal["channel", "tensor"]
+
+
+def activation_parameters(low: float, high: float) -> tuple[float, int]:
+    """Scale (a float32 value) and int8 zero point for [low, high], widened to hold 0 exactly."""
+    if (low, high) == IMAGE_RANGE:
+        return 1 / 128, 0
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32(max((high - low) / 255, 1e-9)))
+    return scale, int(np.clip(round(-128 - low / scale), -128, 127))
+
+
+def quantize_weight(conv: Conv, input_scale: float, granularity: Granularity
+                    ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32]]:  # fmt: skip
+    """Weight (O, I/groups, k, k), its scales (O,) or (1,), and the bias in units of input x weight scale."""
+    weight, bias = conv.weight.numpy(), conv.bias.numpy().astype(np.float64)
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise QuantizationError(f"convolution '{conv.name}' holds NaN or infinity: the network diverged; retrain it")
+    qmax = 2 ** (conv.bits - 1) - 1
+    peak = np.abs(weight).max(axis=(1, 2, 3)).astype(np.float64)
+    # A (nearly) dead channel keeps its bias: the scale is never so small that the bias leaves int32.
+    scale = np.maximum(np.maximum(peak / qmax, np.abs(bias) / (input_scale * 2.0**30)), 1e-12)
+    if granularity == "tensor":
+        scale = scale.max(keepdims=True)
+    scale32 = scale.astype(np.float32)
+    quantized = np.rint(weight / scale32[:, None, None, None]).clip(-qmax, qmax).astype(np.int8)
+    unit = scale32 * np.float32(input_scale)  # float32, as TFLite stores the bias's scale
+    return quantized, scale32, np.rint(bias / unit.astype(np.float64)).astype(np.int32)
+
+
+def _lower_conv(conv: Conv, x: IntTensor, y: IntTensor, granularity: Granularity) -> QConv:
+    weight, scale, bias = quantize_weight(conv, x.scale, granularity)
+    ratio = np.float32(x.scale) * scale / np.float32(y.scale)
+    if float(ratio.max()) >= 256:
+        raise QuantizationError(f"convolution '{conv.name}': requantization scale {ratio.max():.3g} is out of "
+                                "TFLite's range; its output's range is too narrow for its weights")  # fmt: skip
+    depthwise = conv.weight.shape[1] == 1 and conv.weight.shape[0] == x.shape[2]
+    layout = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
+    return QConv(conv.name, conv.x, np.ascontiguousarray(weight.transpose(layout)), scale, bias,
+                 conv.stride, conv.dilation, depthwise, conv.activation, conv.bits)  # fmt: skip
+
+
+def _output_shape(node: Node, shapes: list[tuple[int, int, int]]) -> tuple[int, int, int]:
+    height, width, channels = shapes[0]
+    if isinstance(node, Conv):
+        return -(-height // node.stride), -(-width // node.stride), node.weight.shape[0]
+    if isinstance(node, Add):
+        return shapes[0]
+    if isinstance(node, Mean):
+        return 1, 1, channels
+    if isinstance(node, Resize):
+        return *node.size, channels
+    if isinstance(node, Concat):
+        return height, width, sum(shape[2] for shape in shapes)
+    return height, width, 1
+
+
+def lower_nodes(nodes: Iterable[Node], tensors: dict[str, IntTensor], ranges: Mapping[str, Range],
+                granularity: Granularity = "channel") -> list[Operator]:  # fmt: skip
+    """The integer operators of `nodes`, given the tensors that they read; results are added to `tensors`.
+
+    Works piece by piece: lowering a block layer by layer gives the same operators as lowering it at once.
+    """
+    operators: list[Operator] = []
+    for node in nodes:
+        read = [tensors[name] for name in inputs_of(node)]
+        shape = _output_shape(node, [tensor.shape for tensor in read])
+        scale, zero_point = activation_parameters(*ranges[node.name])
+        operator: Operator
+        if isinstance(node, Conv):
+            tensor = IntTensor(node.name, shape, scale, zero_point)
+            operator = _lower_conv(node, read[0], tensor, granularity)
+        elif isinstance(node, Add):
+            tensor, operator = IntTensor(node.name, shape, scale, zero_point), QAdd(node.name, node.a, node.b)
+        elif isinstance(node, Mean):
+            tensor, operator = IntTensor(node.name, shape, scale, zero_point), QMean(node.name, node.x)
+        elif isinstance(node, Resize):
+            tensor = IntTensor(node.name, shape, read[0].scale, read[0].zero_point)
+            operator = QResize(node.name, node.x)
+        elif isinstance(node, Concat):
+            tensor = IntTensor(node.name, shape, read[0].scale, read[0].zero_point)
+            operator = QConcat(node.name, node.xs)
+        else:
+            tensor, operator = IntTensor(node.name, shape, 1.0, 0, "int32"), QArgMax(node.name, node.x)
+        tensors[node.name] = tensor
+        operators.append(operator)
+    return operators
+
+
+def lower(nodes: Iterable[Node], ranges: Mapping[str, Range], input_shape: tuple[int, int, int],
+          granularity: Granularity = "channel") -> IntegerGraph:  # fmt: skip
+    """The `IntegerGraph` of a whole list of nodes that read `INPUT` of shape (H, W, C)."""
+    scale, zero_point = activation_parameters(*ranges[INPUT])
+    tensors = {INPUT: IntTensor(INPUT, input_shape, scale, zero_point)}
+    operators = lower_nodes(nodes, tensors, ranges, granularity)
+    return IntegerGraph(tensors, tuple(operators), INPUT)

@@ -1,0 +1,144 @@
+"""Run an `IntegerGraph` in torch, bit for bit as LiteRT's XNNPACK kernels do.
+
+Integers travel in float32 tensors (N, C, H, W): exact while every accumulator stays below 2^24, which is
+checked for each convolution; float64 beyond. The rules were matched against the runtime by experiment; the
+tests hold them to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.blocks import conv_same
+from nas.quant.integer_graph import (
+    IntegerGraph,
+    IntTensor,
+    Operator,
+    QAdd,
+    QArgMax,
+    QConcat,
+    QConv,
+    QMean,
+    QResize,
+    reads,
+)
+
+FLOAT32_EXACT = 2**24
+
+
+def quantize(x: Tensor, tensor: IntTensor) -> Tensor:
+    """Real values to the tensor's integers (as float32)."""
+    return (torch.round(x / tensor.scale) + tensor.zero_point).clamp_(-128, 127)
+
+
+def dequantize(q: Tensor, tensor: IntTensor) -> Tensor:
+    return (q - tensor.zero_point) * tensor.scale
+
+
+def _weight(op: QConv) -> NDArray[np.int8]:
+    return op.weight.transpose((3, 0, 1, 2) if op.depthwise else (0, 3, 1, 2))  # to (O, I/groups, k, k)
+
+
+def _conv(op: QConv, q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
+    weight = _weight(op)
+    span = max(127 - x.zero_point, x.zero_point + 128)
+    reach = np.abs(weight.astype(np.int32)).sum(axis=(1, 2, 3)).astype(np.int64) * span + np.abs(op.bias.astype(np.int64))
+    dtype = torch.float32 if reach.max() < FLOAT32_EXACT else torch.float64
+    kernel = torch.from_numpy(np.ascontiguousarray(weight)).to(dtype)
+    bias = torch.from_numpy(op.bias).to(dtype)
+    accumulator = conv_same((q - x.zero_point).to(dtype), kernel, bias, op.stride, op.dilation).float()
+    multiplier = torch.from_numpy(np.float32(x.scale) * op.weight_scale / np.float32(y.scale))
+    result = accumulator.mul_(multiplier.view(1, -1, 1, 1)).round_().add_(y.zero_point)
+    low, high = -128, 127
+    if op.activation == "relu6":
+        low = max(low, y.zero_point)
+        high = min(high, y.zero_point + round(float(np.float32(6) / np.float32(y.scale))))
+    return result.clamp_(low, high)
+
+
+def _add(qa: Tensor, qb: Tensor, a: IntTensor, b: IntTensor, y: IntTensor) -> Tensor:
+    ratio_a = np.float32(a.scale) / np.float32(y.scale)
+    ratio_b = np.float32(b.scale) / np.float32(y.scale)
+    shift = 20 - math.floor(math.log2(max(ratio_a, ratio_b)))
+    # The products stay below 2^32: int64 holds them, and float64 holds them faster.
+    factor_a, factor_b = round(float(ratio_a) * 2**shift), round(float(ratio_b) * 2**shift)
+    offset = 2 ** (shift - 1) - factor_a * a.zero_point - factor_b * b.zero_point
+    total = (qa.double() * factor_a).add_(qb.double() * factor_b).add_(offset)
+    return total.mul_(2.0**-shift).floor_().add_(y.zero_point).clamp_(-128, 127).float()
+
+
+def _mean(q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
+    positions = q.shape[2] * q.shape[3]
+    total = (q.double() - x.zero_point).sum((2, 3), keepdim=True).float()
+    multiplier = np.float32(x.scale) / (np.float32(y.scale) * np.float32(positions))
+    return total.mul_(float(multiplier)).round_().add_(y.zero_point).clamp_(-128, 127)
+
+
+def _axis(size_in: int, size_out: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Lower index, upper index and 11-bit weight of the upper one, along one axis."""
+    ratio = np.float32(size_in) / np.float32(size_out)
+    position = (np.arange(size_out, dtype=np.float32) + np.float32(0.5)) * ratio - np.float32(0.5)
+    position = position.clip(0, size_in - 1).astype(np.float32)
+    low = position.astype(np.int64)
+    weight = np.rint((position - low.astype(np.float32)) * np.float32(2048)).astype(np.float64)
+    high = np.minimum(low + 1, size_in - 1)
+    return torch.from_numpy(low), torch.from_numpy(high), torch.from_numpy(weight)
+
+
+def _resize(q: Tensor, size: tuple[int, int]) -> Tensor:
+    """XNNPACK's fixed-point bilinear: 11 bits an axis, rounded once."""
+    q = q.double()
+    top, bottom, weight = _axis(q.shape[2], size[0])
+    rows = q[:, :, top] * 2048 + (q[:, :, bottom] - q[:, :, top]) * weight[:, None]
+    left, right, weight = _axis(q.shape[3], size[1])
+    total = rows[..., left] * 2048 + (rows[..., right] - rows[..., left]) * weight
+    return ((total + 2**21) * 2.0**-22).floor_().float()
+
+
+def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -> Tensor:
+    """One operator's result from the integers in `env`."""
+    y = tensors[op.name]
+    if isinstance(op, QConv):
+        return _conv(op, env[op.x], tensors[op.x], y)
+    if isinstance(op, QAdd):
+        return _add(env[op.a], env[op.b], tensors[op.a], tensors[op.b], y)
+    if isinstance(op, QMean):
+        return _mean(env[op.x], tensors[op.x], y)
+    if isinstance(op, QResize):
+        return _resize(env[op.x], y.shape[:2])
+    if isinstance(op, QConcat):
+        return torch.cat([env[x] for x in op.xs], 1)
+    assert isinstance(op, QArgMax)  # noqa: S101 (the union is exhausted)
+    return env[op.x].argmax(1, keepdim=True)
+
+
+@torch.no_grad()
+def simulate(operators: Iterable[Operator], tensors: dict[str, IntTensor], env: dict[str, Tensor]) -> Tensor:
+    """Run operators on the integers in `env`; results are left in `env`, the last one is returned."""
+    for op in operators:
+        env[op.name] = apply(op, env, tensors)
+    return env[op.name]
+
+
+@torch.no_grad()
+def run(graph: IntegerGraph, q: Tensor) -> Tensor:
+    """The graph's output for quantized images (N, C, H, W); tensors are freed once read for the last time."""
+    last = {name: op.name for op in graph.operators for name in reads(op)}
+    env = {graph.input: q.float()}
+    for op in graph.operators:
+        env[op.name] = apply(op, env, graph.tensors)
+        for name in reads(op):
+            if last[name] == op.name:
+                env.pop(name, None)
+    return env[graph.output]
+
+
+def as_nhwc(q: Tensor, dtype: type[np.int8 | np.int32] = np.int8) -> NDArray[np.int8 | np.int32]:
+    """(N, C, H, W) integers as the runtime's (N, H, W, C) array."""
+    return np.ascontiguousarray(q.permute(0, 2, 3, 1).numpy().astype(dtype))

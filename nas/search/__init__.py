@@ -1,0 +1,1 @@
+"""Search over tables: the exact front."""

@@ -1,0 +1,181 @@
+"""The search space: blocks of MBConv layers, and the one text form of a subnet.
+
+Source: QA-BWNAS (arXiv 2401.12350), Table I. A subnet is one block with a (kernel, expansion) choice for
+each layer and one weight bit width; an architecture is one subnet a block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from nas.errors import ConfigError
+from nas.settings import STRICT, build, read_toml
+
+
+@dataclass(frozen=True, order=True)
+class Choice:
+    """One MBConv layer's kernel size and expansion ratio, written `k3e6`."""
+
+    kernel: int
+    expansion: int
+
+    def __str__(self) -> str:
+        return f"k{self.kernel}e{self.expansion}"
+
+
+_CHOICE = re.compile(r"k([1-9]\d?)e([1-9]\d?)")
+_SUBNET = re.compile(r"b([1-9]\d{0,2})_([ke\d-]+)_w([1-9]\d?)")
+
+
+@dataclass(frozen=True, order=True)
+class Subnet:
+    """One block (numbered from 1) with its layers' choices and its weight bits: `b3_k3e6-k5e3_w4`."""
+
+    block: int
+    choices: tuple[Choice, ...]
+    bits: int
+
+    def __str__(self) -> str:
+        return f"b{self.block}_{'-'.join(map(str, self.choices))}_w{self.bits}"
+
+    @classmethod
+    def parse(cls, text: str) -> Subnet:
+        """The inverse of `str`; `ConfigError` for anything that `str` does not print."""
+        match = _SUBNET.fullmatch(text)
+        choices = [_CHOICE.fullmatch(part) for part in match[2].split("-")] if match else [None]
+        if match is None or None in choices:
+            raise ConfigError(f"'{text}' is no subnet; one reads like b3_k3e6-k5e3_w8")
+        parsed = tuple(Choice(int(c[1]), int(c[2])) for c in choices if c is not None)
+        return cls(int(match[1]), parsed, int(match[3]))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One subnet a block, in order, written joined with `+`."""
+
+    subnets: tuple[Subnet, ...]
+
+    def __post_init__(self) -> None:
+        if [subnet.block for subnet in self.subnets] != list(range(1, len(self.subnets) + 1)):
+            raise ConfigError(f"'{self}': the blocks of an architecture are b1, b2, ... in order")
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.subnets))
+
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        return cls(tuple(Subnet.parse(part) for part in text.split("+")))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stage of the encoder: `layers` is the student's depth, `teacher_layers` the teacher's."""
+
+    stride: Literal[1, 2]
+    channels: int
+    layers: int
+    teacher_layers: int
+    dilation: int = 1
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Blocks, the choices of every layer, and the weight bit widths of every block.
+
+    `dilate` says which layers of a dilated block carry its dilation: the first only (as MMSegmentation's
+    M-V2-D8) or all.
+    """
+
+    name: str
+    stem_channels: int
+    first_channels: int
+    blocks: tuple[Block, ...]
+    kernels: tuple[Literal[1, 3, 5, 7], ...] = (3, 5, 7)
+    expansions: tuple[int, ...] = (3, 6)
+    bits: tuple[Literal[4, 5, 6, 7, 8], ...] = (8,)
+    dilate: Literal["first", "all"] = "first"
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not (self.blocks and self.kernels and self.expansions and self.bits):
+            raise ConfigError(f"space '{self.name}': blocks, kernels, expansions and bits must not be empty")
+        numbers = [self.stem_channels, self.first_channels, *self.expansions]
+        numbers += [n for b in self.blocks for n in (b.channels, b.layers, b.teacher_layers, b.dilation)]
+        if min(numbers) < 1:
+            raise ConfigError(f"space '{self.name}': channels, layers, dilations, expansions must be positive")
+
+    @classmethod
+    def load(cls, path: Path) -> SearchSpace:
+        return build(cls, read_toml(path), str(path))
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        return tuple(Choice(k, e) for k in self.kernels for e in self.expansions)
+
+    @property
+    def output_stride(self) -> int:
+        stride = 2
+        for block in self.blocks:
+            stride *= block.stride
+        return stride
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change whenever the space does (its name aside)."""
+        record = {**asdict(self), "name": None}
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
+
+    def input_channels(self, block: int) -> int:
+        """Channels that enter block number `block` (from 1)."""
+        return self.first_channels if block == 1 else self.blocks[block - 2].channels
+
+    def layer_geometry(self, block: int, layer: int) -> tuple[int, int, int, int]:
+        """(input channels, output channels, stride, dilation) of layer `layer` (from 0) of `block`."""
+        spec = self.blocks[block - 1]
+        first = layer == 0
+        dilation = spec.dilation if first or self.dilate == "all" else 1
+        return (self.input_channels(block) if first else spec.channels, spec.channels,
+                spec.stride if first else 1, dilation)  # fmt: skip
+
+    def subnets(self, block: int, bits: int | None = None) -> Iterator[Subnet]:
+        """Every subnet of `block`, in lexical order of the choices, for one or every bit width."""
+        for width in self.bits if bits is None else (bits,):
+            for choices in itertools.product(self.choices, repeat=self.blocks[block - 1].layers):
+                yield Subnet(block, choices, width)
+
+    def all_subnets(self) -> Iterator[Subnet]:
+        for block in range(1, len(self.blocks) + 1):
+            yield from self.subnets(block)
+
+    def count(self) -> int:
+        """How many subnets there are, over blocks and bit widths."""
+        return len(self.bits) * sum(len(self.choices) ** block.layers for block in self.blocks)
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """One architecture, uniform over choices and bit widths."""
+        return Architecture(
+            tuple(
+                Subnet(i, tuple(rng.choice(self.choices) for _ in range(block.layers)), rng.choice(self.bits))
+                for i, block in enumerate(self.blocks, start=1)
+            )
+        )
+
+    def check(self, architecture: Architecture) -> None:
+        """`ConfigError` unless every subnet belongs to this space."""
+        if len(architecture.subnets) != len(self.blocks):
+            raise ConfigError(f"{architecture} has {len(architecture.subnets)} blocks, "
+                              f"space '{self.name}' has {len(self.blocks)}")  # fmt: skip
+        for subnet, block in zip(architecture.subnets, self.blocks, strict=True):
+            if len(subnet.choices) != block.layers or not set(subnet.choices) <= set(self.choices):
+                raise ConfigError(f"{subnet} is not in space '{self.name}': see its layers and choices")
+            if subnet.bits not in self.bits:
+                raise ConfigError(f"{subnet}: space '{self.name}' has the weight bits {self.bits}")
