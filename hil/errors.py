@@ -1,0 +1,78 @@
+"""What can go wrong, split by who acts.
+
+    HilError
+    ├── CheckFailed        exit 1   a check did not hold: read the numbers
+    ├── UsageError         exit 2   mend the call or the configuration
+    ├── BoardError         exit 3   mend the bench
+    │   ├── Unreachable             no answer on the network, or nobody lets us in
+    │   ├── HostKeyUnknown          the board's host key was never pinned
+    │   ├── HostKeyChanged          another key than the pinned one answers
+    │   ├── LinkLost                the connection or the far process ended under us
+    │   ├── BoardFull               the board's disk takes no more
+    │   └── BoardTimeout            the board is connected and does not answer in time
+    ├── ModelError         exit 4   mend the model
+    └── Incomparable       exit 5   nothing, or nothing alike, to compare with
+
+Every message is one line that names the thing (file, key, board, command) and the next step.
+"""
+
+# ruff: noqa: N818 - a leaf says what happened; "...Error" is kept for who acts
+
+from __future__ import annotations
+
+
+class HilError(Exception):
+    """The root of the tree.
+
+    Attributes:
+        exit_code: what the command line exits with.
+    """
+
+    exit_code: int = 3
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class CheckFailed(HilError):
+    exit_code = 1
+
+
+class UsageError(HilError):
+    exit_code = 2
+
+
+class BoardError(HilError):
+    exit_code = 3
+
+
+class Unreachable(BoardError):
+    """No route, refused, no SSH banner, or no key that the board accepts."""
+
+
+class HostKeyUnknown(BoardError):
+    """Nobody has pinned this board's host key yet."""
+
+
+class HostKeyChanged(BoardError):
+    """Another host key than the pinned one answered: another machine, or a new image on it."""
+
+
+class LinkLost(BoardError):
+    """The connection broke, or the process on the board ended, before it answered."""
+
+
+class BoardFull(BoardError):
+    """The board took fewer bytes than were sent."""
+
+
+class BoardTimeout(BoardError):
+    """The board is there and did not finish within the deadline."""
+
+
+class ModelError(HilError):
+    exit_code = 4
+
+
+class Incomparable(HilError):
+    exit_code = 5

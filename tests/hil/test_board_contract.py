@@ -1,0 +1,127 @@
+"""What every board promises, over each server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from hil.boards import Board
+from hil.errors import BoardError, BoardFull, BoardTimeout, LinkLost, UsageError
+
+ODD = ["a b", "c'd", 'e"f', "g\nh", "$HOME", "`id`", "*", "", "--", "ünï", "\\n"]
+
+
+def test_arguments_arrive_as_they_are(board: Board) -> None:
+    result = board.run(["printf", "%s|", *ODD], 10)
+    assert result.stdout == "".join(f"{word}|" for word in ODD)
+    assert result.exit_code == 0
+
+
+def test_exit_code_and_streams_stay_apart(board: Board) -> None:
+    result = board.run(["sh", "-c", "echo out; echo err >&2; exit 7"], 10)
+    assert (result.exit_code, result.stdout, result.stderr) == (7, "out\n", "err\n")
+
+
+def test_a_missing_program_is_an_exit_code(board: Board) -> None:
+    assert board.run(["no-such-program"], 10).exit_code == 127
+
+
+def test_much_output_on_both_streams_does_not_block(board: Board) -> None:
+    script = "head -c 3000000 /dev/zero | tr '\\0' e >&2; head -c 3000000 /dev/zero | tr '\\0' o"
+    result = board.run(["sh", "-c", script], 30)
+    assert (len(result.stdout), len(result.stderr)) == (3_000_000, 3_000_000)
+
+
+def test_past_its_deadline_a_command_is_killed(board: Board, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    begin = time.monotonic()
+    with pytest.raises(BoardTimeout, match=r"0\.5 s"):
+        board.run(["sh", "-c", f"echo $$ > {pid_file}; sleep 60; true"], 0.5)
+    assert time.monotonic() - begin < 8
+    pid = int(pid_file.read_text())
+    assert eventually(lambda: not Path(f"/proc/{pid}").exists())
+    assert board.run(["echo", "well"], 10).stdout == "well\n"
+
+
+def test_a_command_killed_by_a_signal_is_no_result(board: Board) -> None:
+    with pytest.raises(LinkLost, match="signal"):
+        board.run(["sh", "-c", "kill -9 $$"], 10)
+
+
+@pytest.mark.parametrize("size", [0, 1, 32768, 1_000_003])
+def test_put_and_get_keep_every_byte(board: Board, tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "sent").write_bytes(data)
+    remote = str(tmp_path / "there" / "odd name'")
+    board.put(tmp_path / "sent", remote)
+    assert board.run(["sha256sum", remote], 10).stdout.lstrip("\\")[:64] == hashlib.sha256(data).hexdigest()
+    board.get(remote, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == data
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["odd name'"]
+
+
+def test_put_replaces_what_was_there(board: Board, tmp_path: Path) -> None:
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "old").write_text("old and longer")
+    board.put(tmp_path / "new", str(tmp_path / "old"))
+    assert (tmp_path / "old").read_text() == "new"
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(board: Board, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(os.urandom(100_000))
+    (tmp_path / "full.part").symlink_to("/dev/full")  # every write there says: no space left on device
+    with pytest.raises(BoardFull, match="full"):
+        board.put(tmp_path / "model", str(tmp_path / "full"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_missing_files_are_named(board: Board, tmp_path: Path) -> None:
+    with pytest.raises(BoardError, match="nothing-here"):
+        board.get("/nothing-here", tmp_path / "x")
+    with pytest.raises(UsageError, match="nothing-local"):
+        board.put(tmp_path / "nothing-local", "/tmp/x")
+    (tmp_path / "some").write_text("")
+    with pytest.raises(BoardError, match="no folder"):
+        board.put(tmp_path / "some", "/no-such-folder/x")
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_process_speaks_in_lines(board: Board) -> None:
+    process = board.start(["sh", "-c", 'echo talk >&2; while read l; do echo "got $l"; done'])
+    for word in ("one", "two words"):
+        process.send(word)
+        assert process.receive(10) == f"got {word}"
+    with pytest.raises(BoardTimeout):
+        process.receive(0.2)
+    assert process.stderr_tail() == "talk\n"
+    assert process.alive()
+    process.close()
+    assert not process.alive()
+
+
+def test_the_end_of_a_process_is_told_with_its_last_words(board: Board) -> None:
+    process = board.start(["sh", "-c", "echo why >&2; exit 3"])
+    with pytest.raises(LinkLost, match=r"status 3; its last words: why"):
+        process.receive(10)
+    process.close()
+
+
+def test_close_kills_a_process_that_ignores_the_end_of_stdin(board: Board) -> None:
+    process = board.start(["sh", "-c", "echo $$; exec sleep 60"])
+    pid = int(process.receive(10))
+    process.close()
+    assert eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def eventually(holds, seconds: float = 8.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.02)
+    return False
