@@ -1,0 +1,135 @@
+"""A bundle: a model with everything that proves it on a board, and nothing that has to be believed.
+
+The folder holds the model, labels, preprocessing, a golden input and output, the measurement that justified
+it and a verifier of one file (standard library and the TFLite runtime). The manifest names every file with
+its size and sha256.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from deploy.compile import Artifact
+from deploy.config import file_digest
+from deploy.run import write_atomically, write_json
+from hil.boards import Board
+from hil.errors import ModelError, UsageError
+
+FORMAT = "hilnas-bundle/1"
+VERIFIER = "verify_bundle.py"
+PREPROCESSING = {
+    "input": "int8, NHWC, batch 1, RGB",
+    "from_uint8": "int8 = uint8 - 128",
+    "scale": 1 / 128,
+    "zero_point": 0,
+    "resize": "bilinear to the input's height and width",
+}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into a bundle; `facts` is shown in the README and kept in the manifest."""
+
+    name: str
+    artifact: Artifact
+    classes: Sequence[str]
+    size: tuple[int, int]
+    measurement: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+def export(contents: Contents, target: Path) -> Path:
+    """Write the bundle aside, then rename it into place (replacing an older one of this kit)."""
+    if target.exists() and not (target / "manifest.json").exists():
+        raise UsageError(f"{target}: exists and is no bundle; give another --out")
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    (part / "golden").mkdir(parents=True)
+    shutil.copyfile(contents.artifact.model, part / "model.tflite")
+    shutil.copyfile(contents.artifact.input, part / "golden/input.bin")
+    shutil.copyfile(contents.artifact.expected, part / "golden/output.bin")
+    (part / VERIFIER).write_bytes(files("board_scripts").joinpath(VERIFIER).read_bytes())
+    write_atomically(part / "labels.txt", "\n".join(contents.classes) + "\n")
+    write_json(part / "preprocessing.json", {**PREPROCESSING, "size": list(contents.size)})
+    write_json(part / "measurement.json", contents.measurement)
+    write_atomically(part / "README.md", _readme(contents))
+    listed = sorted(p for p in part.rglob("*") if p.is_file())
+    write_json(part / "manifest.json", {
+        "format": FORMAT, "name": contents.name, "model": "model.tflite", "labels": "labels.txt",
+        "preprocessing": "preprocessing.json", "measurement": "measurement.json", "facts": dict(contents.facts),
+        "golden": [{"input": "golden/input.bin", "output": "golden/output.bin",
+                    "max_mismatch": 0.02, "max_abs_diff": None}],
+        "files": {str(p.relative_to(part)): {"sha256": file_digest(p), "bytes": p.stat().st_size} for p in listed},
+    })  # fmt: skip
+    shutil.rmtree(target, ignore_errors=True)
+    part.replace(target)
+    return target
+
+
+def _readme(contents: Contents) -> str:
+    facts = "\n".join(f"- {key}: {value}" for key, value in contents.facts.items())
+    return f"""# {contents.name}
+
+Semantic segmentation, {len(contents.classes)} classes (labels.txt), {contents.size[0]} x {contents.size[1]} pixels.
+Input: RGB, int8 = uint8 - 128, NHWC (preprocessing.json). Output: the class map, int32.
+
+{facts}
+
+Verify it where it will run (needs Python 3.9 and a TFLite runtime, nothing else):
+
+    python3 {VERIFIER} . [--delegate /usr/lib/libvx_delegate.so]
+
+It checks every file's hash, runs the golden input, compares with the golden output (at most 2 % of the
+pixels may differ, as delegates round differently) and times the model. The latency of measurement.json is
+that of the board named there, under the conditions stated there.
+"""
+
+
+def verify(bundle: Path, board: Board, runs: int = 30) -> dict[str, Any]:
+    """Run the kit's own verifier (not the bundle's copy) on the board; its checks and verdict.
+
+    Raises `UsageError` if there is no bundle, `ModelError` naming the first check that did not hold.
+    """
+    if not (bundle / "manifest.json").is_file():
+        raise UsageError(f"{bundle}: no bundle there (no manifest.json); make one with `hilnas bundle export`")
+    remote = f"{board.config.workdir.rstrip('/')}/bundles/{file_digest(bundle / 'manifest.json')[:16]}"
+    _push(bundle, board, remote)
+    verifier = f"{remote}.{VERIFIER}"
+    script = Path(str(files("board_scripts").joinpath(VERIFIER)))
+    board.put(script, verifier)
+    argv = ["env", *(f"{k}={v}" for k, v in board.config.env.items()), board.config.python or "python3", verifier,
+            remote, "--runs", str(runs), "--threads", str(board.config.threads)]  # fmt: skip
+    if board.config.delegate:
+        argv += ["--delegate", board.config.delegate]
+        for key, value in board.config.delegate_options.items():
+            argv += ["--delegate-option", f"{key}={value}"]
+    result = board.run(argv, timeout_s=900)
+    board.run(["rm", "-rf", "--", remote, verifier], timeout_s=30)
+    lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    if not lines or "verified" not in lines[-1]:
+        last = (result.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ModelError(f"{bundle}: the verifier ended with {result.exit_code} on {board.name}: {last}")
+    failed = [line for line in lines if line.get("ok") is False]
+    if not lines[-1]["verified"]:
+        first = failed[0] if failed else lines[-1]
+        raise ModelError(f"{bundle}: not verified on {board.name}: {first.get('check')}: {first.get('detail')}")
+    verdict: dict[str, Any] = lines[-1]
+    return {**verdict, "board": board.name, "checks": len(lines) - 1}
+
+
+def _push(bundle: Path, board: Board, remote: str) -> None:
+    """The bundle's regular files, under their own relative names, to a fresh folder on the board."""
+    board.run(["rm", "-rf", "--", remote], timeout_s=30)
+    sources = sorted(p for p in bundle.rglob("*") if p.is_file() and not p.is_symlink())
+    folders = sorted({str(Path(remote) / p.relative_to(bundle).parent) for p in sources})
+    made = board.run(["mkdir", "-p", "--", *folders], timeout_s=30)
+    if made.exit_code:
+        raise UsageError(f"{board.name}: cannot make {remote} ({made.stderr.strip()}); mend 'workdir' in boards.toml")
+    for source in sources:
+        board.put(source, f"{remote}/{source.relative_to(bundle)}")

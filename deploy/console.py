@@ -1,0 +1,139 @@
+"""What a person sees: progress while it works, tables when it is done. Quiet where nobody watches."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from deploy.run import Progress
+
+if TYPE_CHECKING:
+    from deploy.regress import Verdict
+    from hil.boards.inventory import BoardConfig
+    from hil.measurement import Measurement
+    from nas.table import Table
+
+out = Console(soft_wrap=True, highlight=False)
+
+
+def say(line: str) -> None:
+    """One plain line on stdout."""
+    print(line, flush=True)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[Progress], None]]:
+    """A bar for each stage on a terminal; elsewhere a line on stderr when a stage starts and ends."""
+    if not sys.stderr.isatty():
+        yield lambda p: print(f"{p.stage}: {p.text}", file=sys.stderr) if p.text in ("starts", "done") else None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.fields[stage]:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn(), TextColumn("[dim]{task.description}"))  # fmt: skip
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(p: Progress) -> None:
+            if p.stage not in tasks:
+                tasks[p.stage] = bars.add_task("", stage=p.stage, total=p.total)
+            total = None if p.text == "starts" else p.total
+            bars.update(tasks[p.stage], completed=p.done, total=total, description=p.text[:48])
+
+        yield show
+
+
+def _models_table(models: Sequence[Mapping[str, Any]]) -> RichTable:
+    table = RichTable(title=None)
+    for column in ("model", "mIoU FP32 %", "mIoU INT8 %", "weights kB", "latency ms", "p90 ms", "runs"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for m in models:
+        latency = m["latency_us"]
+        table.add_row(m["name"], f"{m['miou_fp32']:.2f}", f"{m['miou_int8']:.2f}", f"{m['size_bits'] / 8000:.1f}",
+                      f"{latency['median'] / 1000:.3f}", f"{latency['p90'] / 1000:.3f}", str(latency["n"]))  # fmt: skip
+    return table
+
+
+def summary(record: Mapping[str, Any], folder: Path) -> None:
+    """The end of the main job."""
+    out.print(_models_table([record["teacher"], *record["models"]]))
+    for m in record["models"]:
+        out.print(f"  {m['name']}: {m['subnet']}")
+    a, c, counts, bundle = (record[k] for k in ("agreement", "correction", "counts", "bundle"))
+    out.print(f"agreement: tau-b {a['tau_b']:.3f} [{a['ci95'][0]:.3f}, {a['ci95'][1]:.3f}] over {a['n_models']} whole "
+              f"models (noise ceiling {a['ceiling_tau_b']:.3f}); with feedback, held out: {c['tau_b_held_out']:.3f}, "
+              f"error {c['error_before']:.1f} % -> {c['error_held_out']:.1f} %", markup=False)  # fmt: skip
+    out.print(f"subnets: {counts['subnets_compiled']} compiled, {counts['subnets_measured']} measured, "
+              f"{counts['subnets_exact_parity']} byte for byte the integer simulation's")  # fmt: skip
+    verdict = f"verified on {bundle['board']}" if bundle["verified"] else f"NOT verified on {bundle['board']}"
+    out.print(f"bundle: {bundle['path']} ({bundle['model']}), {verdict}")
+    out.print(f"report: {folder / 'report.html'}; summary: {folder / 'summary.json'}; "
+              f"{record['seconds']['total']:.0f} s of work in all")  # fmt: skip
+
+
+def agreement(record: Mapping[str, Any]) -> None:
+    a, c = record["agreement"], record["correction"]
+    say(f"tau-b {a['tau_b']:.4f} [{a['ci95'][0]:.4f}, {a['ci95'][1]:.4f}] over {a['n_models']} models, "
+        f"noise ceiling {a['ceiling_tau_b']:.4f}, Spearman {a['spearman']:.4f}")  # fmt: skip
+    say(f"feedback {'applied' if c['applied'] else 'not applied'}: held-out tau-b {c['tau_b_held_out']:.4f}, "
+        f"mean error {c['error_before']:.2f} % before, {c['error_held_out']:.2f} % after")  # fmt: skip
+
+
+def found(record: Mapping[str, Any]) -> None:
+    say(f"front: {len(record['front'])} architectures over (NSR, latency)")
+    for entry in record["found"]:
+        say(f"{entry['name']}: {entry['subnet']} nsr {entry['nsr']:.4f} predicted {entry['predicted_us'] / 1000:.3f} ms "
+            f"weights {entry['size_bits'] / 8000:.1f} kB")  # fmt: skip
+
+
+def table(entries: Table, path: Path) -> None:
+    values = sorted((entry.value, str(subnet)) for subnet, entry in entries.entries.items())
+    say(f"{path}: {len(values)} entries, {entries.quantity} in {entries.unit}")
+    for (value, subnet), what in zip((values[0], values[len(values) // 2], values[-1]),
+                                     ("smallest", "median", "largest"), strict=True):  # fmt: skip
+        say(f"  {what:>8} {value:.6g} {subnet}")
+
+
+def profile(measurements: Sequence[Measurement], as_json: bool) -> None:
+    from deploy.latency import summaries
+
+    if as_json:
+        print(json.dumps([m.to_json() for m in measurements], indent=1))
+        return
+    well = [m for m in measurements if m.failure is None]
+    if not well:
+        return
+    medians = summaries(well)
+    shown = RichTable()
+    for column in ("model", "median ms", "95 % interval", "p90 ms", "runs", "load ms", "first ms", "delegated"):
+        shown.add_column(column, justify="left" if column == "model" else "right")
+    for name, s in medians.items():
+        one = next(m for m in well if m.model == name)
+        shown.add_row(name, f"{s.median_us / 1000:.3f}", f"{s.ci95_us[0] / 1000:.3f} - {s.ci95_us[1] / 1000:.3f}",
+                      f"{s.p90_us / 1000:.3f}", str(s.n), f"{one.load_us / 1000:.2f}", f"{one.first_us / 1000:.2f}",
+                      f"{one.delegated_nodes} of {len(one.operators)}")  # fmt: skip
+    out.print(shown)
+    c = well[0].conditions
+    say(f"on {c.board} ({c.soc or c.machine}), {c.runtime}, kernels {c.kernels}, threads {c.threads}, "
+        f"delegate {c.delegate}")  # fmt: skip
+
+
+def boards(known: Mapping[str, BoardConfig]) -> None:
+    for name, config in known.items():
+        where = f"{config.user}@{config.host}:{config.port}" if config.kind == "ssh" else "this machine"
+        say(f"{name:12} {config.kind:10} {where}{'  delegate ' + config.delegate if config.delegate else ''}")
+
+
+def regression(verdicts: Sequence[Verdict], threshold: float) -> None:
+    for v in verdicts:
+        state = "SLOWER" if v.regressed else "ok"
+        say(f"{state:7} {v.model}: {v.head_us / 1000:.3f} ms against {v.base_us / 1000:.3f} ms, ratio {v.ratio:.3f} "
+            f"[{v.ci95[0]:.3f}, {v.ci95[1]:.3f}], p {v.p_value:.3g}, threshold {1 + threshold:.2f}")  # fmt: skip

@@ -1,0 +1,125 @@
+"""What every stage of a run works with: the settings, the data, the networks as far as they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from deploy.compile import calibration_batch
+from deploy.config import Experiment, Measuring, digest, file_digest
+from deploy.run import Run, read_json
+from hil.boards.inventory import find_board, open_board
+from hil.errors import UsageError
+from hil.measure import MeasureProtocol
+from hil.session import Session
+from hil.store import Store
+from nas.blocks import SuperBlock
+from nas.data import SegmentationData, open_data
+from nas.distil import supernets
+from nas.segmentation import images_of
+from nas.space import SearchSpace
+from nas.teacher import Segmenter, teacher
+from nas.train import load
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Context:
+    """One run of one experiment. Networks are loaded from the run's checkpoints when first asked for."""
+
+    def __init__(self, experiment: Experiment, space: SearchSpace, run: Run, boards_file: Path) -> None:
+        self.experiment, self.space, self.run = experiment, space, run
+        self.board = find_board(boards_file, experiment.board)
+        self.keys = self._keys()
+
+    def _keys(self) -> dict[str, str]:
+        """A digest for each stage, of its settings and of the stage before it."""
+        e = self.experiment
+        encoder = Path(e.teacher.encoder_from) if e.teacher.encoder_from else None
+        if encoder and not encoder.is_file():
+            raise UsageError(f"{encoder}: no such file; give --encoder-from a MobileNetV2 .tflite")
+        parts: dict[str, tuple[object, ...]] = {
+            "teacher": (e.seed, e.data, self.space.digest, e.teacher, encoder and file_digest(encoder)),
+            "distil": (e.distil,),
+            "tables": (e.quantization, self.space.bits),
+            "profile": (self.board, e.profile),
+            "agree": (e.agreement,),
+            "search": (e.budgets,),
+            "retrain": (e.retrain,),
+            "ship": (),
+        }
+        keys, previous = {}, ""
+        for stage, settings in parts.items():
+            previous = keys[stage] = digest(previous, stage, *settings)
+        return keys
+
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
+    @cached_property
+    def train_data(self) -> SegmentationData:
+        data = self.experiment.data
+        return open_data(data.spec, "train", data.size, seed=self.experiment.seed, count=data.train)
+
+    @cached_property
+    def val_data(self) -> SegmentationData:
+        data = self.experiment.data
+        return open_data(data.spec, "val", data.size, seed=self.experiment.seed, count=data.val)
+
+    @cached_property
+    def calibration(self) -> Tensor:
+        """Calibration images (N, 3, H, W), from the training split."""
+        return calibration_batch(images_of(self.train_data, self.experiment.quantization.calibration_images))
+
+    @cached_property
+    def evaluation(self) -> Tensor:
+        """Images (N, 3, H, W) that the NSR is computed on: of the training split, others than calibration's."""
+        return calibration_batch(images_of(self.train_data, self.experiment.quantization.evaluation_images, shift=0.5))
+
+    def untrained_teacher(self) -> Segmenter:
+        torch.manual_seed(self.experiment.seed)
+        return teacher(self.space, len(self.train_data.classes), self.experiment.teacher.head)
+
+    def untrained_supernets(self) -> nn.ModuleList:
+        torch.manual_seed(self.experiment.seed + 1)
+        return supernets(self.space)
+
+    @cached_property
+    def teacher(self) -> Segmenter:
+        return self._trained(self.untrained_teacher(), "teacher")
+
+    @cached_property
+    def supernets(self) -> list[SuperBlock]:
+        trained = self._trained(self.untrained_supernets(), "supernets")
+        return [block for block in trained if isinstance(block, SuperBlock)]
+
+    def _trained(self, model: M, name: str) -> M:
+        model.load_state_dict(load(self.path / f"{name}.pt")["model"])
+        return model.eval()
+
+    @contextmanager
+    def session(self) -> Iterator[tuple[Session, Store]]:
+        """The board, ready to measure, and the store that keeps what it measures."""
+        with open_board(self.board) as board, Session(board) as session:
+            store = Store(self.path / "measurements.sqlite")
+            try:
+                yield session, store
+            finally:
+                store.close()
+
+    def record(self, name: str) -> dict[str, object]:
+        """A stage's JSON record."""
+        record: dict[str, object] = read_json(self.path / f"{name}.json")
+        return record
+
+
+def protocol(settings: Measuring) -> MeasureProtocol:
+    return MeasureProtocol(warmup_runs=settings.warmup_runs, runs=settings.runs, rounds=settings.rounds)

@@ -1,0 +1,118 @@
+"""report.html: one self-contained page with the models, the front and the agreement."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deploy.run import write_atomically
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c2733; max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.6rem; margin-bottom: 0 } h2 { font-size: 1.15rem; margin: 2rem 0 .3rem }
+p { margin: .3rem 0 } .muted { color: #5d6b7a } table { border-collapse: collapse; margin-top: .6rem; width: 100% }
+th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #dde3ea }
+th:first-child, td:first-child, td.text { text-align: left } td.text { font: 13px/1.4 ui-monospace, monospace;
+overflow-wrap: anywhere } .figures { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem }
+@media (max-width: 800px) { .figures { grid-template-columns: 1fr } }
+"""
+INK, ACCENT, QUIET = "#1c2733", "#d1495b", "#7a9cc6"
+
+
+def write_report(path: Path, summary: Mapping[str, Any], judged: Mapping[str, Any], search: Mapping[str, Any]) -> None:
+    """The page for one run, from its records; plotly's script is inside, nothing is fetched."""
+    figures = [_front_figure(search), _agreement_figure(judged)]
+    drawn = [figure.to_html(full_html=False, include_plotlyjs=(i == 0), config={"displaylogo": False})
+             for i, figure in enumerate(figures)]  # fmt: skip
+    name = html.escape(str(summary["name"]))
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>hilnas: {name}</title><style>{STYLE}</style></head><body>
+<h1>hilnas: {name}</h1>
+<p class="muted">{html.escape(_conditions(summary["conditions"]))}</p>
+<h2>Models</h2>{_model_table([summary["teacher"], *summary["models"]])}
+<h2>Do the tables agree with the board?</h2>{_agreement_text(summary)}
+<div class="figures"><div>{drawn[0]}</div><div>{drawn[1]}</div></div>
+<h2>The bundle</h2><p>{_bundle_text(summary["bundle"])}</p>
+<h2>Where the time went</h2><p>{_seconds_text(summary["seconds"])}</p>
+</body></html>
+"""
+    write_atomically(path, page)
+
+
+def _conditions(conditions: Mapping[str, Any]) -> str:
+    shown = ("board", "soc", "machine", "kernel", "runtime", "delegate", "kernels", "threads")
+    return "Measured on: " + ", ".join(f"{key} {conditions[key]}" for key in shown if conditions.get(key))
+
+
+def _model_table(models: Sequence[Mapping[str, Any]]) -> str:
+    head = "".join(f"<th>{title}</th>" for title in ("model", "mIoU FP32", "mIoU INT8", "weights, kB", "MMACs",
+                                                     "latency, ms (median)", "p90", "runs", "subnet"))  # fmt: skip
+    rows = "".join(
+        f"<tr><td>{html.escape(m['name'])}</td><td>{m['miou_fp32']:.2f}</td><td>{m['miou_int8']:.2f}</td>"
+        f"<td>{m['size_bits'] / 8000:.1f}</td><td>{m['macs'] / 1e6:.1f}</td>"
+        f"<td>{m['latency_us']['median'] / 1000:.3f}</td><td>{m['latency_us']['p90'] / 1000:.3f}</td>"
+        f"<td>{m['latency_us']['n']}</td><td class='text'>{html.escape(m['subnet'].replace('+', ' + '))}</td></tr>"
+        for m in models
+    )
+    return f"<table><tr>{head}</tr>{rows}</table>"
+
+
+def _agreement_text(summary: Mapping[str, Any]) -> str:
+    a, c = summary["agreement"], summary["correction"]
+    text = (f"Kendall's tau-b between the sum of block latencies and the measured latency of {a['n_models']} whole "
+            f"models: <b>{a['tau_b']:.3f}</b>, 95 % interval {a['ci95'][0]:.3f} to {a['ci95'][1]:.3f}; two halves of "
+            f"the same measurements agree to {a['ceiling_tau_b']:.3f}. With feedback, on models left out: "
+            f"{c['tau_b_held_out']:.3f}; mean error {c['error_before']:.1f} % before, {c['error_held_out']:.1f} % after"
+            f"{'' if c['applied'] else ' (so it was not applied)'}.")  # fmt: skip
+    counts = summary["counts"]
+    return (f"<p>{text}</p><p>{counts['subnets_compiled']} subnets compiled, {counts['subnets_measured']} measured, "
+            f"{counts['subnets_exact_parity']} of them byte for byte the integer simulation's.</p>")  # fmt: skip
+
+
+def _bundle_text(bundle: Mapping[str, Any]) -> str:
+    verdict = "verified" if bundle["verified"] else "NOT verified"
+    return f"<code>{html.escape(str(bundle['path']))}</code> ({html.escape(bundle['model'])}), {verdict} on {bundle['board']}"
+
+
+def _seconds_text(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
+
+
+def _styled(figure: Any, x: str, y: str, title: str) -> Any:
+    figure.update_layout(template="simple_white", title={"text": title, "font": {"size": 15}}, height=420,
+                         margin={"l": 60, "r": 20, "t": 50, "b": 50}, legend={"x": 0.98, "xanchor": "right", "y": 0.98},
+                         font={"color": INK})  # fmt: skip
+    figure.update_xaxes(title=x)
+    figure.update_yaxes(title=y)
+    return figure
+
+
+def _front_figure(search: Mapping[str, Any]) -> Any:
+    import plotly.graph_objects as go
+
+    front, found = search["front"], search["found"]
+    figure = go.Figure()
+    figure.add_scatter(x=[p["latency_us"] / 1000 for p in front], y=[p["nsr"] for p in front], mode="lines+markers",
+                       name="front", marker={"size": 5, "color": QUIET}, text=[p["subnet"] for p in front])  # fmt: skip
+    figure.add_scatter(x=[p["predicted_us"] / 1000 for p in found], y=[p["nsr"] for p in found], mode="markers+text",
+                       name="found", text=[p["name"] for p in found], textposition="middle right",
+                       marker={"size": 11, "color": ACCENT, "symbol": "diamond"})  # fmt: skip
+    return _styled(figure, "predicted latency, ms", "sum of block NSR", "Exact front: quality against latency")
+
+
+def _agreement_figure(judged: Mapping[str, Any]) -> Any:
+    import plotly.graph_objects as go
+
+    samples, offset = judged["samples"], judged["agreement"]["offset_us"]
+    x = [s["additive_us"] / 1000 for s in samples]
+    ends = [min(x), max(x)]
+    figure = go.Figure()
+    figure.add_scatter(x=x, y=[s["measured_us"] / 1000 for s in samples], mode="markers", name="models",
+                       marker={"size": 7, "color": QUIET}, text=[s["subnet"] for s in samples])  # fmt: skip
+    figure.add_scatter(x=ends, y=[e + offset / 1000 for e in ends], mode="lines", name="sum + constant",
+                       line={"color": ACCENT, "dash": "dot"})  # fmt: skip
+    figure = _styled(figure, "sum of block latencies, ms", "measured, ms", "Whole models: additive against measured")
+    return figure.update_layout(legend={"x": 0.02, "xanchor": "left"})

@@ -1,0 +1,103 @@
+"""A run's folder: `runs/<name>/`. Which stages are done, under which key, and how long they took.
+
+A stage's key is a digest of the settings it depends on and of the stages before it. A stage whose key is
+unchanged is done and is not done again; another key does it afresh.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hil.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is; `text` says what was just done."""
+
+    stage: str
+    done: int
+    total: int
+    text: str = ""
+
+
+def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Write aside, flush to disk (if durable), then rename: readers see the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_json(path: Path, record: Any) -> None:
+    write_atomically(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's record; `UsageError` if it is missing or not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; run the stage that makes it (`make demo` runs all)") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not readable as JSON ({error}); delete it and run again") from None
+
+
+class Run:
+    """A run's folder, locked against a second process while open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = (path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise UsageError(f"{path}: another hilnas works on this run; wait for it or give --name") from None
+        self._state_path = path / "state.json"
+        self.state: dict[str, dict[str, Any]] = read_json(self._state_path) if self._state_path.exists() else {}
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def is_done(self, stage: str, key: str) -> bool:
+        return self.state.get(stage, {}) == {**self.state.get(stage, {}), "key": key, "done": True}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall time spent in each stage, over all interruptions."""
+        return {stage: entry["seconds"] for stage, entry in self.state.items()}
+
+    @contextmanager
+    def stage(self, name: str, key: str) -> Iterator[None]:
+        """Count the time of a stage; mark it done if its body ends well."""
+        entry = self.state.get(name, {})
+        before = float(entry["seconds"]) if entry.get("key") == key else 0.0
+        started = time.monotonic()
+        done = False
+        try:
+            yield
+            done = True
+        finally:
+            seconds = round(before + time.monotonic() - started, 2)
+            self.state[name] = {"key": key, "done": done, "seconds": seconds}
+            write_json(self._state_path, self.state)

@@ -1,0 +1,120 @@
+"""Stages that decide: do the tables agree with whole models, and which architectures are worth training?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from deploy.agreement import Sample, agreement
+from deploy.compile import Artifact, bits_outside_blocks, quantize, save_model
+from deploy.context import Context, protocol
+from deploy.feedback import correct
+from deploy.latency import summaries
+from deploy.run import Progress, write_json
+from deploy.stages.networks import assembled
+from hil.measure import measure
+from hil.measurement import Measurement
+from nas.blocks import recalibrate
+from nas.search.front import exact_front
+from nas.space import Architecture
+from nas.table import Table
+
+
+def sampled_architectures(context: Context) -> list[Architecture]:
+    """Distinct random architectures, the same ones for the same seed."""
+    rng = random.Random(f"{context.experiment.seed}/agree")
+    drawn: dict[Architecture, None] = {}
+    for _ in range(50 * context.experiment.agreement.models):
+        drawn[context.space.sample(rng)] = None
+        if len(drawn) == context.experiment.agreement.models:
+            break
+    return list(drawn)
+
+
+def compile_teacher(context: Context) -> Artifact:
+    """The INT8 teacher, the yardstick of every budget."""
+    graph = quantize(context.teacher, [context.calibration], context.experiment.data.size,
+                     granularity=context.experiment.quantization.granularity)  # fmt: skip
+    target = Artifact.at(context.path / "models", "teacher")
+    return save_model(graph, context.evaluation[:1], target, {"subnet": "teacher", "size_bits": graph.size_bits})
+
+
+def compile_sample(context: Context, architecture: Architecture, name: str) -> Artifact:
+    """A whole model from the supernets' blocks: quantized, compiled, with its golden pair."""
+    model = assembled(context, architecture)
+    recalibrate(model, context.calibration)
+    graph = quantize(model, [context.calibration], context.experiment.data.size, architecture=architecture,
+                     granularity=context.experiment.quantization.granularity)  # fmt: skip
+    return save_model(graph, context.evaluation[:1], Artifact.at(context.path / "models", name),
+                      {"subnet": str(architecture)})  # fmt: skip
+
+
+def agree(context: Context) -> Iterator[Progress]:
+    """Measure whole sampled models, compare with the table's sums, correct the table: agreement.json."""
+    settings = protocol(context.experiment.agreement.measuring)
+    architectures = sampled_architectures(context)
+    total = len(architectures) + (len(architectures) + 1) * settings.rounds
+    artifacts = [compile_teacher(context)]
+    for i, architecture in enumerate(architectures):
+        artifacts.append(compile_sample(context, architecture, f"sample{i:03d}"))
+        yield Progress("agree", i + 1, total, f"compiled {i + 1}")
+    measurements: list[Measurement] = []
+    with context.session() as (session, store):
+        for done in measure(session, [a.job() for a in artifacts], settings, store, seed=context.experiment.seed):
+            measurements.append(done)
+            yield Progress("agree", len(architectures) + len(measurements), total, f"measured {done.model}")
+
+    medians = summaries(measurements)
+    table = Table.load(context.path / "tables" / "latency.parquet")
+    samples = [Sample(a, table.total(a), medians[f"sample{i:03d}"].median_us, _halves(measurements, f"sample{i:03d}"))
+               for i, a in enumerate(architectures)]  # fmt: skip
+    corrected, correction = correct(table, samples)
+    corrected.save(context.path / "tables" / "latency-corrected.parquet")
+    write_json(context.path / "agreement.json", {
+        "agreement": agreement(samples, context.experiment.seed).record(),
+        "correction": correction.record(),
+        "teacher_us": medians["teacher"].median_us,
+        "samples": [{"subnet": str(s.architecture), "additive_us": s.additive_us, "measured_us": s.measured_us}
+                    for s in samples],
+    })  # fmt: skip
+
+
+def _halves(measurements: Sequence[Measurement], name: str) -> tuple[float, float]:
+    """Medians of the even and the odd rounds, or of even and odd runs where there is one round."""
+    rounds = [np.array(m.latencies_us) for m in sorted(measurements, key=lambda m: m.round) if m.model == name]
+    pair = (np.concatenate(rounds[::2]), np.concatenate(rounds[1::2])) if len(rounds) > 1 else (rounds[0][::2], rounds[0][1::2])
+    return float(np.median(pair[0])), float(np.median(pair[1]))
+
+
+def search(context: Context) -> Iterator[Progress]:
+    """The exact front over NSR, size and corrected latency; the best architecture under each budget: search.json."""
+    tables = context.path / "tables"
+    nsr, size, latency = (Table.load(tables / f"{n}.parquet") for n in ("nsr", "size", "latency-corrected"))
+    judged = context.record("agreement")
+    correction, teacher_us = judged["correction"], judged["teacher_us"]
+    assert isinstance(correction, dict) and isinstance(teacher_us, float)  # noqa: S101 (our own record)
+    graph = quantize(context.teacher, [context.calibration], context.experiment.data.size)
+    around_us = correction["constant_us"]
+    around_bits = bits_outside_blocks(graph)
+    found = []
+    for i, budget in enumerate(context.experiment.budgets):
+        limits, used = {}, [nsr]
+        if budget.size is not None:
+            limits["size"], used = budget.size * graph.size_bits - around_bits, [*used, size]
+        if budget.latency is not None:
+            limits["latency"], used = budget.latency * teacher_us - around_us, [*used, latency]
+        front = exact_front(context.space, used)
+        best = front.best(limits)
+        found.append({"name": budget.name, "subnet": str(best), "nsr": nsr.total(best),
+                      "size_bits": size.total(best) + around_bits, "predicted_us": latency.total(best) + around_us,
+                      "front": len(front.architectures)})  # fmt: skip
+        yield Progress("search", i + 1, len(context.experiment.budgets), f"{budget.name}: {best}")
+    front = exact_front(context.space, [nsr, latency])
+    write_json(context.path / "search.json", {
+        "found": found,
+        "teacher_size_bits": graph.size_bits,
+        "front": [{"subnet": str(a), "nsr": float(c[0]), "latency_us": float(c[1]) + around_us}
+                  for a, c in zip(front.architectures, front.costs, strict=True)],
+    })  # fmt: skip

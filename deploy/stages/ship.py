@@ -1,0 +1,128 @@
+"""The last stage: judge the final networks on the validation images and on the board, bundle the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.bundle import Contents, export, verify
+from deploy.compile import Artifact, quantize, save_model
+from deploy.context import Context, protocol
+from deploy.latency import summaries
+from deploy.report import write_report
+from deploy.run import Progress, write_json
+from deploy.stages.networks import retrained
+from hil.measure import measure
+from hil.measurement import Measurement
+from hil.stats import LatencySummary
+from nas.segmentation import mean_iou_float, mean_iou_integer
+from nas.space import Architecture
+from nas.teacher import Segmenter
+
+
+@dataclass(frozen=True)
+class Final:
+    """A network judged before the board: mean IoU in percent, size in bits."""
+
+    name: str
+    subnet: str
+    artifact: Artifact
+    miou_fp32: float
+    miou_int8: float
+    size_bits: int
+    macs: int
+    predicted_us: float | None
+
+
+def _judge(context: Context, name: str, model: Segmenter, subnet: str, predicted_us: float | None) -> Final:
+    experiment = context.experiment
+    architecture = None if subnet == "teacher" else Architecture.parse(subnet)
+    graph = quantize(model, [context.calibration], experiment.data.size, architecture=architecture,
+                     granularity=experiment.quantization.granularity)  # fmt: skip
+    float_iou, integer_iou = mean_iou_float(model, context.val_data), mean_iou_integer(graph, context.val_data)
+    artifact = save_model(graph, context.evaluation[:1], Artifact.at(context.path / "models", name),
+                          {"subnet": subnet, "size_bits": graph.size_bits, "miou_int8": integer_iou})  # fmt: skip
+    return Final(name, subnet, artifact, float_iou, integer_iou, graph.size_bits, graph.macs, predicted_us)
+
+
+def ship(context: Context) -> Iterator[Progress]:
+    """Final INT8 networks: mean IoU, latency side by side, the bundle and its verification: final.json."""
+    found: Any = context.record("search")["found"]
+    settings = protocol(context.experiment.agreement.measuring)
+    total = len(found) + 1 + (len(found) + 1) * settings.rounds + 1
+    finals = [_judge(context, "teacher", context.teacher, "teacher", None)]
+    yield Progress("ship", 1, total, "teacher judged")
+    for entry in found:
+        model = retrained(context, entry["name"], Architecture.parse(entry["subnet"]))
+        finals.append(_judge(context, entry["name"], model, entry["subnet"], entry["predicted_us"]))
+        yield Progress("ship", len(finals), total, f"{entry['name']} judged")
+
+    measurements: list[Measurement] = []
+    with context.session() as (session, store):
+        jobs = [final.artifact.job() for final in finals]
+        for done in measure(session, jobs, settings, store, seed=context.experiment.seed):
+            measurements.append(done)
+            yield Progress("ship", len(finals) + len(measurements), total, f"measured {done.model}")
+        medians = summaries(measurements)
+        best = max(finals[1:], key=lambda final: (final.miou_int8, -medians[final.name].median_us))
+        bundle = _bundle(context, best, medians[best.name], session.conditions.to_json())
+        verdict = verify(bundle, session.board)
+    models = [_record(final, medians[final.name]) for final in finals]
+    write_json(context.path / "final.json", {
+        "models": models, "conditions": session.conditions.to_json(),
+        "bundle": {"path": str(bundle), "model": best.name, "verified": bool(verdict["verified"]),
+                   "board": verdict["board"], "latency_us": verdict.get("latency_us")},
+    })  # fmt: skip
+    yield Progress("ship", total, total, "bundle verified")
+
+
+def _record(final: Final, latency: LatencySummary) -> dict[str, Any]:
+    return {"name": final.name, "subnet": final.subnet, "miou_fp32": final.miou_fp32, "miou_int8": final.miou_int8,
+            "size_bits": final.size_bits, "macs": final.macs, "predicted_us": final.predicted_us,
+            "latency_us": _latency(latency)}  # fmt: skip
+
+
+def _latency(latency: LatencySummary) -> dict[str, Any]:
+    return {"median": latency.median_us, "p90": latency.p90_us, "n": latency.n, "ci95": list(latency.ci95_us)}
+
+
+def _bundle(context: Context, final: Final, latency: LatencySummary, conditions: Mapping[str, Any]) -> Path:
+    facts = {"subnet": final.subnet, "data": context.experiment.data.name, "mIoU (INT8, validation)":
+             f"{final.miou_int8:.2f} %", "size": f"{final.size_bits / 8000:.1f} kB of weights",
+             "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions['board']} "
+                        f"({conditions['machine']}, {conditions['runtime']})"}  # fmt: skip
+    measurement = {"summary": asdict(latency), "conditions": dict(conditions)}
+    contents = Contents(f"{context.experiment.name}-{final.name}", final.artifact, context.val_data.classes,
+                        context.experiment.data.size, measurement, facts)  # fmt: skip
+    return export(contents, context.path / "bundle")
+
+
+def summarize_run(context: Context) -> dict[str, Any]:
+    """summary.json and report.html from the stages' records; cheap, so it is written every time."""
+    final, judged, profiled = (context.record(name) for name in ("final", "agreement", "profile"))
+    agreement: Any = judged["agreement"]
+    models: Any = final["models"]
+    seconds = context.run.seconds
+    summary = {
+        "name": context.experiment.name,
+        "data": {"spec": context.experiment.data.name, "size": list(context.experiment.data.size),
+                 "classes": len(context.val_data.classes), "train": len(context.train_data),
+                 "val": len(context.val_data)},
+        "space": {"name": context.space.name, "digest": context.space.digest, "subnets": context.space.count()},
+        "teacher": models[0],
+        "models": models[1:],
+        "agreement": {key: agreement[key] for key in ("tau_b", "ci95", "n_models", "spearman", "ceiling_tau_b")},
+        "correction": judged["correction"],
+        "counts": {"subnets_compiled": profiled["compiled"], "subnets_measured": profiled["measured"],
+                   "subnets_exact_parity": profiled["exact_parity"]},
+        "bundle": final["bundle"],
+        "conditions": final["conditions"],
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 2)},
+    }  # fmt: skip
+    write_json(context.path / "summary.json", summary)
+    write_report(context.path / "report.html", summary, judged, context.record("search"))
+    return summary
+
+

@@ -1,0 +1,1 @@
+"""TFLite files: written from integer graphs (writer, operators), and read back (read)."""

@@ -1,0 +1,112 @@
+"""What each integer operator becomes in TFLite: builtin code, version, options, extra constant tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ai_edge_litert.schema_py_generated as schema
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.quant.integer_graph import (
+    IntegerGraph,
+    Operator,
+    QAdd,
+    QArgMax,
+    QConcat,
+    QConv,
+    QMean,
+    QResize,
+    reads,
+)
+
+Codes = schema.BuiltinOperator
+Options = schema.BuiltinOptions
+ACTIVATIONS = {"none": schema.ActivationFunctionType.NONE, "relu6": schema.ActivationFunctionType.RELU6}
+INT8, INT32 = schema.TensorType.INT8, schema.TensorType.INT32
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A constant tensor; quantized when it has a scale, along `axis` when that has several entries."""
+
+    name: str
+    data: NDArray[Any]
+    scale: NDArray[np.float32] | None = None
+    axis: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Emitted:
+    """One TFLite operator: its inputs are the feature maps that it reads, then `constants`."""
+
+    code: int
+    version: int
+    options_type: int
+    options: Any
+    constants: tuple[Constant, ...] = ()
+
+
+def _conv(op: Operator, graph: IntegerGraph) -> Emitted:
+    assert isinstance(op, QConv)  # noqa: S101 (dispatched on the type)
+    options = schema.DepthwiseConv2DOptionsT() if op.depthwise else schema.Conv2DOptionsT()
+    options.padding = schema.Padding.SAME
+    options.strideW = options.strideH = op.stride
+    options.dilationWFactor = options.dilationHFactor = op.dilation
+    options.fusedActivationFunction = ACTIVATIONS[op.activation]
+    if op.depthwise:
+        options.depthMultiplier = 1
+    bias_scale = op.weight_scale * np.float32(graph.tensors[op.x].scale)  # float32, as the runtime checks
+    constants = (Constant(f"{op.name}/weight", op.weight, op.weight_scale, 3 if op.depthwise else 0),
+                 Constant(f"{op.name}/bias", op.bias, bias_scale))  # fmt: skip
+    if op.depthwise:
+        return Emitted(Codes.DEPTHWISE_CONV_2D, 3, Options.DepthwiseConv2DOptions, options, constants)
+    return Emitted(Codes.CONV_2D, 3, Options.Conv2DOptions, options, constants)
+
+
+def _add(op: Operator, _graph: IntegerGraph) -> Emitted:
+    return Emitted(Codes.ADD, 2, Options.AddOptions, schema.AddOptionsT())
+
+
+def _mean(op: Operator, _graph: IntegerGraph) -> Emitted:
+    options = schema.ReducerOptionsT()
+    options.keepDims = True
+    axes = Constant(f"{op.name}/axes", np.array([1, 2], np.int32))
+    return Emitted(Codes.MEAN, 2, Options.ReducerOptions, options, (axes,))
+
+
+def _resize(op: Operator, graph: IntegerGraph) -> Emitted:
+    options = schema.ResizeBilinearOptionsT()
+    options.halfPixelCenters = True
+    size = Constant(f"{op.name}/size", np.array(graph.tensors[op.name].shape[:2], np.int32))
+    return Emitted(Codes.RESIZE_BILINEAR, 3, Options.ResizeBilinearOptions, options, (size,))
+
+
+def _concat(op: Operator, _graph: IntegerGraph) -> Emitted:
+    options = schema.ConcatenationOptionsT()
+    options.axis = 3
+    return Emitted(Codes.CONCATENATION, 2, Options.ConcatenationOptions, options)
+
+
+def _argmax(op: Operator, _graph: IntegerGraph) -> Emitted:
+    options = schema.ArgMaxOptionsT()
+    options.outputType = INT32
+    axis = Constant(f"{op.name}/axis", np.array(3, np.int32))
+    return Emitted(Codes.ARG_MAX, 2, Options.ArgMaxOptions, options, (axis,))
+
+
+EMITTERS: Mapping[type, Callable[[Operator, IntegerGraph], Emitted]] = {
+    QConv: _conv,
+    QAdd: _add,
+    QMean: _mean,
+    QResize: _resize,
+    QConcat: _concat,
+    QArgMax: _argmax,
+}
+
+
+def emit(op: Operator, graph: IntegerGraph) -> tuple[tuple[str, ...], Emitted]:
+    """The feature maps that `op` reads, and its TFLite form."""
+    return reads(op), EMITTERS[type(op)](op, graph)
