@@ -141,9 +141,7 @@ def read_outputs(numpy: Any, interpreter: Any) -> list[Any]:
     outputs = [interpreter.get_tensor(detail["index"]).copy() for detail in interpreter.get_output_details()]
     for number, output in enumerate(outputs):
         if output.dtype.kind == "f" and numpy.isnan(output).any():
-            raise ValueError(
-                f"output {number} holds {int(numpy.isnan(output).sum())} NaN of {output.size} elements"
-            )
+            raise ValueError(f"output {number} holds {int(numpy.isnan(output).sum())} NaN of {output.size} elements")
     return outputs
 
 
@@ -156,9 +154,7 @@ def compare(numpy: Any, outputs: list[Any], data: bytes | None) -> dict[str, Any
         raise ValueError(f"expected file has {len(data)} bytes, the outputs have {wanted}")
     elements, mismatched, largest, used = 0, 0, 0.0, 0
     for output in outputs:
-        expected = numpy.frombuffer(data, output.dtype.newbyteorder("<"), output.size, used).reshape(
-            output.shape
-        )
+        expected = numpy.frombuffer(data, output.dtype.newbyteorder("<"), output.size, used).reshape(output.shape)
         wide = numpy.float64 if output.dtype.kind == "f" else numpy.int64
         difference = numpy.abs(output.astype(wide) - expected.astype(wide))
         elements, used = elements + output.size, used + output.nbytes
@@ -292,7 +288,7 @@ def watch(job: dict[str, Any], child: Lines, stdin: Lines, pid: int) -> dict[str
                 return result
             stage = record["mark"]
             if stage == "run":
-                deadline = 1e18
+                deadline = time.monotonic() + job["run_deadline_s"]
             line = child.next()
         if child.ended:
             return failure("model", stage, f"{ending(os.waitpid(pid, 0)[1])} in {STAGES[stage]}")

@@ -83,9 +83,7 @@ def check_paths(root: Path, manifest: dict[str, Any]) -> str:
 
 def check_file(root: Path, name: str, listed: Any) -> str:
     path = root / name
-    require(
-        isinstance(listed, dict) and {"sha256", "bytes"} <= set(listed), f"{name}: no sha256 and bytes listed"
-    )
+    require(isinstance(listed, dict) and {"sha256", "bytes"} <= set(listed), f"{name}: no sha256 and bytes listed")
     require(path.is_file(), f"{name}: missing")
     size = path.stat().st_size
     require(size == listed["bytes"], f"{name}: {size} bytes, {listed['bytes']} listed")
@@ -93,18 +91,12 @@ def check_file(root: Path, name: str, listed: Any) -> str:
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
-    require(
-        digest.hexdigest() == listed["sha256"], f"{name}: sha256 is {digest.hexdigest()}, not the listed one"
-    )
+    require(digest.hexdigest() == listed["sha256"], f"{name}: sha256 is {digest.hexdigest()}, not the listed one")
     return f"{name}: {size} bytes"
 
 
 def check_unlisted(root: Path, manifest: dict[str, Any]) -> str:
-    present = {
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.is_symlink() or not path.is_dir()
-    }
+    present = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() or not path.is_dir()}
     extra = sorted(present - set(manifest["files"]) - {MANIFEST})
     require(not extra, f"not listed: {', '.join(extra[:5])}")
     return "nothing unlisted"
@@ -167,9 +159,7 @@ def check_golden(interpreter: Any, root: Path, golden: dict[str, Any]) -> str:
     for detail in interpreter.get_output_details():
         output = interpreter.get_tensor(detail["index"])
         require(used + output.nbytes <= len(data), f"{golden['output']} has fewer bytes than the outputs")
-        expected = numpy.frombuffer(data, output.dtype.newbyteorder("<"), output.size, used).reshape(
-            output.shape
-        )
+        expected = numpy.frombuffer(data, output.dtype.newbyteorder("<"), output.size, used).reshape(output.shape)
         wide = numpy.float64 if output.dtype.kind == "f" else numpy.int64
         difference = numpy.abs(output.astype(wide) - expected.astype(wide))
         require(not numpy.isnan(difference).any(), f"{golden['output']}: NaN among the outputs")
@@ -216,9 +206,7 @@ def verify(root: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield record
         well = record["ok"]
     if well:
-        records = [
-            attempt("file", check_file, root, name, listed)[1] for name, listed in manifest["files"].items()
-        ]
+        records = [attempt("file", check_file, root, name, listed)[1] for name, listed in manifest["files"].items()]
         records.append(attempt("unlisted", check_unlisted, root, manifest)[1])
         yield from records
         well = all(record["ok"] for record in records)  # a file that changed is never given to the runtime
@@ -252,9 +240,7 @@ def positive(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="verify a hilnas bundle on this machine")
     parser.add_argument("bundle", type=Path, metavar="DIR")
-    parser.add_argument(
-        "--delegate", default="", help="shared library of the delegate, /usr/lib/libvx_delegate.so"
-    )
+    parser.add_argument("--delegate", default="", help="shared library of the delegate, /usr/lib/libvx_delegate.so")
     parser.add_argument("--delegate-option", type=key_value, action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--threads", type=positive, default=1)
     parser.add_argument("--runs", type=positive, default=30, help="timed inferences (default: 30)")

@@ -67,5 +67,11 @@ def agreement(samples: Sequence[Sample], seed: int = 0) -> Agreement:
     halves = np.array([s.halves_us for s in samples])
     tau = tau_b(additive, measured)
     low, high = bootstrap_ci(_resampled(additive, measured), len(samples), seed=seed)
-    return Agreement(tau, (low, high), len(samples), float(spearmanr(additive, measured).statistic),
-                     tau_b(halves[:, 0], halves[:, 1]), float(np.median(measured - additive)))  # fmt: skip
+    return Agreement(
+        tau,
+        (low, high),
+        len(samples),
+        float(spearmanr(additive, measured).statistic),
+        tau_b(halves[:, 0], halves[:, 1]),
+        float(np.median(measured - additive)),
+    )

@@ -60,13 +60,22 @@ def export(contents: Contents, target: Path) -> Path:
     write_json(part / "measurement.json", contents.measurement)
     write_atomically(part / "README.md", _readme(contents))
     listed = sorted(p for p in part.rglob("*") if p.is_file())
-    write_json(part / "manifest.json", {
-        "format": FORMAT, "name": contents.name, "model": "model.tflite", "labels": "labels.txt",
-        "preprocessing": "preprocessing.json", "measurement": "measurement.json", "facts": dict(contents.facts),
-        "golden": [{"input": "golden/input.bin", "output": "golden/output.bin",
-                    "max_mismatch": 0.02, "max_abs_diff": None}],
-        "files": {str(p.relative_to(part)): {"sha256": file_digest(p), "bytes": p.stat().st_size} for p in listed},
-    })  # fmt: skip
+    write_json(
+        part / "manifest.json",
+        {
+            "format": FORMAT,
+            "name": contents.name,
+            "model": "model.tflite",
+            "labels": "labels.txt",
+            "preprocessing": "preprocessing.json",
+            "measurement": "measurement.json",
+            "facts": dict(contents.facts),
+            "golden": [
+                {"input": "golden/input.bin", "output": "golden/output.bin", "max_mismatch": 0.02, "max_abs_diff": None}
+            ],
+            "files": {str(p.relative_to(part)): {"sha256": file_digest(p), "bytes": p.stat().st_size} for p in listed},
+        },
+    )
     shutil.rmtree(target, ignore_errors=True)
     part.replace(target)
     return target
@@ -103,8 +112,17 @@ def verify(bundle: Path, board: Board, runs: int = 30) -> dict[str, Any]:
     verifier = f"{remote}.{VERIFIER}"
     script = Path(str(files("board_scripts").joinpath(VERIFIER)))
     board.put(script, verifier)
-    argv = ["env", *(f"{k}={v}" for k, v in board.config.env.items()), board.config.python or "python3", verifier,
-            remote, "--runs", str(runs), "--threads", str(board.config.threads)]  # fmt: skip
+    argv = [
+        "env",
+        *(f"{k}={v}" for k, v in board.config.env.items()),
+        board.config.python or "python3",
+        verifier,
+        remote,
+        "--runs",
+        str(runs),
+        "--threads",
+        str(board.config.threads),
+    ]
     if board.config.delegate:
         argv += ["--delegate", board.config.delegate]
         for key, value in board.config.delegate_options.items():

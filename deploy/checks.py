@@ -17,8 +17,10 @@ from hil.session import Session
 from hil.store import Store
 
 PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "scipy", "ai-edge-litert", "flatbuffers", "paramiko", "SQLAlchemy")
-OPTIONAL = {"tensorflow": "the reference converter: pip install 'hilnas[tensorflow]'",
-            "onnxruntime": "second opinions: pip install 'hilnas[onnx]'"}  # fmt: skip
+OPTIONAL = {
+    "tensorflow": "the reference converter: pip install 'hilnas[tensorflow]'",
+    "onnxruntime": "second opinions: pip install 'hilnas[onnx]'",
+}
 KNOWN_GOOD = "b2_k3e3-k3e3_w8"
 
 
@@ -38,8 +40,11 @@ def doctor() -> Iterator[Check]:
         found = _version(name)
         yield Check(found is not None, f"{name} {found or 'is not installed; ' + hint}", optional=True)
     sshd = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
-    yield Check(sshd is not None, f"sshd {sshd or 'not found; the loopback board falls back on asyncssh (`make system`)'}",
-                optional=True)  # fmt: skip
+    yield Check(
+        sshd is not None,
+        f"sshd {sshd or 'not found; the loopback board falls back on asyncssh (`make system`)'}",
+        optional=True,
+    )
     free = shutil.disk_usage(".").free / 1e9
     yield Check(free > 2, f"{free:.1f} GB free here{'' if free > 2 else ': make room, a run needs about 2'}")
 
@@ -65,9 +70,11 @@ def check_board(board: Board) -> Iterator[str]:
         finally:
             store.close()
     if done.failure is not None:
-        raise ModelError(f"{board.name}: the known-good model failed: {done.failure.reason}; "
-                         "compare driver, delegate and runtime with a board that works")  # fmt: skip
+        raise ModelError(
+            f"{board.name}: the known-good model failed: {done.failure.reason}; "
+            "compare driver, delegate and runtime with a board that works"
+        )
     parity = done.parity
     difference = f"{parity.mismatched} of {parity.elements} elements differ" if parity else "not compared"
     yield f"ran {KNOWN_GOOD}: {difference}, {done.delegated_nodes} nodes delegated"
-    yield f"load {done.load_us / 1000:.2f} ms, first {done.first_us / 1000:.2f} ms, then {min(done.latencies_us)} us at best"
+    yield f"load {done.load_us} us, first inference {done.first_us} us, then {min(done.latencies_us)} us at best"

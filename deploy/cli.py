@@ -21,9 +21,13 @@ STAGE_COMMANDS = {
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(prog="hilnas", description=(
-        "Search a quantized network, measure every candidate on the board, ship a bundle that proves itself."),
-        epilog="exit codes: 0 well, 1 a check did not hold, 2 usage, 3 board, 4 model, 5 nothing to compare with")  # fmt: skip
+    top = argparse.ArgumentParser(
+        prog="hilnas",
+        description=(
+            "Search a quantized network, measure every candidate on the board, ship a bundle that proves itself."
+        ),
+        epilog="exit codes: 0 well, 1 a check did not hold, 2 usage, 3 board, 4 model, 5 nothing to compare with",
+    )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     loop = _experiment(commands.add_parser("loop", help="run every stage of a configuration"))
@@ -36,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write a finished run's summary.json and report.html again")
     _experiment(report)
 
-    build = commands.add_parser("compile", help="write subnets of a space as .tflite files, with random weights (a run holds its trained ones)")
+    build = commands.add_parser(
+        "compile", help="write subnets of a space as .tflite files, with random weights (a run holds its trained ones)"
+    )
     build.add_argument("subnets", nargs="+", metavar="SUBNET", help="for example b3_k3e6-k5e3-k7e6_w8")
     build.add_argument("--space", type=Path, default=Path("configs/spaces/demo.toml"))
     build.add_argument("--size", default="96x128", help="the network's input, HxW (default %(default)s)")
@@ -58,17 +64,21 @@ def parser() -> argparse.ArgumentParser:
     _runs(regress)
 
     board = commands.add_parser("board", help="the boards of boards.toml").add_subparsers(
-        dest="action", metavar="ACTION", required=True)  # fmt: skip
+        dest="action", metavar="ACTION", required=True
+    )
     listing = board.add_parser("list", help="which boards there are")
     listing.add_argument("--boards", type=Path, default=Path("boards.toml"))
-    for action, text in (("check", "reach it, probe it, run a known-good model on it"),
-                         ("trust", "pin its SSH host key (compare the fingerprint!)")):  # fmt: skip
+    for action, text in (
+        ("check", "reach it, probe it, run a known-good model on it"),
+        ("trust", "pin its SSH host key (compare the fingerprint!)"),
+    ):
         sub = board.add_parser(action, help=text)
         sub.add_argument("name")
         sub.add_argument("--boards", type=Path, default=Path("boards.toml"))
 
     bundle = commands.add_parser("bundle", help="ship a model with its proof").add_subparsers(
-        dest="action", metavar="ACTION", required=True)  # fmt: skip
+        dest="action", metavar="ACTION", required=True
+    )
     export = bundle.add_parser("export", help="copy a run's bundle, or make one of another of its models")
     export.add_argument("--run", type=Path, default=Path("runs/demo"))
     export.add_argument("--model", help="teacher or a found model's name (default: the run's choice)")
@@ -125,8 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"hilnas: {where}{error.strerror or error}; make room or mend the path, then run again",
-              file=sys.stderr)  # fmt: skip
+        print(f"hilnas: {where}{error.strerror or error}; make room or mend the path, then run again", file=sys.stderr)
         return 2
 
 

@@ -133,8 +133,14 @@ def regress_command(arguments: Arguments) -> int:
     from deploy.regress import regress
 
     board = find_board(arguments.boards, arguments.board)
-    verdicts = regress(arguments.run, arguments.baselines, board, _measuring(arguments),
-                       threshold=arguments.threshold, update=arguments.update)  # fmt: skip
+    verdicts = regress(
+        arguments.run,
+        arguments.baselines,
+        board,
+        _measuring(arguments),
+        threshold=arguments.threshold,
+        update=arguments.update,
+    )
     console.regression(verdicts, arguments.threshold)
     return 1 if any(verdict.regressed for verdict in verdicts) else 0
 
@@ -166,8 +172,10 @@ def bundle_command(arguments: Arguments) -> int:
         raise UsageError(f"{arguments.bundle}: no bundle there (no manifest.json); `hilnas bundle export` makes one")
     with open_board(find_board(arguments.boards, arguments.board)) as board:
         verdict: dict[str, Any] = verify(arguments.bundle, board)
-    console.say(f"{arguments.bundle} verified on {verdict['board']}: {verdict['checks']} checks, "
-                f"median {verdict['latency_us']['median'] / 1000:.3f} ms")  # fmt: skip
+    console.say(
+        f"{arguments.bundle} verified on {verdict['board']}: {verdict['checks']} checks, "
+        f"median {verdict['latency_us']['median'] / 1000:.3f} ms"
+    )
     return 0
 
 
@@ -206,4 +214,3 @@ COMMANDS: Mapping[str, Callable[[Arguments], int]] = {
     "bundle": bundle_command,
     "doctor": doctor_command,
 }
-

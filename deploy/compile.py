@@ -47,8 +47,14 @@ class Artifact:
         return Job(model=self.model, name=self.name, input=self.input, expected=self.expected)
 
 
-def quantize(model: Segmenter, images: Iterable[Tensor], size: tuple[int, int], *,
-             architecture: Architecture | None = None, granularity: Granularity = "channel") -> IntegerGraph:  # fmt: skip
+def quantize(
+    model: Segmenter,
+    images: Iterable[Tensor],
+    size: tuple[int, int],
+    *,
+    architecture: Architecture | None = None,
+    granularity: Granularity = "channel",
+) -> IntegerGraph:
     """The whole network, image to class map, calibrated on `images` (batches (N, 3, H, W))."""
     model.eval()
     nodes = float_graph.fold_segmenter(model, size, architecture)

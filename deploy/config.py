@@ -138,8 +138,7 @@ def load_experiment(path: Path, overrides: Overrides) -> tuple[Experiment, Searc
         experiment = replace(experiment, data=replace(experiment.data, spec=overrides.data))
     if overrides.encoder_from:
         experiment = replace(experiment, teacher=replace(experiment.teacher, encoder_from=overrides.encoder_from))
-    return replace(experiment, board=overrides.board or experiment.board,
-                   name=overrides.name or experiment.name), space  # fmt: skip
+    return replace(experiment, board=overrides.board or experiment.board, name=overrides.name or experiment.name), space
 
 
 def digest(*parts: object) -> str:

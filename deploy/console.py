@@ -37,8 +37,14 @@ def progress() -> Iterator[Callable[[Progress], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.fields[stage]:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn(), TextColumn("[dim]{task.description}"))  # fmt: skip
+    columns = (
+        TextColumn("{task.fields[stage]:>8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.description}"),
+    )
     with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
@@ -57,8 +63,15 @@ def _models_table(models: Sequence[Mapping[str, Any]]) -> RichTable:
         table.add_column(column, justify="left" if column == "model" else "right")
     for m in models:
         latency = m["latency_us"]
-        table.add_row(m["name"], f"{m['miou_fp32']:.2f}", f"{m['miou_int8']:.2f}", f"{m['size_bits'] / 8000:.1f}",
-                      f"{latency['median'] / 1000:.3f}", f"{latency['p90'] / 1000:.3f}", str(latency["n"]))  # fmt: skip
+        table.add_row(
+            m["name"],
+            f"{m['miou_fp32']:.2f}",
+            f"{m['miou_int8']:.2f}",
+            f"{m['size_bits'] / 8000:.1f}",
+            f"{latency['median'] / 1000:.3f}",
+            f"{latency['p90'] / 1000:.3f}",
+            str(latency["n"]),
+        )
     return table
 
 
@@ -68,37 +81,51 @@ def summary(record: Mapping[str, Any], folder: Path) -> None:
     for m in record["models"]:
         out.print(f"  {m['name']}: {m['subnet']}")
     a, c, counts, bundle = (record[k] for k in ("agreement", "correction", "counts", "bundle"))
-    out.print(f"agreement: tau-b {a['tau_b']:.3f} [{a['ci95'][0]:.3f}, {a['ci95'][1]:.3f}] over {a['n_models']} whole "
-              f"models (noise ceiling {a['ceiling_tau_b']:.3f}); with feedback, held out: {c['tau_b_held_out']:.3f}, "
-              f"error {c['error_before']:.1f} % -> {c['error_held_out']:.1f} %", markup=False)  # fmt: skip
-    out.print(f"subnets: {counts['subnets_compiled']} compiled, {counts['subnets_measured']} measured, "
-              f"{counts['subnets_exact_parity']} byte for byte the integer simulation's")  # fmt: skip
+    out.print(
+        f"agreement: tau-b {a['tau_b']:.3f} [{a['ci95'][0]:.3f}, {a['ci95'][1]:.3f}] over {a['n_models']} whole "
+        f"models (noise ceiling {a['ceiling_tau_b']:.3f}); with feedback, held out: {c['tau_b_held_out']:.3f}, "
+        f"error {c['error_before']:.1f} % -> {c['error_held_out']:.1f} %",
+        markup=False,
+    )
+    out.print(
+        f"subnets: {counts['subnets_compiled']} compiled, {counts['subnets_measured']} measured, "
+        f"{counts['subnets_exact_parity']} byte for byte the integer simulation's"
+    )
     verdict = f"verified on {bundle['board']}" if bundle["verified"] else f"NOT verified on {bundle['board']}"
     out.print(f"bundle: {bundle['path']} ({bundle['model']}), {verdict}")
-    out.print(f"report: {folder / 'report.html'}; summary: {folder / 'summary.json'}; "
-              f"{record['seconds']['total']:.0f} s of work in all")  # fmt: skip
+    out.print(
+        f"report: {folder / 'report.html'}; summary: {folder / 'summary.json'}; "
+        f"{record['seconds']['total']:.0f} s of work in all"
+    )
 
 
 def agreement(record: Mapping[str, Any]) -> None:
     a, c = record["agreement"], record["correction"]
-    say(f"tau-b {a['tau_b']:.4f} [{a['ci95'][0]:.4f}, {a['ci95'][1]:.4f}] over {a['n_models']} models, "
-        f"noise ceiling {a['ceiling_tau_b']:.4f}, Spearman {a['spearman']:.4f}")  # fmt: skip
-    say(f"feedback {'applied' if c['applied'] else 'not applied'}: held-out tau-b {c['tau_b_held_out']:.4f}, "
-        f"mean error {c['error_before']:.2f} % before, {c['error_held_out']:.2f} % after")  # fmt: skip
+    say(
+        f"tau-b {a['tau_b']:.4f} [{a['ci95'][0]:.4f}, {a['ci95'][1]:.4f}] over {a['n_models']} models, "
+        f"noise ceiling {a['ceiling_tau_b']:.4f}, Spearman {a['spearman']:.4f}"
+    )
+    say(
+        f"feedback {'applied' if c['applied'] else 'not applied'}: held-out tau-b {c['tau_b_held_out']:.4f}, "
+        f"mean error {c['error_before']:.2f} % before, {c['error_held_out']:.2f} % after"
+    )
 
 
 def found(record: Mapping[str, Any]) -> None:
     say(f"front: {len(record['front'])} architectures over (NSR, latency)")
     for entry in record["found"]:
-        say(f"{entry['name']}: {entry['subnet']} nsr {entry['nsr']:.4f} predicted {entry['predicted_us'] / 1000:.3f} ms "
-            f"weights {entry['size_bits'] / 8000:.1f} kB")  # fmt: skip
+        say(
+            f"{entry['name']}: {entry['subnet']} nsr {entry['nsr']:.4f} "
+            f"predicted {entry['predicted_us'] / 1000:.3f} ms weights {entry['size_bits'] / 8000:.1f} kB"
+        )
 
 
 def table(entries: Table, path: Path) -> None:
     values = sorted((entry.value, str(subnet)) for subnet, entry in entries.entries.items())
     say(f"{path}: {len(values)} entries, {entries.quantity} in {entries.unit}")
-    for (value, subnet), what in zip((values[0], values[len(values) // 2], values[-1]),
-                                     ("smallest", "median", "largest"), strict=True):  # fmt: skip
+    for (value, subnet), what in zip(
+        (values[0], values[len(values) // 2], values[-1]), ("smallest", "median", "largest"), strict=True
+    ):
         say(f"  {what:>8} {value:.6g} {subnet}")
 
 
@@ -117,13 +144,22 @@ def profile(measurements: Sequence[Measurement], as_json: bool) -> None:
         shown.add_column(column, justify="left" if column == "model" else "right")
     for name, s in medians.items():
         one = next(m for m in well if m.model == name)
-        shown.add_row(name, f"{s.median_us / 1000:.3f}", f"{s.ci95_us[0] / 1000:.3f} - {s.ci95_us[1] / 1000:.3f}",
-                      f"{s.p90_us / 1000:.3f}", str(s.n), f"{one.load_us / 1000:.2f}", f"{one.first_us / 1000:.2f}",
-                      f"{one.delegated_nodes} of {len(one.operators)}")  # fmt: skip
+        shown.add_row(
+            name,
+            f"{s.median_us / 1000:.3f}",
+            f"{s.ci95_us[0] / 1000:.3f} - {s.ci95_us[1] / 1000:.3f}",
+            f"{s.p90_us / 1000:.3f}",
+            str(s.n),
+            f"{one.load_us / 1000:.2f}",
+            f"{one.first_us / 1000:.2f}",
+            f"{one.delegated_nodes} of {len(one.operators)}",
+        )
     out.print(shown)
     c = well[0].conditions
-    say(f"on {c.board} ({c.soc or c.machine}), {c.runtime}, kernels {c.kernels}, threads {c.threads}, "
-        f"delegate {c.delegate}")  # fmt: skip
+    say(
+        f"on {c.board} ({c.soc or c.machine}), {c.runtime}, kernels {c.kernels}, threads {c.threads}, "
+        f"delegate {c.delegate}"
+    )
 
 
 def boards(known: Mapping[str, BoardConfig]) -> None:
@@ -135,5 +171,7 @@ def boards(known: Mapping[str, BoardConfig]) -> None:
 def regression(verdicts: Sequence[Verdict], threshold: float) -> None:
     for v in verdicts:
         state = "SLOWER" if v.regressed else "ok"
-        say(f"{state:7} {v.model}: {v.head_us / 1000:.3f} ms against {v.base_us / 1000:.3f} ms, ratio {v.ratio:.3f} "
-            f"[{v.ci95[0]:.3f}, {v.ci95[1]:.3f}], p {v.p_value:.3g}, threshold {1 + threshold:.2f}")  # fmt: skip
+        say(
+            f"{state:7} {v.model}: {v.head_us / 1000:.3f} ms against {v.base_us / 1000:.3f} ms, ratio {v.ratio:.3f} "
+            f"[{v.ci95[0]:.3f}, {v.ci95[1]:.3f}], p {v.p_value:.3g}, threshold {1 + threshold:.2f}"
+        )

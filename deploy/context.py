@@ -27,7 +27,6 @@ from nas.space import SearchSpace
 from nas.teacher import Segmenter, teacher
 from nas.train import load
 
-
 M = TypeVar("M", bound=nn.Module)
 
 

@@ -60,7 +60,9 @@ def _left_out(x: Matrix, y: Matrix, strength: float) -> Matrix:
 def _offset_only(x: Matrix, y: Matrix) -> Matrix:
     """Each model predicted by the plain sum plus the median offset of all the others."""
     gap = y - x.sum(axis=1)
-    return x.sum(axis=1) + np.array([np.median(np.delete(gap, i)) for i in range(len(y))])
+    offset: Matrix = np.array([np.median(np.delete(gap, i)) for i in range(len(y))])
+    predicted: Matrix = x.sum(axis=1) + offset
+    return predicted
 
 
 def _error(predicted: Matrix, y: Matrix) -> float:
@@ -77,9 +79,15 @@ def correct(table: Table, samples: Sequence[Sample]) -> tuple[Table, Correction]
     applied = _error(held_out[strength], y) < _error(before, y)
     solution = _fit(x, y, strength) if applied else np.r_[np.median(y - x.sum(axis=1)), np.ones(x.shape[1])]
     correction = Correction(
-        float(solution[0]), tuple(float(s) for s in solution[1:]), strength,
-        tau_b(x.sum(axis=1), y), tau_b(held_out[strength], y), _error(before, y), _error(held_out[strength], y), applied,
-    )  # fmt: skip
+        float(solution[0]),
+        tuple(float(s) for s in solution[1:]),
+        strength,
+        tau_b(x.sum(axis=1), y),
+        tau_b(held_out[strength], y),
+        _error(before, y),
+        _error(held_out[strength], y),
+        applied,
+    )
     entries = {}
     for subnet, entry in table.entries.items():
         slope = correction.slopes[subnet.block - 1]

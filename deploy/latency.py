@@ -21,15 +21,19 @@ def summaries(measurements: Sequence[Measurement]) -> dict[str, LatencySummary]:
     if failed:
         first = failed[0]
         assert first.failure is not None  # noqa: S101 (for the type checker)
-        raise ModelError(f"{len({m.model for m in failed})} of {len({m.model for m in measurements})} models failed "
-                         f"on the board; the first is {first.model}: {first.failure.reason}")  # fmt: skip
+        raise ModelError(
+            f"{len({m.model for m in failed})} of {len({m.model for m in measurements})} models failed "
+            f"on the board; the first is {first.model}: {first.failure.reason}"
+        )
     samples: dict[str, list[int]] = {}
     for m in measurements:
         samples.setdefault(m.model, []).extend(m.latencies_us)
     return {name: summarize(values) for name, values in samples.items()}
 
 
-def latency_table(space: SearchSpace, measured: Mapping[str, LatencySummary], provenance: Mapping[str, object]) -> Table:
+def latency_table(
+    space: SearchSpace, measured: Mapping[str, LatencySummary], provenance: Mapping[str, object]
+) -> Table:
     """The table of the isolated subnets' medians; every subnet of the space must have been measured."""
     entries: dict[Subnet, Entry] = {}
     for subnet in space.all_subnets():

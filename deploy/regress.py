@@ -57,12 +57,20 @@ def compare(model: str, base: Sequence[int], head: Sequence[int], threshold: flo
 
     low, high = bootstrap_ci(ratio, len(h), seed=1)
     p_value = float(mannwhitneyu(h, b, alternative="greater").pvalue)
-    return Verdict(model, float(np.median(b)), float(np.median(h)), float(np.median(h) / np.median(b)), (low, high),
-                   p_value, low > 1 + threshold and p_value < SIGNIFICANT)  # fmt: skip
+    return Verdict(
+        model,
+        float(np.median(b)),
+        float(np.median(h)),
+        float(np.median(h) / np.median(b)),
+        (low, high),
+        p_value,
+        low > 1 + threshold and p_value < SIGNIFICANT,
+    )
 
 
-def regress(run: Path, baselines: Path, board: BoardConfig, settings: Measuring, *, threshold: float,
-            update: bool) -> list[Verdict]:  # fmt: skip
+def regress(
+    run: Path, baselines: Path, board: BoardConfig, settings: Measuring, *, threshold: float, update: bool
+) -> list[Verdict]:
     """Measure a finished run's models anew and compare with `baselines/BOARD.json`; `update` writes it instead.
 
     Raises `Incomparable` without a baseline or when its conditions differ from today's.
@@ -87,8 +95,9 @@ def regress(run: Path, baselines: Path, board: BoardConfig, settings: Measuring,
     return _compare_all(path, base, samples, conditions, threshold)
 
 
-def _measure(run: Path, artifacts: Sequence[Artifact], board: BoardConfig, settings: Measuring
-             ) -> tuple[list[Measurement], Conditions]:  # fmt: skip
+def _measure(
+    run: Path, artifacts: Sequence[Artifact], board: BoardConfig, settings: Measuring
+) -> tuple[list[Measurement], Conditions]:
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     with open_board(board) as opened, Session(opened) as session:
         store = Store(run / f"regress-{stamp}.sqlite")  # a store of its own: nothing old may answer
@@ -99,15 +108,18 @@ def _measure(run: Path, artifacts: Sequence[Artifact], board: BoardConfig, setti
         return done, session.conditions
 
 
-def _compare_all(path: Path, base: dict[str, Any], samples: dict[str, list[int]], conditions: Conditions,
-                 threshold: float) -> list[Verdict]:  # fmt: skip
+def _compare_all(
+    path: Path, base: dict[str, Any], samples: dict[str, list[int]], conditions: Conditions, threshold: float
+) -> list[Verdict]:
     if base.get("format") != FORMAT:
         raise UsageError(f"{path}: no baseline of this version; make one with `hilnas regress --update`")
     before = Conditions.from_json(base["conditions"])
     if before.key() != conditions.key():
         differ = [k for k, v in before.to_json().items() if v != conditions.to_json()[k]]
-        raise Incomparable(f"{path}: taken under other conditions ({', '.join(differ)}); "
-                           "measure there, or make a new baseline with --update")  # fmt: skip
+        raise Incomparable(
+            f"{path}: taken under other conditions ({', '.join(differ)}); "
+            "measure there, or make a new baseline with --update"
+        )
     common = [name for name in samples if name in base["latencies_us"]]
     if not common:
         raise Incomparable(f"{path}: holds none of {', '.join(samples)}; make a new baseline with --update")

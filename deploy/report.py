@@ -24,8 +24,10 @@ INK, ACCENT, QUIET = "#1c2733", "#d1495b", "#7a9cc6"
 def write_report(path: Path, summary: Mapping[str, Any], judged: Mapping[str, Any], search: Mapping[str, Any]) -> None:
     """The page for one run, from its records; plotly's script is inside, nothing is fetched."""
     figures = [_front_figure(search), _agreement_figure(judged)]
-    drawn = [figure.to_html(full_html=False, include_plotlyjs=(i == 0), config={"displaylogo": False})
-             for i, figure in enumerate(figures)]  # fmt: skip
+    drawn = [
+        figure.to_html(full_html=False, include_plotlyjs=(i == 0), config={"displaylogo": False})
+        for i, figure in enumerate(figures)
+    ]
     name = html.escape(str(summary["name"]))
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -48,8 +50,20 @@ def _conditions(conditions: Mapping[str, Any]) -> str:
 
 
 def _model_table(models: Sequence[Mapping[str, Any]]) -> str:
-    head = "".join(f"<th>{title}</th>" for title in ("model", "mIoU FP32", "mIoU INT8", "weights, kB", "MMACs",
-                                                     "latency, ms (median)", "p90", "runs", "subnet"))  # fmt: skip
+    head = "".join(
+        f"<th>{title}</th>"
+        for title in (
+            "model",
+            "mIoU FP32",
+            "mIoU INT8",
+            "weights, kB",
+            "MMACs",
+            "latency, ms (median)",
+            "p90",
+            "runs",
+            "subnet",
+        )
+    )
     rows = "".join(
         f"<tr><td>{html.escape(m['name'])}</td><td>{m['miou_fp32']:.2f}</td><td>{m['miou_int8']:.2f}</td>"
         f"<td>{m['size_bits'] / 8000:.1f}</td><td>{m['macs'] / 1e6:.1f}</td>"
@@ -62,19 +76,24 @@ def _model_table(models: Sequence[Mapping[str, Any]]) -> str:
 
 def _agreement_text(summary: Mapping[str, Any]) -> str:
     a, c = summary["agreement"], summary["correction"]
-    text = (f"Kendall's tau-b between the sum of block latencies and the measured latency of {a['n_models']} whole "
-            f"models: <b>{a['tau_b']:.3f}</b>, 95 % interval {a['ci95'][0]:.3f} to {a['ci95'][1]:.3f}; two halves of "
-            f"the same measurements agree to {a['ceiling_tau_b']:.3f}. With feedback, on models left out: "
-            f"{c['tau_b_held_out']:.3f}; mean error {c['error_before']:.1f} % before, {c['error_held_out']:.1f} % after"
-            f"{'' if c['applied'] else ' (so it was not applied)'}.")  # fmt: skip
+    text = (
+        f"Kendall's tau-b between the sum of block latencies and the measured latency of {a['n_models']} whole "
+        f"models: <b>{a['tau_b']:.3f}</b>, 95 % interval {a['ci95'][0]:.3f} to {a['ci95'][1]:.3f}; two halves of "
+        f"the same measurements agree to {a['ceiling_tau_b']:.3f}. With feedback, on models left out: "
+        f"{c['tau_b_held_out']:.3f}; mean error {c['error_before']:.1f} % before, {c['error_held_out']:.1f} % after"
+        f"{'' if c['applied'] else ' (so it was not applied)'}."
+    )
     counts = summary["counts"]
-    return (f"<p>{text}</p><p>{counts['subnets_compiled']} subnets compiled, {counts['subnets_measured']} measured, "
-            f"{counts['subnets_exact_parity']} of them byte for byte the integer simulation's.</p>")  # fmt: skip
+    return (
+        f"<p>{text}</p><p>{counts['subnets_compiled']} subnets compiled, {counts['subnets_measured']} measured, "
+        f"{counts['subnets_exact_parity']} of them byte for byte the integer simulation's.</p>"
+    )
 
 
 def _bundle_text(bundle: Mapping[str, Any]) -> str:
     verdict = "verified" if bundle["verified"] else "NOT verified"
-    return f"<code>{html.escape(str(bundle['path']))}</code> ({html.escape(bundle['model'])}), {verdict} on {bundle['board']}"
+    where = f"<code>{html.escape(str(bundle['path']))}</code> ({html.escape(bundle['model'])})"
+    return f"{where}, {verdict} on {html.escape(bundle['board'])}"
 
 
 def _seconds_text(seconds: Mapping[str, float]) -> str:
@@ -82,9 +101,14 @@ def _seconds_text(seconds: Mapping[str, float]) -> str:
 
 
 def _styled(figure: Any, x: str, y: str, title: str) -> Any:
-    figure.update_layout(template="simple_white", title={"text": title, "font": {"size": 15}}, height=420,
-                         margin={"l": 60, "r": 20, "t": 50, "b": 50}, legend={"x": 0.98, "xanchor": "right", "y": 0.98},
-                         font={"color": INK})  # fmt: skip
+    figure.update_layout(
+        template="simple_white",
+        title={"text": title, "font": {"size": 15}},
+        height=420,
+        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        legend={"x": 0.98, "xanchor": "right", "y": 0.98},
+        font={"color": INK},
+    )
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)
     return figure
@@ -95,11 +119,23 @@ def _front_figure(search: Mapping[str, Any]) -> Any:
 
     front, found = search["front"], search["found"]
     figure = go.Figure()
-    figure.add_scatter(x=[p["latency_us"] / 1000 for p in front], y=[p["nsr"] for p in front], mode="lines+markers",
-                       name="front", marker={"size": 5, "color": QUIET}, text=[p["subnet"] for p in front])  # fmt: skip
-    figure.add_scatter(x=[p["predicted_us"] / 1000 for p in found], y=[p["nsr"] for p in found], mode="markers+text",
-                       name="found", text=[p["name"] for p in found], textposition="middle right",
-                       marker={"size": 11, "color": ACCENT, "symbol": "diamond"})  # fmt: skip
+    figure.add_scatter(
+        x=[p["latency_us"] / 1000 for p in front],
+        y=[p["nsr"] for p in front],
+        mode="lines+markers",
+        name="front",
+        marker={"size": 5, "color": QUIET},
+        text=[p["subnet"] for p in front],
+    )
+    figure.add_scatter(
+        x=[p["predicted_us"] / 1000 for p in found],
+        y=[p["nsr"] for p in found],
+        mode="markers+text",
+        name="found",
+        text=[p["name"] for p in found],
+        textposition="middle right",
+        marker={"size": 11, "color": ACCENT, "symbol": "diamond"},
+    )
     return _styled(figure, "predicted latency, ms", "sum of block NSR", "Exact front: quality against latency")
 
 
@@ -110,9 +146,20 @@ def _agreement_figure(judged: Mapping[str, Any]) -> Any:
     x = [s["additive_us"] / 1000 for s in samples]
     ends = [min(x), max(x)]
     figure = go.Figure()
-    figure.add_scatter(x=x, y=[s["measured_us"] / 1000 for s in samples], mode="markers", name="models",
-                       marker={"size": 7, "color": QUIET}, text=[s["subnet"] for s in samples])  # fmt: skip
-    figure.add_scatter(x=ends, y=[e + offset / 1000 for e in ends], mode="lines", name="sum + constant",
-                       line={"color": ACCENT, "dash": "dot"})  # fmt: skip
+    figure.add_scatter(
+        x=x,
+        y=[s["measured_us"] / 1000 for s in samples],
+        mode="markers",
+        name="models",
+        marker={"size": 7, "color": QUIET},
+        text=[s["subnet"] for s in samples],
+    )
+    figure.add_scatter(
+        x=ends,
+        y=[e + offset / 1000 for e in ends],
+        mode="lines",
+        name="sum + constant",
+        line={"color": ACCENT, "dash": "dot"},
+    )
     figure = _styled(figure, "sum of block latencies, ms", "measured, ms", "Whole models: additive against measured")
     return figure.update_layout(legend={"x": 0.02, "xanchor": "left"})

@@ -69,9 +69,12 @@ def export_from_run(run: Path, model: str | None, out: Path) -> Path:
         raise UsageError(f"{artifact.model}: missing; run the loop again, it makes what is missing")
     chosen: dict[str, Any] = read_json(run / "bundle" / "preprocessing.json")
     labels = (run / "bundle" / "labels.txt").read_text(encoding="utf8").split("\n")[:-1]
-    facts = {"subnet": record["subnet"], "data": summary["data"]["spec"],
-             "mIoU (INT8, validation)": f"{record['miou_int8']:.2f} %",
-             "size": f"{record['size_bits'] / 8000:.1f} kB of weights"}  # fmt: skip
+    facts = {
+        "subnet": record["subnet"],
+        "data": summary["data"]["spec"],
+        "mIoU (INT8, validation)": f"{record['miou_int8']:.2f} %",
+        "size": f"{record['size_bits'] / 8000:.1f} kB of weights",
+    }
     if record["subnet"] != "teacher":
         Architecture.parse(record["subnet"])
     measurement = {"latency_us": record["latency_us"], "conditions": summary["conditions"]}

@@ -118,9 +118,7 @@ def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[int, ...]]:
     kept = list(measurements)
     keys = {measurement.conditions.key() for measurement in kept}
     if len(keys) > 1:
-        raise Incomparable(
-            f"measurements under {len(keys)} different conditions ({', '.join(sorted(keys))}): pick one"
-        )
+        raise Incomparable(f"measurements under {len(keys)} different conditions ({', '.join(sorted(keys))}): pick one")
     failed = {measurement.model_sha256 for measurement in kept if measurement.status == "failed"}
     pools: dict[str, tuple[int, ...]] = {}
     for measurement in kept:

@@ -39,7 +39,7 @@ class Session:
         self._runner: Process | None = None
 
     def __enter__(self) -> Session:
-        self._make_folders()
+        self._prepare()
         self.conditions = self._probe()
         self._start()
         return self
@@ -73,7 +73,7 @@ class Session:
         self._stop()
         self.board.disconnect()
         self.stage.forget()
-        self._make_folders()
+        self._prepare()
         now = self._probe()
         if now.key() != self.conditions.key():
             raise BoardError(
@@ -94,9 +94,7 @@ class Session:
         answer = _parse(self._runner.receive(timeout_s), f"the runner on board {self.board.name}")
         if answer.get("id") != job_id:
             failure = answer.get("failure") or {}
-            raise UsageError(
-                f"the runner on board {self.board.name} refuses a job: {failure.get('reason', answer)}"
-            )
+            raise UsageError(f"the runner on board {self.board.name} refuses a job: {failure.get('reason', answer)}")
         return answer
 
     def _argv(self, script: str, *arguments: str) -> list[str]:
@@ -105,8 +103,8 @@ class Session:
         remote = self.stage.stage(script_path(script))
         return ["env", *environment, config.python or "python3", remote, *arguments]
 
-    def _make_folders(self) -> None:
-        """The workdir, and what the environment names in it: a graph cache writes only where a folder is."""
+    def _prepare(self) -> None:
+        """Our scripts, the workdir, and what the environment names in it: a graph cache makes no folder."""
         inside = [value for value in self.board.config.env.values() if value.startswith(f"{self._workdir}/")]
         made = self.board.run(["mkdir", "-p", self._workdir, *inside], FOLDER_TIMEOUT_S)
         if made.exit_code:
@@ -114,6 +112,7 @@ class Session:
                 f"board {self.board.name}: cannot make {self._workdir}: {made.stderr}: "
                 "give it another workdir in boards.toml, or free space there"
             )
+        self.stage.stage_many([script_path("probe.py"), script_path("runner.py")])  # one upload for both
 
     def _probe(self) -> Conditions:
         config = self.board.config
@@ -157,9 +156,7 @@ class Session:
         """File, content, options and environment: all of them decide where the graph runs."""
         config = self.board.config
         words = ["none" if delegate is None else f"{Path(delegate['path']).name}@{delegate['sha256'][:12]}"]
-        words += [
-            f"{key}={value}" for key, value in sorted({**config.delegate_options, **config.env}.items())
-        ]
+        words += [f"{key}={value}" for key, value in sorted({**config.delegate_options, **config.env}.items())]
         return ";".join(words)
 
     def _start(self) -> None:
@@ -183,9 +180,7 @@ def _parse(line: str, who: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise BoardError(
-            f"{who} said {line[:200]!r}, which is not JSON: does something print into it?"
-        ) from error
+        raise BoardError(f"{who} said {line[:200]!r}, which is not JSON: does something print into it?") from error
     if not isinstance(record, dict):
         raise BoardError(f"{who} said {line[:200]!r}, which is no JSON object")
     return record

@@ -97,9 +97,7 @@ class Stage:
         folder = f"{self._workdir}/incoming-{uuid.uuid4().hex[:12]}"
         made = self._board.run(["mkdir", "-p", folder], UNPACK_TIMEOUT_S)
         if made.exit_code:
-            raise BoardError(
-                f"board {self._board.name}: cannot make {folder}: {made.stderr}: free space there"
-            )
+            raise BoardError(f"board {self._board.name}: cannot make {folder}: {made.stderr}: free space there")
         with tempfile.TemporaryDirectory(prefix="hilnas-stage-") as here:
             archive = Path(here) / "batch.tar"
             _write_tar(archive, batch)

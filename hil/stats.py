@@ -79,9 +79,7 @@ def bootstrap_ci(
     Raises UsageError when n or resamples is under 1, or level is not within (0, 1).
     """
     if n < 1 or resamples < 1 or not 0 < level < 1:
-        raise UsageError(
-            f"bootstrap of n={n}, resamples={resamples}, level={level}: give at least one of each"
-        )
+        raise UsageError(f"bootstrap of n={n}, resamples={resamples}, level={level}: give at least one of each")
     rng: Any = np.random.default_rng(seed)
     values = np.array([statistic(rng.integers(0, n, size=n)) for _ in range(resamples)], dtype=np.float64)
     finite = values[np.isfinite(values)]

@@ -102,9 +102,7 @@ class Store:
         with self._transaction() as connection:
             present = set(inspect(connection).get_table_names())
             if present and self._versions.name not in present:
-                raise UsageError(
-                    f"{self._where}: a database of something else ({min(present)}): name another file"
-                )
+                raise UsageError(f"{self._where}: a database of something else ({min(present)}): name another file")
             metadata.create_all(connection)
             versions = [row.version for row in connection.execute(self._versions.select())]
             if not versions:
@@ -119,9 +117,7 @@ class Store:
         try:
             return Measurement.from_json(json.loads(record))
         except (UsageError, ValueError, TypeError, KeyError) as error:
-            raise UsageError(
-                f"{self._where}: holds a damaged record ({error}): restore it from a copy"
-            ) from error
+            raise UsageError(f"{self._where}: holds a damaged record ({error}): restore it from a copy") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

@@ -44,8 +44,17 @@ def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilat
 class ConvBN(nn.Module):
     """Convolution without bias, batch normalization, activation."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int = 1, *, stride: int = 1,
-                 dilation: int = 1, groups: int = 1, activation: ActivationName = "relu6") -> None:  # fmt: skip
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        activation: ActivationName = "relu6",
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels_out, channels_in // groups, kernel, kernel))
         nn.init.kaiming_normal_(self.weight, mode="fan_out" if groups == 1 else "fan_in")
@@ -83,8 +92,8 @@ class MBConv(nn.Module):
         return {name: conv for name, conv in named.items() if conv is not None}
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.depthwise(x if self.expand is None else self.expand(x))
-        y = self.project(y)
+        y: Tensor = self.depthwise(x if self.expand is None else self.expand(x))
+        y = self.project(y)  # (N, C_out, H/s, W/s)
         return x + y if self.residual else y
 
 

@@ -39,8 +39,9 @@ def supernets(space: SearchSpace) -> nn.ModuleList:
     return nn.ModuleList(SuperBlock(space, i) for i in range(1, len(space.blocks) + 1))
 
 
-def block_losses(model: nn.ModuleList, teacher: Segmenter, data: SegmentationData, batch_size: int,
-                 seed: int) -> Callable[[int], Tensor]:  # fmt: skip
+def block_losses(
+    model: nn.ModuleList, teacher: Segmenter, data: SegmentationData, batch_size: int, seed: int
+) -> Callable[[int], Tensor]:
     """The sum over blocks of the NSR of one random path, as a function of the step."""
     augment = Augment(data.size)
     teacher.eval()

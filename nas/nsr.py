@@ -21,7 +21,7 @@ from nas.distil import channel_variance, nsr
 from nas.quant import float_graph, simulate
 from nas.quant.float_graph import INPUT
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator
-from nas.quant.lower import Granularity, activation_parameters, lower_nodes
+from nas.quant.lower import Granularity, activation_parameters, lower_nodes, parameters_of
 from nas.quant.ranges import observe
 from nas.space import Choice, Subnet
 
@@ -72,46 +72,65 @@ def golden_input(data: BlockData) -> NDArray[np.int8 | np.int32]:
     return simulate.as_nhwc(simulate.quantize(data.x_evaluation[:1], block_input(data)))
 
 
-@torch.no_grad()
-def walk(supernet: SuperBlock, data: BlockData, bits: int, granularity: Granularity = "channel",
-         done: Collection[Subnet] = ()) -> Iterator[Judged]:  # fmt: skip
+def walk(
+    supernet: SuperBlock,
+    data: BlockData,
+    bits: int,
+    granularity: Granularity = "channel",
+    done: Collection[Subnet] = (),
+) -> Iterator[Judged]:
     """Every subnet of a block at one bit width, but those in `done`, depth first.
 
     Batch norms are recalibrated on the way (they are overwritten in `supernet`).
     """
+    known = frozenset(done)
+    missing = [s.choices for s in supernet.space.subnets(supernet.block, bits) if s not in known]
     source = block_input(data)
     root = _Prefix((), INPUT, data.x_calibration, simulate.quantize(data.x_evaluation, source), {INPUT: source}, ())
-    variance = channel_variance(data.target)
-    missing = [s.choices for s in supernet.space.subnets(supernet.block, bits) if s not in set(done)]
-    yield from _descend(supernet, root, missing, bits, granularity, (data.target, variance))
+    tree = _Tree(supernet, bits, granularity, data.target, channel_variance(data.target))
+    yield from tree.descend(root, missing)
 
 
-def _descend(supernet: SuperBlock, prefix: _Prefix, missing: list[tuple[Choice, ...]], bits: int,
-             granularity: Granularity, goal: tuple[Tensor, Tensor]) -> Iterator[Judged]:  # fmt: skip
-    depth = len(prefix.choices)
-    if depth == len(supernet.layers):
-        output = simulate.dequantize(prefix.q, prefix.tensors[prefix.name])
-        graph = IntegerGraph(prefix.tensors, prefix.operators, INPUT)
-        yield Judged(Subnet(supernet.block, prefix.choices, bits), float(nsr(goal[0], output, goal[1])),
-                     graph, simulate.as_nhwc(prefix.q[:1]))  # fmt: skip
-        return
-    for choice in supernet.space.choices:
-        below = [choices for choices in missing if choices[depth] == choice]
-        if below:
-            longer = _extend(supernet, prefix, choice, bits, granularity)
-            yield from _descend(supernet, longer, below, bits, granularity, goal)
+@dataclass(frozen=True, eq=False)
+class _Tree:
+    """What stays the same along a walk."""
 
+    supernet: SuperBlock
+    bits: int
+    granularity: Granularity
+    target: Tensor
+    variance: Tensor
 
-def _extend(supernet: SuperBlock, prefix: _Prefix, choice: Choice, bits: int,
-            granularity: Granularity) -> _Prefix:  # fmt: skip
-    depth = len(prefix.choices)
-    layer = supernet.layer(depth, choice)
-    recalibrate(layer, prefix.x)
-    nodes = float_graph.fold_mbconv(layer, f"b{supernet.block}/{depth}", prefix.name, bits)
-    env = {prefix.name: prefix.x}
-    x = float_graph.run(nodes, env)
-    ranges = {node.name: observe(env[node.name], node.name) for node in nodes}
-    tensors = dict(prefix.tensors)
-    operators = lower_nodes(nodes, tensors, ranges, granularity)
-    q = simulate.simulate(operators, tensors, {prefix.name: prefix.q})
-    return _Prefix((*prefix.choices, choice), nodes[-1].name, x, q, tensors, (*prefix.operators, *operators))
+    def descend(self, prefix: _Prefix, missing: list[tuple[Choice, ...]]) -> Iterator[Judged]:
+        depth = len(prefix.choices)
+        if depth == len(self.supernet.layers):
+            yield self.judge(prefix)
+            return
+        for choice in self.supernet.space.choices:
+            below = [choices for choices in missing if choices[depth] == choice]
+            if below:
+                yield from self.descend(self.extend(prefix, choice), below)
+
+    @torch.no_grad()
+    def judge(self, leaf: _Prefix) -> Judged:
+        output = simulate.dequantize(leaf.q, leaf.tensors[leaf.name])
+        return Judged(
+            Subnet(self.supernet.block, leaf.choices, self.bits),
+            float(nsr(self.target, output, self.variance)),
+            IntegerGraph(leaf.tensors, leaf.operators, INPUT),
+            simulate.as_nhwc(leaf.q[:1]),
+        )
+
+    @torch.no_grad()
+    def extend(self, prefix: _Prefix, choice: Choice) -> _Prefix:
+        depth = len(prefix.choices)
+        layer = self.supernet.layer(depth, choice)
+        recalibrate(layer, prefix.x)
+        nodes = float_graph.fold_mbconv(layer, f"b{self.supernet.block}/{depth}", prefix.name, self.bits)
+        env = {prefix.name: prefix.x}
+        x = float_graph.run(nodes, env)
+        ranges = {node.name: observe(env[node.name], node.name) for node in nodes}
+        tensors = dict(prefix.tensors)
+        operators = lower_nodes(nodes, tensors, parameters_of(ranges), self.granularity)
+        q = simulate.simulate(operators, tensors, {prefix.name: prefix.q})
+        return _Prefix((*prefix.choices, choice), nodes[-1].name, x, q, tensors, (*prefix.operators, *operators))

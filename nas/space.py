@@ -143,8 +143,12 @@ class SearchSpace:
         spec = self.blocks[block - 1]
         first = layer == 0
         dilation = spec.dilation if first or self.dilate == "all" else 1
-        return (self.input_channels(block) if first else spec.channels, spec.channels,
-                spec.stride if first else 1, dilation)  # fmt: skip
+        return (
+            self.input_channels(block) if first else spec.channels,
+            spec.channels,
+            spec.stride if first else 1,
+            dilation,
+        )
 
     def subnets(self, block: int, bits: int | None = None) -> Iterator[Subnet]:
         """Every subnet of `block`, in lexical order of the choices, for one or every bit width."""
@@ -158,7 +162,8 @@ class SearchSpace:
 
     def count(self) -> int:
         """How many subnets there are, over blocks and bit widths."""
-        return len(self.bits) * sum(len(self.choices) ** block.layers for block in self.blocks)
+        paths: int = sum(len(self.choices) ** block.layers for block in self.blocks)
+        return len(self.bits) * paths
 
     def sample(self, rng: random.Random) -> Architecture:
         """One architecture, uniform over choices and bit widths."""
@@ -172,8 +177,9 @@ class SearchSpace:
     def check(self, architecture: Architecture) -> None:
         """`ConfigError` unless every subnet belongs to this space."""
         if len(architecture.subnets) != len(self.blocks):
-            raise ConfigError(f"{architecture} has {len(architecture.subnets)} blocks, "
-                              f"space '{self.name}' has {len(self.blocks)}")  # fmt: skip
+            raise ConfigError(
+                f"{architecture} has {len(architecture.subnets)} blocks, space '{self.name}' has {len(self.blocks)}"
+            )
         for subnet, block in zip(architecture.subnets, self.blocks, strict=True):
             if len(subnet.choices) != block.layers or not set(subnet.choices) <= set(self.choices):
                 raise ConfigError(f"{subnet} is not in space '{self.name}': see its layers and choices")

@@ -56,15 +56,19 @@ class Table:
     def check(self, space: SearchSpace) -> None:
         """`TableError` unless the table is of this space, whole and finite."""
         if self.provenance.get("space") != space.digest:
-            raise TableError(f"the {self.quantity} table belongs to another space "
-                             f"({self.provenance.get('space')}, not {space.digest}); populate it again")  # fmt: skip
+            raise TableError(
+                f"the {self.quantity} table belongs to another space "
+                f"({self.provenance.get('space')}, not {space.digest}); populate it again"
+            )
         missing = [subnet for subnet in space.all_subnets() if subnet not in self.entries]
         if missing:
             raise TableError(f"the {self.quantity} table misses {len(missing)} subnets, the first is {missing[0]}")
         bad = [subnet for subnet, entry in self.entries.items() if not math.isfinite(entry.value)]
         if bad:
-            raise TableError(f"the {self.quantity} of {bad[0]} is {self.entries[bad[0]].value} "
-                             f"({len(bad)} such entries): retrain that block or leave it out of the space")  # fmt: skip
+            raise TableError(
+                f"the {self.quantity} of {bad[0]} is {self.entries[bad[0]].value} "
+                f"({len(bad)} such entries): retrain that block or leave it out of the space"
+            )
 
     def save(self, path: Path) -> None:
         """Write aside, then rename into place."""

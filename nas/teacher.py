@@ -84,8 +84,9 @@ def student(space: SearchSpace, architecture: Architecture, classes: int, head: 
     return Segmenter(space, [subnet.choices for subnet in architecture.subnets], classes, head)
 
 
-def assemble(model: Segmenter, teacher_model: Segmenter, supernets: Sequence[SuperBlock],
-             architecture: Architecture) -> Segmenter:  # fmt: skip
+def assemble(
+    model: Segmenter, teacher_model: Segmenter, supernets: Sequence[SuperBlock], architecture: Architecture
+) -> Segmenter:
     """`model` with the teacher's stem and head and the supernets' blocks for `architecture`, copied."""
     for part in ("stem", "first", "head"):
         getattr(model, part).load_state_dict(getattr(teacher_model, part).state_dict())
@@ -115,8 +116,10 @@ def load_encoder(model: Segmenter, convolutions: Sequence[tuple[Tensor, Tensor]]
         raise ConfigError(f"the encoder has {len(layers)} convolutions, the file only {len(convolutions)}")
     for i, (layer, (weight, _)) in enumerate(zip(layers, convolutions, strict=False)):
         if layer.weight.shape != weight.shape:
-            raise ConfigError(f"convolution {i} of the encoder is {tuple(layer.weight.shape)}, the file's is "
-                              f"{tuple(weight.shape)}: it needs a space of MobileNetV2's widths (table1)")  # fmt: skip
+            raise ConfigError(
+                f"convolution {i} of the encoder is {tuple(layer.weight.shape)}, the file's is "
+                f"{tuple(weight.shape)}: it needs a space of MobileNetV2's widths (table1)"
+            )
     hooks = []
     for layer, (weight, bias) in zip(layers, convolutions, strict=False):
         layer.weight.data.copy_(weight)

@@ -56,7 +56,7 @@ class Step:
     loss: float
 
 
-class Diverged(NasError):
+class DivergedError(NasError):
     """The loss became NaN or infinite."""
 
 
@@ -75,15 +75,23 @@ def load(path: Path) -> dict[str, Any]:
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever zip, pickle or the disk raised
-        raise CheckpointError(f"{path}: not a whole checkpoint ({type(error).__name__}); "
-                              "delete it to train again") from None  # fmt: skip
+        raise CheckpointError(
+            f"{path}: not a whole checkpoint ({type(error).__name__}); delete it to train again"
+        ) from None
     if not isinstance(record, dict) or not {"key", "model"} <= record.keys():
         raise CheckpointError(f"{path}: a checkpoint, but not of this kit; delete it to train again")
     return record
 
 
-def train(model: nn.Module, loss: Callable[[int], Tensor], schedule: Schedule, checkpoint: Path, key: str,
-          groups: list[dict[str, Any]] | None = None) -> Iterator[Step]:  # fmt: skip
+def train(
+    model: nn.Module,
+    loss: Callable[[int], Tensor],
+    schedule: Schedule,
+    checkpoint: Path,
+    key: str,
+    *,
+    groups: list[dict[str, Any]] | None = None,
+) -> Iterator[Step]:
     """Train `model` in place by minimising `loss(step)`, yielding each step.
 
     Goes on from `checkpoint` where that was written under the same `key`; a finished one is only loaded.
@@ -93,6 +101,7 @@ def train(model: nn.Module, loss: Callable[[int], Tensor], schedule: Schedule, c
     peaks = [float(group["lr"]) for group in optimizer.param_groups]
     start = _resume(model, optimizer, checkpoint, key)
     saved = time.monotonic()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
     for step in range(start, schedule.steps):
         factor = (1 - step / schedule.steps) ** schedule.power
@@ -101,13 +110,15 @@ def train(model: nn.Module, loss: Callable[[int], Tensor], schedule: Schedule, c
             group["lr"] = max(peak * factor, min(schedule.floor, peak)) * warmup
         value = loss(step)
         if not torch.isfinite(value):
-            raise Diverged(f"{checkpoint.stem}: the loss is {value.item()} at step {step}; lower learning_rate")
+            raise DivergedError(f"{checkpoint.stem}: the loss is {value.item()} at step {step}; lower learning_rate")
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or step + 1 == schedule.steps:
-            save(checkpoint, {"key": key, "step": step + 1, "model": model.state_dict(),
-                              "optimizer": optimizer.state_dict()})  # fmt: skip
+            save(
+                checkpoint,
+                {"key": key, "step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()},
+            )
             saved = time.monotonic()
         yield Step(step + 1, schedule.steps, float(value.detach()))
     model.eval()
@@ -123,6 +134,7 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path
         model.load_state_dict(record["model"])
         optimizer.load_state_dict(record["optimizer"])
     except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint}: does not fit this network ({str(error).splitlines()[0]}); "
-                              "delete it to train again") from None  # fmt: skip
+        raise CheckpointError(
+            f"{checkpoint}: does not fit this network ({str(error).splitlines()[0]}); delete it to train again"
+        ) from None
     return int(record["step"])

@@ -35,8 +35,12 @@ def sampled_architectures(context: Context) -> list[Architecture]:
 
 def compile_teacher(context: Context) -> Artifact:
     """The INT8 teacher, the yardstick of every budget."""
-    graph = quantize(context.teacher, [context.calibration], context.experiment.data.size,
-                     granularity=context.experiment.quantization.granularity)  # fmt: skip
+    graph = quantize(
+        context.teacher,
+        [context.calibration],
+        context.experiment.data.size,
+        granularity=context.experiment.quantization.granularity,
+    )
     target = Artifact.at(context.path / "models", "teacher")
     return save_model(graph, context.evaluation[:1], target, {"subnet": "teacher", "size_bits": graph.size_bits})
 
@@ -45,10 +49,16 @@ def compile_sample(context: Context, architecture: Architecture, name: str) -> A
     """A whole model from the supernets' blocks: quantized, compiled, with its golden pair."""
     model = assembled(context, architecture)
     recalibrate(model, context.calibration)
-    graph = quantize(model, [context.calibration], context.experiment.data.size, architecture=architecture,
-                     granularity=context.experiment.quantization.granularity)  # fmt: skip
-    return save_model(graph, context.evaluation[:1], Artifact.at(context.path / "models", name),
-                      {"subnet": str(architecture)})  # fmt: skip
+    graph = quantize(
+        model,
+        [context.calibration],
+        context.experiment.data.size,
+        architecture=architecture,
+        granularity=context.experiment.quantization.granularity,
+    )
+    return save_model(
+        graph, context.evaluation[:1], Artifact.at(context.path / "models", name), {"subnet": str(architecture)}
+    )
 
 
 def agree(context: Context) -> Iterator[Progress]:
@@ -68,23 +78,34 @@ def agree(context: Context) -> Iterator[Progress]:
 
     medians = summaries(measurements)
     table = Table.load(context.path / "tables" / "latency.parquet")
-    samples = [Sample(a, table.total(a), medians[f"sample{i:03d}"].median_us, _halves(measurements, f"sample{i:03d}"))
-               for i, a in enumerate(architectures)]  # fmt: skip
+    samples = [
+        Sample(a, table.total(a), medians[f"sample{i:03d}"].median_us, _halves(measurements, f"sample{i:03d}"))
+        for i, a in enumerate(architectures)
+    ]
     corrected, correction = correct(table, samples)
     corrected.save(context.path / "tables" / "latency-corrected.parquet")
-    write_json(context.path / "agreement.json", {
-        "agreement": agreement(samples, context.experiment.seed).record(),
-        "correction": correction.record(),
-        "teacher_us": medians["teacher"].median_us,
-        "samples": [{"subnet": str(s.architecture), "additive_us": s.additive_us, "measured_us": s.measured_us}
-                    for s in samples],
-    })  # fmt: skip
+    write_json(
+        context.path / "agreement.json",
+        {
+            "agreement": agreement(samples, context.experiment.seed).record(),
+            "correction": correction.record(),
+            "teacher_us": medians["teacher"].median_us,
+            "samples": [
+                {"subnet": str(s.architecture), "additive_us": s.additive_us, "measured_us": s.measured_us}
+                for s in samples
+            ],
+        },
+    )
 
 
 def _halves(measurements: Sequence[Measurement], name: str) -> tuple[float, float]:
     """Medians of the even and the odd rounds, or of even and odd runs where there is one round."""
     rounds = [np.array(m.latencies_us) for m in sorted(measurements, key=lambda m: m.round) if m.model == name]
-    pair = (np.concatenate(rounds[::2]), np.concatenate(rounds[1::2])) if len(rounds) > 1 else (rounds[0][::2], rounds[0][1::2])
+    pair = (
+        (np.concatenate(rounds[::2]), np.concatenate(rounds[1::2]))
+        if len(rounds) > 1
+        else (rounds[0][::2], rounds[0][1::2])
+    )
     return float(np.median(pair[0])), float(np.median(pair[1]))
 
 
@@ -107,14 +128,26 @@ def search(context: Context) -> Iterator[Progress]:
             limits["latency"], used = budget.latency * teacher_us - around_us, [*used, latency]
         front = exact_front(context.space, used)
         best = front.best(limits)
-        found.append({"name": budget.name, "subnet": str(best), "nsr": nsr.total(best),
-                      "size_bits": size.total(best) + around_bits, "predicted_us": latency.total(best) + around_us,
-                      "front": len(front.architectures)})  # fmt: skip
+        found.append(
+            {
+                "name": budget.name,
+                "subnet": str(best),
+                "nsr": nsr.total(best),
+                "size_bits": size.total(best) + around_bits,
+                "predicted_us": latency.total(best) + around_us,
+                "front": len(front.architectures),
+            }
+        )
         yield Progress("search", i + 1, len(context.experiment.budgets), f"{budget.name}: {best}")
     front = exact_front(context.space, [nsr, latency])
-    write_json(context.path / "search.json", {
-        "found": found,
-        "teacher_size_bits": graph.size_bits,
-        "front": [{"subnet": str(a), "nsr": float(c[0]), "latency_us": float(c[1]) + around_us}
-                  for a, c in zip(front.architectures, front.costs, strict=True)],
-    })  # fmt: skip
+    write_json(
+        context.path / "search.json",
+        {
+            "found": found,
+            "teacher_size_bits": graph.size_bits,
+            "front": [
+                {"subnet": str(a), "nsr": float(c[0]), "latency_us": float(c[1]) + around_us}
+                for a, c in zip(front.architectures, front.costs, strict=True)
+            ],
+        },
+    )

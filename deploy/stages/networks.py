@@ -27,22 +27,34 @@ def train_teacher(context: Context) -> Iterator[Progress]:
     settings = context.experiment.teacher
     model = context.untrained_teacher()
     if settings.encoder_from:
-        folded = [(torch.from_numpy(w), torch.from_numpy(b)) for w, b in convolutions(read(Path(settings.encoder_from)))]
+        folded = [
+            (torch.from_numpy(w), torch.from_numpy(b)) for w, b in convolutions(read(Path(settings.encoder_from)))
+        ]
         load_encoder(model, folded, next(images_of(context.train_data, 16)))
-    model = model.to(memory_format=torch.channels_last)
     loss = cross_entropy(model, context.train_data, settings.schedule.batch_size, context.experiment.seed)
-    yield from _progress("teacher", train(model, loss, settings.schedule, context.path / "teacher.pt",
-                                          context.keys["teacher"]))  # fmt: skip
+    yield from _progress(
+        "teacher", train(model, loss, settings.schedule, context.path / "teacher.pt", context.keys["teacher"])
+    )
 
 
 def distil(context: Context) -> Iterator[Progress]:
     """Train every block's supernet on the teacher's feature maps, into supernets.pt."""
     settings = context.experiment.distil
-    model = context.untrained_supernets().to(memory_format=torch.channels_last)
-    loss = block_losses(model, context.teacher, context.train_data, settings.schedule.batch_size,
-                        context.experiment.seed)  # fmt: skip
-    yield from _progress("distil", train(model, loss, settings.schedule, context.path / "supernets.pt",
-                                         context.keys["distil"], parameter_groups(model, settings.learning_rates)))  # fmt: skip
+    model = context.untrained_supernets()
+    loss = block_losses(
+        model, context.teacher, context.train_data, settings.schedule.batch_size, context.experiment.seed
+    )
+    yield from _progress(
+        "distil",
+        train(
+            model,
+            loss,
+            settings.schedule,
+            context.path / "supernets.pt",
+            context.keys["distil"],
+            groups=parameter_groups(model, settings.learning_rates),
+        ),
+    )
 
 
 def assembled(context: Context, architecture: Architecture) -> Segmenter:
@@ -58,7 +70,7 @@ def retrain(context: Context) -> Iterator[Progress]:
     schedule = context.experiment.retrain
     for i, entry in enumerate(found):
         torch.manual_seed(context.experiment.seed)
-        model = assembled(context, Architecture.parse(entry["subnet"])).to(memory_format=torch.channels_last)
+        model = assembled(context, Architecture.parse(entry["subnet"]))
         loss = cross_entropy(model, context.train_data, schedule.batch_size, context.experiment.seed)
         steps = train(model, loss, schedule, student_path(context, entry["name"]), context.keys["retrain"])
         yield from _progress("retrain", steps, entry["name"], i * schedule.steps, len(found) * schedule.steps)

@@ -39,11 +39,20 @@ class Final:
 def _judge(context: Context, name: str, model: Segmenter, subnet: str, predicted_us: float | None) -> Final:
     experiment = context.experiment
     architecture = None if subnet == "teacher" else Architecture.parse(subnet)
-    graph = quantize(model, [context.calibration], experiment.data.size, architecture=architecture,
-                     granularity=experiment.quantization.granularity)  # fmt: skip
+    graph = quantize(
+        model,
+        [context.calibration],
+        experiment.data.size,
+        architecture=architecture,
+        granularity=experiment.quantization.granularity,
+    )
     float_iou, integer_iou = mean_iou_float(model, context.val_data), mean_iou_integer(graph, context.val_data)
-    artifact = save_model(graph, context.evaluation[:1], Artifact.at(context.path / "models", name),
-                          {"subnet": subnet, "size_bits": graph.size_bits, "miou_int8": integer_iou})  # fmt: skip
+    artifact = save_model(
+        graph,
+        context.evaluation[:1],
+        Artifact.at(context.path / "models", name),
+        {"subnet": subnet, "size_bits": graph.size_bits, "miou_int8": integer_iou},
+    )
     return Final(name, subnet, artifact, float_iou, integer_iou, graph.size_bits, graph.macs, predicted_us)
 
 
@@ -70,18 +79,34 @@ def ship(context: Context) -> Iterator[Progress]:
         bundle = _bundle(context, best, medians[best.name], session.conditions.to_json())
         verdict = verify(bundle, session.board)
     models = [_record(final, medians[final.name]) for final in finals]
-    write_json(context.path / "final.json", {
-        "models": models, "conditions": session.conditions.to_json(),
-        "bundle": {"path": str(bundle), "model": best.name, "verified": bool(verdict["verified"]),
-                   "board": verdict["board"], "latency_us": verdict.get("latency_us")},
-    })  # fmt: skip
+    write_json(
+        context.path / "final.json",
+        {
+            "models": models,
+            "conditions": session.conditions.to_json(),
+            "bundle": {
+                "path": str(bundle),
+                "model": best.name,
+                "verified": bool(verdict["verified"]),
+                "board": verdict["board"],
+                "latency_us": verdict.get("latency_us"),
+            },
+        },
+    )
     yield Progress("ship", total, total, "bundle verified")
 
 
 def _record(final: Final, latency: LatencySummary) -> dict[str, Any]:
-    return {"name": final.name, "subnet": final.subnet, "miou_fp32": final.miou_fp32, "miou_int8": final.miou_int8,
-            "size_bits": final.size_bits, "macs": final.macs, "predicted_us": final.predicted_us,
-            "latency_us": _latency(latency)}  # fmt: skip
+    return {
+        "name": final.name,
+        "subnet": final.subnet,
+        "miou_fp32": final.miou_fp32,
+        "miou_int8": final.miou_int8,
+        "size_bits": final.size_bits,
+        "macs": final.macs,
+        "predicted_us": final.predicted_us,
+        "latency_us": _latency(latency),
+    }
 
 
 def _latency(latency: LatencySummary) -> dict[str, Any]:
@@ -89,13 +114,23 @@ def _latency(latency: LatencySummary) -> dict[str, Any]:
 
 
 def _bundle(context: Context, final: Final, latency: LatencySummary, conditions: Mapping[str, Any]) -> Path:
-    facts = {"subnet": final.subnet, "data": context.experiment.data.name, "mIoU (INT8, validation)":
-             f"{final.miou_int8:.2f} %", "size": f"{final.size_bits / 8000:.1f} kB of weights",
-             "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions['board']} "
-                        f"({conditions['machine']}, {conditions['runtime']})"}  # fmt: skip
+    facts = {
+        "subnet": final.subnet,
+        "data": context.experiment.data.name,
+        "mIoU (INT8, validation)": f"{final.miou_int8:.2f} %",
+        "size": f"{final.size_bits / 8000:.1f} kB of weights",
+        "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions['board']} "
+        f"({conditions['machine']}, {conditions['runtime']})",
+    }
     measurement = {"summary": asdict(latency), "conditions": dict(conditions)}
-    contents = Contents(f"{context.experiment.name}-{final.name}", final.artifact, context.val_data.classes,
-                        context.experiment.data.size, measurement, facts)  # fmt: skip
+    contents = Contents(
+        f"{context.experiment.name}-{final.name}",
+        final.artifact,
+        context.val_data.classes,
+        context.experiment.data.size,
+        measurement,
+        facts,
+    )
     return export(contents, context.path / "bundle")
 
 
@@ -107,22 +142,27 @@ def summarize_run(context: Context) -> dict[str, Any]:
     seconds = context.run.seconds
     summary = {
         "name": context.experiment.name,
-        "data": {"spec": context.experiment.data.name, "size": list(context.experiment.data.size),
-                 "classes": len(context.val_data.classes), "train": len(context.train_data),
-                 "val": len(context.val_data)},
+        "data": {
+            "spec": context.experiment.data.name,
+            "size": list(context.experiment.data.size),
+            "classes": len(context.val_data.classes),
+            "train": len(context.train_data),
+            "val": len(context.val_data),
+        },
         "space": {"name": context.space.name, "digest": context.space.digest, "subnets": context.space.count()},
         "teacher": models[0],
         "models": models[1:],
         "agreement": {key: agreement[key] for key in ("tau_b", "ci95", "n_models", "spearman", "ceiling_tau_b")},
         "correction": judged["correction"],
-        "counts": {"subnets_compiled": profiled["compiled"], "subnets_measured": profiled["measured"],
-                   "subnets_exact_parity": profiled["exact_parity"]},
+        "counts": {
+            "subnets_compiled": profiled["compiled"],
+            "subnets_measured": profiled["measured"],
+            "subnets_exact_parity": profiled["exact_parity"],
+        },
         "bundle": final["bundle"],
         "conditions": final["conditions"],
         "seconds": {**seconds, "total": round(sum(seconds.values()), 2)},
-    }  # fmt: skip
+    }
     write_json(context.path / "summary.json", summary)
     write_report(context.path / "report.html", summary, judged, context.record("search"))
     return summary
-
-

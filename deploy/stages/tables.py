@@ -49,8 +49,12 @@ def populate(context: Context) -> Iterator[Progress]:
     tables = context.path / "tables"
     tables.mkdir(exist_ok=True)
     size_table(space).save(tables / "size.parquet")
-    nsr = Table("nsr", "ratio", {s: Entry.exact(values[s]) for s in space.all_subnets()},
-                {"space": space.digest, "key": key, "granularity": context.experiment.quantization.granularity})  # fmt: skip
+    nsr = Table(
+        "nsr",
+        "ratio",
+        {s: Entry.exact(values[s]) for s in space.all_subnets()},
+        {"space": space.digest, "key": key, "granularity": context.experiment.quantization.granularity},
+    )
     nsr.check(space)
     nsr.save(tables / "nsr.parquet")
 
@@ -91,12 +95,20 @@ def profile(context: Context) -> Iterator[Progress]:
             measurements.append(done)
             yield Progress("profile", len(measurements), len(jobs) * settings.rounds, done.model)
         conditions = session.conditions
-    provenance = {"key": context.keys["profile"], "conditions": conditions.to_json(),
-                  "size": list(context.experiment.data.size)}  # fmt: skip
+    provenance = {
+        "key": context.keys["profile"],
+        "conditions": conditions.to_json(),
+        "size": list(context.experiment.data.size),
+    }
     table = latency_table(context.space, summaries(measurements), provenance)
     table.save(context.path / "tables" / "latency.parquet")
     exact = {m.model for m in measurements if m.parity is not None and m.parity.mismatched == 0}
-    write_json(context.path / "profile.json", {
-        "compiled": len(jobs), "measured": len(table.entries), "exact_parity": len(exact),
-        "conditions": conditions.to_json(),
-    })  # fmt: skip
+    write_json(
+        context.path / "profile.json",
+        {
+            "compiled": len(jobs),
+            "measured": len(table.entries),
+            "exact_parity": len(exact),
+            "conditions": conditions.to_json(),
+        },
+    )

@@ -59,14 +59,16 @@ def _conv(op: Operator, graph: IntegerGraph) -> Emitted:
     if op.depthwise:
         options.depthMultiplier = 1
     bias_scale = op.weight_scale * np.float32(graph.tensors[op.x].scale)  # float32, as the runtime checks
-    constants = (Constant(f"{op.name}/weight", op.weight, op.weight_scale, 3 if op.depthwise else 0),
-                 Constant(f"{op.name}/bias", op.bias, bias_scale))  # fmt: skip
+    constants = (
+        Constant(f"{op.name}/weight", op.weight, op.weight_scale, 3 if op.depthwise else 0),
+        Constant(f"{op.name}/bias", op.bias, bias_scale),
+    )
     if op.depthwise:
         return Emitted(Codes.DEPTHWISE_CONV_2D, 3, Options.DepthwiseConv2DOptions, options, constants)
     return Emitted(Codes.CONV_2D, 3, Options.Conv2DOptions, options, constants)
 
 
-def _add(op: Operator, _graph: IntegerGraph) -> Emitted:
+def _add(_op: Operator, _graph: IntegerGraph) -> Emitted:
     return Emitted(Codes.ADD, 2, Options.AddOptions, schema.AddOptionsT())
 
 
@@ -84,7 +86,7 @@ def _resize(op: Operator, graph: IntegerGraph) -> Emitted:
     return Emitted(Codes.RESIZE_BILINEAR, 3, Options.ResizeBilinearOptions, options, (size,))
 
 
-def _concat(op: Operator, _graph: IntegerGraph) -> Emitted:
+def _concat(_op: Operator, _graph: IntegerGraph) -> Emitted:
     options = schema.ConcatenationOptionsT()
     options.axis = 3
     return Emitted(Codes.CONCATENATION, 2, Options.ConcatenationOptions, options)

@@ -59,8 +59,10 @@ def read(path: Path) -> ModelInfo:
     try:
         return _read(content)
     except Exception as error:  # the generated reader raises whatever a wrong offset leads to
-        raise ModelError(f"{path}: a TFLite file, but cut short or corrupt "
-                         f"({type(error).__name__}: {error}); export or copy it again") from None  # fmt: skip
+        raise ModelError(
+            f"{path}: a TFLite file, but cut short or corrupt "
+            f"({type(error).__name__}: {error}); export or copy it again"
+        ) from None
 
 
 def _read(content: bytes) -> ModelInfo:
@@ -70,17 +72,20 @@ def _read(content: bytes) -> ModelInfo:
     if model.Version() != 3 or model.SubgraphsLength() < 1:
         raise ValueError(f"schema version {model.Version()}, {model.SubgraphsLength()} subgraphs")
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-    codes = [(names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())], code.Version())
-             for code in (model.OperatorCodes(i) for i in range(model.OperatorCodesLength()))]  # fmt: skip
+    codes = [
+        (names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())], code.Version())
+        for code in (model.OperatorCodes(i) for i in range(model.OperatorCodesLength()))
+    ]
     graph = model.Subgraphs(0)
-    tensors = tuple(_tensor(schema, content, model, graph.Tensors(i)) for i in range(graph.TensorsLength()))
+    tensors = tuple(_tensor(schema, model, graph.Tensors(i)) for i in range(graph.TensorsLength()))
     operators = []
     for i in range(graph.OperatorsLength()):
         op = graph.Operators(i)
         inputs, outputs = (_indices(v) for v in (op.InputsAsNumpy(), op.OutputsAsNumpy()))
         if any(not -1 <= index < len(tensors) for index in (*inputs, *outputs)):
             raise ValueError(f"operator {i} refers to a tensor that is not there")
-        operators.append(OperatorInfo(*codes[op.OpcodeIndex()], inputs, outputs))
+        name, version = codes[op.OpcodeIndex()]
+        operators.append(OperatorInfo(name, version, inputs, outputs))
     ends = (_indices(graph.InputsAsNumpy()), _indices(graph.OutputsAsNumpy()))
     if not all(ends) or any(not 0 <= index < len(tensors) for end in ends for index in end):
         raise ValueError("no inputs or outputs, or they refer to tensors that are not there")
@@ -91,7 +96,7 @@ def _indices(vector: Any) -> tuple[int, ...]:
     return () if isinstance(vector, int) else tuple(int(i) for i in vector)
 
 
-def _tensor(schema: Any, content: bytes, model: Any, tensor: Any) -> TensorInfo:
+def _tensor(schema: Any, model: Any, tensor: Any) -> TensorInfo:
     types = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
     shape = _indices(tensor.ShapeAsNumpy())
     dtype = types[tensor.Type()]
@@ -115,7 +120,9 @@ def dequantized(tensor: TensorInfo) -> NDArray[np.float32]:
         return values.astype(np.float32)
     along = [1] * values.ndim
     along[tensor.axis if len(tensor.scale) > 1 else 0] = len(tensor.scale)
-    real: NDArray[np.float32] = (values.astype(np.float32) - tensor.zero_point.reshape(along)) * tensor.scale.reshape(along)
+    real: NDArray[np.float32] = (values.astype(np.float32) - tensor.zero_point.reshape(along)) * tensor.scale.reshape(
+        along
+    )
     return real.astype(np.float32)
 
 

@@ -72,13 +72,9 @@ class BoardConfig:
         if self.threads < 1 or self.connect_timeout_s <= 0:
             raise UsageError(f"board {self.name}: threads and connect_timeout_s must be above 0")
         if self.parity_max_abs_diff < 0 or not 0 <= self.parity_max_mismatch <= 1:
-            raise UsageError(
-                f"board {self.name}: parity_max_abs_diff >= 0, parity_max_mismatch within 0 and 1"
-            )
+            raise UsageError(f"board {self.name}: parity_max_abs_diff >= 0, parity_max_mismatch within 0 and 1")
         if self.workdir and not (self.workdir.startswith("/") and self.workdir.strip("/")):
-            raise UsageError(
-                f"board {self.name}: workdir {self.workdir!r} is no absolute path of a folder of ours"
-            )
+            raise UsageError(f"board {self.name}: workdir {self.workdir!r} is no absolute path of a folder of ours")
 
     def _require_one_of(self, key: str, value: str, allowed: Iterable[str]) -> None:
         if value not in allowed:
@@ -119,9 +115,7 @@ def trust(config: BoardConfig) -> str:
     Raises HostKeyChanged when another key is pinned, Unreachable, UsageError for a loopback.
     """
     if config.kind != "ssh":
-        raise UsageError(
-            f"board {config.name} is a {config.kind}: it pins its own key, there is nothing to trust"
-        )
+        raise UsageError(f"board {config.name} is a {config.kind}: it pins its own key, there is nothing to trust")
     from hil.boards.hostkeys import pin
 
     return pin(config)

@@ -68,9 +68,7 @@ class LoopbackBoard(SSHBoard):
         if config.server == "auto" and kind == "sshd":
             try:
                 self._transport()
-            except (
-                Unreachable
-            ):  # sshd has reasons of its own to refuse a user: a locked account, an odd shell
+            except Unreachable:  # sshd has reasons of its own to refuse a user: a locked account, an odd shell
                 self.close()
                 super().__init__(self._serve(config, "asyncssh"))
 
@@ -152,9 +150,7 @@ def choose_server(config: BoardConfig) -> str:
     if config.server != "asyncssh" and find_sshd() is not None:
         return "sshd"
     if config.server == "sshd":
-        raise UsageError(
-            f'board {config.name}: no sshd here: install openssh-server, or set server = "asyncssh"'
-        )
+        raise UsageError(f'board {config.name}: no sshd here: install openssh-server, or set server = "asyncssh"')
     if importlib.util.find_spec("asyncssh") is None:
         raise UsageError(f"board {config.name}: neither sshd nor asyncssh is installed: pip install asyncssh")
     return "asyncssh"

@@ -99,9 +99,7 @@ class SSHBoard:
             except FileNotFoundError as error:
                 raise BoardError(f"board {self.name}: no folder for {remote}: make it first") from error
             except PermissionError as error:
-                raise BoardError(
-                    f"board {self.name}: {self.config.user or 'we'} may not write {remote}"
-                ) from error
+                raise BoardError(f"board {self.name}: {self.config.user or 'we'} may not write {remote}") from error
             except OSError:
                 if not self._connected():
                     raise
@@ -120,13 +118,9 @@ class SSHBoard:
                 sftp.get(remote, str(part))
             part.replace(local)
         except FileNotFoundError as error:
-            raise BoardError(
-                f"board {self.name}: no file {remote} there (or no folder {local.parent} here)"
-            ) from error
+            raise BoardError(f"board {self.name}: no file {remote} there (or no folder {local.parent} here)") from error
         except PermissionError as error:
-            raise BoardError(
-                f"board {self.name}: {remote} may not be read, or {local} not written"
-            ) from error
+            raise BoardError(f"board {self.name}: {remote} may not be read, or {local} not written") from error
         finally:
             part.unlink(missing_ok=True)
 
@@ -206,9 +200,7 @@ class SSHBoard:
             if fired.is_set():
                 raise BoardTimeout(f"board {self.name}: no answer to {doing} within {seconds:g} s") from error
             if self._connected() and isinstance(error, paramiko.ChannelException):
-                raise BoardError(
-                    f"board {self.name} refuses {doing}: {error}: see its SSH server's log"
-                ) from error
+                raise BoardError(f"board {self.name} refuses {doing}: {error}: see its SSH server's log") from error
             raise self._lost(doing) from error
         except OSError as error:
             if fired.is_set():
@@ -240,9 +232,7 @@ def connect(config: BoardConfig) -> Any:
     require_pinned(config)
     key = str(Path(config.key).expanduser()) if config.key else None
     if key is not None and not Path(key).is_file():
-        raise UsageError(
-            f"board {config.name}: private key {key} does not exist: make it or mend `key` in boards.toml"
-        )
+        raise UsageError(f"board {config.name}: private key {key} does not exist: make it or mend `key` in boards.toml")
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     client.load_host_keys(str(known_hosts_path(config)))

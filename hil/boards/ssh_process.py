@@ -74,9 +74,7 @@ class SSHProcess:
         try:
             self._channel.sendall(line.encode() + b"\n")
         except TimeoutError as error:
-            raise BoardTimeout(
-                f"{self._label} takes no input for {SEND_TIMEOUT_S:g} s: restart the board"
-            ) from error
+            raise BoardTimeout(f"{self._label} takes no input for {SEND_TIMEOUT_S:g} s: restart the board") from error
         except OSError as error:
             raise self._ended() from error
 

@@ -23,9 +23,7 @@ def normalize(images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Tensor
     Every result is exact in float32, and in int8 with scale 1/128 and zero point 0 it is u8 - 128: what the
     deployed model is fed equals what was trained on.
     """
-    stacked = torch.from_numpy(
-        np.stack(list(images))
-    )  # (N, H, W, 3); a copy, as cached samples are read-only
+    stacked = torch.from_numpy(np.stack(list(images)))  # (N, H, W, 3); a copy, as cached samples are read-only
     planes = stacked.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return planes.sub_(ZERO_LEVEL).div_(ZERO_LEVEL)
 
@@ -46,9 +44,7 @@ def load(
     samples: list[Sample] = [data[int(i)] for i in indices]
     if augment is not None:
         if rng is None:
-            raise ConfigError(
-                "load: an augmentation needs randomness; pass rng=numpy.random.default_rng(seed)"
-            )
+            raise ConfigError("load: an augmentation needs randomness; pass rng=numpy.random.default_rng(seed)")
         samples = [augment(sample, rng) for sample in samples]
     labels = torch.from_numpy(np.stack([sample.label for sample in samples]))
     return normalize([sample.image for sample in samples]), labels.to(torch.int64)

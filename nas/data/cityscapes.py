@@ -46,9 +46,7 @@ TABLES = {
 }
 
 
-def open_cityscapes(
-    root: Path, split: str, size: tuple[int, int], *, count: int | None = None
-) -> PairedFiles:
+def open_cityscapes(root: Path, split: str, size: tuple[int, int], *, count: int | None = None) -> PairedFiles:
     """The split "train" or "val" under `root`, resized to `size` = (H, W); `count` evenly spaced of them.
 
     Raises:
@@ -57,9 +55,7 @@ def open_cityscapes(
     images, labels = root / "leftImg8bit" / split, root / "gtFine" / split
     for folder in (images, labels):
         if not folder.is_dir():
-            raise DataError(
-                f"{folder}: no such folder; give Cityscapes' root, which holds leftImg8bit/ and gtFine/"
-            )
+            raise DataError(f"{folder}: no such folder; give Cityscapes' root, which holds leftImg8bit/ and gtFine/")
     found = sorted(images.glob(f"*/*{IMAGE_ENDING}"))
     if not found:
         raise DataError(f"{images}: holds no city/*{IMAGE_ENDING}; unpack leftImg8bit_trainvaltest.zip there")

@@ -114,9 +114,7 @@ def _decode(path: Path) -> Image.Image:
             image.load()
             return image
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: gone since the data set was opened; restore it and open it again"
-        ) from error
+        raise DataError(f"{path}: gone since the data set was opened; restore it and open it again") from error
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for a broken PNG chunk
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read as an image ({reason}); copy the file anew") from error

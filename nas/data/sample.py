@@ -31,9 +31,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         if self.image.dtype != np.uint8 or self.label.dtype != np.uint8:
-            raise DataError(
-                f"sample: image is {self.image.dtype}, label {self.label.dtype}; convert both to uint8"
-            )
+            raise DataError(f"sample: image is {self.image.dtype}, label {self.label.dtype}; convert both to uint8")
         if self.image.shape != (*self.label.shape, RGB_CHANNELS) or self.label.ndim != 2:
             raise DataError(
                 f"sample: image {self.image.shape} and label {self.label.shape} do not cover each other;"

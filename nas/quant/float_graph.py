@@ -148,15 +148,20 @@ def fold_segmenter(model: Segmenter, size: tuple[int, int], architecture: Archit
     for i, branch in enumerate(head.dilated):
         assert isinstance(branch, ConvBN)  # noqa: S101 (for the type checker)
         branches.append(fold_conv(branch, f"head/dilated{i}", x))
-    pooled: list[Node] = [Mean("head/mean", x), fold_conv(head.pooled, "head/pooled", "head/mean"),
-                          Resize("head/broadcast", "head/pooled", map_size)]  # fmt: skip
+    pooled: list[Node] = [
+        Mean("head/mean", x),
+        fold_conv(head.pooled, "head/pooled", "head/mean"),
+        Resize("head/broadcast", "head/pooled", map_size),
+    ]
     classifier = head.classifier
     assert classifier.bias is not None  # noqa: S101
     return [
-        *nodes, *branches, *pooled,
+        *nodes,
+        *branches,
+        *pooled,
         Concat("head/concat", (*(node.name for node in branches), "head/broadcast")),
         fold_conv(head.bottleneck, "head/bottleneck", "head/concat"),
         Conv("logits", "head/bottleneck", classifier.weight.detach(), classifier.bias.detach()),
         Resize("upsampled", "logits", size),
         ArgMax("classes", "upsampled"),
-    ]  # fmt: skip
+    ]

@@ -28,9 +28,10 @@ from nas.quant.integer_graph import (
 from nas.quant.ranges import IMAGE_RANGE, Range
 
 Granularity = Literal["channel", "tensor"]
+Parameters = tuple[float, int]  # scale and zero point
 
 
-def activation_parameters(low: float, high: float) -> tuple[float, int]:
+def activation_parameters(low: float, high: float) -> Parameters:
     """Scale (a float32 value) and int8 zero point for [low, high], widened to hold 0 exactly."""
     if (low, high) == IMAGE_RANGE:
         return 1 / 128, 0
@@ -39,8 +40,9 @@ def activation_parameters(low: float, high: float) -> tuple[float, int]:
     return scale, int(np.clip(round(-128 - low / scale), -128, 127))
 
 
-def quantize_weight(conv: Conv, input_scale: float, granularity: Granularity
-                    ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32]]:  # fmt: skip
+def quantize_weight(
+    conv: Conv, input_scale: float, granularity: Granularity
+) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32]]:
     """Weight (O, I/groups, k, k), its scales (O,) or (1,), and the bias in units of input x weight scale."""
     weight, bias = conv.weight.numpy(), conv.bias.numpy().astype(np.float64)
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
@@ -61,12 +63,24 @@ def _lower_conv(conv: Conv, x: IntTensor, y: IntTensor, granularity: Granularity
     weight, scale, bias = quantize_weight(conv, x.scale, granularity)
     ratio = np.float32(x.scale) * scale / np.float32(y.scale)
     if float(ratio.max()) >= 256:
-        raise QuantizationError(f"convolution '{conv.name}': requantization scale {ratio.max():.3g} is out of "
-                                "TFLite's range; its output's range is too narrow for its weights")  # fmt: skip
+        raise QuantizationError(
+            f"convolution '{conv.name}': requantization scale {ratio.max():.3g} is out of "
+            "TFLite's range; its output's range is too narrow for its weights"
+        )
     depthwise = conv.weight.shape[1] == 1 and conv.weight.shape[0] == x.shape[2]
     layout = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
-    return QConv(conv.name, conv.x, np.ascontiguousarray(weight.transpose(layout)), scale, bias,
-                 conv.stride, conv.dilation, depthwise, conv.activation, conv.bits)  # fmt: skip
+    return QConv(
+        conv.name,
+        conv.x,
+        np.ascontiguousarray(weight.transpose(layout)),
+        scale,
+        bias,
+        conv.stride,
+        conv.dilation,
+        depthwise,
+        conv.activation,
+        conv.bits,
+    )
 
 
 def _output_shape(node: Node, shapes: list[tuple[int, int, int]]) -> tuple[int, int, int]:
@@ -84,8 +98,17 @@ def _output_shape(node: Node, shapes: list[tuple[int, int, int]]) -> tuple[int, 
     return height, width, 1
 
 
-def lower_nodes(nodes: Iterable[Node], tensors: dict[str, IntTensor], ranges: Mapping[str, Range],
-                granularity: Granularity = "channel") -> list[Operator]:  # fmt: skip
+def parameters_of(ranges: Mapping[str, Range]) -> dict[str, Parameters]:
+    """Scale and zero point of every tensor, from its range."""
+    return {name: activation_parameters(low, high) for name, (low, high) in ranges.items()}
+
+
+def lower_nodes(
+    nodes: Iterable[Node],
+    tensors: dict[str, IntTensor],
+    parameters: Mapping[str, Parameters],
+    granularity: Granularity = "channel",
+) -> list[Operator]:
     """The integer operators of `nodes`, given the tensors that they read; results are added to `tensors`.
 
     Works piece by piece: lowering a block layer by layer gives the same operators as lowering it at once.
@@ -94,7 +117,7 @@ def lower_nodes(nodes: Iterable[Node], tensors: dict[str, IntTensor], ranges: Ma
     for node in nodes:
         read = [tensors[name] for name in inputs_of(node)]
         shape = _output_shape(node, [tensor.shape for tensor in read])
-        scale, zero_point = activation_parameters(*ranges[node.name])
+        scale, zero_point = parameters[node.name]
         operator: Operator
         if isinstance(node, Conv):
             tensor = IntTensor(node.name, shape, scale, zero_point)
@@ -116,10 +139,14 @@ def lower_nodes(nodes: Iterable[Node], tensors: dict[str, IntTensor], ranges: Ma
     return operators
 
 
-def lower(nodes: Iterable[Node], ranges: Mapping[str, Range], input_shape: tuple[int, int, int],
-          granularity: Granularity = "channel") -> IntegerGraph:  # fmt: skip
+def lower(
+    nodes: Iterable[Node],
+    ranges: Mapping[str, Range],
+    input_shape: tuple[int, int, int],
+    granularity: Granularity = "channel",
+) -> IntegerGraph:
     """The `IntegerGraph` of a whole list of nodes that read `INPUT` of shape (H, W, C)."""
-    scale, zero_point = activation_parameters(*ranges[INPUT])
-    tensors = {INPUT: IntTensor(INPUT, input_shape, scale, zero_point)}
-    operators = lower_nodes(nodes, tensors, ranges, granularity)
+    parameters = parameters_of(ranges)
+    tensors = {INPUT: IntTensor(INPUT, input_shape, *parameters[INPUT])}
+    operators = lower_nodes(nodes, tensors, parameters, granularity)
     return IntegerGraph(tensors, tuple(operators), INPUT)

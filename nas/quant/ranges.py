@@ -43,8 +43,10 @@ def widest(a: Range | None, b: Range) -> Range:
 def calibrate(nodes: Iterable[Node], batches: Iterable[Tensor], observer: Observer = minmax) -> dict[str, Range]:
     """The range of every tensor of `nodes` over batches of images (N, 3, H, W)."""
     nodes = list(nodes)
-    needed = {name: max(i for i, n in enumerate(nodes) if name in inputs_of(n))
-              for name in {x for n in nodes for x in inputs_of(n)}}  # fmt: skip
+    needed = {
+        name: max(i for i, n in enumerate(nodes) if name in inputs_of(n))
+        for name in {x for n in nodes for x in inputs_of(n)}
+    }
     ranges: dict[str, Range] = {}
     for batch in batches:
         env = {INPUT: batch}

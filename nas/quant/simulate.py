@@ -48,7 +48,9 @@ def _weight(op: QConv) -> NDArray[np.int8]:
 def _conv(op: QConv, q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
     weight = _weight(op)
     span = max(127 - x.zero_point, x.zero_point + 128)
-    reach = np.abs(weight.astype(np.int32)).sum(axis=(1, 2, 3)).astype(np.int64) * span + np.abs(op.bias.astype(np.int64))
+    reach = np.abs(weight.astype(np.int32)).sum(axis=(1, 2, 3)).astype(np.int64) * span + np.abs(
+        op.bias.astype(np.int64)
+    )
     dtype = torch.float32 if reach.max() < FLOAT32_EXACT else torch.float64
     kernel = torch.from_numpy(np.ascontiguousarray(weight)).to(dtype)
     bias = torch.from_numpy(op.bias).to(dtype)
@@ -70,7 +72,8 @@ def _add(qa: Tensor, qb: Tensor, a: IntTensor, b: IntTensor, y: IntTensor) -> Te
     factor_a, factor_b = round(float(ratio_a) * 2**shift), round(float(ratio_b) * 2**shift)
     offset = 2 ** (shift - 1) - factor_a * a.zero_point - factor_b * b.zero_point
     total = (qa.double() * factor_a).add_(qb.double() * factor_b).add_(offset)
-    return total.mul_(2.0**-shift).floor_().add_(y.zero_point).clamp_(-128, 127).float()
+    result: Tensor = total.mul_(2.0**-shift).floor_().add_(y.zero_point).clamp_(-128, 127).float()
+    return result
 
 
 def _mean(q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:

@@ -35,9 +35,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def test_rounds_are_interleaved_and_every_one_is_stored(
-    session: Session, store: Store, tmp_path: Path
-) -> None:
+def test_rounds_are_interleaved_and_every_one_is_stored(session: Session, store: Store, tmp_path: Path) -> None:
     jobs = [add_job(tmp_path, constant) for constant in range(1, 5)]
     done = list(measure(session, jobs, QUICK, store))
     assert [m.round for m in done] == [0] * 4 + [1] * 4

@@ -24,9 +24,7 @@ ONE = Measurement(
     latencies_us=(5, 6, 5), conditions=CONDITIONS, parity=Parity(10, 1, 2.0), operators=("ADD",),
     delegated_nodes=0, failure=None, started_at="2026-01-01T00:00:00+00:00",
 )  # fmt: skip
-FAILED = replace(
-    ONE, job_id="f", status="failed", latencies_us=(), failure=Failure("model", "why"), parity=None
-)
+FAILED = replace(ONE, job_id="f", status="failed", latencies_us=(), failure=Failure("model", "why"), parity=None)
 
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
@@ -105,3 +103,11 @@ def spoil(path: Path, statement: str) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute(statement)
     connection.close()
+
+
+def test_sqlite_is_told_to_survive_a_power_cut(tmp_path: Path) -> None:
+    with Store(tmp_path / "s.db") as store, store._engine.connect() as connection:
+        asked = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")
+        }
+        assert asked == {"journal_mode": "wal", "synchronous": 2}  # 2: FULL

@@ -17,9 +17,7 @@ def int8_add(path: Path, *, constant: int = 3) -> Path:
     tensors = [_tensor("x", 0), _tensor("c", 1), _tensor("y", 0)]
     options = schema.AddOptionsT()
     options.potScaleInt16 = True
-    return _write(
-        path, tensors, schema.BuiltinOperator.ADD, (schema.BuiltinOptions.AddOptions, options), added
-    )
+    return _write(path, tensors, schema.BuiltinOperator.ADD, (schema.BuiltinOptions.AddOptions, options), added)
 
 
 def float_log(path: Path) -> Path:

@@ -192,9 +192,7 @@ def _paint_windows(stage: Stage, house: House, wall: Colour) -> None:
     pitch = rng.uniform(2.2, 4.0)
     share = rng.uniform(0.35, 0.75)
     columns = [house.near + pitch * (i + 0.5) for i in range(int((house.far - house.near) / pitch))]
-    floors = [
-        3.2 + 3.0 * i for i in range(int((house.height - 3.4) / 3.0) + 1) if 3.2 + 3.0 * i + 2 < house.height
-    ]
+    floors = [3.2 + 3.0 * i for i in range(int((house.height - 3.4) / 3.0) + 1) if 3.2 + 3.0 * i + 2 < house.height]
     width = canvas.size[1]
     for z in columns:
         half = pitch * share / 2
@@ -238,7 +236,5 @@ def paint_hedge(stage: Stage, x: float, near: float, far: float) -> None:
     while z > near:
         centre = canvas.camera.project(x, height * 0.4, z)
         radius = canvas.camera.px(height * rng.uniform(0.5, 0.8), z)
-        canvas.ellipse(
-            centre, (radius * 1.3, radius), canvas.at(shaded(colour, rng.uniform(0.75, 1.2)), z), Thing.TREE
-        )
+        canvas.ellipse(centre, (radius * 1.3, radius), canvas.at(shaded(colour, rng.uniform(0.75, 1.2)), z), Thing.TREE)
         z -= height * 0.6 + z * 0.04

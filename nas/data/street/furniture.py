@@ -28,9 +28,7 @@ def paint_tree(stage: Stage, x: float, z: float) -> None:
     leaves = pick(rng, GREEN)
     foot, fork = canvas.camera.project(x, 0, z), canvas.camera.project(x, height * 0.6, z)
     stage.shadow(x, z, height, spread)
-    canvas.stroke(
-        foot, fork, canvas.camera.px(rng.uniform(0.2, 0.45), z), (canvas.at(pick(rng, BARK), z), Thing.TREE)
-    )
+    canvas.stroke(foot, fork, canvas.camera.px(rng.uniform(0.2, 0.45), z), (canvas.at(pick(rng, BARK), z), Thing.TREE))
     for i in range(18):
         rise = (i + rng.random()) / 18
         reach = spread * math.sin(math.pi * (0.15 + 0.8 * rise))
@@ -75,9 +73,7 @@ def paint_sign(stage: Stage, x: float, z: float) -> None:
     height = base + rng.uniform(0.5, 1.0)
     post = (canvas.at(pick(rng, POLE), z), int(Thing.POLE))
     stage.shadow(x, z, height, 0.3)
-    canvas.stroke(
-        canvas.camera.project(x, 0, z), canvas.camera.project(x, height, z), canvas.camera.px(0.13, z), post
-    )
+    canvas.stroke(canvas.camera.project(x, 0, z), canvas.camera.project(x, height, z), canvas.camera.px(0.13, z), post)
     centre = canvas.camera.project(x, height, z)
     radius = canvas.camera.px(rng.uniform(0.4, 0.55), z)
     if kind == "light":
@@ -100,9 +96,7 @@ def _paint_plate(stage: Stage, kind: str, disc: tuple[Point, float], z: float) -
         if kind == "round":
             canvas.ellipse((x, y), (r, r), colour, label)
         elif kind == "triangle":
-            canvas.polygon(
-                [(x, y - r * 1.1), (x + r * 1.1, y + r * 0.8), (x - r * 1.1, y + r * 0.8)], colour, label
-            )
+            canvas.polygon([(x, y - r * 1.1), (x + r * 1.1, y + r * 0.8), (x - r * 1.1, y + r * 0.8)], colour, label)
         else:
             canvas.box((x - r * 0.9, y - r), (x + r * 0.9, y + r), colour, label)
 
@@ -121,18 +115,14 @@ def _paint_board(stage: Stage, centre: Point, radius: float, z: float) -> None:
 def _paint_light(stage: Stage, centre: Point, radius: float, z: float) -> None:
     canvas, rng = stage.canvas, stage.rng
     (x, y), half = centre, radius * 0.55
-    canvas.box(
-        (x - half, y - radius * 1.5), (x + half, y + radius * 1.5), canvas.at(pick(rng, POLE), z), Thing.SIGN
-    )
+    canvas.box((x - half, y - radius * 1.5), (x + half, y + radius * 1.5), canvas.at(pick(rng, POLE), z), Thing.SIGN)
     on = rng.randrange(3)
     for i, colour in enumerate(((230, 50, 40), (235, 170, 40), (60, 210, 110))):
         lamp = colour if i == on else shaded(colour, 0.3)
         canvas.ellipse((x, y + radius * (i - 1)), (half * 0.6, half * 0.6), canvas.at(lamp, z), None)
 
 
-def paint_fence_panel(
-    stage: Stage, x: float, z: tuple[float, float], look: tuple[Colour, float, bool]
-) -> None:
+def paint_fence_panel(stage: Stage, x: float, z: tuple[float, float], look: tuple[Colour, float, bool]) -> None:
     """One panel along the street from z[0] to z[1]; `look` is (colour, height in metres, railing)."""
     canvas, (near, far), (colour, height, railing) = stage.canvas, z, look
     bars = 6 if near < 15 else 3

@@ -114,9 +114,7 @@ def _fences(stage: Stage) -> list[Painting]:
     return things
 
 
-def _fence_panel(
-    stage: Stage, x: float, span: tuple[float, float], look: tuple[Colour, float, bool]
-) -> Painting:
+def _fence_panel(stage: Stage, x: float, span: tuple[float, float], look: tuple[Colour, float, bool]) -> Painting:
     return Painting(span[0], lambda: paint_fence_panel(stage, x, span, look))
 
 

@@ -75,9 +75,7 @@ def paint_vehicle(stage: Stage, vehicle: Vehicle) -> None:
     colour, glass = pick(rng, BODY), canvas.at(pick(rng, WINDOW, 8), vehicle.z)
     reach = vehicle.width * 0.55
     half = vehicle.length / 2
-    corners = [
-        vehicle.world(a, s, 0) for a, s in ((-half, -reach), (half, -reach), (half, reach), (-half, reach))
-    ]
+    corners = [vehicle.world(a, s, 0) for a, s in ((-half, -reach), (half, -reach), (half, reach), (-half, reach))]
     canvas.cast(corners, 150)
     _paint_wheels(stage, vehicle)
     flank_light, end_light = rng.uniform(0.75, 1.0), rng.uniform(0.85, 1.1)

@@ -90,9 +90,7 @@ def test_resizing_the_crop_alone_equals_cropping_the_resized() -> None:
     whole = np.asarray(Image.fromarray(noise).resize((96, 72), Image.Resampling.BILINEAR)).astype(int)
     labels = np.asarray(Image.fromarray(sample.label).resize((96, 72), Image.Resampling.NEAREST))
     windows = [(y, x) for y in range(41) for x in range(65)]
-    best = min(
-        windows, key=lambda at: np.abs(whole[at[0] : at[0] + 32, at[1] : at[1] + 32] - crop.image).max()
-    )
+    best = min(windows, key=lambda at: np.abs(whole[at[0] : at[0] + 32, at[1] : at[1] + 32] - crop.image).max())
     y, x = best
     assert np.abs(whole[y : y + 32, x : x + 32] - crop.image).max() <= 2
     np.testing.assert_array_equal(labels[y : y + 32, x : x + 32], crop.label)

@@ -86,9 +86,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_does() -> None:
 
 def test_a_sample_is_cropped_anew_at_each_step() -> None:
     data = open_data("scenes", "train", SIZE, count=1)
-    first, second = (
-        training_batch(data, step, batch_size=2, augment=Augment((32, 32)), seed=0)[0] for step in (0, 1)
-    )
+    first, second = (training_batch(data, step, batch_size=2, augment=Augment((32, 32)), seed=0)[0] for step in (0, 1))
     assert not torch.equal(first, second)
     assert not torch.equal(first[0], first[1])
 

@@ -1,0 +1,81 @@
+# Everything hilnas does, by one word. `make demo` and `make test` set themselves up on a fresh clone.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+DATA    ?= scenes
+ENCODER ?=
+BOARD   ?= loopback
+CONFIG  ?= configs/demo-$(firstword $(subst :, ,$(DATA))).toml
+RUN     ?= runs/$(if $(filter scenes,$(DATA)),demo,$(firstword $(subst :, ,$(DATA))))
+
+EXPERIMENT = --config $(CONFIG) --data $(DATA) --board $(BOARD) $(if $(ENCODER),--encoder-from $(ENCODER))
+SETUP := $(VENV)/.installed
+DEVELOP := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system demo test check bench profile luts loop agree regress bundle board-check clean
+
+help:  ## the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  DATA=$(DATA) ENCODER=$(ENCODER) BOARD=$(BOARD) CONFIG=$(CONFIG)"
+
+setup: $(DEVELOP)  ## a virtual environment with everything in it
+
+# torch comes first: what depends on it would otherwise pull a build with gigabytes of CUDA.
+$(SETUP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(DEVELOP): $(SETUP)
+	$(BIN)/python -m pip install --quiet --editable '.[tensorflow,onnx,dev]'
+	@touch $@
+
+system:  ## Debian packages that some tests need (sshd); as root
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends openssh-client openssh-server openssh-sftp-server procps
+
+demo: $(SETUP)  ## the main job: DATA=scenes | camvid:FOLDER | cityscapes:FOLDER, ENCODER=FILE.tflite
+	@$(BIN)/hilnas demo $(EXPERIMENT)
+
+test: $(DEVELOP)  ## every test
+	@$(BIN)/python -m pytest
+
+check: $(DEVELOP)  ## formatting, lint, types, import rules: what CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(DEVELOP)  ## benchmarks into runs/bench.json; fails where a limit does not hold
+	@mkdir -p runs
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-json=runs/bench.json
+	@$(BIN)/python -m tests.benchmarks.limits runs/bench.json
+
+profile: $(SETUP)  ## measure every subnet on BOARD
+	@$(BIN)/hilnas loop $(EXPERIMENT) --until profile
+
+luts: $(SETUP)  ## the NSR, size and latency tables
+	@$(BIN)/hilnas lut nsr $(EXPERIMENT)
+	@$(BIN)/hilnas lut size $(EXPERIMENT)
+	@$(BIN)/hilnas lut latency $(EXPERIMENT)
+
+loop: $(SETUP)  ## every stage of CONFIG
+	@$(BIN)/hilnas loop $(EXPERIMENT)
+
+agree: $(SETUP)  ## tau-b between the tables' sums and whole models on BOARD
+	@$(BIN)/hilnas agree $(EXPERIMENT)
+
+regress: $(SETUP)  ## latency of RUN's models against baselines/BOARD.json
+	@$(BIN)/hilnas regress --run $(RUN) --board $(BOARD)
+
+bundle: $(SETUP)  ## verify RUN's bundle on BOARD
+	@$(BIN)/hilnas bundle verify $(RUN)/bundle --board $(BOARD)
+
+board-check: $(SETUP)  ## is BOARD ready?
+	@$(BIN)/hilnas board check $(BOARD)
+
+clean:  ## remove the virtual environment and caches, keep runs/
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,27 @@
+"""What all tests share: where a skipped test is a failure, and small spaces."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+FORBID_SKIPS = os.environ.get("HILNAS_FORBID_SKIPS") == "1"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where HILNAS_FORBID_SKIPS=1 (CI), a test that needs an installable part may not be skipped."""
+    report = yield
+    if FORBID_SKIPS and report.skipped and (item.get_closest_marker("system") or item.get_closest_marker("tensorflow")):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where skips are forbidden: {report.longrepr}"
+    return report

@@ -1,0 +1,112 @@
+"""The space, its text form, and the strictness of its files."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.errors import ConfigError
+from nas.settings import build, read_toml
+from nas.space import Architecture, Choice, SearchSpace, Subnet
+
+choices = st.builds(Choice, st.integers(1, 99), st.integers(1, 99))
+subnets = st.builds(
+    Subnet, st.integers(1, 999), st.lists(choices, min_size=1, max_size=6).map(tuple), st.integers(1, 99)
+)
+
+
+@given(subnets)
+def test_parse_and_print_are_inverses(subnet):
+    assert Subnet.parse(str(subnet)) == subnet
+
+
+@given(st.lists(subnets, min_size=1, max_size=6))
+def test_architectures_too(parts):
+    ordered = tuple(Subnet(i, part.choices, part.bits) for i, part in enumerate(parts, start=1))
+    whole = Architecture(ordered)
+    assert Architecture.parse(str(whole)) == whole
+
+
+@given(st.text(max_size=30))
+def test_what_parses_prints_the_same(text):
+    try:
+        assert str(Subnet.parse(text)) == text
+    except ConfigError as error:
+        assert "\n" not in str(error).replace(text, "")
+
+
+@pytest.mark.parametrize("text", ["", "b0_k3e3_w8", "b1_k3e3", "b1_k3e3_w8\n", "b1_k3e3-_w8", "b1_k03e3_w8", "b1__w8"])
+def test_what_is_no_subnet(text):
+    with pytest.raises(ConfigError):
+        Subnet.parse(text)
+
+
+def test_table1_is_the_papers(repository):
+    space = SearchSpace.load(repository / "configs/spaces/table1.toml")
+    assert space.count() == 4326
+    assert sum(block.layers for block in space.blocks) == 19
+    assert space.output_stride == 8
+    assert SearchSpace.load(repository / "configs/spaces/table1-os16.toml").output_stride == 16
+    assert len(list(space.subnets(3))) == 1296
+    assert space.layer_geometry(5, 0) == (96, 160, 1, 4)
+    assert space.layer_geometry(5, 1) == (160, 160, 1, 1)
+
+
+def test_every_shipped_space_and_config_reads(repository):
+    from deploy.config import Overrides, load_experiment
+
+    for path in sorted((repository / "configs").glob("*.toml")):
+        experiment, space = load_experiment(path, Overrides())
+        assert experiment.budgets and space.blocks
+
+
+def test_samples_belong_to_the_space(repository):
+    space = SearchSpace.load(repository / "configs/spaces/demo.toml")
+    drawn = [space.sample(random.Random(i)) for i in range(50)]
+    for architecture in drawn:
+        space.check(architecture)
+    assert len(set(drawn)) > 45
+    with pytest.raises(ConfigError, match="not in space 'demo'"):
+        space.check(
+            Architecture.parse(
+                "+".join(str(s) for s in drawn[0].subnets).replace("k3", "k9").replace("k5", "k9").replace("k7", "k9")
+            )
+        )
+
+
+def test_the_digest_follows_the_space_not_its_name(repository):
+    raw = read_toml(repository / "configs/spaces/demo.toml")
+    space = build(SearchSpace, raw, "x")
+    assert build(SearchSpace, {**raw, "name": "other"}, "x").digest == space.digest
+    assert build(SearchSpace, {**raw, "bits": [4]}, "x").digest != space.digest
+
+
+def test_unknown_key_names_the_near_miss(repository):
+    raw = read_toml(repository / "configs/spaces/demo.toml")
+    with pytest.raises(ConfigError, match=r"here: unknown key 'kernel'; did you mean 'kernels'\?"):
+        build(SearchSpace, {**raw, "kernel": [3]}, "here")
+    raw["blocks"][0]["chanels"] = 3
+    with pytest.raises(ConfigError, match=r"unknown key 'blocks.0.chanels'; did you mean 'channels'\?"):
+        build(SearchSpace, raw, "here")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("bits", [9]), ("bits", []), ("kernels", [4]), ("stem_channels", "many"), ("expansions", [0]), ("dilate", "some")],
+)
+def test_wrong_values_are_refused(repository, key, value):
+    raw = read_toml(repository / "configs/spaces/demo.toml")
+    with pytest.raises(ConfigError):
+        build(SearchSpace, {**raw, key: value}, "here")
+
+
+def test_a_broken_file_is_one_line(tmp_path):
+    path = tmp_path / "space.toml"
+    path.write_text("name = [")
+    with pytest.raises(ConfigError, match="not readable as TOML"):
+        SearchSpace.load(path)
+    with pytest.raises(ConfigError, match="no such file"):
+        SearchSpace.load(tmp_path / "none.toml")

@@ -1,0 +1,60 @@
+"""Tables on disk and their sums."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nas.blocks import SuperBlock
+from nas.errors import TableError
+from nas.quant.float_graph import INPUT, fold_layers
+from nas.quant.lower import lower
+from nas.quant.ranges import calibrate
+from nas.space import Block, SearchSpace
+from nas.table import Entry, Table, merge, size_table
+
+SPACE = SearchSpace(
+    "tiny", 8, 8, (Block(2, 8, 2, 1), Block(1, 16, 1, 1)), kernels=(3, 5), expansions=(1, 3), bits=(4, 8)
+)
+
+
+def test_saved_and_loaded_tables_are_equal(tmp_path):
+    table = size_table(SPACE)
+    table.save(tmp_path / "size.parquet")
+    again = Table.load(tmp_path / "size.parquet")
+    assert dict(again.entries) == dict(table.entries)
+    assert (again.quantity, again.unit, again.provenance) == (table.quantity, table.unit, table.provenance)
+    again.check(SPACE)
+
+
+def test_size_is_that_of_the_deployed_integers():
+    for subnet in list(SPACE.all_subnets())[::3]:
+        supernet = SuperBlock(SPACE, subnet.block).eval()
+        nodes = fold_layers(supernet.path(subnet), "b", INPUT, subnet.bits)
+        channels = SPACE.input_channels(subnet.block)
+        ranges = calibrate(nodes, [torch.randn(1, channels, 8, 8)])
+        assert size_table(SPACE)[subnet] == lower(nodes, ranges, (8, 8, channels)).size_bits
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\0" * 64 + b"PAR1"])
+def test_what_is_no_table_is_refused(tmp_path, content):
+    path = tmp_path / "t.parquet"
+    path.write_bytes(content)
+    with pytest.raises(TableError, match="not a table of this kit"):
+        Table.load(path)
+
+
+def test_a_foreign_parquet_is_refused(tmp_path):
+    import pandas as pd
+
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(TableError, match="not a table of this kit"):
+        Table.load(tmp_path / "t.parquet")
+
+
+def test_merging_different_kinds_is_refused():
+    table = size_table(SPACE)
+    other = Table("latency", "us", {s: Entry.exact(1.0) for s in SPACE.all_subnets()}, table.provenance)
+    with pytest.raises(TableError):
+        merge([table, other])
+    assert len(merge([table, table]).entries) == SPACE.count()
