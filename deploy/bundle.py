@@ -20,6 +20,7 @@ from deploy.config import file_digest
 from deploy.run import write_atomically, write_json
 from hil.boards import Board
 from hil.errors import ModelError, UsageError
+from hil.session import DEFAULT_WORKDIR
 
 FORMAT = "hilnas-bundle/1"
 VERIFIER = "verify_bundle.py"
@@ -107,7 +108,8 @@ def verify(bundle: Path, board: Board, runs: int = 30) -> dict[str, Any]:
     """
     if not (bundle / "manifest.json").is_file():
         raise UsageError(f"{bundle}: no bundle there (no manifest.json); make one with `hilnas bundle export`")
-    remote = f"{board.config.workdir.rstrip('/')}/bundles/{file_digest(bundle / 'manifest.json')[:16]}"
+    workdir = (board.config.workdir or DEFAULT_WORKDIR).rstrip("/")
+    remote = f"{workdir}/bundles/{file_digest(bundle / 'manifest.json')[:16]}"
     _push(bundle, board, remote)
     verifier = f"{remote}.{VERIFIER}"
     script = Path(str(files("board_scripts").joinpath(VERIFIER)))

@@ -118,11 +118,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. Errors of the kit are one line on stderr, never a traceback."""
     arguments = parser().parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
-    from deploy import commands
     from hil.errors import HilError
     from nas.errors import NasError
 
     try:
+        from deploy import commands  # takes seconds, in which Ctrl-C is as likely as later
+
         return commands.COMMANDS[arguments.command](arguments)
     except (HilError, NasError) as error:
         print(f"hilnas: {error}", file=sys.stderr)

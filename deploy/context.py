@@ -25,7 +25,7 @@ from nas.distil import supernets
 from nas.segmentation import images_of
 from nas.space import SearchSpace
 from nas.teacher import Segmenter, teacher
-from nas.train import load
+from nas.train import restore
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -101,7 +101,7 @@ class Context:
         return [block for block in trained if isinstance(block, SuperBlock)]
 
     def _trained(self, model: M, name: str) -> M:
-        model.load_state_dict(load(self.path / f"{name}.pt")["model"])
+        restore(model, self.path / f"{name}.pt")
         return model.eval()
 
     @contextmanager

@@ -19,7 +19,7 @@ from deploy.compile import Artifact
 from deploy.config import Measuring
 from deploy.context import protocol
 from deploy.latency import summaries
-from deploy.run import read_json, write_json
+from deploy.run import SUMMARY, read_json, write_json
 from hil.boards.inventory import BoardConfig, open_board
 from hil.errors import Incomparable, UsageError
 from hil.measure import measure
@@ -78,8 +78,8 @@ def regress(
     path = baselines / f"{board.name}.json"
     if not update and not path.exists():
         raise Incomparable(f"{path}: no baseline of board {board.name}; make one with `hilnas regress --update`")
-    base: dict[str, Any] = {} if update else read_json(path)
-    summary: dict[str, Any] = read_json(run / "summary.json")
+    base: dict[str, Any] = {} if update else read_json(path, ("format", "conditions", "latencies_us"))
+    summary: dict[str, Any] = read_json(run / "summary.json", SUMMARY)
     artifacts = [Artifact.at(run / "models", m["name"]) for m in (summary["teacher"], *summary["models"])]
     missing = [a.model for a in artifacts if not a.exists]
     if missing:

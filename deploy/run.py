@@ -10,13 +10,15 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hil.errors import UsageError
+
+SUMMARY = ("data", "teacher", "models", "bundle", "conditions")  # what others read from summary.json
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,15 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) 
     """Write aside, flush to disk (if durable), then rename: readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
+    try:
+        with part.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
     part.replace(path)
 
 
@@ -45,14 +51,17 @@ def write_json(path: Path, record: Any) -> None:
     write_atomically(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file's record; `UsageError` if it is missing or not whole."""
+def read_json(path: Path, keys: Collection[str] = ()) -> Any:
+    """A JSON file's record, an object with `keys`; `UsageError` if it is missing or not whole."""
     try:
-        return json.loads(path.read_text(encoding="utf8"))
+        record = json.loads(path.read_text(encoding="utf8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; run the stage that makes it (`make demo` runs all)") from None
     except ValueError as error:
         raise UsageError(f"{path}: not readable as JSON ({error}); delete it and run again") from None
+    if not isinstance(record, dict) or not set(keys) <= record.keys():
+        raise UsageError(f"{path}: not a record of this kit; delete it and run again")
+    return record
 
 
 class Run:

@@ -10,7 +10,7 @@ import torch
 
 from deploy.bundle import Contents, export
 from deploy.compile import Artifact
-from deploy.run import read_json, write_atomically
+from deploy.run import SUMMARY, read_json, write_atomically
 from deploy.tflite.writer import write
 from hil.errors import UsageError
 from nas.blocks import SuperBlock
@@ -46,8 +46,8 @@ def compile_subnets(space_file: Path, names: Sequence[str], size: tuple[int, int
     space = SearchSpace.load(space_file)
     subnets = [Subnet.parse(name) for name in names]
     for subnet in subnets:
-        if not 1 <= subnet.block <= len(space.blocks) or subnet not in set(space.subnets(subnet.block, subnet.bits)):
-            raise UsageError(f"{subnet} is not in {space_file}: see its blocks, layers and choices")
+        if not 1 <= subnet.block <= len(space.blocks) or subnet not in set(space.subnets(subnet.block)):
+            raise UsageError(f"{subnet} is not in {space_file}: see its blocks, layers, choices and bits")
     for subnet in subnets:
         judged, data = random_subnet(space, subnet, size)
         target = Artifact.at(out, str(subnet))
@@ -59,7 +59,7 @@ def compile_subnets(space_file: Path, names: Sequence[str], size: tuple[int, int
 
 def export_from_run(run: Path, model: str | None, out: Path) -> Path:
     """A bundle of one of a finished run's models, in `out`."""
-    summary: dict[str, Any] = read_json(run / "summary.json")
+    summary: dict[str, Any] = read_json(run / "summary.json", SUMMARY)
     name = model or summary["bundle"]["model"]
     by_name = {m["name"]: m for m in (summary["teacher"], *summary["models"])}
     if name not in by_name:

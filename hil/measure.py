@@ -106,7 +106,7 @@ def measure(
             held[task.job_id] = done
         if done.status == "failed":
             failed.setdefault(task.identity, done)
-        yield done
+        yield replace(done, model=task.job.name)  # the same files may have been measured under another name
 
 
 def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[int, ...]]:

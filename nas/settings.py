@@ -42,9 +42,11 @@ def build(cls: type[T], settings: Mapping[str, Any], where: str) -> T:
     try:
         return TypeAdapter(cls).validate_python(dict(settings))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        found = error.errors(include_url=False)
+        unknown = [e for e in found if e["type"] in ("extra_forbidden", "unexpected_keyword_argument")]
+        first = (unknown or found)[0]  # a misspelt key that is required is also a missing one: name what was written
         place = ".".join(str(part) for part in first["loc"])
-        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        if unknown:
             raise ConfigError(f"{where}: unknown key '{place}'{_near_miss(cls, first['loc'])}") from None
         raise ConfigError(f"{where}: '{place}': {first['msg']}") from None
 

@@ -6,6 +6,7 @@ weights of one that was not. Sources: QA-BWNAS and MMSegmentation's schedule (po
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -63,10 +64,16 @@ class DivergedError(NasError):
 def save(path: Path, record: dict[str, Any]) -> None:
     """Write a checkpoint aside, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(record, part)
-    with part.open("rb") as written:
-        os.fsync(written.fileno())
+    part, content = path.with_suffix(".part"), io.BytesIO()
+    torch.save(record, content)  # straight into a file, a full disk would be torch's RuntimeError
+    try:
+        with part.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     part.replace(path)
 
 
@@ -81,6 +88,15 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not {"key", "model"} <= record.keys():
         raise CheckpointError(f"{path}: a checkpoint, but not of this kit; delete it to train again")
     return record
+
+
+def restore(model: nn.Module, path: Path) -> None:
+    """Load a checkpoint's weights into `model`; `CheckpointError` if they are damaged or another network's."""
+    try:
+        model.load_state_dict(load(path)["model"])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: does not fit this network ({reason}); delete it to train again") from None
 
 
 def train(

@@ -14,7 +14,7 @@ from nas.distil import block_losses, parameter_groups
 from nas.segmentation import cross_entropy, images_of
 from nas.space import Architecture
 from nas.teacher import Segmenter, assemble, load_encoder, student
-from nas.train import Step, load, train
+from nas.train import Step, restore, train
 
 
 def _progress(stage: str, steps: Iterator[Step], name: str = "", done: int = 0, total: int = 0) -> Iterator[Progress]:
@@ -83,5 +83,5 @@ def student_path(context: Context, name: str) -> Path:
 def retrained(context: Context, name: str, architecture: Architecture) -> Segmenter:
     """A found model with its final weights."""
     model = student(context.space, architecture, len(context.train_data.classes), context.experiment.teacher.head)
-    model.load_state_dict(load(student_path(context, name))["model"])
+    restore(model, student_path(context, name))
     return model.eval()

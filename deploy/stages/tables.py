@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from deploy.run import Progress, write_atomically, write_json
 from deploy.tflite.writer import write
 from hil.measure import measure
 from hil.measurement import Measurement
+from nas.errors import ConfigError
 from nas.nsr import BlockData, Judged, golden_input, walk
 from nas.space import Subnet
 from nas.table import Entry, Table, size_table
@@ -67,13 +69,14 @@ def _start_afresh_unless(folder: Path, key: str) -> None:
 
 
 def _finished(journal: Path) -> dict[Subnet, float]:
-    """What an interrupted walk had finished; a line that was cut short does not count."""
+    """What an interrupted walk had finished; a line that was cut short or damaged does not count."""
     values = {}
     content = journal.read_bytes() if journal.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
     for line in whole.splitlines():
-        entry = json.loads(line)
-        values[Subnet.parse(entry["subnet"])] = float(entry["nsr"])
+        with suppress(ValueError, KeyError, TypeError, ConfigError):
+            entry = json.loads(line)
+            values[Subnet.parse(entry["subnet"])] = float(entry["nsr"])
     if whole != content:
         write_atomically(journal, whole)
     return values

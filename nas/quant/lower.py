@@ -54,9 +54,11 @@ def quantize_weight(
     if granularity == "tensor":
         scale = scale.max(keepdims=True)
     scale32 = scale.astype(np.float32)
-    quantized = np.rint(weight / scale32[:, None, None, None]).clip(-qmax, qmax).astype(np.int8)
-    unit = scale32 * np.float32(input_scale)  # float32, as TFLite stores the bias's scale
-    return quantized, scale32, np.rint(bias / unit.astype(np.float64)).astype(np.int32)
+    # Reciprocals in float32, as the TensorFlow converter takes them: the same ties fall the same way.
+    inverse = np.float32(1) / scale32
+    quantized = np.rint(weight * inverse[:, None, None, None]).clip(-qmax, qmax).astype(np.int8)
+    per_unit = np.float32(1) / (scale32 * np.float32(input_scale))
+    return quantized, scale32, np.rint(conv.bias.numpy() * per_unit).astype(np.int32)
 
 
 def _lower_conv(conv: Conv, x: IntTensor, y: IntTensor, granularity: Granularity) -> QConv:

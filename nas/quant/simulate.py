@@ -77,10 +77,11 @@ def _add(qa: Tensor, qb: Tensor, a: IntTensor, b: IntTensor, y: IntTensor) -> Te
 
 
 def _mean(q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
+    """Unlike a convolution, the zero point is added before rounding: ties go to even outputs, not even differences."""
     positions = q.shape[2] * q.shape[3]
     total = (q.double() - x.zero_point).sum((2, 3), keepdim=True).float()
-    multiplier = np.float32(x.scale) / (np.float32(y.scale) * np.float32(positions))
-    return total.mul_(float(multiplier)).round_().add_(y.zero_point).clamp_(-128, 127)
+    multiplier = np.float32(x.scale) / np.float32(y.scale) * (np.float32(1) / np.float32(positions))
+    return total.mul_(float(multiplier)).add_(y.zero_point).round_().clamp_(-128, 127)
 
 
 def _axis(size_in: int, size_out: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,618 @@
+"""Whatever is wrong with the call, the files, the board or the disk: one line, the right exit code, no traceback."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_experiment import (
+    HILNAS,
+    REPOSITORY,
+    Finished,
+    arguments,
+    environment,
+    finished_run,
+    one_line,
+    record,
+    run,
+    write_experiment,
+)
+
+from deploy.cli import main, parser
+from hil.boards import Board
+from hil.boards.inventory import BoardConfig, open_board
+from hil.boards.loopback import free_port, make_keys
+
+BOARDS = str(REPOSITORY / "boards.toml")
+SUBNET = "b1_k3e2_w8.tflite"
+USAGE, BOARD, MODEL, INCOMPARABLE = 2, 3, 4, 5
+
+Fails = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def no_redirection(monkeypatch):
+    for name in ("HILNAS_BOARD", "HILNAS_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Finished:
+    return finished_run(tmp_path_factory)
+
+
+@pytest.fixture
+def fails(capfd) -> Fails:
+    """Runs a command that must fail with an exit code and one line with all of `words`."""
+
+    def check(code: int, command: list[Any], *words: str) -> None:
+        assert main([str(word) for word in command]) == code, capfd.readouterr().err
+        one_line(capfd.readouterr().err, *words)
+
+    return check
+
+
+@pytest.fixture
+def model(finished) -> Path:
+    return finished.folder / "subnets" / SUBNET
+
+
+def changed(path: Path, change: Callable[[Any], object]) -> None:
+    """Edit a JSON file."""
+    content = record(path)
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def truncate(path: Path, share: float = 0.5) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+# The command line itself
+
+
+def helps(of: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield words
+    for action in of._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                yield from helps(sub, (*words, name))
+
+
+@pytest.mark.parametrize("words", list(helps(parser())), ids=lambda words: " ".join(words) or "hilnas")
+def test_every_help_works(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"usage: {' '.join(('hilnas', *words))} ") and said.err == ""
+
+
+def test_help_answers_at_once():
+    seconds = []
+    for _ in range(6):
+        started = time.perf_counter()
+        subprocess.run([HILNAS, "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - started)
+    assert statistics.median(seconds[1:]) < 0.3, seconds
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys\nfrom deploy.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    heavy = {"torch", "numpy", "pandas", "pyarrow", "scipy", "paramiko", "sqlalchemy", "pydantic", "rich", "plotly"}
+    assert not heavy & set(ended.stderr.split())
+
+
+@pytest.mark.parametrize("command", [[], ["lopo"], ["loop", "--no-such-option"], ["lut", "speed"]])
+def test_a_command_that_there_is_not(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == USAGE
+    assert "hilnas" in capsys.readouterr().err.splitlines()[-1]
+
+
+# Settings
+
+
+def test_a_missing_configuration(fails, tmp_path):
+    fails(USAGE, ["loop", *arguments(tmp_path / "none.toml", tmp_path)], "none.toml", "no such file")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("seed = 0", "sede = 0", ("unknown key 'sede'", "did you mean 'seed'?")),
+        ("val = 4", "vla = 4", ("unknown key 'data.vla'", "did you mean 'val'?")),
+        ("batch_size = 4 }\n\n[distil]", "batchsize = 4 }\n\n[distil]", ("batchsize", "did you mean 'batch_size'?")),
+        ("latency = 50.0", "latncy = 50.0", ("latncy", "did you mean 'latency'?")),
+        ("size = [64, 96]", "size = [64]", ("data.size",)),
+        ("size = [64, 96]", 'size = "large"', ("data.size",)),
+        ("train = 16", 'train = "many"', ("data.train",)),
+        ('name = "tiny"\n', "", ("name",)),
+        (", latency = 50.0", "", ("budget 'fast'", "latency, size or both")),
+        ("models = 4", "models = 2", ("agreement.models",)),
+        ("[profile]", "[profile", ("TOML",)),
+        ("learning_rates = [3e-3]", "learning_rates = [1e-3, 1e-3, 1e-3]", ("distil.learning_rates", "3", "2 blocks")),
+        ("space.toml", "spaces.toml", ("spaces.toml", "no such file")),
+    ],
+)
+def test_a_wrong_setting_is_named(fails, tmp_path, old, new, words):
+    config = write_experiment(tmp_path, {old: new})
+    fails(USAGE, ["loop", *arguments(config, tmp_path / "runs")], *words)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("kernels", "kernel", ("unknown key 'kernel'", "did you mean 'kernels'?")),
+        ("channels = 24", "chanels = 24", ("chanels", "did you mean 'channels'?")),
+        ("bits = [4, 8]", "bits = [3]", ("bits",)),
+        ("expansions = [2, 6]", "expansions = []", ("expansions",)),
+    ],
+)
+def test_a_wrong_space_is_named(fails, tmp_path, old, new, words):
+    config = write_experiment(tmp_path)
+    space = tmp_path / "space.toml"
+    assert old in space.read_text()
+    space.write_text(space.read_text().replace(old, new, 1))
+    fails(USAGE, ["loop", *arguments(config, tmp_path / "runs")], "space.toml" if "did" in words[-1] else "", *words)
+
+
+def test_an_unknown_stage(fails, tmp_path):
+    command = ["loop", *arguments(write_experiment(tmp_path), tmp_path / "runs"), "--until", "profil"]
+    fails(USAGE, command, "--until profil", "profile")
+
+
+@pytest.mark.parametrize("size", ["96", "0x128", "axb", "96x128x3"])
+def test_an_impossible_size(fails, tmp_path, size):
+    fails(USAGE, ["compile", "b1_k3e3_w8", "--size", size, "--out", tmp_path], f"--size {size}", "96x128")
+
+
+@pytest.mark.parametrize("name", ["nonsense", "b9_k3e3_w8", "b1_k3e3_w8", "b1_k3e3-k3e3_w3"])
+def test_a_subnet_that_there_is_not(fails, tmp_path, name):
+    fails(USAGE, ["compile", name, "--out", tmp_path / "out"], name)
+
+
+@pytest.mark.parametrize("option", [("--runs", "0"), ("--rounds", "0"), ("--warmup-runs", "-1")])
+def test_an_impossible_protocol(fails, tmp_path, model, option):
+    fails(USAGE, ["profile", model, "--boards", BOARDS, "--store", tmp_path / "s", *option], "runs and rounds")
+
+
+# Data sets
+
+
+def camvid(root: Path, label_size: tuple[int, int]) -> Path:
+    for split in ("train", "val"):
+        for folder in (split, f"{split}annot"):
+            (root / folder).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (96, 64), (90, 90, 90)).save(root / split / f"{i}.png")
+            Image.fromarray(np.full(label_size, 3, np.uint8)).save(root / f"{split}annot" / f"{i}.png")
+    return root
+
+
+def with_data(tmp_path: Path, spec: str) -> list[str]:
+    return ["teacher", *arguments(write_experiment(tmp_path), tmp_path / "runs"), "--data", spec]
+
+
+def test_a_missing_data_folder(fails, tmp_path):
+    fails(USAGE, with_data(tmp_path, "camvid:/nowhere"), "/nowhere/train", "no such folder")
+
+
+def test_a_kind_of_data_that_there_is_not(fails, tmp_path):
+    fails(USAGE, with_data(tmp_path, "camvd:/nowhere"), "camvd", "camvid")
+    fails(USAGE, ["demo", "--data", "camvd:/nowhere"], "camvd", "camvid")
+
+
+def test_a_label_of_another_size(fails, tmp_path):
+    root = camvid(tmp_path / "camvid", (64, 95))
+    fails(USAGE, with_data(tmp_path, f"camvid:{root}"), "trainannot", "95x64", "96x64")
+
+
+def test_an_image_that_is_cut_short(fails, tmp_path):
+    root = camvid(tmp_path / "camvid", (64, 96))
+    for image in (root / "train").iterdir():
+        truncate(image)
+    fails(USAGE, with_data(tmp_path, f"camvid:{root}"), "train", "cannot be read as an image")
+
+
+# The encoder to start from
+
+
+def with_encoder(tmp_path: Path, encoder: Path) -> list[str]:
+    command = arguments(write_experiment(tmp_path), tmp_path / "runs")
+    return ["teacher", *command, "--encoder-from", str(encoder)]
+
+
+def test_a_missing_encoder(fails, tmp_path):
+    fails(USAGE, with_encoder(tmp_path, tmp_path / "none.tflite"), "none.tflite", "--encoder-from")
+
+
+def test_an_encoder_of_other_shapes(fails, tmp_path, finished):
+    encoder = finished.folder / "models" / "fast.tflite"
+    fails(USAGE, with_encoder(tmp_path, encoder), "convolution", "file's is")
+
+
+def test_an_encoder_with_too_few_convolutions(fails, tmp_path, model):
+    fails(USAGE, with_encoder(tmp_path, model), "convolutions", "the file only")
+
+
+def test_an_encoder_that_is_no_model(fails, tmp_path, model):
+    text = tmp_path / "encoder.tflite"
+    text.write_text("not a model at all")
+    fails(MODEL, with_encoder(tmp_path, text), "encoder.tflite", "not a TFLite file")
+    text.write_bytes(model.read_bytes()[:600])
+    fails(MODEL, with_encoder(tmp_path, text), "encoder.tflite", "cut short or corrupt")
+
+
+# Models to profile
+
+
+def profile(tmp_path: Path, model: Path, boards: str = BOARDS, board: str = "loopback") -> list[Any]:
+    store = tmp_path / "store.sqlite"
+    return ["profile", model, "--boards", boards, "--board", board, "--store", store, "--runs", 2, "--rounds", 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"a text file\n", "not a TFLite file"), (b"", "not a TFLite file"), (b"\0\0\0\0TFL3", "cut short or corrupt")],
+)
+def test_a_file_that_is_no_model(fails, tmp_path, content, words):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    fails(MODEL, profile(tmp_path, path), "model.tflite", words)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97])
+def test_a_model_that_is_cut_short(fails, tmp_path, model, share):
+    path = Path(shutil.copyfile(model, tmp_path / "model.tflite"))
+    truncate(path, share)
+    fails(MODEL, profile(tmp_path, path), "model.tflite")
+
+
+def test_a_model_that_is_missing_or_a_folder(fails, tmp_path):
+    fails(USAGE, profile(tmp_path, tmp_path / "none.tflite"), "none.tflite", "No such file")
+    fails(USAGE, profile(tmp_path, tmp_path), str(tmp_path), "directory")
+
+
+def test_a_store_that_is_none(fails, tmp_path, model):
+    (tmp_path / "store.sqlite").write_text("not a database, but long enough to look like one" * 40)
+    fails(USAGE, profile(tmp_path, model), "store.sqlite", "not a usable store")
+
+
+# Boards
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Board]:
+    with open_board(BoardConfig(name="bench", kind="loopback")) as board:
+        yield board
+
+
+@pytest.fixture
+def bench(tmp_path) -> Callable[[int], str]:
+    """A boards.toml with the SSH board `bench` at a port, whose host key is pinned as one made here."""
+
+    def write(port: int) -> str:
+        keys = tmp_path / "keys"
+        keys.mkdir()
+        make_keys(keys)
+        (keys / "known_hosts").write_text(f"[127.0.0.1]:{port} {(keys / 'host_key.pub').read_text()}")
+        path = tmp_path / "boards.toml"
+        path.write_text(
+            f'[bench]\nkind = "ssh"\nhost = "127.0.0.1"\nport = {port}\nuser = "nobody"\nconnect_timeout_s = 0.5\n'
+            f'key = "{keys / "client_key"}"\nknown_hosts = "{keys / "known_hosts"}"\n'
+        )
+        return str(path)
+
+    return write
+
+
+def test_an_unknown_board(fails, tmp_path, model):
+    fails(USAGE, profile(tmp_path, model, board="lopback"), "no board 'lopback'", "did you mean 'loopback'?")
+    fails(USAGE, ["board", "check", "imx8m", "--boards", BOARDS], "imx8m", "did you mean 'imx8mp'?")
+    loop = ["loop", *arguments(write_experiment(tmp_path), tmp_path / "runs"), "--board", "lopback"]
+    fails(USAGE, loop, "did you mean 'loopback'?")
+
+
+def test_an_unknown_key_of_a_board(fails, tmp_path):
+    (tmp_path / "boards.toml").write_text('[bench]\nkind = "loopback"\nthread = 1\n')
+    fails(USAGE, ["board", "list", "--boards", tmp_path / "boards.toml"], "'thread'", "did you mean 'threads'?")
+    fails(USAGE, ["board", "list", "--boards", tmp_path / "none.toml"], "none.toml")
+
+
+def test_nothing_to_trust_about_a_loopback(fails):
+    fails(USAGE, ["board", "trust", "loopback", "--boards", BOARDS], "nothing to trust")
+
+
+def test_a_board_that_refuses(fails, tmp_path, model, bench):
+    boards = bench(free_port())
+    fails(BOARD, profile(tmp_path, model, boards, "bench"), "board bench", "refused")
+    fails(BOARD, ["board", "check", "bench", "--boards", boards], "board bench", "refused")
+    fails(BOARD, ["board", "trust", "bench", "--boards", boards], "board bench", "refused")
+
+
+def test_a_board_that_never_answers(fails, tmp_path, model, bench):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        boards = bench(silent.getsockname()[1])
+        started = time.monotonic()
+        fails(BOARD, profile(tmp_path, model, boards, "bench"), "board bench", "accepts connections")
+        fails(BOARD, ["board", "trust", "bench", "--boards", boards], "board bench", "accepts connections")
+        assert time.monotonic() - started < 20
+
+
+def test_a_changed_host_key(fails, tmp_path, model, bench, server):
+    boards = bench(server.config.port)
+    fails(BOARD, profile(tmp_path, model, boards, "bench"), "host key", "SHA256:", "hilnas board trust bench")
+    fails(BOARD, ["board", "trust", "bench", "--boards", boards], "host key", "SHA256:")
+
+
+def test_a_host_key_that_nobody_pinned(fails, tmp_path, model, bench, server):
+    boards = bench(server.config.port)
+    (tmp_path / "keys" / "known_hosts").unlink()
+    fails(BOARD, profile(tmp_path, model, boards, "bench"), "no host key", "hilnas board trust bench")
+
+
+def test_a_loop_whose_board_is_gone(fails, tmp_path, finished, bench):
+    """The trained stages stay done; what is left waits for the board."""
+    folder = finished.copy(tmp_path / "runs")
+    command = ["loop", *arguments(finished.config, tmp_path / "runs"), "--boards", bench(free_port())]
+    fails(BOARD, [*command, "--board", "bench"], "board bench", "refused")
+    state = record(folder / "state.json")
+    assert state["tables"]["done"] and not state["profile"]["done"]
+
+
+# Files of a run that were damaged
+
+
+def test_a_run_that_is_not_there(fails, tmp_path):
+    for command in (
+        ["bundle", "export", "--run", tmp_path, "--out", tmp_path / "out"],
+        ["regress", "--run", tmp_path, "--update", "--baselines", tmp_path, "--boards", BOARDS],
+    ):
+        fails(USAGE, command, "summary.json", "no such file")
+    fails(USAGE, ["report", *arguments(write_experiment(tmp_path), tmp_path / "runs")], "no finished run")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"", b"[]", b"{}", b"null", b'{"teacher": 1, "models": 2}'])
+def test_a_summary_that_cannot_be_read(fails, tmp_path, finished, content):
+    folder = finished.copy(tmp_path)
+    (folder / "summary.json").write_bytes(content)
+    fails(USAGE, ["bundle", "export", "--run", folder, "--out", tmp_path / "out"], "summary.json")
+    regress = ["regress", "--run", folder, "--baselines", tmp_path, "--boards", BOARDS, "--update"]
+    fails(USAGE, regress, "summary.json")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]"])
+def test_a_state_that_cannot_be_read(fails, tmp_path, finished, content):
+    folder = finished.copy(tmp_path)
+    (folder / "state.json").write_bytes(content)
+    fails(USAGE, ["loop", *arguments(finished.config, tmp_path)], "state.json")
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "of another network"])
+def test_a_checkpoint_that_is_damaged(fails, tmp_path, finished, damage):
+    """Distillation, redone for a changed setting, needs the teacher's; the advice in the message must work."""
+    folder = finished.copy(tmp_path / "runs")
+    checkpoint = folder / "teacher.pt"
+    if damage == "cut":
+        truncate(checkpoint)
+    elif damage == "foreign":
+        torch.save({"weights": torch.zeros(3)}, checkpoint)
+    else:
+        shutil.copyfile(folder / "supernets.pt", checkpoint)
+    config = write_experiment(tmp_path, {"learning_rates = [3e-3]": "learning_rates = [2e-3]"})
+    command = ["distil", *arguments(config, tmp_path / "runs")]
+    fails(USAGE, command, "teacher.pt", "delete it to train again")
+    checkpoint.unlink()
+    assert main(command) == 0
+
+
+def test_a_table_that_is_damaged(fails, tmp_path, finished):
+    folder = finished.copy(tmp_path)
+    table = folder / "tables" / "nsr.parquet"
+    truncate(table)
+    command = ["lut", "nsr", *arguments(finished.config, tmp_path)]
+    fails(USAGE, command, "nsr.parquet", "not a table")
+    table.unlink()
+    assert main(command) == 0, "deleted, it is to be made again"
+
+
+def test_a_journal_with_a_damaged_line(tmp_path, finished):
+    """As a power cut may leave it; the subnets of the other lines are kept."""
+    folder = finished.copy(tmp_path)
+    changed(folder / "state.json", lambda state: state["tables"].update(done=False))
+    journal = folder / "subnets" / "nsr.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:3], b"\0" * 40 + b"\n", *lines[4:]]))
+    assert main(["lut", "nsr", *arguments(finished.config, tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("name", ["models/fast.tflite", "models/teacher.expected.bin", "bundle/model.tflite"])
+def test_a_file_that_is_missing_is_made_again(tmp_path, finished, name):
+    """What `regress` and `bundle export` say about a missing model: the loop makes it."""
+    folder = finished.copy(tmp_path)
+    (folder / name).unlink()
+    assert main(["loop", *arguments(finished.config, tmp_path)]) == 0
+    assert (folder / name).exists()
+
+
+def test_an_export_of_a_model_that_is_missing(fails, tmp_path, finished):
+    folder = finished.copy(tmp_path)
+    (folder / "models" / "fast.tflite").unlink()
+    export = ["bundle", "export", "--run", folder, "--out", tmp_path / "out"]
+    fails(USAGE, export, "fast.tflite", "missing")
+    fails(USAGE, [*export, "--model", "fats"], "no model 'fats'", "fast")
+    fails(USAGE, ["regress", "--run", folder, "--update", "--baselines", tmp_path, "--boards", BOARDS], "fast.tflite")
+
+
+# Folders that cannot be written, a full disk
+
+
+def test_an_output_folder_that_cannot_be_written(fails, tmp_path, finished):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    fails(USAGE, ["compile", "b1_k3e3-k3e3_w8", "--out", file], str(file))
+    fails(USAGE, ["compile", "b1_k3e3-k3e3_w8", "--out", file / "below"], str(file))
+    fails(USAGE, ["bundle", "export", "--run", finished.folder, "--out", file / "below"], str(file))
+    fails(USAGE, ["bundle", "export", "--run", finished.folder, "--out", file], str(file))
+    fails(USAGE, ["bundle", "export", "--run", finished.folder, "--out", finished.folder], "is no bundle")
+    fails(USAGE, ["loop", *arguments(finished.config, file)], str(file))
+    fails(
+        USAGE, ["profile", finished.folder / "subnets" / SUBNET, "--store", file / "s", "--boards", BOARDS], str(file)
+    )
+    assert file.read_text() == "in the way" and (finished.folder / "summary.json").exists()
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 8_000, 60_000])
+def test_a_full_disk(tmp_path, limit_bytes):
+    """A file that cannot grow any further, as on a full disk: the first write, or one in the middle of a checkpoint."""
+    command = ["teacher", *arguments(write_experiment(tmp_path), tmp_path / "runs")]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
+
+    ended = subprocess.run(
+        [HILNAS, *command],
+        check=False,
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        timeout=60,
+    )
+    assert ended.returncode == USAGE, ended.stderr
+    one_line(ended.stderr, str(tmp_path / "runs" / "tiny"), "make room")
+    again = run(*command)
+    assert again.returncode == 0, again.stderr
+
+
+# Bundles
+
+
+@pytest.fixture
+def bundle(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished.folder / "bundle", tmp_path / "bundle"))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def leave(manifest: Path, name: str) -> None:
+    changed(manifest, lambda m: m["files"].update({name: m["files"]["labels.txt"]}))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "one bit of the model": (lambda b: flip(b / "model.tflite"), "model.tflite"),
+    "one bit of the golden output": (lambda b: flip(b / "golden/output.bin"), "golden/output.bin"),
+    "a path that leaves": (lambda b: leave(b / "manifest.json", "../x"), "../x"),
+    "an absolute path": (lambda b: leave(b / "manifest.json", "/etc/passwd"), "/etc/passwd"),
+    "a file too many": (lambda b: (b / "more.txt").write_text("more"), "more.txt"),
+    "a file too few": (lambda b: (b / "labels.txt").unlink(), "labels.txt"),
+    "a manifest that is cut": (lambda b: truncate(b / "manifest.json"), "manifest.json"),
+    "a manifest of another format": (lambda b: changed(b / "manifest.json", lambda m: m.update(format="x")), "format"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_bundle_that_was_changed(fails, bundle, damage):
+    change, named = DAMAGES[damage]
+    change(bundle)
+    fails(MODEL, ["bundle", "verify", bundle, "--boards", BOARDS], str(bundle), named)
+
+
+def test_a_bundle_without_a_manifest(fails, tmp_path, bundle):
+    (bundle / "manifest.json").unlink()
+    fails(USAGE, ["bundle", "verify", bundle, "--boards", BOARDS], str(bundle), "no manifest.json")
+    fails(USAGE, ["bundle", "verify", tmp_path / "none", "--boards", BOARDS], "none", "no manifest.json")
+
+
+def test_an_exported_bundle_verifies(tmp_path, finished, capfd):
+    for name in ("teacher", "fast"):
+        out = tmp_path / name
+        assert main(["bundle", "export", "--run", str(finished.folder), "--model", name, "--out", str(out)]) == 0
+        assert main(["bundle", "verify", str(out), "--boards", BOARDS]) == 0
+    assert capfd.readouterr().err == ""
+
+
+# The latency baseline
+
+
+@pytest.fixture(scope="module")
+def baseline(finished, tmp_path_factory) -> Path:
+    """A folder with today's latencies as the baseline of the loopback."""
+    folder = tmp_path_factory.mktemp("baselines")
+    assert main(regress(finished.folder, folder, "--update")) == 0
+    assert list(folder.iterdir()) == [folder / "loopback.json"]
+    return folder
+
+
+def regress(run: Path, baselines: Path, *more: str) -> list[str]:
+    runs = ("--runs", "10", "--rounds", "2", "--threshold", "5.0", "--boards", BOARDS)
+    return ["regress", "--run", str(run), "--baselines", str(baselines), *runs, *more]
+
+
+@pytest.fixture
+def copied(baseline, tmp_path) -> Path:
+    return Path(shutil.copytree(baseline, tmp_path / "baselines")) / "loopback.json"
+
+
+def test_nothing_to_compare_with(fails, tmp_path, finished):
+    fails(INCOMPARABLE, regress(finished.folder, tmp_path), "loopback.json", "no baseline", "--update")
+
+
+def test_the_same_latencies_hold(finished, baseline, capfd):
+    assert main(regress(finished.folder, baseline)) == 0
+    said = capfd.readouterr()
+    assert sorted(line.split()[:2] for line in said.out.splitlines()) == [["ok", "fast:"], ["ok", "teacher:"]]
+    assert said.err == ""
+
+
+def test_ten_times_slower_does_not_hold(finished, copied, capfd):
+    changed(copied, lambda base: base["latencies_us"].update(fast=[us // 10 for us in base["latencies_us"]["fast"]]))
+    assert main(regress(finished.folder, copied.parent)) == 1
+    said = sorted(line.split()[:2] for line in capfd.readouterr().out.splitlines())
+    assert said == [["SLOWER", "fast:"], ["ok", "teacher:"]]
+
+
+def test_other_conditions_are_not_compared(fails, finished, copied):
+    changed(copied, lambda base: base["conditions"].update(kernel="1.0", threads=64))
+    fails(INCOMPARABLE, regress(finished.folder, copied.parent), "other conditions", "kernel", "threads", "--update")
+
+
+def test_other_models_are_not_compared(fails, finished, copied):
+    changed(copied, lambda base: base.update(latencies_us={"slow": [1, 2, 3]}))
+    fails(INCOMPARABLE, regress(finished.folder, copied.parent), "holds none of", "--update")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": "hilnas-baseline/1"}'])
+def test_a_baseline_that_cannot_be_read(fails, finished, copied, content):
+    copied.write_text(content)
+    fails(USAGE, regress(finished.folder, copied.parent), "loopback.json")

@@ -1,0 +1,167 @@
+"""LiteRT's answers equal the integer simulation's, byte for byte."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from networks import block_data, interpret, simulated, space, trained_like
+
+from deploy.compile import quantize
+from deploy.tflite.writer import write
+from nas.blocks import SuperBlock, recalibrate
+from nas.errors import QuantizationError
+from nas.nsr import golden_input, walk
+from nas.quant import simulate
+from nas.quant.float_graph import INPUT, Add, ArgMax, Concat, Conv, Node, Resize
+from nas.quant.integer_graph import IntegerGraph, IntTensor, QMean
+from nas.quant.lower import lower
+from nas.quant.ranges import calibrate
+from nas.space import Architecture, SearchSpace
+from nas.teacher import Head, student
+
+DEMO = space("demo")
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4])
+def test_every_subnet_of_the_demo_space(block):
+    torch.manual_seed(block)
+    supernet = trained_like(SuperBlock(DEMO, block), block)
+    data = block_data(DEMO, block, (16, 20), seed=block)
+    q = golden_input(data)
+    for count, judged in enumerate(walk(supernet, data, bits=8), start=1):  # noqa: B007
+        np.testing.assert_array_equal(interpret(write(judged.graph), q), judged.golden_output, str(judged.subnet))
+    assert count == len(list(DEMO.subnets(block)))
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+def test_few_bits_and_both_granularities(bits, granularity):
+    torch.manual_seed(bits)
+    supernet = trained_like(SuperBlock(DEMO, 4), bits)
+    data = block_data(DEMO, 4, (9, 13), seed=bits)
+    q = golden_input(data)
+    for judged in walk(supernet, data, bits, granularity):
+        np.testing.assert_array_equal(interpret(write(judged.graph), q), judged.golden_output, str(judged.subnet))
+        largest = max(np.abs(op.weight).max() for op in judged.graph.operators if hasattr(op, "weight"))
+        assert largest <= 2 ** (bits - 1) - 1
+
+
+def whole(of: SearchSpace, size: tuple[int, int], seed: int, head: Head) -> tuple[Architecture, object, torch.Tensor]:
+    torch.manual_seed(seed)
+    architecture = of.sample(random.Random(seed))
+    model = student(of, architecture, 11, head).eval()
+    images = (torch.randint(0, 256, (2, 3, *size)).float() - 128) / 128
+    recalibrate(model, images)
+    return architecture, quantize(model, [images], size, architecture=architecture), images
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "seed"), [("demo", (96, 128), 0), ("demo", (112, 144), 1), ("table1", (90, 122), 2)]
+)
+def test_whole_models_logits_and_class_map(name, size, seed):
+    _, graph, images = whole(space(name), size, seed, Head(16, (2, 4)))
+    q = simulate.quantize(images[:1], graph.tensors[INPUT])
+    for cut in (graph.until("logits"), graph.until("upsampled"), graph):
+        np.testing.assert_array_equal(interpret(write(cut), simulate.as_nhwc(q)), simulated(cut, q), cut.output)
+
+
+sizes = st.integers(1, 17)
+channels = st.integers(1, 20)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[Node], tuple[int, int, int], int, str]:
+    """Random small networks: convolutions of every kind, then one of the other operators."""
+    shape = (draw(sizes), draw(sizes), draw(channels))
+    height, width, c = shape
+    seed = draw(st.integers(0, 2**31))
+    generator = torch.Generator().manual_seed(seed)
+    spread = draw(st.sampled_from([0.01, 0.3, 3.0]))
+    nodes: list[Node] = []
+    last = INPUT
+    for i in range(draw(st.integers(1, 3))):
+        kernel, stride = draw(st.sampled_from([1, 3, 5, 7])), draw(st.sampled_from([1, 2]))
+        dilation = draw(st.sampled_from([1, 2, 4])) if stride == 1 else 1
+        depthwise = draw(st.booleans())
+        out = c if depthwise else draw(channels)
+        weight = torch.randn(out, 1 if depthwise else c, kernel, kernel, generator=generator) * spread
+        bias = torch.randn(out, generator=generator) * draw(st.sampled_from([0.0, 1.0, 20.0]))
+        nodes.append(Conv(f"c{i}", last, weight, bias, stride, dilation, draw(st.sampled_from(["none", "relu6"]))))
+        height, width, c, last = -(-height // stride), -(-width // stride), out, f"c{i}"
+    size = (height * draw(st.integers(1, 4)), width * draw(st.integers(1, 4)))
+    other = Conv("other", last, torch.randn(c, c, 1, 1, generator=generator), torch.randn(c, generator=generator))
+    tails: list[list[Node]] = [
+        [],
+        [other, Add("sum", last, "other")],
+        [Resize("resized", last, size)],
+        [other, Concat("both", (last, "other"))],
+        [ArgMax("classes", last)],
+    ]
+    return nodes + draw(st.sampled_from(tails)), shape, seed, draw(st.sampled_from(["channel", "tensor"]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases())
+def test_random_graphs(case):
+    nodes, (height, width, depth), seed, granularity = case
+    generator = torch.Generator().manual_seed(seed)
+    x = (torch.randint(0, 256, (2, depth, height, width), generator=generator).float() - 128) / 128
+    ranges = calibrate(nodes, [x])
+    try:
+        graph = lower(nodes, ranges, (height, width, depth), granularity)
+    except QuantizationError:
+        reject()  # a dead tensor: refused, which is another test's matter
+    q = simulate.quantize(x[:1], graph.tensors[INPUT])
+    np.testing.assert_array_equal(interpret(write(graph), simulate.as_nhwc(q)), simulated(graph, q))
+
+
+def test_saturation_at_both_ends():
+    """Ranges calibrated on small values, then fed large ones: every kind of operator must clamp alike."""
+    generator = torch.Generator().manual_seed(3)
+    nodes: list[Node] = [
+        Conv("a", INPUT, torch.randn(8, 4, 3, 3, generator=generator), torch.zeros(8)),
+        Conv("b", "a", torch.randn(8, 1, 3, 3, generator=generator), torch.zeros(8)),
+        Add("sum", "a", "b"),
+    ]
+    graph = lower(nodes, calibrate(nodes, [torch.randn(2, 4, 9, 9, generator=generator) * 0.05]), (9, 9, 4))
+    q = torch.randint(-128, 128, (1, 4, 9, 9), generator=generator).float()
+    expected = simulated(graph, q)
+    assert (expected == 127).any() and (expected == -128).any()
+    np.testing.assert_array_equal(interpret(write(graph), simulate.as_nhwc(q)), expected)
+
+
+def test_wide_accumulators_fall_back_to_float64():
+    """An accumulator beyond 2^24 is not exact in float32; the simulation must notice and stay exact."""
+    depth = 2048
+    weight = torch.ones(2, depth, 1, 1)
+    weight[1, ::2] = -1.0
+    nodes: list[Node] = [Conv("wide", INPUT, weight, torch.tensor([0.0, 0.123]))]
+    graph = lower(nodes, {INPUT: (-1.0, 127 / 128), "wide": (-2048.0, 2048.0)}, (3, 3, depth))
+    q = torch.randint(100, 128, (1, depth, 3, 3)).float()
+    np.testing.assert_array_equal(interpret(write(graph), simulate.as_nhwc(q)), simulated(graph, q))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 20), st.integers(0, 2**31))
+def test_mean_is_exact_but_for_ties(height, width, depth, seed):
+    """MEAN equals the runtime unless the exact value lies halfway between two integers, where one LSB may differ."""
+    rng = np.random.default_rng(seed)
+    scale = float(np.float32(rng.uniform(0.001, 0.1)))
+    other = float(np.float32(scale * rng.choice([0.5, 1.0, rng.uniform(0.2, 2.0)])))
+    zero, zero_out = (int(z) for z in rng.integers(-128, 128, 2))
+    tensors = {
+        INPUT: IntTensor(INPUT, (height, width, depth), scale, zero),
+        "mean": IntTensor("mean", (1, 1, depth), other, zero_out),
+    }
+    graph = IntegerGraph(tensors, (QMean("mean", INPUT),), INPUT)
+    q = torch.from_numpy(rng.integers(-128, 128, (1, depth, height, width))).float()
+    difference = interpret(write(graph), simulate.as_nhwc(q)).astype(int) - simulated(graph, q)
+    exact = ((q.double() - zero).mean((2, 3)) * scale / other).numpy().reshape(difference.shape)
+    tie = np.abs(exact - np.floor(exact) - 0.5) < 1e-4
+    assert np.abs(difference).max() <= 1
+    assert not difference[~tie].any()

@@ -1,0 +1,207 @@
+"""A whole experiment that takes seconds, and the command line as a process that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+HILNAS = Path(sys.executable).with_name("hilnas")
+# As the command, but with a checkpoint after every training step: whatever is killed goes on from the middle.
+EAGER = (
+    "import sys, nas.train; nas.train.SECONDS_BETWEEN_CHECKPOINTS = -1.0; from deploy.cli import main; sys.exit(main())"
+)
+STAGES = ("teacher", "distil", "tables", "profile", "agree", "search", "retrain", "ship")
+SUBNETS = 2 * (2 + 4)  # bits x (2 choices ** 1 layer + 2 choices ** 2 layers)
+PROFILE_ROUNDS, AGREEMENT_ROUNDS, AGREEMENT_MODELS, BUDGETS = 1, 2, 4, 1
+MEASUREMENTS = SUBNETS * PROFILE_ROUNDS + (AGREEMENT_MODELS + 1 + BUDGETS + 1) * AGREEMENT_ROUNDS
+
+SPACE = """
+name = "tiny"
+stem_channels = 16
+first_channels = 16
+kernels = [3]
+expansions = [2, 6]
+bits = [4, 8]
+blocks = [
+    { stride = 2, channels = 24, layers = 1, teacher_layers = 1 },
+    { stride = 1, channels = 32, layers = 2, teacher_layers = 2 },
+]
+"""
+
+EXPERIMENT = """
+name = "tiny"
+space = "space.toml"
+seed = 0
+budgets = [{ name = "fast", latency = 50.0 }]
+
+[data]
+spec = "scenes"
+size = [64, 96]
+train = 16
+val = 4
+
+[teacher]
+head = { channels = 8, rates = [2] }
+schedule = { steps = 30, optimizer = "adamw", learning_rate = 1e-3, batch_size = 4 }
+
+[distil]
+schedule = { steps = 30, optimizer = "adamw", batch_size = 4 }
+learning_rates = [3e-3]
+
+[quantization]
+calibration_images = 4
+evaluation_images = 4
+
+[profile]
+warmup_runs = 1
+runs = 3
+rounds = 1
+
+[agreement]
+models = 4
+measuring = { warmup_runs = 1, runs = 3, rounds = 2 }
+
+[retrain]
+steps = 30
+optimizer = "adamw"
+learning_rate = 1e-3
+batch_size = 4
+"""
+
+
+def write_experiment(folder: Path, changes: Mapping[str, str] | None = None) -> Path:
+    """The configuration's path; each of `changes` replaces a text that stands in it exactly once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = EXPERIMENT
+    for old, new in (changes or {}).items():
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the tiny experiment"
+        text = text.replace(old, new)
+    (folder / "space.toml").write_text(SPACE)
+    config = folder / "tiny.toml"
+    config.write_text(text)
+    return config
+
+
+def arguments(config: Path, runs: Path, *more: str) -> list[str]:
+    """What follows `hilnas loop`."""
+    return ["--config", str(config), "--runs-dir", str(runs), "--boards", str(REPOSITORY / "boards.toml"), *more]
+
+
+def one_line(stderr: str, *words: str) -> None:
+    """Stderr holds one line of the kit, nothing like a traceback, and `words` in it."""
+    lines = [line for line in stderr.splitlines() if not line.endswith((": starts", ": done"))]
+    assert len(lines) == 1 and lines[0].startswith("hilnas: "), stderr
+    assert not [word for word in words if word not in lines[0]], stderr
+
+
+@dataclass
+class Started:
+    """`hilnas` as a process, in a session of its own; `said` is what stderr showed so far."""
+
+    process: subprocess.Popen[bytes]
+    said: str = ""
+
+    def wait_for(self, text: str, timeout_s: float = 120.0) -> None:
+        assert self.process.stderr is not None
+        deadline = time.monotonic() + timeout_s
+        while text not in self.said:
+            ready, _, _ = select.select([self.process.stderr], [], [], 0.5)
+            block = os.read(self.process.stderr.fileno(), 4096) if ready else b""
+            assert block or not ready, f"ended before {text!r}: {self.said}"
+            assert time.monotonic() < deadline, f"no {text!r} within {timeout_s} s: {self.said}"
+            self.said += block.decode()
+
+    def end(self, number: signal.Signals, *, group: bool = False) -> int:
+        """Send a signal to the process alone (or its group, as a terminal does); the exit code."""
+        if group:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+        return self.finish()
+
+    def finish(self, timeout_s: float = 120.0) -> int:
+        _, rest = self.process.communicate(timeout=timeout_s)
+        self.said += rest.decode()
+        return self.process.returncode
+
+
+def start(command: Sequence[str], *, eager: bool = False) -> Started:
+    """`hilnas COMMAND...` in the background."""
+    program = [sys.executable, "-c", EAGER] if eager else [str(HILNAS)]
+    process = subprocess.Popen(
+        [*program, *command],
+        cwd=REPOSITORY,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    return Started(process)
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """`hilnas COMMAND...` to its end."""
+    return subprocess.run(
+        [HILNAS, *command], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=180, check=False
+    )
+
+
+def environment() -> dict[str, str]:
+    """Ours without what would redirect a run; one thread, so that a busy neighbour costs no time at barriers."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HILNAS_")}
+    return {**kept, "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that nothing interrupted."""
+
+    config: Path
+    folder: Path
+
+    def copy(self, to: Path) -> Path:
+        """The same run under another --runs-dir, `to`; its folder."""
+        return Path(shutil.copytree(self.folder, to / self.folder.name))
+
+
+def finished_run(factory: pytest.TempPathFactory) -> Finished:
+    """One for the whole session, made when first asked for. Copy it before changing anything."""
+    base = factory.getbasetemp() / "tiny-finished"
+    done = Finished(base / "tiny.toml", base / "runs" / "tiny")
+    if not base.exists():
+        ended = run("loop", *arguments(write_experiment(base), base / "runs"))
+        assert ended.returncode == 0, ended.stderr
+    return done
+
+
+def record(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf8"))
+
+
+def stored(run_folder: Path) -> list[tuple[str, str]]:
+    """(job id, record) of every row of the run's store, in order; a store that is not there has none."""
+    store = run_folder / "measurements.sqlite"
+    if not store.exists():
+        return []
+    connection = sqlite3.connect(store)
+    try:
+        known = connection.execute("SELECT name FROM sqlite_master WHERE name = 'measurements'").fetchall()
+        if not known:
+            return []
+        return connection.execute("SELECT job_id, record FROM measurements ORDER BY number").fetchall()
+    finally:
+        connection.close()
