@@ -77,8 +77,12 @@ def export(contents: Contents, target: Path) -> Path:
             "files": {str(p.relative_to(part)): {"sha256": file_digest(p), "bytes": p.stat().st_size} for p in listed},
         },
     )
-    shutil.rmtree(target, ignore_errors=True)
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.replace(old)  # half removed, it would be no bundle that the next export may replace
     part.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
     return target
 
 

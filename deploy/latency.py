@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hil.errors import ModelError
+from hil.measure import pooled
 from hil.measurement import Measurement
 from hil.stats import LatencySummary, summarize
 from nas.space import SearchSpace, Subnet
@@ -16,7 +17,7 @@ from nas.table import Entry, Table
 
 
 def summaries(measurements: Sequence[Measurement]) -> dict[str, LatencySummary]:
-    """For each model's name the summary of all its rounds; `ModelError` naming those that failed."""
+    """For each model's name the summary of all its rounds; `ModelError` naming the first that failed."""
     failed = [m for m in measurements if m.failure is not None]
     if failed:
         first = failed[0]
@@ -25,10 +26,8 @@ def summaries(measurements: Sequence[Measurement]) -> dict[str, LatencySummary]:
             f"{len({m.model for m in failed})} of {len({m.model for m in measurements})} models failed "
             f"on the board; the first is {first.model}: {first.failure.reason}"
         )
-    samples: dict[str, list[int]] = {}
-    for m in measurements:
-        samples.setdefault(m.model, []).extend(m.latencies_us)
-    return {name: summarize(values) for name, values in samples.items()}
+    pools = pooled(measurements)
+    return {m.model: summarize(pools[m.model_sha256]) for m in measurements}
 
 
 def latency_table(

@@ -5,15 +5,17 @@ The estimate of a whole model is the sum over its blocks (QA-BWNAS, section 3).
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from nas.errors import TableError
+from nas.errors import ConfigError, TableError
 from nas.space import Architecture, SearchSpace, Subnet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Source = Literal["computed", "isolated", "in_context", "regressed", "corrected", "replayed"]
 FORMAT = "hilnas-table/1"
@@ -70,29 +72,37 @@ class Table:
                 f"({len(bad)} such entries): retrain that block or leave it out of the space"
             )
 
-    def save(self, path: Path) -> None:
-        """Write aside, then rename into place."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def to_frame(self) -> pd.DataFrame:
+        """One row a subnet; what the table is stands in `attrs["hilnas"]`."""
+        import pandas as pd
 
-        rows = [{"subnet": str(subnet), **asdict(entry)} for subnet, entry in self.entries.items()]
-        header = {"format": FORMAT, "quantity": self.quantity, "unit": self.unit, "provenance": dict(self.provenance)}
-        table = pa.Table.from_pylist(rows).replace_schema_metadata({"hilnas": json.dumps(header)})
+        frame = pd.DataFrame([{"subnet": str(subnet), **asdict(entry)} for subnet, entry in self.entries.items()])
+        frame.attrs["hilnas"] = {
+            "format": FORMAT,
+            "quantity": self.quantity,
+            "unit": self.unit,
+            "provenance": dict(self.provenance),
+        }
+        return frame
+
+    def save(self, path: Path) -> None:
+        """Write Parquet aside, then rename it into place."""
         part = path.with_suffix(".part")
-        pq.write_table(table, part)
+        self.to_frame().to_parquet(part, engine="pyarrow", index=False)
         part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Table:
+        """The table in a file; `TableError` if it is missing, damaged, or not of this kit."""
+        import pandas as pd
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(path)
-            header = json.loads((table.schema.metadata or {})[b"hilnas"])
-            rows: list[dict[str, Any]] = table.to_pylist()
+            frame = pd.read_parquet(path, engine="pyarrow")
+            header = frame.attrs["hilnas"]
+            rows = frame.to_dict("records")
             entries = {Subnet.parse(row.pop("subnet")): Entry(**row) for row in rows}
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        except (OSError, pa.ArrowException, ConfigError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TableError(f"{path}: not a table of this kit ({reason}); populate it again") from None
         if header["format"] != FORMAT or any(entry.source not in get_args(Source) for entry in entries.values()):
@@ -115,12 +125,3 @@ def _size_bits(space: SearchSpace, subnet: Subnet) -> int:
         biases = width + channels_out + (width if choice.expansion > 1 else 0)
         bits += weights * subnet.bits + biases * 32
     return bits
-
-
-def merge(tables: Iterable[Table]) -> Table:
-    """Tables of one quantity and unit as one (for example one a bit width); `TableError` if they differ."""
-    tables = list(tables)
-    first = tables[0]
-    if any((t.quantity, t.unit, t.provenance) != (first.quantity, first.unit, first.provenance) for t in tables):
-        raise TableError(f"{first.quantity} tables of different kinds or provenance cannot be merged")
-    return Table(first.quantity, first.unit, {k: v for t in tables for k, v in t.entries.items()}, first.provenance)

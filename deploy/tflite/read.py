@@ -127,11 +127,17 @@ def dequantized(tensor: TensorInfo) -> NDArray[np.float32]:
 
 
 def convolutions(model: ModelInfo) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Weights as (O, I/groups, k, k) and biases (O,) of the convolutions, dequantized, in the file's order."""
+    """Weights as (O, I/groups, k, k) and biases (O,) of the convolutions, dequantized, in the file's order.
+
+    Raises `ModelError` for a convolution without constant weights and bias.
+    """
     found = []
-    for op in model.operators:
+    for i, op in enumerate(model.operators):
         if op.name in BUILTIN_CONVOLUTIONS:
-            weight = dequantized(model.tensors[op.inputs[1]])
-            layout = (3, 0, 1, 2) if op.name == "DEPTHWISE_CONV_2D" else (0, 3, 1, 2)
-            found.append((np.ascontiguousarray(weight.transpose(layout)), dequantized(model.tensors[op.inputs[2]])))
+            try:
+                weight, bias = (dequantized(model.tensors[index]) for index in op.inputs[1:3])
+                layout = (3, 0, 1, 2) if op.name == "DEPTHWISE_CONV_2D" else (0, 3, 1, 2)
+                found.append((np.ascontiguousarray(weight.transpose(layout)), bias))
+            except (ValueError, KeyError, IndexError) as error:
+                raise ModelError(f"operator {i} ({op.name}) has no usable constant weights and bias: {error}") from None
     return found

@@ -8,7 +8,6 @@ weights (1, k, k, C).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import Literal
 
 import numpy as np
@@ -119,10 +118,6 @@ class IntegerGraph:
     @property
     def macs(self) -> int:
         return sum(op.macs(self.tensors[op.name]) for op in self.operators if isinstance(op, QConv))
-
-    @property
-    def input_elements(self) -> int:
-        return prod(self.tensors[self.input].shape)
 
     def until(self, name: str) -> IntegerGraph:
         """The graph cut after the operator `name`."""

@@ -1,12 +1,12 @@
 """Calibration: the range of every tensor over the calibration images.
 
-Source: post-training quantization with min-max ranges (QA-BWNAS, section 3). An observer maps a feature map
-to (low, high); ranges of several batches are merged by the widest.
+Source: post-training quantization with min-max ranges (QA-BWNAS, section 3). Ranges of several
+batches are merged by the widest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -14,23 +14,14 @@ from nas.errors import QuantizationError
 from nas.quant.float_graph import INPUT, Concat, Node, Resize, inputs_of
 
 Range = tuple[float, float]
-Observer = Callable[[Tensor], Range]
 
 IMAGE_RANGE: Range = (-1.0, 127 / 128)
 """The input's: int8 = uint8 - 128 with scale 1/128 and zero point 0."""
 
 
-def minmax(x: Tensor) -> Range:
-    low, high = x.aminmax()
-    return float(low), float(high)
-
-
-OBSERVERS: Mapping[str, Observer] = {"minmax": minmax}
-
-
-def observe(x: Tensor, name: str, observer: Observer = minmax) -> Range:
-    """The observed range of `x`; `QuantizationError` naming the tensor if it is not finite."""
-    low, high = observer(x)
+def observe(x: Tensor, name: str) -> Range:
+    """The smallest and the largest value of `x`; `QuantizationError` naming the tensor if it is not finite."""
+    low, high = (float(end) for end in x.aminmax())
     if not (abs(low) < float("inf") and abs(high) < float("inf")):
         raise QuantizationError(f"tensor '{name}' holds NaN or infinity: the network diverged; retrain it")
     return low, high
@@ -40,7 +31,7 @@ def widest(a: Range | None, b: Range) -> Range:
     return b if a is None else (min(a[0], b[0]), max(a[1], b[1]))
 
 
-def calibrate(nodes: Iterable[Node], batches: Iterable[Tensor], observer: Observer = minmax) -> dict[str, Range]:
+def calibrate(nodes: Iterable[Node], batches: Iterable[Tensor]) -> dict[str, Range]:
     """The range of every tensor of `nodes` over batches of images (N, 3, H, W)."""
     nodes = list(nodes)
     needed = {
@@ -52,7 +43,7 @@ def calibrate(nodes: Iterable[Node], batches: Iterable[Tensor], observer: Observ
         env = {INPUT: batch}
         for i, node in enumerate(nodes):
             y = node(env)
-            ranges[node.name] = widest(ranges.get(node.name), observe(y.float(), node.name, observer))
+            ranges[node.name] = widest(ranges.get(node.name), observe(y.float(), node.name))
             env[node.name] = y
             for name in inputs_of(node):
                 if needed[name] == i:

@@ -302,6 +302,24 @@ def test_a_store_that_is_none(fails, tmp_path, model):
     fails(USAGE, profile(tmp_path, model), "store.sqlite", "not a usable store")
 
 
+def test_a_model_is_named_in_full_where_no_terminal_is(tmp_path, finished, capfd):
+    model = finished.folder / "subnets" / "b2_k3e2-k3e6_w8.tflite"
+    assert main([str(word) for word in profile(tmp_path, model)]) == 0
+    assert model.name in capfd.readouterr().out
+
+
+def test_one_model_under_two_names(tmp_path, model, capfd):
+    """Measured once, shown under both."""
+    same = Path(shutil.copyfile(model, tmp_path / "same.tflite"))
+    assert main([str(word) for word in profile(tmp_path, model)]) == 0
+    capfd.readouterr()
+    first, *others = [str(word) for word in profile(tmp_path, model)]
+    assert main([first, str(same), *others, "--json"]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    assert sorted(m["model"] for m in shown) == sorted([SUBNET, "same.tflite"])
+    assert shown[0]["latencies_us"] == shown[1]["latencies_us"]
+
+
 # Boards
 
 
@@ -560,6 +578,34 @@ def test_an_exported_bundle_verifies(tmp_path, finished, capfd):
         assert main(["bundle", "export", "--run", str(finished.folder), "--model", name, "--out", str(out)]) == 0
         assert main(["bundle", "verify", str(out), "--boards", BOARDS]) == 0
     assert capfd.readouterr().err == ""
+
+
+def test_killed_while_an_older_bundle_is_replaced(tmp_path, finished, monkeypatch):
+    command = ["bundle", "export", "--run", str(finished.folder), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+
+    def killed(path: Path, **_: object) -> None:
+        if Path(path).exists():
+            (Path(path) / "manifest.json").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        assert main(command) == 130
+    assert main(command) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert main(["bundle", "verify", str(tmp_path / "out"), "--boards", BOARDS]) == 0
+
+
+def test_a_bundle_goes_to_the_workdir_also_where_none_is_set(tmp_path, bundle, server, capfd):
+    c = server.config
+    (tmp_path / "boards.toml").write_text(
+        f'[bench]\nkind = "ssh"\nhost = "127.0.0.1"\nport = {c.port}\nuser = "{c.user}"\n'
+        f'key = "{c.key}"\nknown_hosts = "{c.known_hosts}"\npython = "{c.python}"\n'
+    )
+    command = ["bundle", "verify", str(bundle), "--boards", str(tmp_path / "boards.toml"), "--board", "bench"]
+    assert main(command) == 0, capfd.readouterr().err
+    assert not Path("/bundles").exists()
 
 
 # The latency baseline

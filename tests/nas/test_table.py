@@ -11,7 +11,7 @@ from nas.quant.float_graph import INPUT, fold_layers
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.space import Block, SearchSpace
-from nas.table import Entry, Table, merge, size_table
+from nas.table import Table, size_table
 
 SPACE = SearchSpace(
     "tiny", 8, 8, (Block(2, 8, 2, 1), Block(1, 16, 1, 1)), kernels=(3, 5), expansions=(1, 3), bits=(4, 8)
@@ -50,11 +50,3 @@ def test_a_foreign_parquet_is_refused(tmp_path):
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "t.parquet")
     with pytest.raises(TableError, match="not a table of this kit"):
         Table.load(tmp_path / "t.parquet")
-
-
-def test_merging_different_kinds_is_refused():
-    table = size_table(SPACE)
-    other = Table("latency", "us", {s: Entry.exact(1.0) for s in SPACE.all_subnets()}, table.provenance)
-    with pytest.raises(TableError):
-        merge([table, other])
-    assert len(merge([table, table]).entries) == SPACE.count()
