@@ -48,6 +48,7 @@ check: $(DEVELOP)  ## formatting, lint, types, import rules: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/board_scripts/test_imports.py
 
 bench: $(DEVELOP)  ## benchmarks into runs/bench.json; fails where a limit does not hold
 	@mkdir -p runs

@@ -76,5 +76,7 @@ def check_board(board: Board) -> Iterator[str]:
         )
     parity = done.parity
     difference = f"{parity.mismatched} of {parity.elements} elements differ" if parity else "not compared"
-    yield f"ran {KNOWN_GOOD}: {difference}, {done.delegated_nodes} nodes delegated"
+    yield f"ran {KNOWN_GOOD}: {difference}"
+    if board.config.delegate:
+        yield f"{board.config.delegate} took {done.delegated_nodes} of its {len(done.operators)} operators"
     yield f"load {done.load_us} us, first inference {done.first_us} us, then {min(done.latencies_us)} us at best"

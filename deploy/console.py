@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from hil.measurement import Measurement
     from nas.table import Table
 
-out = Console(soft_wrap=True, highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+lines = Console(highlight=False, soft_wrap=True)
 
 
 def say(line: str) -> None:
@@ -79,21 +80,21 @@ def summary(record: Mapping[str, Any], folder: Path) -> None:
     """The end of the main job."""
     out.print(_models_table([record["teacher"], *record["models"]]))
     for m in record["models"]:
-        out.print(f"  {m['name']}: {m['subnet']}")
+        lines.print(f"  {m['name']}: {m['subnet']}")
     a, c, counts, bundle = (record[k] for k in ("agreement", "correction", "counts", "bundle"))
-    out.print(
+    lines.print(
         f"agreement: tau-b {a['tau_b']:.3f} [{a['ci95'][0]:.3f}, {a['ci95'][1]:.3f}] over {a['n_models']} whole "
         f"models (noise ceiling {a['ceiling_tau_b']:.3f}); with feedback, held out: {c['tau_b_held_out']:.3f}, "
         f"error {c['error_before']:.1f} % -> {c['error_held_out']:.1f} %",
         markup=False,
     )
-    out.print(
+    lines.print(
         f"subnets: {counts['subnets_compiled']} compiled, {counts['subnets_measured']} measured, "
         f"{counts['subnets_exact_parity']} byte for byte the integer simulation's"
     )
     verdict = f"verified on {bundle['board']}" if bundle["verified"] else f"NOT verified on {bundle['board']}"
-    out.print(f"bundle: {bundle['path']} ({bundle['model']}), {verdict}")
-    out.print(
+    lines.print(f"bundle: {bundle['path']} ({bundle['model']}), {verdict}")
+    lines.print(
         f"report: {folder / 'report.html'}; summary: {folder / 'summary.json'}; "
         f"{record['seconds']['total']:.0f} s of work in all"
     )
@@ -140,20 +141,20 @@ def profile(measurements: Sequence[Measurement], as_json: bool) -> None:
         return
     medians = summaries(well)
     shown = RichTable()
-    for column in ("model", "median ms", "95 % interval", "p90 ms", "runs", "load ms", "first ms", "delegated"):
-        shown.add_column(column, justify="left" if column == "model" else "right")
+    for column in ("model", "median ms", "95 % interval", "p90 ms", "runs", "first ms", "on the delegate"):
+        shown.add_column(column, justify="left" if column == "model" else "right", overflow="fold")
     for name, s in medians.items():
         one = next(m for m in well if m.model == name)
-        shown.add_row(
-            name,
+        delegated = "-" if one.conditions.delegate == "none" else f"{one.delegated_nodes} of {len(one.operators)}"
+        interval = f"{s.ci95_us[0] / 1000:.3f} - {s.ci95_us[1] / 1000:.3f}"
+        numbers = (
             f"{s.median_us / 1000:.3f}",
-            f"{s.ci95_us[0] / 1000:.3f} - {s.ci95_us[1] / 1000:.3f}",
+            interval,
             f"{s.p90_us / 1000:.3f}",
             str(s.n),
-            f"{one.load_us / 1000:.2f}",
             f"{one.first_us / 1000:.2f}",
-            f"{one.delegated_nodes} of {len(one.operators)}",
         )
+        shown.add_row(name, *numbers, delegated)
     out.print(shown)
     c = well[0].conditions
     say(
