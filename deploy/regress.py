@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def regress(
 def _measure(
     run: Path, artifacts: Sequence[Artifact], board: BoardConfig, settings: Measuring
 ) -> tuple[list[Measurement], Conditions]:
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     with open_board(board) as opened, Session(opened) as session:
         store = Store(run / f"regress-{stamp}.sqlite")  # a store of its own: nothing old may answer
         try:

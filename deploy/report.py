@@ -25,7 +25,7 @@ def write_report(path: Path, summary: Mapping[str, Any], judged: Mapping[str, An
     """The page for one run, from its records; plotly's script is inside, nothing is fetched."""
     figures = [_front_figure(search), _agreement_figure(judged)]
     drawn = [
-        figure.to_html(full_html=False, include_plotlyjs=(i == 0), config={"displaylogo": False})
+        figure.to_html(full_html=False, include_plotlyjs=(i == 0), config={"displayModeBar": False})
         for i, figure in enumerate(figures)
     ]
     name = html.escape(str(summary["name"]))

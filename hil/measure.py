@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,7 @@ def _attempt(session: Session, task: _Task, protocol: MeasureProtocol) -> Measur
         request["expected"] = paths[task.job.expected]
     if config.delegate:
         request.update(delegate=config.delegate, delegate_options=config.delegate_options)
-    started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
     timeout_s = protocol.compile_deadline_s + protocol.run_deadline_s + ANSWER_MARGIN_S
     answer = session.run(request, timeout_s)
     return _judge(answer, session, task, started_at)

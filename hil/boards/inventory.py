@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import sys
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,11 +11,6 @@ from typing import Any
 
 from hil.boards import Board
 from hil.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 KERNELS = ("xnnpack", "builtin", "reference")
 SERVERS = ("auto", "sshd", "asyncssh")

@@ -637,7 +637,7 @@ def copied(baseline, tmp_path) -> Path:
     return Path(shutil.copytree(baseline, tmp_path / "baselines")) / "loopback.json"
 
 
-def test_nothing_to_compare_with(fails, tmp_path, finished):
+def test_nothing_to_compare_with(fails, tmp_path, measured):
     fails(INCOMPARABLE, regress(measured, tmp_path), "loopback.json", "no baseline", "--update")
 
 
