@@ -26,6 +26,32 @@ STAGES: Mapping[str, Callable[[Context], Iterator[Progress]]] = {
     "ship": ship,
 }
 
+OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    "teacher": ("teacher.pt",),
+    "distil": ("supernets.pt",),
+    "tables": ("tables/nsr.parquet", "tables/size.parquet"),
+    "profile": ("tables/latency.parquet", "profile.json"),
+    "agree": ("tables/latency-corrected.parquet", "agreement.json"),
+    "search": ("search.json",),
+    "retrain": ("students/{found}.pt",),
+    "ship": (
+        *("final.json", "bundle/manifest.json", "bundle/model.tflite"),
+        *(
+            f"models/{name}.{kind}"
+            for name in ("teacher", "{found}")
+            for kind in ("tflite", "input.bin", "expected.bin")
+        ),
+    ),
+}
+"""What a stage leaves in the run's folder for others, `{found}` being each budget's name."""
+
+
+def is_done(context: Context, name: str) -> bool:
+    """Whether a stage ended well under its present key, and what it made is still there."""
+    found = [budget.name for budget in context.experiment.budgets]
+    paths = {context.path / output.format(found=model) for output in OUTPUTS[name] for model in found}
+    return context.run.is_done(name, context.keys[name]) and all(path.exists() for path in paths)
+
 
 def loop(context: Context, until: str = "ship") -> Iterator[Progress]:
     """Run the stages that are not done under their present key, up to `until`; yields how far each is.
@@ -34,7 +60,7 @@ def loop(context: Context, until: str = "ship") -> Iterator[Progress]:
     """
     for name, stage in STAGES.items():
         key = context.keys[name]
-        if not context.run.is_done(name, key):
+        if not is_done(context, name):
             with context.run.stage(name, key):
                 yield Progress(name, 0, 1, "starts")
                 yield from stage(context)
