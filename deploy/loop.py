@@ -58,10 +58,11 @@ def loop(context: Context, until: str = "ship") -> Iterator[Progress]:
 
     Any of them may be killed at any moment: the next call goes on from what had been finished.
     """
-    for name, stage in STAGES.items():
-        key = context.keys[name]
+    names = list(STAGES)
+    for i, (name, stage) in enumerate(STAGES.items()):
         if not is_done(context, name):
-            with context.run.stage(name, key):
+            context.run.reopen(names[i:])  # what is built on it may change, whatever its own key says
+            with context.run.stage(name, context.keys[name]):
                 yield Progress(name, 0, 1, "starts")
                 yield from stage(context)
         yield Progress(name, 1, 1, "done")

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,14 @@ class Run:
         self.close()
 
     def is_done(self, stage: str, key: str) -> bool:
-        return self.state.get(stage, {}) == {**self.state.get(stage, {}), "key": key, "done": True}
+        entry = self.state.get(stage, {})
+        return bool(entry.get("done")) and entry.get("key") == key
+
+    def reopen(self, stages: Iterable[str]) -> None:
+        """These stages are not done any more."""
+        for stage in stages:
+            self.state.get(stage, {}).update(done=False)
+        write_json(self._state_path, self.state)
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from deploy.config import digest
 from deploy.context import Context
 from deploy.run import Progress
 from deploy.tflite.read import convolutions, read
@@ -72,7 +73,8 @@ def retrain(context: Context) -> Iterator[Progress]:
         torch.manual_seed(context.experiment.seed)
         model = assembled(context, Architecture.parse(entry["subnet"]))
         loss = cross_entropy(model, context.train_data, schedule.batch_size, context.experiment.seed)
-        steps = train(model, loss, schedule, student_path(context, entry["name"]), context.keys["retrain"])
+        key = digest(context.keys["retrain"], entry["subnet"])
+        steps = train(model, loss, schedule, student_path(context, entry["name"]), key)
         yield from _progress("retrain", steps, entry["name"], i * schedule.steps, len(found) * schedule.steps)
 
 
