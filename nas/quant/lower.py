@@ -29,6 +29,7 @@ from nas.quant.ranges import IMAGE_RANGE, Range
 
 Granularity = Literal["channel", "tensor"]
 Parameters = tuple[float, int]  # scale and zero point
+NARROWEST = 1e-6  # a narrower range has a scale in which TFLite's kernels overflow (6 / scale leaves int32)
 
 
 def activation_parameters(low: float, high: float) -> Parameters:
@@ -102,6 +103,12 @@ def _output_shape(node: Node, shapes: list[tuple[int, int, int]]) -> tuple[int, 
 
 def parameters_of(ranges: Mapping[str, Range]) -> dict[str, Parameters]:
     """Scale and zero point of every tensor, from its range."""
+    for name, (low, high) in ranges.items():
+        if max(high, 0.0) - min(low, 0.0) < NARROWEST:
+            raise QuantizationError(
+                f"tensor '{name}' is zero on all calibration images (range {low:g} to {high:g}): "
+                "its layer is dead; retrain it, or calibrate on more images"
+            )
     return {name: activation_parameters(low, high) for name, (low, high) in ranges.items()}
 
 

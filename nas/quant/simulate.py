@@ -41,12 +41,12 @@ def dequantize(q: Tensor, tensor: IntTensor) -> Tensor:
     return (q - tensor.zero_point) * tensor.scale
 
 
-def _weight(op: QConv) -> NDArray[np.int8]:
+def oihw(op: QConv) -> NDArray[np.int8]:
     return op.weight.transpose((3, 0, 1, 2) if op.depthwise else (0, 3, 1, 2))  # to (O, I/groups, k, k)
 
 
 def _conv(op: QConv, q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
-    weight = _weight(op)
+    weight = oihw(op)
     span = max(127 - x.zero_point, x.zero_point + 128)
     reach = np.abs(weight.astype(np.int32)).sum(axis=(1, 2, 3)).astype(np.int64) * span + np.abs(
         op.bias.astype(np.int64)

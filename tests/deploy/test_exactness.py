@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import OpResolverType
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from networks import block_data, interpret, simulated, space, trained_like
@@ -16,7 +17,7 @@ from deploy.tflite.writer import write
 from nas.blocks import SuperBlock, recalibrate
 from nas.errors import QuantizationError
 from nas.nsr import golden_input, walk
-from nas.quant import simulate
+from nas.quant import reference, simulate
 from nas.quant.float_graph import INPUT, Add, ArgMax, Concat, Conv, Node, Resize
 from nas.quant.integer_graph import IntegerGraph, IntTensor, QMean
 from nas.quant.lower import lower
@@ -108,6 +109,7 @@ def cases(draw: st.DrawFn) -> tuple[list[Node], tuple[int, int, int], int, str]:
 @settings(max_examples=150, deadline=None)
 @given(cases())
 def test_random_graphs(case):
+    """XNNPACK against `simulate`, the reference kernels against `reference`."""
     nodes, (height, width, depth), seed, granularity = case
     generator = torch.Generator().manual_seed(seed)
     x = (torch.randint(0, 256, (2, depth, height, width), generator=generator).float() - 128) / 128
@@ -117,7 +119,16 @@ def test_random_graphs(case):
     except QuantizationError:
         reject()  # a dead tensor: refused, which is another test's matter
     q = simulate.quantize(x[:1], graph.tensors[INPUT])
-    np.testing.assert_array_equal(interpret(write(graph), simulate.as_nhwc(q)), simulated(graph, q))
+    content, source = write(graph), simulate.as_nhwc(q)
+    np.testing.assert_array_equal(interpret(content, source), simulated(graph, q))
+    answer = interpret(content, source, OpResolverType.BUILTIN_REF)
+    np.testing.assert_array_equal(answer, simulate.as_nhwc(reference.run(graph, q), np.int32).reshape(answer.shape))
+
+
+def test_a_dead_tensor_is_refused_by_name():
+    nodes: list[Node] = [Conv("dead", INPUT, torch.zeros(2, 3, 1, 1), torch.full((2,), -1.0), activation="relu6")]
+    with pytest.raises(QuantizationError, match="'dead' is zero on all calibration images"):
+        lower(nodes, calibrate(nodes, [torch.rand(1, 3, 4, 4)]), (4, 4, 3))
 
 
 def test_saturation_at_both_ends():
