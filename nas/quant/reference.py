@@ -87,9 +87,10 @@ def _resize(q: Int64, size: tuple[int, int]) -> Int64:
     top, bottom, v = _axis(q.shape[2], size[0])
     left, right, h = _axis(q.shape[3], size[1])
     v = v[:, None]
-    rows = q[:, :, top] * ((1 << 10) - v) + q[:, :, bottom] * v
-    total = rows[..., left] * ((1 << 10) - h) + rows[..., right] * h
-    return _truncated(total + np.where(total > 0, 1 << 19, -(1 << 19)), 20)
+    rows: Int64 = q[:, :, top] * ((1 << 10) - v) + q[:, :, bottom] * v
+    total: Int64 = rows[..., left] * ((1 << 10) - h) + rows[..., right] * h
+    half: Int64 = np.where(total > 0, np.int64(1 << 19), np.int64(-(1 << 19)))
+    return _truncated(total + half, 20)
 
 
 def apply(op: Operator, env: dict[str, Int64], tensors: dict[str, IntTensor]) -> Int64:
