@@ -37,7 +37,6 @@ def random_blocks(count: int):
     return blocks, x
 
 
-@pytest.mark.tensorflow
 @pytest.mark.benchmark(group="compile")
 def test_compile_subnets(benchmark):
     pytest.importorskip("tensorflow", reason="needs the extra: pip install 'hilnas[tensorflow]'")
