@@ -15,10 +15,15 @@ from nas.quant.integer_graph import (
     Operator,
     QAdd,
     QArgMax,
+    QAveragePool,
     QConcat,
     QConv,
+    QFullyConnected,
     QMean,
+    QPad,
+    QReshape,
     QResize,
+    QSoftmax,
     reads,
 )
 
@@ -68,6 +73,47 @@ def _conv(op: Operator, graph: IntegerGraph) -> Emitted:
     return Emitted(Codes.CONV_2D, 3, Options.Conv2DOptions, options, constants)
 
 
+def _fully_connected(op: Operator, graph: IntegerGraph) -> Emitted:
+    assert isinstance(op, QFullyConnected)  # noqa: S101 (dispatched on the type)
+    options = schema.FullyConnectedOptionsT()
+    options.fusedActivationFunction = ACTIVATIONS[op.activation]
+    bias_scale = op.weight_scale * np.float32(graph.tensors[op.x].scale)
+    constants = (
+        Constant(f"{op.name}/weight", op.weight, op.weight_scale),
+        Constant(f"{op.name}/bias", op.bias, bias_scale),
+    )
+    version = 4 if len(op.weight_scale) == 1 else 12  # 12 brought scales per channel
+    return Emitted(Codes.FULLY_CONNECTED, version, Options.FullyConnectedOptions, options, constants)
+
+
+def _average_pool(op: Operator, _graph: IntegerGraph) -> Emitted:
+    assert isinstance(op, QAveragePool)  # noqa: S101 (dispatched on the type)
+    options = schema.Pool2DOptionsT()
+    options.padding = schema.Padding.VALID
+    options.strideW = options.strideH = op.stride
+    options.filterWidth = options.filterHeight = op.kernel
+    return Emitted(Codes.AVERAGE_POOL_2D, 2, Options.Pool2DOptions, options)
+
+
+def _pad(op: Operator, _graph: IntegerGraph) -> Emitted:
+    assert isinstance(op, QPad)  # noqa: S101 (dispatched on the type)
+    paddings = np.array([(0, 0), op.rows, op.columns, (0, 0)], np.int32)
+    return Emitted(Codes.PAD, 2, Options.PadOptions, schema.PadOptionsT(), (Constant(f"{op.name}/paddings", paddings),))
+
+
+def _reshape(op: Operator, graph: IntegerGraph) -> Emitted:
+    shape = np.array([1, graph.tensors[op.name].shape[2]], np.int32)
+    options = schema.ReshapeOptionsT()
+    options.newShape = shape
+    return Emitted(Codes.RESHAPE, 1, Options.ReshapeOptions, options, (Constant(f"{op.name}/shape", shape),))
+
+
+def _softmax(_op: Operator, _graph: IntegerGraph) -> Emitted:
+    options = schema.SoftmaxOptionsT()
+    options.beta = 1.0
+    return Emitted(Codes.SOFTMAX, 2, Options.SoftmaxOptions, options)
+
+
 def _add(_op: Operator, _graph: IntegerGraph) -> Emitted:
     return Emitted(Codes.ADD, 2, Options.AddOptions, schema.AddOptionsT())
 
@@ -101,6 +147,11 @@ def _argmax(op: Operator, _graph: IntegerGraph) -> Emitted:
 
 EMITTERS: Mapping[type, Callable[[Operator, IntegerGraph], Emitted]] = {
     QConv: _conv,
+    QFullyConnected: _fully_connected,
+    QAveragePool: _average_pool,
+    QPad: _pad,
+    QReshape: _reshape,
+    QSoftmax: _softmax,
     QAdd: _add,
     QMean: _mean,
     QResize: _resize,

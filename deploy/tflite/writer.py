@@ -55,7 +55,9 @@ class _Writer:
 
     def feature_map(self, tensor: IntTensor) -> int:
         scale = None if tensor.dtype == "int32" else np.array([tensor.scale], np.float32)
-        shape = (1, *tensor.shape[:2]) if tensor.dtype == "int32" else (1, *tensor.shape)
+        shape = (1, tensor.shape[2]) if tensor.rank == 2 else (1, *tensor.shape)
+        if tensor.dtype == "int32":
+            shape = shape[:-1]  # a class map has no channels
         kind = INT32 if tensor.dtype == "int32" else INT8
         self.index[tensor.name] = self._tensor(tensor.name, shape, kind, 0)
         if scale is not None:

@@ -16,13 +16,17 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class IntTensor:
-    """A feature map: real = scale * (q - zero_point). `scale` is exactly representable in float32."""
+    """A feature map: real = scale * (q - zero_point). `scale` is exactly representable in float32.
+
+    `rank` 2 is a 1 x 1 map that the deployed file shapes as (1, C), as classifiers end.
+    """
 
     name: str
     shape: tuple[int, int, int]  # H, W, C
     scale: float
     zero_point: int
     dtype: Literal["int8", "int32"] = "int8"
+    rank: Literal[2, 4] = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +54,26 @@ class QConv:
         return int(per_position) * output.shape[0] * output.shape[1]
 
 
+@dataclass(frozen=True, eq=False)
+class QFullyConnected:
+    """A 1 x 1 map (as a vector) times `weight` (O, I); requantized as a convolution is."""
+
+    name: str
+    x: str
+    weight: NDArray[np.int8]
+    weight_scale: NDArray[np.float32]  # (O,) per channel, (1,) per tensor
+    bias: NDArray[np.int32]
+    activation: Literal["none", "relu6"]
+    bits: int
+
+    @property
+    def size_bits(self) -> int:
+        return int(self.weight.size) * self.bits + int(self.bias.size) * 32
+
+    def macs(self, _output: IntTensor) -> int:
+        return int(self.weight.size)
+
+
 @dataclass(frozen=True)
 class QAdd:
     name: str
@@ -60,6 +84,42 @@ class QAdd:
 @dataclass(frozen=True)
 class QMean:
     """Mean over height and width, kept as 1 x 1."""
+
+    name: str
+    x: str
+
+
+@dataclass(frozen=True)
+class QAveragePool:
+    """Mean of `kernel` x `kernel` windows, unpadded (VALID); scale and zero point unchanged."""
+
+    name: str
+    x: str
+    kernel: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class QPad:
+    """(before, after) rows and columns of zeros; scale and zero point unchanged."""
+
+    name: str
+    x: str
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class QReshape:
+    """Flattened in the deployed order (H, W, C) to a vector (rank 2)."""
+
+    name: str
+    x: str
+
+
+@dataclass(frozen=True)
+class QSoftmax:
+    """Over the channels; the output has scale 1/256 and zero point -128."""
 
     name: str
     x: str
@@ -89,7 +149,10 @@ class QArgMax:
     x: str
 
 
-Operator = QConv | QAdd | QMean | QResize | QConcat | QArgMax
+Weighted = QConv | QFullyConnected
+Operator = (
+    QConv | QFullyConnected | QAdd | QMean | QAveragePool | QPad | QReshape | QSoftmax | QResize | QConcat | QArgMax
+)
 
 
 def reads(operator: Operator) -> tuple[str, ...]:
@@ -113,11 +176,11 @@ class IntegerGraph:
 
     @property
     def size_bits(self) -> int:
-        return sum(op.size_bits for op in self.operators if isinstance(op, QConv))
+        return sum(op.size_bits for op in self.operators if isinstance(op, Weighted))
 
     @property
     def macs(self) -> int:
-        return sum(op.macs(self.tensors[op.name]) for op in self.operators if isinstance(op, QConv))
+        return sum(op.macs(self.tensors[op.name]) for op in self.operators if isinstance(op, Weighted))
 
     def until(self, name: str) -> IntegerGraph:
         """The graph cut after the operator `name`."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,10 +23,16 @@ from nas.quant.integer_graph import (
     Operator,
     QAdd,
     QArgMax,
+    QAveragePool,
     QConcat,
     QConv,
+    QFullyConnected,
     QMean,
+    QPad,
+    QReshape,
     QResize,
+    QSoftmax,
+    Weighted,
     reads,
 )
 
@@ -45,23 +52,52 @@ def oihw(op: QConv) -> NDArray[np.int8]:
     return op.weight.transpose((3, 0, 1, 2) if op.depthwise else (0, 3, 1, 2))  # to (O, I/groups, k, k)
 
 
-def _conv(op: QConv, q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
-    weight = oihw(op)
+def _exact_dtype(weight: NDArray[np.int8], bias: NDArray[np.int32], x: IntTensor) -> torch.dtype:
+    """The narrowest float in which no accumulator of weights (O, ...) and bias (O,) can lose a bit."""
     span = max(127 - x.zero_point, x.zero_point + 128)
-    reach = np.abs(weight.astype(np.int32)).sum(axis=(1, 2, 3)).astype(np.int64) * span + np.abs(
-        op.bias.astype(np.int64)
-    )
-    dtype = torch.float32 if reach.max() < FLOAT32_EXACT else torch.float64
-    kernel = torch.from_numpy(np.ascontiguousarray(weight)).to(dtype)
-    bias = torch.from_numpy(op.bias).to(dtype)
-    accumulator = conv_same((q - x.zero_point).to(dtype), kernel, bias, op.stride, op.dilation).float()
+    reach = np.abs(weight.reshape(len(weight), -1).astype(np.int64)).sum(axis=1) * span + np.abs(bias.astype(np.int64))
+    return torch.float32 if reach.max() < FLOAT32_EXACT else torch.float64
+
+
+def _requantized(accumulator: Tensor, op: Weighted, x: IntTensor, y: IntTensor) -> Tensor:
+    """Integer accumulators (N, O, H, W) to the output's integers, clamped to the activation."""
     multiplier = torch.from_numpy(np.float32(x.scale) * op.weight_scale / np.float32(y.scale))
-    result = accumulator.mul_(multiplier.view(1, -1, 1, 1)).round_().add_(y.zero_point)
+    result = accumulator.float().mul_(multiplier.view(1, -1, 1, 1)).round_().add_(y.zero_point)
     low, high = -128, 127
     if op.activation == "relu6":
         low = max(low, y.zero_point)
         high = min(high, y.zero_point + round(float(np.float32(6) / np.float32(y.scale))))
     return result.clamp_(low, high)
+
+
+def accumulate(op: QConv, q: Tensor, x: IntTensor) -> Tensor:
+    """A convolution's accumulators (N, O, H, W), bias included, for the integers `q` of the tensor `x`."""
+    weight = np.ascontiguousarray(oihw(op))
+    dtype = _exact_dtype(weight, op.bias, x)
+    kernel, bias = torch.from_numpy(weight).to(dtype), torch.from_numpy(op.bias).to(dtype)
+    return conv_same((q - x.zero_point).to(dtype), kernel, bias, op.stride, op.dilation)
+
+
+def _fully_connected(op: QFullyConnected, q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
+    dtype = _exact_dtype(op.weight, op.bias, x)
+    vector = (q - x.zero_point).to(dtype).flatten(1)
+    accumulator = vector @ torch.from_numpy(op.weight).to(dtype).T + torch.from_numpy(op.bias).to(dtype)
+    return _requantized(accumulator[:, :, None, None], op, x, y)
+
+
+def _average_pool(q: Tensor, kernel: int, stride: int) -> Tensor:
+    """The mean of the integers, ties away from zero."""
+    mean = F.avg_pool2d(q.double(), kernel, stride)
+    return (torch.sign(mean) * torch.floor(mean.abs() + 0.5)).float()
+
+
+def _softmax(q: Tensor, x: IntTensor) -> Tensor:
+    """The builtin kernel's table of float32 exponentials, summed in the channels' order."""
+    table = np.exp(np.float32(-x.scale) * np.arange(256, dtype=np.float32))
+    powers = table[(q.amax(1, keepdim=True) - q).numpy().astype(np.int64)]  # (N, C, H, W)
+    total = np.add.accumulate(powers, axis=1, dtype=np.float32)[:, -1:]
+    probability = powers * (np.float32(1) / (total * np.float32(1 / 256)))
+    return torch.from_numpy(np.rint(probability) - 128).clamp_(-128, 127)
 
 
 def _add(qa: Tensor, qb: Tensor, a: IntTensor, b: IntTensor, y: IntTensor) -> Tensor:
@@ -109,13 +145,23 @@ def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -
     """One operator's result from the integers in `env`."""
     y = tensors[op.name]
     if isinstance(op, QConv):
-        return _conv(op, env[op.x], tensors[op.x], y)
+        return _requantized(accumulate(op, env[op.x], tensors[op.x]), op, tensors[op.x], y)
     if isinstance(op, QAdd):
         return _add(env[op.a], env[op.b], tensors[op.a], tensors[op.b], y)
     if isinstance(op, QMean):
         return _mean(env[op.x], tensors[op.x], y)
     if isinstance(op, QResize):
         return _resize(env[op.x], y.shape[:2])
+    if isinstance(op, QFullyConnected):
+        return _fully_connected(op, env[op.x], tensors[op.x], y)
+    if isinstance(op, QAveragePool):
+        return _average_pool(env[op.x], op.kernel, op.stride)
+    if isinstance(op, QPad):
+        return F.pad(env[op.x], (*op.columns, *op.rows), value=tensors[op.x].zero_point)
+    if isinstance(op, QReshape):
+        return env[op.x].permute(0, 2, 3, 1).flatten(1)[:, :, None, None]
+    if isinstance(op, QSoftmax):
+        return _softmax(env[op.x], tensors[op.x])
     if isinstance(op, QConcat):
         return torch.cat([env[x] for x in op.xs], 1)
     assert isinstance(op, QArgMax)  # noqa: S101 (the union is exhausted)
