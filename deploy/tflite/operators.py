@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import ai_edge_litert.schema_py_generated as schema
 import numpy as np
@@ -30,7 +30,22 @@ from nas.quant.integer_graph import (
 Codes = schema.BuiltinOperator
 Options = schema.BuiltinOptions
 ACTIVATIONS = {"none": schema.ActivationFunctionType.NONE, "relu6": schema.ActivationFunctionType.RELU6}
-INT8, INT32 = schema.TensorType.INT8, schema.TensorType.INT32
+INT4, INT8, UINT8, INT32 = (getattr(schema.TensorType, name) for name in ("INT4", "INT8", "UINT8", "INT32"))
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the same integers are written.
+
+    `activations` uint8 shifts every feature map and weight by 128 (the VIP NPU's native type; weights per tensor).
+    `few_bits` int4 stores 4-bit weights two a byte; LiteRT runs those convolutions on its builtin kernels, which
+    round otherwise than XNNPACK's: the integer simulation is then near, not exact.
+    `ends` float adds QUANTIZE and DEQUANTIZE around the graph.
+    """
+
+    activations: Literal["int8", "uint8"] = "int8"
+    few_bits: Literal["int8", "int4"] = "int8"
+    ends: Literal["quantized", "float"] = "quantized"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +56,7 @@ class Constant:
     data: NDArray[Any]
     scale: NDArray[np.float32] | None = None
     axis: int = 0
+    bits: int = 8  # of quantized weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +81,7 @@ def _conv(op: Operator, graph: IntegerGraph) -> Emitted:
         options.depthMultiplier = 1
     bias_scale = op.weight_scale * np.float32(graph.tensors[op.x].scale)  # float32, as the runtime checks
     constants = (
-        Constant(f"{op.name}/weight", op.weight, op.weight_scale, 3 if op.depthwise else 0),
+        Constant(f"{op.name}/weight", op.weight, op.weight_scale, 3 if op.depthwise else 0, op.bits),
         Constant(f"{op.name}/bias", op.bias, bias_scale),
     )
     if op.depthwise:
@@ -79,7 +95,7 @@ def _fully_connected(op: Operator, graph: IntegerGraph) -> Emitted:
     options.fusedActivationFunction = ACTIVATIONS[op.activation]
     bias_scale = op.weight_scale * np.float32(graph.tensors[op.x].scale)
     constants = (
-        Constant(f"{op.name}/weight", op.weight, op.weight_scale),
+        Constant(f"{op.name}/weight", op.weight, op.weight_scale, 0, op.bits),
         Constant(f"{op.name}/bias", op.bias, bias_scale),
     )
     version = 4 if len(op.weight_scale) == 1 else 12  # 12 brought scales per channel
@@ -160,6 +176,15 @@ EMITTERS: Mapping[type, Callable[[Operator, IntegerGraph], Emitted]] = {
 }
 
 
-def emit(op: Operator, graph: IntegerGraph) -> tuple[tuple[str, ...], Emitted]:
+UINT8_VERSIONS = {Codes.RESIZE_BILINEAR: 3, Codes.FULLY_CONNECTED: 1, Codes.PAD: 1, Codes.RESHAPE: 1}
+INT4_VERSION = 7  # of both convolutions
+
+
+def emit(op: Operator, graph: IntegerGraph, form: Form = Form()) -> tuple[tuple[str, ...], Emitted]:
     """The feature maps that `op` reads, and its TFLite form."""
-    return reads(op), EMITTERS[type(op)](op, graph)
+    emitted = EMITTERS[type(op)](op, graph)
+    if form.activations == "uint8":
+        emitted = replace(emitted, version=UINT8_VERSIONS.get(emitted.code, 1))
+    elif form.few_bits == "int4" and isinstance(op, QConv) and op.bits == 4:
+        emitted = replace(emitted, version=INT4_VERSION)
+    return reads(op), emitted
