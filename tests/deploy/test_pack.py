@@ -1,0 +1,89 @@
+"""The packed form comes back byte for byte, and a damaged one is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import block_data, space, trained_like
+
+from board_scripts import unpack_model
+from deploy.pack import _packed, pack
+from deploy.tflite.writer import write
+from nas.blocks import SuperBlock
+from nas.nsr import walk
+
+DEMO = space("demo")
+
+
+@pytest.fixture(scope="module")
+def models():
+    found = {}
+    for bits in (4, 6, 8):
+        torch.manual_seed(0)
+        judged = next(walk(trained_like(SuperBlock(DEMO, 4), 0), block_data(DEMO, 4, (6, 6)), bits))
+        found[bits] = (judged.graph, write(judged.graph))
+    return found
+
+
+@given(st.integers(2, 8), st.integers(1, 50), st.integers(0, 2**31))
+def test_packing_is_undone(bits, count, seed):
+    half = 1 << (bits - 1)
+    values = np.random.default_rng(seed).integers(-half, half, count).astype(np.int8)
+    packed = _packed(values, bits)
+    assert len(packed) == (count * bits + 7) // 8
+    assert unpack_model.values(packed, count, bits) == values.tobytes()
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_a_model_comes_back_and_is_as_small_as_its_bits(models, bits):
+    graph, content = models[bits]
+    packed = pack(content)
+    assert unpack_model.unpack(packed) == content
+    weights = sum(op.weight.size for op in graph.operators if hasattr(op, "weight"))
+    assert len(packed) <= len(content) - weights * (8 - bits) // 8 + 2000
+
+
+def test_a_model_of_few_bits_is_that_much_smaller(models):
+    sizes = {bits: len(pack(content)) for bits, (_, content) in models.items()}
+    assert sizes[4] < sizes[6] < sizes[8]
+
+
+def test_the_script_restores_on_the_board(models, tmp_path):
+    (tmp_path / "m.packed").write_bytes(pack(models[4][1]))
+    script = unpack_model.__file__
+    done = subprocess.run(
+        [sys.executable, "-S", script, "m.packed", "m.tflite"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["bytes"] == len(models[4][1])
+    assert (tmp_path / "m.tflite").read_bytes() == models[4][1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_damaged_file_is_refused(models, data):
+    packed = bytearray(pack(models[4][1]))
+    if data.draw(st.booleans()):
+        packed = packed[: data.draw(st.integers(0, len(packed) - 1))]
+    else:
+        position = data.draw(st.integers(0, len(packed) - 1))
+        packed[position] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(unpack_model.Damaged):
+        unpack_model.unpack(bytes(packed))
+
+
+def test_a_damaged_file_leaves_nothing_behind(models, tmp_path):
+    (tmp_path / "m.packed").write_bytes(pack(models[4][1])[:-1])
+    assert unpack_model.main(["", str(tmp_path / "m.packed"), str(tmp_path / "m.tflite")]) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["m.packed"]
