@@ -17,10 +17,9 @@ from torch import Tensor
 from deploy.run import write_atomically
 from deploy.tflite.writer import write
 from hil.measure import Job
-from nas.quant import float_graph, simulate
+from nas.quant import float_graph, post_training, simulate
 from nas.quant.integer_graph import IntegerGraph, QConv
-from nas.quant.lower import Granularity, lower
-from nas.quant.ranges import calibrate
+from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Architecture
 from nas.teacher import Segmenter
 
@@ -53,12 +52,12 @@ def quantize(
     size: tuple[int, int],
     *,
     architecture: Architecture | None = None,
-    granularity: Granularity = "channel",
+    scheme: Scheme = DEFAULT,
 ) -> IntegerGraph:
     """The whole network, image to class map, calibrated on `images` (batches (N, 3, H, W))."""
     model.eval()
     nodes = float_graph.fold_segmenter(model, size, architecture)
-    return lower(nodes, calibrate(nodes, images), (*size, 3), granularity)
+    return post_training.quantize(nodes, images, (*size, 3), scheme)
 
 
 def golden_pair(graph: IntegerGraph, image: Tensor) -> tuple[bytes, bytes]:

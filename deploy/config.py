@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from nas.errors import ConfigError
+from nas.quant.scheme import Granularity, Scheme
 from nas.settings import STRICT, build, read_toml
 from nas.space import SearchSpace
 from nas.teacher import Head
@@ -50,10 +50,22 @@ class Distil:
 
 @dataclass(frozen=True)
 class Quantization:
-    granularity: Literal["channel", "tensor"] = "channel"
+    """How networks are quantized (nas.quant.scheme), and on how many images that is calibrated and judged."""
+
+    granularity: Granularity = "channel"
     calibration_images: int = 16
     evaluation_images: int = 8
+    observer: str = "minmax"
+    equalize: bool = False
+    bias_correction: bool = False
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        _ = self.scheme  # refuses an unknown observer now, not hours later
+
+    @property
+    def scheme(self) -> Scheme:
+        return Scheme(self.granularity, self.observer, self.equalize, self.bias_correction)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The NSR table: every subnet of a block quantized and judged by its deployed integers, as a tree of prefixes.
 
-Layer i of a subnet depends on layers 1..i only, and so do its batch-norm statistics, its calibration ranges,
-its quantized weights and its integer activations. A depth-first walk over prefixes therefore shares all of
-them: 6 + 36 + 216 + 1296 layer evaluations instead of 4 x 1296, with the same numbers bit for bit.
-Memory: one feature map a level.
+Layer i of a subnet depends on layers 1..i only, and so do its batch-norm statistics, its equalized weights, its
+calibration ranges, its quantized weights, its corrected biases and its integer activations. A depth-first walk
+over prefixes therefore shares all of them: 6 + 36 + 216 + 1296 layer evaluations instead of 4 x 1296, with the
+same numbers bit for bit. Memory: two feature maps a level, three with bias correction.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from torch import Tensor
 from nas.blocks import SuperBlock, recalibrate
 from nas.distil import channel_variance, nsr
 from nas.quant import float_graph, simulate
+from nas.quant.bias_correction import correct_biases
 from nas.quant.float_graph import INPUT
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator
-from nas.quant.lower import Granularity, activation_parameters, lower_nodes, parameters_of
-from nas.quant.ranges import observe
+from nas.quant.lower import lower_nodes, parameters_of
+from nas.quant.post_training import prepared
+from nas.quant.ranges import OBSERVERS, activation_parameters, observe
+from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Choice, Subnet
 
 
@@ -56,27 +59,28 @@ class _Prefix:
     name: str  # of the last tensor
     x: Tensor  # float calibration map
     q: Tensor  # integer evaluation map
+    q_calibration: Tensor | None  # integer calibration map, where biases are corrected
     tensors: dict[str, IntTensor]
     operators: tuple[Operator, ...]
 
 
-def block_input(data: BlockData) -> IntTensor:
-    """The block's input tensor: the teacher's map with its min-max range."""
+def block_input(data: BlockData, scheme: Scheme = DEFAULT) -> IntTensor:
+    """The block's input tensor: the teacher's map with its calibrated range."""
     _, channels, height, width = data.x_calibration.shape
-    scale, zero_point = activation_parameters(*observe(data.x_calibration, INPUT))
+    scale, zero_point = activation_parameters(*observe(data.x_calibration, INPUT, OBSERVERS[scheme.observer]))
     return IntTensor(INPUT, (height, width, channels), scale, zero_point)
 
 
-def golden_input(data: BlockData) -> NDArray[np.int8 | np.int32]:
+def golden_input(data: BlockData, scheme: Scheme = DEFAULT) -> NDArray[np.int8 | np.int32]:
     """The first evaluation image's integers as the runtime takes them, (1, H, W, C)."""
-    return simulate.as_nhwc(simulate.quantize(data.x_evaluation[:1], block_input(data)))
+    return simulate.as_nhwc(simulate.quantize(data.x_evaluation[:1], block_input(data, scheme)))
 
 
 def walk(
     supernet: SuperBlock,
     data: BlockData,
     bits: int,
-    granularity: Granularity = "channel",
+    scheme: Scheme = DEFAULT,
     done: Collection[Subnet] = (),
 ) -> Iterator[Judged]:
     """Every subnet of a block at one bit width, but those in `done`, depth first.
@@ -85,9 +89,11 @@ def walk(
     """
     known = frozenset(done)
     missing = [s.choices for s in supernet.space.subnets(supernet.block, bits) if s not in known]
-    source = block_input(data)
-    root = _Prefix((), INPUT, data.x_calibration, simulate.quantize(data.x_evaluation, source), {INPUT: source}, ())
-    tree = _Tree(supernet, bits, granularity, data.target, channel_variance(data.target))
+    source = block_input(data, scheme)
+    q = simulate.quantize(data.x_evaluation, source)
+    q_calibration = simulate.quantize(data.x_calibration, source) if scheme.bias_correction else None
+    root = _Prefix((), INPUT, data.x_calibration, q, q_calibration, {INPUT: source}, ())
+    tree = _Tree(supernet, bits, scheme, data.target, channel_variance(data.target))
     yield from tree.descend(root, missing)
 
 
@@ -97,7 +103,7 @@ class _Tree:
 
     supernet: SuperBlock
     bits: int
-    granularity: Granularity
+    scheme: Scheme
     target: Tensor
     variance: Tensor
 
@@ -127,10 +133,19 @@ class _Tree:
         layer = self.supernet.layer(depth, choice)
         recalibrate(layer, prefix.x)
         nodes = float_graph.fold_mbconv(layer, f"b{self.supernet.block}/{depth}", prefix.name, self.bits)
-        env = {prefix.name: prefix.x}
+        read = {prefix.name: prefix.x}
+        nodes = prepared(nodes, [read], self.scheme)
+        env = dict(read)
         x = float_graph.run(nodes, env)
-        ranges = {node.name: observe(env[node.name], node.name) for node in nodes}
+        observer = OBSERVERS[self.scheme.observer]
+        ranges = {node.name: observe(env[node.name], node.name, observer) for node in nodes}
         tensors = dict(prefix.tensors)
-        operators = lower_nodes(nodes, tensors, parameters_of(ranges), self.granularity)
+        operators = lower_nodes(nodes, tensors, parameters_of(ranges), self.scheme.granularity)
+        q_calibration = None
+        if prefix.q_calibration is not None:
+            integers = [{prefix.name: prefix.q_calibration}]
+            operators = correct_biases(nodes, operators, tensors, [read], integers)
+            (q_calibration,) = (of_batch[nodes[-1].name] for of_batch in integers)
         q = simulate.simulate(operators, tensors, {prefix.name: prefix.q})
-        return _Prefix((*prefix.choices, choice), nodes[-1].name, x, q, tensors, (*prefix.operators, *operators))
+        choices, operators = (*prefix.choices, choice), [*prefix.operators, *operators]
+        return _Prefix(choices, nodes[-1].name, x, q, q_calibration, tensors, tuple(operators))

@@ -39,7 +39,7 @@ def compile_teacher(context: Context) -> Artifact:
         context.teacher,
         [context.calibration],
         context.experiment.data.size,
-        granularity=context.experiment.quantization.granularity,
+        scheme=context.experiment.quantization.scheme,
     )
     target = Artifact.at(context.path / "models", "teacher")
     return save_model(graph, context.evaluation[:1], target, {"subnet": "teacher", "size_bits": graph.size_bits})
@@ -54,7 +54,7 @@ def compile_sample(context: Context, architecture: Architecture, name: str) -> A
         [context.calibration],
         context.experiment.data.size,
         architecture=architecture,
-        granularity=context.experiment.quantization.granularity,
+        scheme=context.experiment.quantization.scheme,
     )
     return save_model(
         graph, context.evaluation[:1], Artifact.at(context.path / "models", name), {"subnet": str(architecture)}

@@ -44,7 +44,7 @@ def _judge(context: Context, name: str, model: Segmenter, subnet: str, predicted
         [context.calibration],
         experiment.data.size,
         architecture=architecture,
-        granularity=experiment.quantization.granularity,
+        scheme=experiment.quantization.scheme,
     )
     float_iou, integer_iou = mean_iou_float(model, context.val_data), mean_iou_integer(graph, context.val_data)
     artifact = save_model(

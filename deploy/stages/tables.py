@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ def artifact(context: Context, subnet: Subnet) -> Artifact:
 def populate(context: Context) -> Iterator[Progress]:
     """NSR and size of every subnet, and its .tflite, in one walk of each block's tree; tables/*.parquet."""
     folder, key, space = context.path / "subnets", context.keys["tables"], context.space
+    scheme = context.experiment.quantization.scheme
     _start_afresh_unless(folder, key)
     journal = folder / "nsr.jsonl"
     values = _finished(journal)
@@ -40,9 +42,9 @@ def populate(context: Context) -> Iterator[Progress]:
         for supernet in context.supernets:
             i = supernet.block - 1
             data = BlockData(calibration[i], evaluation[i], evaluation[i + 1])
-            write_atomically(folder / f"b{supernet.block}.input.bin", golden_input(data).tobytes())
+            write_atomically(folder / f"b{supernet.block}.input.bin", golden_input(data, scheme).tobytes())
             for bits in space.bits:
-                for judged in walk(supernet, data, bits, context.experiment.quantization.granularity, values):
+                for judged in walk(supernet, data, bits, scheme, values):
                     _compile(judged, artifact(context, judged.subnet), key)
                     values[judged.subnet] = judged.nsr
                     lines.write(json.dumps({"subnet": str(judged.subnet), "nsr": judged.nsr}) + "\n")
@@ -55,7 +57,7 @@ def populate(context: Context) -> Iterator[Progress]:
         "nsr",
         "ratio",
         {s: Entry.exact(values[s]) for s in space.all_subnets()},
-        {"space": space.digest, "key": key, "granularity": context.experiment.quantization.granularity},
+        {"space": space.digest, "key": key, **asdict(scheme)},
     )
     nsr.check(space)
     nsr.save(tables / "nsr.parquet")

@@ -5,7 +5,7 @@ Tensors are named; feature maps are (N, C, H, W). A node's result carries the no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -106,6 +106,23 @@ def run(nodes: Iterable[Node], env: dict[str, Tensor]) -> Tensor:
         for node in nodes:
             env[node.name] = node(env)
     return env[node.name]
+
+
+def last_reads(nodes: Sequence[Node]) -> list[list[str]]:
+    """For each node, the tensors that no later node reads: they can go once it has run."""
+    last = {name: i for i, node in enumerate(nodes) for name in inputs_of(node)}
+    return [[name for name in dict.fromkeys(inputs_of(node)) if last[name] == i] for i, node in enumerate(nodes)]
+
+
+def stepwise(nodes: Sequence[Node], env: Mapping[str, Tensor]) -> Iterator[tuple[Node, Tensor]]:
+    """Each node with its result, in order; memory stays at the widest cut of the graph. `env` is left alone."""
+    env = dict(env)
+    for node, done in zip(nodes, last_reads(nodes), strict=True):
+        y = node(env)
+        yield node, y
+        env[node.name] = y
+        for name in done:
+            del env[name]
 
 
 def fold_conv(conv: ConvBN, name: str, x: str, bits: int = 8) -> Conv:

@@ -7,7 +7,6 @@ S = (beta - alpha) / (2^b - 1) (QA-BWNAS, section 3).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,20 +24,10 @@ from nas.quant.integer_graph import (
     QMean,
     QResize,
 )
-from nas.quant.ranges import IMAGE_RANGE, Range
+from nas.quant.ranges import Parameters, Range, activation_parameters
+from nas.quant.scheme import Granularity
 
-Granularity = Literal["channel", "tensor"]
-Parameters = tuple[float, int]  # scale and zero point
 NARROWEST = 1e-6  # a narrower range has a scale in which TFLite's kernels overflow (6 / scale leaves int32)
-
-
-def activation_parameters(low: float, high: float) -> Parameters:
-    """Scale (a float32 value) and int8 zero point for [low, high], widened to hold 0 exactly."""
-    if (low, high) == IMAGE_RANGE:
-        return 1 / 128, 0
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32(max((high - low) / 255, 1e-9)))
-    return scale, int(np.clip(round(-128 - low / scale), -128, 127))
 
 
 def quantize_weight(

@@ -21,7 +21,8 @@ from nas.quant import reference, simulate
 from nas.quant.float_graph import INPUT, Add, ArgMax, Concat, Conv, Node, Resize
 from nas.quant.integer_graph import IntegerGraph, IntTensor, QMean
 from nas.quant.lower import lower
-from nas.quant.ranges import calibrate
+from nas.quant.ranges import OBSERVERS, calibrate
+from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Architecture, SearchSpace
 from nas.teacher import Head, student
 
@@ -46,29 +47,52 @@ def test_few_bits_and_both_granularities(bits, granularity):
     supernet = trained_like(SuperBlock(DEMO, 4), bits)
     data = block_data(DEMO, 4, (9, 13), seed=bits)
     q = golden_input(data)
-    for judged in walk(supernet, data, bits, granularity):
+    for judged in walk(supernet, data, bits, Scheme(granularity)):
         np.testing.assert_array_equal(interpret(write(judged.graph), q), judged.golden_output, str(judged.subnet))
         largest = max(np.abs(op.weight).max() for op in judged.graph.operators if hasattr(op, "weight"))
         assert largest <= 2 ** (bits - 1) - 1
 
 
-def whole(of: SearchSpace, size: tuple[int, int], seed: int, head: Head) -> tuple[Architecture, object, torch.Tensor]:
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+@pytest.mark.parametrize("observer", OBSERVERS)
+def test_every_way_to_quantize_a_block(observer, granularity):
+    """Ranges that clip, equalized weights and corrected biases are integers like any others."""
+    torch.manual_seed(7)
+    supernet = trained_like(SuperBlock(DEMO, 4), 7)
+    data = block_data(DEMO, 4, (9, 13), seed=7)
+    scheme = Scheme(granularity, observer, equalize=True, bias_correction=True)
+    q = golden_input(data, scheme)
+    subnets = list(DEMO.subnets(4))
+    for judged in walk(supernet, data, 8, scheme, subnets[:-7]):
+        np.testing.assert_array_equal(interpret(write(judged.graph), q), judged.golden_output, str(judged.subnet))
+
+
+def whole(
+    of: SearchSpace, size: tuple[int, int], seed: int, scheme: Scheme = DEFAULT
+) -> tuple[Architecture, IntegerGraph, torch.Tensor]:
     torch.manual_seed(seed)
     architecture = of.sample(random.Random(seed))
-    model = student(of, architecture, 11, head).eval()
+    model = student(of, architecture, 11, Head(16, (2, 4))).eval()
     images = (torch.randint(0, 256, (2, 3, *size)).float() - 128) / 128
     recalibrate(model, images)
-    return architecture, quantize(model, [images], size, architecture=architecture), images
+    return architecture, quantize(model, [images], size, architecture=architecture, scheme=scheme), images
 
 
 @pytest.mark.parametrize(
     ("name", "size", "seed"), [("demo", (96, 128), 0), ("demo", (112, 144), 1), ("table1", (90, 122), 2)]
 )
 def test_whole_models_logits_and_class_map(name, size, seed):
-    _, graph, images = whole(space(name), size, seed, Head(16, (2, 4)))
+    _, graph, images = whole(space(name), size, seed)
     q = simulate.quantize(images[:1], graph.tensors[INPUT])
     for cut in (graph.until("logits"), graph.until("upsampled"), graph):
         np.testing.assert_array_equal(interpret(write(cut), simulate.as_nhwc(q)), simulated(cut, q), cut.output)
+
+
+def test_a_whole_model_quantized_with_everything():
+    _, graph, images = whole(DEMO, (96, 128), 3, Scheme("tensor", "mse", equalize=True, bias_correction=True))
+    q = simulate.quantize(images[:1], graph.tensors[INPUT])
+    cut = graph.until("upsampled")
+    np.testing.assert_array_equal(interpret(write(cut), simulate.as_nhwc(q)), simulated(cut, q))
 
 
 sizes = st.integers(1, 17)

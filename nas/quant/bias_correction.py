@@ -1,0 +1,78 @@
+"""Empirical bias correction: take out of every bias the mean error that quantization left in its channel.
+
+Source: Nagel et al., arXiv 1906.04721, section 4.2 and appendix D: convolution by convolution in execution order,
+the earlier ones already quantized and corrected, the difference between the mean of the quantized and of the float
+pre-activation of each output channel, E[y~] - E[y], is taken off its bias. Pre-activations, because the mean of a
+clipped difference does not say by how much to move what is clipped. Here the quantized ones are the deployed int32
+accumulators, so the correction is a whole number of the bias's own units and no clamp of the output hides a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas.quant import simulate
+from nas.quant.float_graph import Conv, Node, last_reads
+from nas.quant.integer_graph import IntTensor, Operator, QConv
+
+INT32 = np.iinfo(np.int32)
+
+
+@torch.no_grad()
+def correct_biases(
+    nodes: Sequence[Node],
+    operators: Sequence[Operator],
+    tensors: dict[str, IntTensor],
+    floats: Sequence[Mapping[str, Tensor]],
+    integers: Sequence[dict[str, Tensor]],
+) -> list[Operator]:
+    """`operators` with corrected biases.
+
+    `floats` and `integers` hold, for each calibration batch, what `nodes` and `operators` read (N, C, H, W): real
+    values and integers. The last operator's integers are added to `integers`; others go as they are no longer read.
+    Works piece by piece: correcting a block layer by layer gives the same biases as correcting it at once.
+    """
+    reals = [dict(env) for env in floats]
+    corrected: list[Operator] = []
+    for node, operator, done in zip(nodes, operators, last_reads(nodes), strict=True):
+        if isinstance(node, Conv) and isinstance(operator, QConv):
+            expected = _mean([_pre_activation(node, env) for env in reals])
+            operator = _corrected(operator, tensors[operator.x], expected, integers)  # noqa: PLW2901
+        else:
+            for env in reals:
+                env[node.name] = node(env)
+        for env in integers:
+            env[node.name] = simulate.apply(operator, env, tensors)
+        for env in (*reals, *integers):
+            for name in done:
+                del env[name]
+        corrected.append(operator)
+    return corrected
+
+
+def _pre_activation(conv: Conv, env: dict[str, Tensor]) -> Tensor:
+    """The convolution's result before its activation; the one after is left in `env`."""
+    y = replace(conv, activation="none")(env)
+    env[conv.name] = F.relu6(y) if conv.activation == "relu6" else y
+    return y
+
+
+def _mean(maps: Sequence[Tensor]) -> Tensor:
+    """Each channel's mean (C,), float64, over maps (N, C, H, W) of several batches."""
+    total = torch.stack([y.double().sum((0, 2, 3)) for y in maps]).sum(0)
+    return total / sum(y.numel() // y.shape[1] for y in maps)
+
+
+def _corrected(op: QConv, x: IntTensor, expected: Tensor, integers: Sequence[Mapping[str, Tensor]]) -> QConv:
+    """`op` with the bias that makes its accumulators' mean, a channel, what the float network `expected`, (C,)."""
+    unit = np.float64(np.float32(x.scale)) * op.weight_scale.astype(np.float64)
+    found = _mean([simulate.accumulate(op, env[op.x], x) for env in integers]).numpy()
+    error = np.rint(found - expected.numpy() / unit)
+    bias = (op.bias - error).clip(INT32.min, INT32.max).astype(np.int32)
+    return replace(op, bias=bias)

@@ -1,0 +1,56 @@
+"""Post-training quantization of a whole list of operators, by a `Scheme`: prepare, calibrate, lower, correct.
+
+nas/nsr.py takes the same steps layer by layer along a tree, with the same numbers bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from nas.quant import simulate
+from nas.quant.bias_correction import correct_biases
+from nas.quant.equalize import equalize
+from nas.quant.float_graph import INPUT, Node
+from nas.quant.integer_graph import IntegerGraph
+from nas.quant.lower import lower
+from nas.quant.ranges import IMAGE_RANGE, OBSERVERS, Range, calibrate
+from nas.quant.scheme import DEFAULT, Scheme
+
+Preparation = Callable[[Sequence[Node], Sequence[Mapping[str, Tensor]]], list[Node]]
+
+
+def unchanged(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]]) -> list[Node]:  # noqa: ARG001
+    return list(nodes)
+
+
+PREPARATIONS: Mapping[str, Preparation] = {"none": unchanged, "equalize": equalize}
+"""From float operators, and what they read for each calibration batch, to ones that lose less when quantized."""
+
+
+def prepared(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]], scheme: Scheme) -> list[Node]:
+    """The operators that `scheme` quantizes: the same float function on the calibration data."""
+    return PREPARATIONS[scheme.preparation](nodes, calibration)
+
+
+def quantize(
+    nodes: Sequence[Node],
+    batches: Iterable[Tensor],
+    input_shape: tuple[int, int, int],
+    scheme: Scheme = DEFAULT,
+    input_range: Range = IMAGE_RANGE,
+) -> IntegerGraph:
+    """The `IntegerGraph` of `nodes`, which read `INPUT` of shape (H, W, C), calibrated on batches (N, C, H, W)."""
+    batches = list(batches)
+    nodes = prepared(nodes, [{INPUT: batch} for batch in batches], scheme)
+    ranges = calibrate(nodes, batches, OBSERVERS[scheme.observer]) | {INPUT: input_range}
+    graph = lower(nodes, ranges, input_shape, scheme.granularity)
+    if scheme.bias_correction:
+        source = graph.tensors[INPUT]
+        floats = [{INPUT: batch} for batch in batches]
+        integers = [{INPUT: simulate.quantize(batch, source)} for batch in batches]
+        operators = correct_biases(nodes, graph.operators, graph.tensors, floats, integers)
+        graph = replace(graph, operators=tuple(operators))
+    return graph

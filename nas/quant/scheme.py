@@ -1,0 +1,43 @@
+"""How a network is quantized: the one record that travels from the configuration to every place that quantizes."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+from nas.errors import ConfigError
+from nas.quant.ranges import OBSERVERS
+
+Granularity = Literal["channel", "tensor"]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Post-training quantization's choices.
+
+    Attributes:
+        granularity: one weight scale an output channel, or one a tensor.
+        observer: how an activation's range follows from its values; a key of `nas.quant.ranges.OBSERVERS`.
+        equalize: rescale channels across neighbouring convolutions first (`nas.quant.equalize`).
+        bias_correction: take the mean error out of every bias afterwards (`nas.quant.bias_correction`).
+    """
+
+    granularity: Granularity = "channel"
+    observer: str = "minmax"
+    equalize: bool = False
+    bias_correction: bool = False
+
+    def __post_init__(self) -> None:
+        if self.observer not in OBSERVERS:
+            close = difflib.get_close_matches(self.observer, OBSERVERS, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(OBSERVERS)}"
+            raise ConfigError(f"quantization.observer: unknown observer '{self.observer}'; {hint}")
+
+    @property
+    def preparation(self) -> str:
+        """The key of `nas.quant.post_training.PREPARATIONS`."""
+        return "equalize" if self.equalize else "none"
+
+
+DEFAULT = Scheme()
