@@ -43,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
     build = commands.add_parser(
         "compile", help="write subnets of a space as .tflite files, with random weights (a run holds its trained ones)"
     )
-    build.add_argument("subnets", nargs="+", metavar="SUBNET", help="for example b3_k3e6-k5e3-k7e6_w8")
+    build.add_argument("subnets", nargs="*", metavar="SUBNET", help="for example b3_k3e6-k5e3-k7e6_w8")
+    build.add_argument("--all", action="store_true", help="every subnet of the space, in parallel, with an index")
+    build.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes for --all")
     build.add_argument("--space", type=Path, default=Path("configs/spaces/demo.toml"))
     build.add_argument("--size", default="96x128", help="the network's input, HxW (default %(default)s)")
     build.add_argument("--out", type=Path, required=True)
@@ -54,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     _runs(profile)
     profile.add_argument("--store", type=Path, default=Path("runs/measurements.sqlite"))
     profile.add_argument("--json", action="store_true")
+
+    _reading(commands)
 
     regress = commands.add_parser("regress", help="compare a run's models with the stored latency baseline")
     regress.add_argument("--run", type=Path, default=Path("runs/demo"))
@@ -94,6 +98,35 @@ def parser() -> argparse.ArgumentParser:
 def _board(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--board", default=os.environ.get("HILNAS_BOARD", "loopback"))
     sub.add_argument("--boards", type=Path, default=Path("boards.toml"))
+
+
+def _reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inspection = commands.add_parser("inspect", help="what a .tflite file holds, operator by operator")
+    _target(inspection)
+    inspection.add_argument("--target", help="also where each operator runs there (a file in --targets, without .toml)")
+
+    lint = commands.add_parser(
+        "lint",
+        help="what of a model leaves a target's fast cores, and what goes wrong there",
+        description="Expected from rules, not measured. Exits 1 if an operator would answer wrongly or cannot run on "
+        "the target, or if more than --max-off-nn of the multiply-accumulates leave the NN cores (on a target without "
+        "them: the fast kernels). Operators without multiply-accumulates are listed and do not fail.",
+    )
+    _target(lint)
+    lint.add_argument("--target", required=True, help="a file in --targets, without .toml")
+    lint.add_argument(
+        "--max-off-nn",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="largest share of the multiply-accumulates that may run elsewhere, 0 to 1 (default %(default)s: none)",
+    )
+
+
+def _target(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("model", type=Path, metavar="MODEL.tflite")
+    sub.add_argument("--targets", type=Path, default=Path("targets"), metavar="DIR", help="default %(default)s")
+    sub.add_argument("--json", action="store_true")
 
 
 def _runs(sub: argparse.ArgumentParser) -> None:

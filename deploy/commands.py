@@ -6,15 +6,18 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy import console
 from deploy.config import Measuring, Overrides, load_experiment
 from deploy.context import Context, protocol
 from deploy.run import Run, read_json
 from hil.boards.inventory import find_board, load_boards, open_board, trust
-from hil.errors import ModelError, UsageError
+from hil.errors import CheckFailed, ModelError, UsageError
 from nas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deploy.inspection import Inspection
 
 Arguments = argparse.Namespace
 
@@ -98,8 +101,28 @@ def compile_command(arguments: Arguments) -> int:
     height, _, width = arguments.size.partition("x")
     if not (height.isdigit() and width.isdigit()) or min(int(height), int(width)) < 1:
         raise UsageError(f"--size {arguments.size}: write HxW, for example 96x128")
-    for path in compile_subnets(arguments.space, arguments.subnets, (int(height), int(width)), arguments.out):
+    size = (int(height), int(width))
+    if arguments.all == bool(arguments.subnets):
+        raise UsageError("compile: name subnets, or give --all for every one of the space")
+    if arguments.all:
+        return _compile_all(arguments, size)
+    for path in compile_subnets(arguments.space, arguments.subnets, size, arguments.out):
         console.say(str(path))
+    return 0
+
+
+def _compile_all(arguments: Arguments, size: tuple[int, int]) -> int:
+    from deploy.library import INDEX, write_all
+    from deploy.run import Progress
+    from nas.space import SearchSpace
+
+    if arguments.jobs < 1:
+        raise UsageError(f"--jobs {arguments.jobs}: give at least 1")
+    written = 0
+    with console.progress() as show:
+        for written, total in write_all(SearchSpace.load(arguments.space), size, arguments.out, arguments.jobs):
+            show(Progress("compile", written, total))
+    console.say(f"{written} subnets in {arguments.out}, listed in {arguments.out / INDEX}")
     return 0
 
 
@@ -122,6 +145,50 @@ def profile_command(arguments: Arguments) -> int:
     failed = [m for m in done if m.failure is not None]
     if failed and failed[0].failure is not None:
         raise ModelError(f"{failed[0].model} failed on {arguments.board}: {failed[0].failure.reason}")
+    return 0
+
+
+def _inspect(path: Path) -> Inspection:
+    from deploy.inspection import inspect_model
+    from deploy.tflite.read import read
+
+    try:
+        return inspect_model(read(path))
+    except ModelError as error:
+        raise error if str(path) in str(error) else ModelError(f"{path}: {error}") from None
+
+
+def inspect_command(arguments: Arguments) -> int:
+    from deploy.placement import load_target, place, placement_record
+
+    target = load_target(arguments.targets, arguments.target) if arguments.target else None
+    model = _inspect(arguments.model)
+    placements = place(model, target) if target else []
+    if arguments.json:
+        record = model.to_json()
+        if target:
+            record["placements"] = [placement_record(p) for p in placements]
+        print(json.dumps(record, indent=1))
+    else:
+        console.inspection(str(arguments.model), model, placements)
+    return 0
+
+
+def lint_command(arguments: Arguments) -> int:
+    from deploy.placement import lint, load_target
+
+    target = load_target(arguments.targets, arguments.target)
+    found = lint(_inspect(arguments.model), target, arguments.target, arguments.max_off_nn)
+    if arguments.json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        console.lint(found)
+    if not found.holds:
+        raise CheckFailed(
+            f"{arguments.model} on {arguments.target}: {len(found.errors)} operators wrong or refused, "
+            f"{found.off_share:.1%} of the MACs off {found.fast_place} ({found.allowed_share:.1%} allowed); "
+            f"mend what is listed, or raise --max-off-nn"
+        )
     return 0
 
 
@@ -209,6 +276,8 @@ COMMANDS: Mapping[str, Callable[[Arguments], int]] = {
     "report": report_command,
     "compile": compile_command,
     "profile": profile_command,
+    "inspect": inspect_command,
+    "lint": lint_command,
     "regress": regress_command,
     "board": board_command,
     "bundle": bundle_command,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from rich.table import Table as RichTable
 from deploy.run import Progress
 
 if TYPE_CHECKING:
+    from deploy.inspection import Inspection, Operator
+    from deploy.placement import Lint, Placement
     from deploy.regress import Verdict
     from hil.boards.inventory import BoardConfig
     from hil.measurement import Measurement
@@ -176,3 +179,65 @@ def regression(verdicts: Sequence[Verdict], threshold: float) -> None:
             f"{state:7} {v.model}: {v.head_us / 1000:.3f} ms against {v.base_us / 1000:.3f} ms, ratio {v.ratio:.3f} "
             f"[{v.ci95[0]:.3f}, {v.ci95[1]:.3f}], p {v.p_value:.3g}, threshold {1 + threshold:.2f}"
         )
+
+
+def inspection(name: str, model: Inspection, placements: Sequence[Placement]) -> None:
+    """One line an operator, and the totals; `placements` is empty where no target was asked for."""
+    for end, word in (*((e, "in") for e in model.inputs), *((e, "out") for e in model.outputs)):
+        scale = f"scale {end.scale[0]:.6g} zero point {end.zero_point[0]}" if len(end.scale) == 1 else "not quantized"
+        say(f"{word:4}{end.name} {list(end.shape)} {end.dtype}, {scale if len(end.scale) < 2 else 'per channel'}")
+    if model.signatures:
+        say(f"signatures: {', '.join(model.signatures)}")
+    if model.hilnas is not None:
+        say(f"hilnas: {json.dumps(model.hilnas, sort_keys=True)}")
+    for op, placement in itertools.zip_longest(model.operators, placements):
+        say(_operator(op) + (f"  {_placed(placement)}" if placement else ""))
+    kinds = ", ".join(f"{n} {kind}" for kind, n in model.operators_by_kind.items())
+    say(f"{len(model.operators)} operators: {kinds}")
+    if model.subgraphs > 1:
+        say(f"only the first of {model.subgraphs} subgraphs is shown")
+    say(
+        f"{name}: {model.file_bytes / 1000:.1f} kB, weights {model.weight_bytes / 1000:.1f} kB, "
+        f"{model.parameters} parameters, {model.macs / 1e6:.3f} MMACs"
+    )
+
+
+def _operator(op: Operator) -> str:
+    def by(size: Sequence[int] | None) -> str:
+        return "x".join(map(str, size or ())) or "scalar"
+
+    maps = [f"{'+'.join(map(by, shapes))}" for shapes in (op.input_shapes, op.output_shapes)]
+    dtypes = ["+".join(dict.fromkeys(d)) for d in (op.input_dtypes, op.output_dtypes)]
+    said = [
+        f"{op.index:4} {op.custom or op.name} v{op.version} {' -> '.join(maps)} {' -> '.join(dict.fromkeys(dtypes))}"
+    ]
+    if op.weight_bits:
+        said.append(f"weights {op.weight_bits} bits {op.granularity or 'not quantized'}, {op.weight_bytes} B")
+    window = ((op.kernel, "kernel"), (op.stride, "stride"), (op.dilation, "dilation"))
+    said += [f"{word} {by(size)}" for size, word in window if size and (word == "kernel" or size != (1, 1))]
+    said += [f"scale {op.resize}, {op.centers}"] if op.resize else []
+    said += [op.activation] if op.activation != "NONE" else []
+    said += [f"{op.macs / 1e6:.3f} MMACs"] if op.macs else []
+    return "; ".join(said)
+
+
+def _placed(p: Placement) -> str:
+    return f"[{p.place}{', WRONG' if p.wrong else ''}: {p.reason} ({p.evidence or 'nothing known'})]"
+
+
+def lint(found: Lint) -> None:
+    """What leaves the fast place, most of the work first; then the errors, the notes and the verdict."""
+    from deploy.placement import grouped
+
+    for (place, name, reason), members in grouped(found.off).items():
+        share = sum(p.operator.macs for p in members) / max(found.macs, 1)
+        which = ", ".join(str(p.operator.index) for p in members[:8]) + (", ..." if len(members) > 8 else "")
+        state = "ERROR" if members[0].error else "off"
+        evidence = members[0].evidence or "nothing known"
+        say(f"{state:5} {place:4}{share:7.1%} of MACs  {len(members)} {name} ({which}): {reason} ({evidence})")
+    for note in found.notes:
+        say(f"note  {note}")
+    say(
+        f"{'ok' if found.holds else 'FAILS'} on {found.target}: {found.off_share:.1%} of {found.macs / 1e6:.3f} MMACs "
+        f"off {found.fast_place}, {found.allowed_share:.1%} allowed; {len(found.errors)} errors"
+    )

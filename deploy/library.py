@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -118,6 +119,11 @@ def branches(space: SearchSpace) -> list[Branch]:
     return sorted(found, key=lambda branch: -space.blocks[branch.block - 1].layers)
 
 
+def _leave_interrupts() -> None:
+    """Ctrl-C is the parent's to handle; a worker ends its sub-tree and then finds no other."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def write_all(space: SearchSpace, size: tuple[int, int], out: Path, jobs: int) -> Iterator[tuple[int, int]]:
     """Compile every subnet with `jobs` processes; yields (subnets written, all). Goes on where it was stopped.
 
@@ -135,7 +141,10 @@ def write_all(space: SearchSpace, size: tuple[int, int], out: Path, jobs: int) -
     done = {record["branch"] for record in records[1:]}
     written = sum(len(record["subnets"]) for record in records[1:])
     yield written, space.count()
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool, index.open("a") as file:
+    with (
+        ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _leave_interrupts) as pool,
+        index.open("a") as file,
+    ):
         tasks = {pool.submit(write_branch, space, b, size, out): b for b in branches(space) if str(b) not in done}
         try:
             for task in as_completed(tasks):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,36 +16,82 @@ from hil.errors import ModelError, UsageError
 
 BUILTIN_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 DTYPES = {"INT8": np.int8, "UINT8": np.uint8, "INT32": np.int32, "FLOAT32": np.float32, "INT64": np.int64}
+BITS = {
+    **dict.fromkeys(("INT2",), 2),
+    **dict.fromkeys(("INT4", "UINT4"), 4),
+    **dict.fromkeys(("INT8", "UINT8", "BOOL", "FLOAT8_E4M3FN", "FLOAT8_E5M2"), 8),
+    **dict.fromkeys(("INT16", "UINT16", "FLOAT16", "BFLOAT16"), 16),
+    **dict.fromkeys(("INT32", "UINT32", "FLOAT32"), 32),
+    **dict.fromkeys(("INT64", "UINT64", "FLOAT64", "COMPLEX64"), 64),
+}  # of one stored element; those of fewer than eight are packed
+TABLE_BYTES = 32  # no tensor, operator or other table of a true file takes fewer, with what it refers to
+MAX_RANK = 16
+EXPECTED_OPTIONS = {
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "RESIZE_BILINEAR": "ResizeBilinearOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class TensorInfo:
+    """A tensor. `data` (empty unless constant) is a view of the file: tensors that share a buffer cost nothing."""
+
     name: str
     shape: tuple[int, ...]
     dtype: str
     scale: NDArray[np.float32]
     zero_point: NDArray[np.int64]
     axis: int
-    data: bytes
+    data: memoryview
+    blockwise: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an operator's options say.
+
+    Attributes:
+        activation: the fused one: NONE, RELU, RELU6, ...
+        stride, dilation, window: (height, width), None where the kind has none; the window is a pooling's.
+        half_pixel_centers, align_corners: of a RESIZE.
+        adjoint: BATCH_MATMUL reads its first operand transposed.
+    """
+
+    activation: str = "NONE"
+    stride: tuple[int, int] | None = None
+    dilation: tuple[int, int] | None = None
+    window: tuple[int, int] | None = None
+    half_pixel_centers: bool = False
+    align_corners: bool = False
+    adjoint: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class OperatorInfo:
+    """An operator; an index of -1 is an input left out. `custom` is the code of a CUSTOM one."""
+
     name: str
     version: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    options: Options = Options()
+    custom: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelInfo:
-    """The first subgraph of a model."""
+    """The first subgraph of a model, and what the file says beside it."""
 
     tensors: tuple[TensorInfo, ...]
     operators: tuple[OperatorInfo, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     size_bytes: int
+    subgraphs: int
+    signatures: tuple[str, ...]
+    metadata: Mapping[str, memoryview]
 
 
 def read(path: Path) -> ModelInfo:
@@ -57,7 +106,7 @@ def read(path: Path) -> ModelInfo:
     if content[4:8] != b"TFL3":
         raise ModelError(f"{path}: not a TFLite file (no TFL3 identifier); export the model again")
     try:
-        return _read(content)
+        return _Reader(content).model()
     except Exception as error:  # the generated reader raises whatever a wrong offset leads to
         raise ModelError(
             f"{path}: a TFLite file, but cut short or corrupt "
@@ -65,52 +114,155 @@ def read(path: Path) -> ModelInfo:
         ) from None
 
 
-def _read(content: bytes) -> ModelInfo:
+@functools.cache
+def _names(enumeration: str) -> dict[int, str]:
     import ai_edge_litert.schema_py_generated as schema
 
-    model = schema.Model.GetRootAs(content, 0)
-    if model.Version() != 3 or model.SubgraphsLength() < 1:
-        raise ValueError(f"schema version {model.Version()}, {model.SubgraphsLength()} subgraphs")
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-    codes = [
-        (names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())], code.Version())
-        for code in (model.OperatorCodes(i) for i in range(model.OperatorCodesLength()))
-    ]
-    graph = model.Subgraphs(0)
-    tensors = tuple(_tensor(schema, model, graph.Tensors(i)) for i in range(graph.TensorsLength()))
-    operators = []
-    for i in range(graph.OperatorsLength()):
-        op = graph.Operators(i)
-        inputs, outputs = (_indices(v) for v in (op.InputsAsNumpy(), op.OutputsAsNumpy()))
-        if any(not -1 <= index < len(tensors) for index in (*inputs, *outputs)):
+    return {value: name for name, value in vars(getattr(schema, enumeration)).items() if isinstance(value, int)}
+
+
+class _Reader:
+    """Reads one file, and never more out of it than its bytes can hold.
+
+    A flatbuffer may point to the same bytes any number of times, so that a small file could unfold into
+    gigabytes: every table and every vector that becomes Python objects is paid from a budget of the file's size.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        import ai_edge_litert.schema_py_generated as schema
+
+        self.schema: Any = schema
+        self.content = content
+        self.budget = len(content)
+        self.root = schema.Model.GetRootAs(content, 0)
+
+    def spend(self, size_bytes: int) -> None:
+        self.budget -= size_bytes
+        if self.budget < 0:
+            raise ValueError("its vectors hold more than the file has bytes")
+
+    def each(self, table: Any, name: str) -> list[Any]:
+        """The tables in the vector `name` of `table`."""
+        length = getattr(table, f"{name}Length")()
+        self.spend(length * TABLE_BYTES)
+        return [getattr(table, name)(i) for i in range(length)]
+
+    def integers(self, vector: Any) -> tuple[int, ...]:
+        if isinstance(vector, int):  # the generated reader's word for absent
+            return ()
+        self.spend(vector.nbytes)
+        return tuple(vector.tolist())
+
+    def text(self, raw: bytes | None) -> str:
+        """A name as it may be shown: a terminal obeys what is not printable."""
+        self.spend(len(raw or b""))
+        return "".join(c if c.isprintable() else "?" for c in (raw or b"").decode("utf8", "replace"))
+
+    def model(self) -> ModelInfo:
+        root = self.root
+        if root.Version() != 3 or root.SubgraphsLength() < 1:
+            raise ValueError(f"schema version {root.Version()}, {root.SubgraphsLength()} subgraphs")
+        if root.BuffersLength() * 4 > len(self.content):
+            raise ValueError(f"{root.BuffersLength()} buffers")
+        codes = [
+            (
+                _names("BuiltinOperator")[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())],
+                code.Version(),
+                self.text(code.CustomCode()),
+            )
+            for code in self.each(root, "OperatorCodes")
+        ]
+        graph = root.Subgraphs(0)
+        tensors = tuple(self.tensor(tensor) for tensor in self.each(graph, "Tensors"))
+        operators = tuple(self.operator(op, codes) for op in self.each(graph, "Operators"))
+        ends = (self.integers(graph.InputsAsNumpy()), self.integers(graph.OutputsAsNumpy()))
+        if not all(ends) or any(not 0 <= index < len(tensors) for end in ends for index in end):
+            raise ValueError("no inputs or outputs, or they refer to tensors that are not there")
+        _check_order(operators, len(tensors))
+        signatures = tuple(self.text(s.SignatureKey()) for s in self.each(root, "SignatureDefs"))
+        entries = ((self.text(m.Name()), m.Buffer()) for m in self.each(root, "Metadata"))
+        metadata = {name: self.data(buffer) for name, buffer in entries}
+        return ModelInfo(tensors, operators, *ends, len(self.content), root.SubgraphsLength(), signatures, metadata)
+
+    def data(self, index: int) -> memoryview:
+        """A buffer's bytes, in place; `Offset` is where a file of over 2 GB keeps them, behind the tables."""
+        if not 0 <= index < self.root.BuffersLength():
+            raise ValueError("a tensor refers to a buffer that is not there")
+        buffer = self.root.Buffers(index)
+        if buffer.Offset() > 1:
+            end = buffer.Offset() + buffer.Size()
+            if end > len(self.content):
+                raise ValueError("a buffer lies beyond the end of the file")
+            return memoryview(self.content)[buffer.Offset() : end]
+        data = buffer.DataAsNumpy()
+        return memoryview(b"") if isinstance(data, int) or not len(data) else memoryview(data)
+
+    def tensor(self, tensor: Any) -> TensorInfo:
+        shape, dtype = self.integers(tensor.ShapeAsNumpy()), _names("TensorType")[tensor.Type()]
+        if len(shape) > MAX_RANK or any(n < 0 for n in shape):
+            raise ValueError(f"a tensor of shape {list(shape[:MAX_RANK])}")
+        data, bits = self.data(tensor.Buffer()), BITS.get(dtype)
+        if len(data) and bits and tensor.Sparsity() is None and len(data) != -(-math.prod(shape) * bits // 8):
+            raise ValueError(f"a tensor of {dtype} {list(shape)} has {len(data)} bytes of data")
+        q = tensor.Quantization()
+        scale, zero, axis, blockwise = np.zeros(0, np.float32), np.zeros(0, np.int64), 0, False
+        if q is not None and q.ScaleLength():
+            scale, axis = q.ScaleAsNumpy(), q.QuantizedDimension()
+            zero = q.ZeroPointAsNumpy() if q.ZeroPointLength() else np.zeros(len(scale), np.int64)
+            self.spend(scale.nbytes)
+            if not np.isfinite(scale).all() or len(zero) != len(scale):
+                raise ValueError("a tensor's scales are no finite numbers, or not as many as its zero points")
+        if q is not None:
+            blockwise = _names("QuantizationDetails").get(q.DetailsType()) == "BlockwiseQuantization"
+        return TensorInfo(self.text(tensor.Name()), shape, dtype, scale, zero, axis, data, blockwise)
+
+    def operator(self, op: Any, codes: Sequence[tuple[str, int, str]]) -> OperatorInfo:
+        name, version, custom = codes[op.OpcodeIndex()]
+        inputs, outputs = self.integers(op.InputsAsNumpy()), self.integers(op.OutputsAsNumpy())
+        return OperatorInfo(name, version, inputs, outputs, self.options(name, op), custom)
+
+    def options(self, operator: str, op: Any) -> Options:
+        """Raises ValueError for options of another operator."""
+        kind, table = _names("BuiltinOptions")[op.BuiltinOptionsType()], op.BuiltinOptions()
+        if kind == "NONE" or table is None:
+            return Options()
+        if EXPECTED_OPTIONS.get(operator, kind) != kind:
+            raise ValueError(f"{operator} with {kind}")
+        options = getattr(self.schema, kind)()
+        options.Init(table.Bytes, table.Pos)
+
+        def value(name: str, absent: Any) -> Any:
+            return getattr(options, name)() if hasattr(options, name) else absent
+
+        def pair(height: str, width: str) -> tuple[int, int] | None:
+            found = value(height, None), value(width, None)
+            if found[0] is not None and min(found) < 1:
+                raise ValueError(f"{operator} with {height} {found[0]} and {width} {found[1]}")
+            return None if found[0] is None else found
+
+        return Options(
+            _names("ActivationFunctionType")[value("FusedActivationFunction", 0)],
+            pair("StrideH", "StrideW"),
+            pair("DilationHFactor", "DilationWFactor"),
+            pair("FilterHeight", "FilterWidth"),
+            bool(value("HalfPixelCenters", False)),
+            bool(value("AlignCorners", False)),
+            bool(value("AdjX", False)),
+        )
+
+
+def _check_order(operators: Sequence[OperatorInfo], tensors: int) -> None:
+    """Operators stand in the order they run in: what one reads is no later one's, nor its own, output."""
+    maker: dict[int, int] = {}
+    for i, op in enumerate(operators):
+        for index in op.outputs:
+            if not 0 <= index < tensors or maker.setdefault(index, i) != i:
+                raise ValueError(f"operator {i} writes a tensor that is not there, or that another one writes")
+    for i, op in enumerate(operators):
+        if any(not -1 <= index < tensors for index in op.inputs):
             raise ValueError(f"operator {i} refers to a tensor that is not there")
-        name, version = codes[op.OpcodeIndex()]
-        operators.append(OperatorInfo(name, version, inputs, outputs))
-    ends = (_indices(graph.InputsAsNumpy()), _indices(graph.OutputsAsNumpy()))
-    if not all(ends) or any(not 0 <= index < len(tensors) for end in ends for index in end):
-        raise ValueError("no inputs or outputs, or they refer to tensors that are not there")
-    return ModelInfo(tensors, tuple(operators), *ends, len(content))
-
-
-def _indices(vector: Any) -> tuple[int, ...]:
-    return () if isinstance(vector, int) else tuple(int(i) for i in vector)
-
-
-def _tensor(schema: Any, model: Any, tensor: Any) -> TensorInfo:
-    types = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
-    shape = _indices(tensor.ShapeAsNumpy())
-    dtype = types[tensor.Type()]
-    if not 0 <= tensor.Buffer() < model.BuffersLength():
-        raise ValueError("a tensor refers to a buffer that is not there")
-    data = model.Buffers(tensor.Buffer()).DataAsNumpy()
-    raw = b"" if isinstance(data, int) else data.tobytes()
-    if raw and dtype in DTYPES and len(raw) != int(np.prod(shape, dtype=np.int64)) * np.dtype(DTYPES[dtype]).itemsize:
-        raise ValueError(f"a tensor of {dtype} {list(shape)} has {len(raw)} bytes of data")
-    q = tensor.Quantization()
-    scale, zero, axis = np.zeros(0, np.float32), np.zeros(0, np.int64), 0
-    if q is not None and q.ScaleLength():
-        scale, zero, axis = q.ScaleAsNumpy(), q.ZeroPointAsNumpy(), q.QuantizedDimension()
-    return TensorInfo((tensor.Name() or b"").decode("utf8", "replace"), shape, dtype, scale, zero, axis, raw)
+        if any(maker.get(index, -1) >= i for index in op.inputs):
+            raise ValueError(f"operator {i} reads what it or a later operator makes")
 
 
 def dequantized(tensor: TensorInfo) -> NDArray[np.float32]:
