@@ -40,7 +40,7 @@ def random_blocks(count: int):
 @pytest.mark.benchmark(group="compile")
 def test_compile_subnets(benchmark):
     pytest.importorskip("tensorflow", reason="needs the extra: pip install 'hilnas[tensorflow]'")
-    from tensorflow_reference import converted
+    from deploy.keras import converted
 
     torch.set_num_threads(1)
     blocks, x = random_blocks(24)
