@@ -24,6 +24,15 @@ DEMO = space("demo")
 NEEDS = "needs the extra: pip install 'hilnas[tensorflow]'"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Two threads of torch on two busy cores wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def holds(nodes, images, folder, what):
     """Identical outputs on random integers, on XNNPACK and on the reference kernels."""
     (folder / "theirs.tflite").write_bytes(theirs := converted(nodes, images))
