@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 INTERRUPTED = 130
 DEFAULT_CONFIG = "configs/demo-scenes.toml"
@@ -17,6 +18,8 @@ STAGE_COMMANDS = {
     "search": "the exact front, and the best architecture under each budget",
     "retrain": "train the found architectures on the task",
 }
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,6 +33,16 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
+    _loops(commands)
+    _models(commands)
+    _reading(commands)
+    _regress(commands)
+    _boards_and_bundles(commands)
+    commands.add_parser("doctor", help="is this machine ready? what is missing, and what to do")
+    return top
+
+
+def _loops(commands: Commands) -> None:
     loop = _experiment(commands.add_parser("loop", help="run every stage of a configuration"))
     loop.add_argument("--until", help="stop after this stage (teacher, distil, tables, profile, agree, search, ...)")
     _experiment(commands.add_parser("demo", help="the loop on scenes and the loopback board (--data for others)"))
@@ -40,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write a finished run's summary.json and report.html again")
     _experiment(report)
 
+
+def _models(commands: Commands) -> None:
     build = commands.add_parser(
         "compile", help="write subnets of a space as .tflite files, with random weights (a run holds its trained ones)"
     )
@@ -57,8 +72,8 @@ def parser() -> argparse.ArgumentParser:
     profile.add_argument("--store", type=Path, default=Path("runs/measurements.sqlite"))
     profile.add_argument("--json", action="store_true")
 
-    _reading(commands)
 
+def _regress(commands: Commands) -> None:
     regress = commands.add_parser("regress", help="compare a run's models with the stored latency baseline")
     regress.add_argument("--run", type=Path, default=Path("runs/demo"))
     regress.add_argument("--baselines", type=Path, default=Path("baselines"))
@@ -67,6 +82,8 @@ def parser() -> argparse.ArgumentParser:
     _board(regress)
     _runs(regress)
 
+
+def _boards_and_bundles(commands: Commands) -> None:
     board = commands.add_parser("board", help="the boards of boards.toml").add_subparsers(
         dest="action", metavar="ACTION", required=True
     )
@@ -91,16 +108,13 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("bundle", type=Path, nargs="?", default=Path("runs/demo/bundle"))
     _board(verify)
 
-    commands.add_parser("doctor", help="is this machine ready? what is missing, and what to do")
-    return top
-
 
 def _board(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--board", default=os.environ.get("HILNAS_BOARD", "loopback"))
     sub.add_argument("--boards", type=Path, default=Path("boards.toml"))
 
 
-def _reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _reading(commands: Commands) -> None:
     inspection = commands.add_parser("inspect", help="what a .tflite file holds, operator by operator")
     _target(inspection)
     inspection.add_argument("--target", help="also where each operator runs there (a file in --targets, without .toml)")
