@@ -8,8 +8,8 @@ same numbers bit for bit. Memory: two feature maps a level, three with bias corr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from nas.quant.float_graph import INPUT
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator
 from nas.quant.lower import lower_nodes, parameters_of
 from nas.quant.post_training import prepared
-from nas.quant.ranges import OBSERVERS, activation_parameters, observe
+from nas.quant.ranges import OBSERVERS, observe
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Choice, Subnet
 
@@ -58,17 +58,26 @@ class _Prefix:
     choices: tuple[Choice, ...]
     name: str  # of the last tensor
     x: Tensor  # float calibration map
-    q: Tensor  # integer evaluation map
+    q: Tensor | None  # integer evaluation map, where subnets are judged
     q_calibration: Tensor | None  # integer calibration map, where biases are corrected
     tensors: dict[str, IntTensor]
     operators: tuple[Operator, ...]
 
+    @property
+    def graph(self) -> IntegerGraph:
+        return IntegerGraph(self.tensors, self.operators, INPUT)
+
+
+def source_tensor(x: Tensor, scheme: Scheme = DEFAULT) -> IntTensor:
+    """A block's input tensor: a map (N, C, H, W) that enters it, with its calibrated range."""
+    _, channels, height, width = x.shape
+    ranges = {INPUT: observe(x, INPUT, OBSERVERS[scheme.observer])}
+    return IntTensor(INPUT, (height, width, channels), *parameters_of(ranges)[INPUT])
+
 
 def block_input(data: BlockData, scheme: Scheme = DEFAULT) -> IntTensor:
     """The block's input tensor: the teacher's map with its calibrated range."""
-    _, channels, height, width = data.x_calibration.shape
-    scale, zero_point = activation_parameters(*observe(data.x_calibration, INPUT, OBSERVERS[scheme.observer]))
-    return IntTensor(INPUT, (height, width, channels), scale, zero_point)
+    return source_tensor(data.x_calibration, scheme)
 
 
 def golden_input(data: BlockData, scheme: Scheme = DEFAULT) -> NDArray[np.int8 | np.int32]:
@@ -90,11 +99,30 @@ def walk(
     known = frozenset(done)
     missing = [s.choices for s in supernet.space.subnets(supernet.block, bits) if s not in known]
     source = block_input(data, scheme)
-    q = simulate.quantize(data.x_evaluation, source)
-    q_calibration = simulate.quantize(data.x_calibration, source) if scheme.bias_correction else None
-    root = _Prefix((), INPUT, data.x_calibration, q, q_calibration, {INPUT: source}, ())
-    tree = _Tree(supernet, bits, scheme, data.target, channel_variance(data.target))
-    yield from tree.descend(root, missing)
+    tree = _Tree(supernet, bits, scheme)
+    root = tree.root(data.x_calibration, source, simulate.quantize(data.x_evaluation, source))
+    variance = channel_variance(data.target)
+    for leaf in tree.descend(root, missing):
+        assert leaf.q is not None  # noqa: S101 (for the type checker)
+        output = simulate.dequantize(leaf.q, leaf.tensors[leaf.name])
+        value = float(nsr(data.target, output, variance))
+        yield Judged(Subnet(supernet.block, leaf.choices, bits), value, leaf.graph, simulate.as_nhwc(leaf.q[:1]))
+
+
+def graphs(
+    supernet: SuperBlock, x: Tensor, size: tuple[int, int], wanted: Sequence[Subnet], scheme: Scheme = DEFAULT
+) -> Iterator[tuple[Subnet, IntegerGraph]]:
+    """The integers of the subnets in `wanted`, all of one block and bit width, depth first and unjudged.
+
+    Calibrated on maps `x` (N, C, h, w), and made for maps of another `size` (H, W) where that differs.
+    Batch norms are recalibrated on the way (they are overwritten in `supernet`).
+    """
+    (bits,) = {subnet.bits for subnet in wanted}
+    source = source_tensor(x, scheme)
+    tree = _Tree(supernet, bits, scheme)
+    root = tree.root(x, replace(source, shape=(*size, source.shape[2])))
+    for leaf in tree.descend(root, [subnet.choices for subnet in wanted]):
+        yield Subnet(supernet.block, leaf.choices, bits), leaf.graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,28 +132,21 @@ class _Tree:
     supernet: SuperBlock
     bits: int
     scheme: Scheme
-    target: Tensor
-    variance: Tensor
 
-    def descend(self, prefix: _Prefix, missing: list[tuple[Choice, ...]]) -> Iterator[Judged]:
+    def root(self, x: Tensor, source: IntTensor, q: Tensor | None = None) -> _Prefix:
+        q_calibration = simulate.quantize(x, source) if self.scheme.bias_correction else None
+        return _Prefix((), INPUT, x, q, q_calibration, {INPUT: source}, ())
+
+    def descend(self, prefix: _Prefix, missing: list[tuple[Choice, ...]]) -> Iterator[_Prefix]:
+        """The leaves below `prefix`."""
         depth = len(prefix.choices)
         if depth == len(self.supernet.layers):
-            yield self.judge(prefix)
+            yield prefix
             return
         for choice in self.supernet.space.choices:
             below = [choices for choices in missing if choices[depth] == choice]
             if below:
                 yield from self.descend(self.extend(prefix, choice), below)
-
-    @torch.no_grad()
-    def judge(self, leaf: _Prefix) -> Judged:
-        output = simulate.dequantize(leaf.q, leaf.tensors[leaf.name])
-        return Judged(
-            Subnet(self.supernet.block, leaf.choices, self.bits),
-            float(nsr(self.target, output, self.variance)),
-            IntegerGraph(leaf.tensors, leaf.operators, INPUT),
-            simulate.as_nhwc(leaf.q[:1]),
-        )
 
     @torch.no_grad()
     def extend(self, prefix: _Prefix, choice: Choice) -> _Prefix:
@@ -146,6 +167,6 @@ class _Tree:
             integers = [{prefix.name: prefix.q_calibration}]
             operators = correct_biases(nodes, operators, tensors, [read], integers)
             (q_calibration,) = (of_batch[nodes[-1].name] for of_batch in integers)
-        q = simulate.simulate(operators, tensors, {prefix.name: prefix.q})
+        q = None if prefix.q is None else simulate.simulate(operators, tensors, {prefix.name: prefix.q})
         choices, operators = (*prefix.choices, choice), [*prefix.operators, *operators]
         return _Prefix(choices, nodes[-1].name, x, q, q_calibration, tensors, tuple(operators))

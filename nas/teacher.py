@@ -47,10 +47,10 @@ class ASPP(nn.Module):
         return logits
 
 
-class Segmenter(nn.Module):
-    """Stem, first inverted residual, blocks, head: (N, 3, H, W) to logits (N, classes, H/s, W/s)."""
+class Encoder(nn.Module):
+    """Stem, first inverted residual, blocks: (N, 3, H, W) to (N, C, H/s, W/s); what networks derive from."""
 
-    def __init__(self, space: SearchSpace, layers: Sequence[Sequence[Choice]], classes: int, head: Head) -> None:
+    def __init__(self, space: SearchSpace, layers: Sequence[Sequence[Choice]]) -> None:
         super().__init__()
         self.space = space
         self.stem = ConvBN(3, space.stem_channels, 3, stride=2)
@@ -59,7 +59,6 @@ class Segmenter(nn.Module):
             nn.Sequential(*(MBConv(space.layer_geometry(i, j), choice) for j, choice in enumerate(choices)))
             for i, choices in enumerate(layers, start=1)
         )
-        self.head = ASPP(space.blocks[-1].channels, classes, head)
 
     def boundaries(self, x: Tensor) -> list[Tensor]:
         """The feature maps around the blocks: what enters block 1, then what leaves each block."""
@@ -68,14 +67,27 @@ class Segmenter(nn.Module):
             maps.append(block(maps[-1]))
         return maps
 
+
+class Segmenter(Encoder):
+    """The encoder and the head: (N, 3, H, W) to logits (N, classes, H/s, W/s)."""
+
+    def __init__(self, space: SearchSpace, layers: Sequence[Sequence[Choice]], classes: int, head: Head) -> None:
+        super().__init__(space, layers)
+        self.head = ASPP(space.blocks[-1].channels, classes, head)
+
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.boundaries(x)[-1])
         return logits
 
 
+def teacher_layers(space: SearchSpace) -> list[list[Choice]]:
+    """MobileNetV2's layers: kernel 3, expansion 6."""
+    return [[Choice(3, 6)] * block.teacher_layers for block in space.blocks]
+
+
 def teacher(space: SearchSpace, classes: int, head: Head) -> Segmenter:
-    """DeepLabV3 with MobileNetV2's layers (kernel 3, expansion 6) at the space's widths and strides."""
-    return Segmenter(space, [[Choice(3, 6)] * block.teacher_layers for block in space.blocks], classes, head)
+    """DeepLabV3 with MobileNetV2's layers at the space's widths and strides."""
+    return Segmenter(space, teacher_layers(space), classes, head)
 
 
 def student(space: SearchSpace, architecture: Architecture, classes: int, head: Head) -> Segmenter:
@@ -102,7 +114,7 @@ def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
-def load_encoder(model: Segmenter, convolutions: Sequence[tuple[Tensor, Tensor]], images: Tensor) -> None:
+def load_encoder(model: Encoder, convolutions: Sequence[tuple[Tensor, Tensor]], images: Tensor) -> None:
     """Start the encoder of `model` from a folded MobileNetV2: (weight (O, I/groups, k, k), bias (O,)) in order.
 
     The batch norms are set so that they pass `images` (N, 3, H, W) through unchanged but for the bias: their

@@ -1,6 +1,6 @@
 """Empirical bias correction: take out of every bias the mean error that quantization left in its channel.
 
-Source: Nagel et al., arXiv 1906.04721, section 4.2 and appendix D: convolution by convolution in execution order,
+Source: Nagel et al., arXiv 1906.04721, section 4.2 and appendix D: layer by layer in execution order,
 the earlier ones already quantized and corrected, the difference between the mean of the quantized and of the float
 pre-activation of each output channel, E[y~] - E[y], is taken off its bias. Pre-activations, because the mean of a
 clipped difference does not say by how much to move what is clipped. Here the quantized ones are the deployed int32
@@ -14,12 +14,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nas.quant import simulate
-from nas.quant.float_graph import Conv, Node, last_reads
-from nas.quant.integer_graph import IntTensor, Operator, QConv
+from nas.quant.float_graph import Node, Weighted, activated, last_reads
+from nas.quant.integer_graph import IntTensor, Operator
+from nas.quant.integer_graph import Weighted as QWeighted
 
 INT32 = np.iinfo(np.int32)
 
@@ -41,7 +41,7 @@ def correct_biases(
     reals = [dict(env) for env in floats]
     corrected: list[Operator] = []
     for node, operator, done in zip(nodes, operators, last_reads(nodes), strict=True):
-        if isinstance(node, Conv) and isinstance(operator, QConv):
+        if isinstance(node, Weighted) and isinstance(operator, QWeighted):
             expected = _mean([_pre_activation(node, env) for env in reals])
             operator = _corrected(operator, tensors[operator.x], expected, integers)  # noqa: PLW2901
         else:
@@ -56,10 +56,10 @@ def correct_biases(
     return corrected
 
 
-def _pre_activation(conv: Conv, env: dict[str, Tensor]) -> Tensor:
-    """The convolution's result before its activation; the one after is left in `env`."""
-    y = replace(conv, activation="none")(env)
-    env[conv.name] = F.relu6(y) if conv.activation == "relu6" else y
+def _pre_activation(node: Weighted, env: dict[str, Tensor]) -> Tensor:
+    """The node's result before its activation; the one after is left in `env`."""
+    y = replace(node, activation="none")(env)
+    env[node.name] = activated(y, node.activation)
     return y
 
 
@@ -69,7 +69,7 @@ def _mean(maps: Sequence[Tensor]) -> Tensor:
     return total / sum(y.numel() // y.shape[1] for y in maps)
 
 
-def _corrected(op: QConv, x: IntTensor, expected: Tensor, integers: Sequence[Mapping[str, Tensor]]) -> QConv:
+def _corrected(op: QWeighted, x: IntTensor, expected: Tensor, integers: Sequence[Mapping[str, Tensor]]) -> QWeighted:
     """`op` with the bias that makes its accumulators' mean, a channel, what the float network `expected`, (C,)."""
     unit = np.float64(np.float32(x.scale)) * op.weight_scale.astype(np.float64)
     found = _mean([simulate.accumulate(op, env[op.x], x) for env in integers]).numpy()

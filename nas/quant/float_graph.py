@@ -14,9 +14,13 @@ from torch import Tensor
 
 from nas.blocks import ActivationName, ConvBN, MBConv, conv_same
 from nas.space import Architecture
-from nas.teacher import Segmenter, upsampled
+from nas.teacher import Encoder, Segmenter, upsampled
 
 INPUT = "input"
+
+
+def activated(y: Tensor, activation: ActivationName) -> Tensor:
+    return F.relu6(y) if activation == "relu6" else y
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,23 @@ class Conv:
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
         y = conv_same(env[self.x], self.weight, self.bias, self.stride, self.dilation)
-        return F.relu6(y) if self.activation == "relu6" else y
+        return activated(y, self.activation)
+
+
+@dataclass(frozen=True, eq=False)
+class FullyConnected:
+    """A 1 x 1 map times weight (O, I), plus bias (O,); the result is a vector, here (N, O, 1, 1)."""
+
+    name: str
+    x: str
+    weight: Tensor
+    bias: Tensor
+    activation: ActivationName = "none"
+    bits: int = 8
+
+    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
+        y = F.linear(env[self.x].flatten(1), self.weight, self.bias)[:, :, None, None]
+        return activated(y, self.activation)
 
 
 @dataclass(frozen=True)
@@ -56,6 +76,54 @@ class Mean:
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
         return env[self.x].mean((2, 3), keepdim=True)
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """Mean of `kernel` x `kernel` windows, unpadded (VALID)."""
+
+    name: str
+    x: str
+    kernel: int
+    stride: int
+
+    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
+        return F.avg_pool2d(env[self.x], self.kernel, self.stride)
+
+
+@dataclass(frozen=True)
+class Pad:
+    """(before, after) rows and columns of zeros."""
+
+    name: str
+    x: str
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
+        return F.pad(env[self.x], (*self.columns, *self.rows))
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """A vector in the deployed order (H, W, C), here (N, H W C, 1, 1)."""
+
+    name: str
+    x: str
+
+    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
+        return env[self.x].permute(0, 2, 3, 1).flatten(1)[:, :, None, None]
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Over the channels."""
+
+    name: str
+    x: str
+
+    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
+        return env[self.x].softmax(1)
 
 
 @dataclass(frozen=True)
@@ -90,7 +158,10 @@ class ArgMax:
         return env[self.x].argmax(1, keepdim=True)
 
 
-Node = Conv | Add | Mean | Resize | Concat | ArgMax
+Weighted = Conv | FullyConnected
+Rearranging = AveragePool | Pad | Flatten | Resize | Concat
+"""Kernels that cannot rescale: what they read and their result share one scale and zero point."""
+Node = Weighted | Rearranging | Add | Mean | Softmax | ArgMax
 
 
 def inputs_of(node: Node) -> tuple[str, ...]:
@@ -150,14 +221,20 @@ def fold_layers(layers: Iterable[MBConv], name: str, x: str, bits: int = 8) -> l
     return nodes
 
 
-def fold_segmenter(model: Segmenter, size: tuple[int, int], architecture: Architecture | None = None) -> list[Node]:
-    """The whole network from the image to the class map at `size`; block weights in `architecture`'s bits."""
+def fold_encoder(model: Encoder, architecture: Architecture | None = None) -> list[Node]:
+    """From the image to the last block's map; block weights in `architecture`'s bits."""
     nodes: list[Node] = [fold_conv(model.stem, "stem", INPUT)]
     nodes += fold_mbconv(model.first, "first", "stem")
     for i, block in enumerate(model.blocks):
         bits = architecture.subnets[i].bits if architecture else 8
         layers = [layer for layer in block.children() if isinstance(layer, MBConv)]
         nodes += fold_layers(layers, f"b{i + 1}", nodes[-1].name, bits)
+    return nodes
+
+
+def fold_segmenter(model: Segmenter, size: tuple[int, int], architecture: Architecture | None = None) -> list[Node]:
+    """The whole network from the image to the class map at `size`; block weights in `architecture`'s bits."""
+    nodes = fold_encoder(model, architecture)
     head, x = model.head, nodes[-1].name
     stride = model.space.output_stride
     map_size = (-(-size[0] // stride), -(-size[1] // stride))

@@ -6,88 +6,154 @@ S = (beta - alpha) / (2^b - 1) (QA-BWNAS, section 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import QuantizationError
-from nas.quant.float_graph import INPUT, Add, Concat, Conv, Mean, Node, Resize, inputs_of
+from nas.quant.float_graph import (
+    INPUT,
+    Add,
+    ArgMax,
+    AveragePool,
+    Concat,
+    Conv,
+    Flatten,
+    FullyConnected,
+    Mean,
+    Node,
+    Pad,
+    Rearranging,
+    Resize,
+    Softmax,
+    Weighted,
+    inputs_of,
+)
 from nas.quant.integer_graph import (
     IntegerGraph,
     IntTensor,
     Operator,
     QAdd,
     QArgMax,
+    QAveragePool,
     QConcat,
     QConv,
+    QFullyConnected,
     QMean,
+    QPad,
+    QReshape,
     QResize,
+    QSoftmax,
 )
+from nas.quant.integer_graph import Weighted as QWeighted
 from nas.quant.ranges import Parameters, Range, activation_parameters
 from nas.quant.scheme import Granularity
+from nas.quant.shapes import output_shape
 
+RATIO_LIMIT = 256  # LiteRT refuses a convolution whose scales' ratio reaches it, and adds wrongly
 NARROWEST = 1e-6  # a narrower range has a scale in which TFLite's kernels overflow (6 / scale leaves int32)
+SOFTMAX_PARAMETERS: Parameters = (1 / 256, -128)  # the only ones that TFLite's kernels take
+PLAIN: Mapping[type, Callable[[str, str], Operator]] = {
+    Mean: QMean,
+    Flatten: QReshape,
+    Softmax: QSoftmax,
+    Resize: QResize,
+    ArgMax: QArgMax,
+}
+"""Operators that are told by their name and what they read."""
 
 
 def quantize_weight(
-    conv: Conv, input_scale: float, granularity: Granularity
+    node: Weighted, input_scale: float, granularity: Granularity
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32]]:
-    """Weight (O, I/groups, k, k), its scales (O,) or (1,), and the bias in units of input x weight scale."""
-    weight, bias = conv.weight.numpy(), conv.bias.numpy().astype(np.float64)
+    """Weight (O, ...), its scales (O,) or (1,), and the bias in units of input x weight scale."""
+    weight, bias = node.weight.numpy(), node.bias.numpy().astype(np.float64)
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise QuantizationError(f"convolution '{conv.name}' holds NaN or infinity: the network diverged; retrain it")
-    qmax = 2 ** (conv.bits - 1) - 1
-    peak = np.abs(weight).max(axis=(1, 2, 3)).astype(np.float64)
+        raise QuantizationError(f"layer '{node.name}' holds NaN or infinity: the network diverged; retrain it")
+    qmax = 2 ** (node.bits - 1) - 1
+    peak = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
     # A (nearly) dead channel keeps its bias: the scale is never so small that the bias leaves int32.
     scale = np.maximum(np.maximum(peak / qmax, np.abs(bias) / (input_scale * 2.0**30)), 1e-12)
     if granularity == "tensor":
         scale = scale.max(keepdims=True)
     scale32 = scale.astype(np.float32)
     # Reciprocals in float32, as the TensorFlow converter takes them: the same ties fall the same way.
-    inverse = np.float32(1) / scale32
-    quantized = np.rint(weight * inverse[:, None, None, None]).clip(-qmax, qmax).astype(np.int8)
+    inverse = (np.float32(1) / scale32).reshape(-1, *[1] * (weight.ndim - 1))
+    quantized = np.rint(weight * inverse).clip(-qmax, qmax).astype(np.int8)
     per_unit = np.float32(1) / (scale32 * np.float32(input_scale))
-    return quantized, scale32, np.rint(conv.bias.numpy() * per_unit).astype(np.int32)
+    return quantized, scale32, np.rint(node.bias.numpy() * per_unit).astype(np.int32)
 
 
-def _lower_conv(conv: Conv, x: IntTensor, y: IntTensor, granularity: Granularity) -> QConv:
-    weight, scale, bias = quantize_weight(conv, x.scale, granularity)
+def _lower_weighted(node: Weighted, x: IntTensor, y: IntTensor, granularity: Granularity) -> QWeighted:
+    weight, scale, bias = quantize_weight(node, x.scale, granularity)
     ratio = np.float32(x.scale) * scale / np.float32(y.scale)
-    if float(ratio.max()) >= 256:
-        raise QuantizationError(
-            f"convolution '{conv.name}': requantization scale {ratio.max():.3g} is out of "
-            "TFLite's range; its output's range is too narrow for its weights"
-        )
-    depthwise = conv.weight.shape[1] == 1 and conv.weight.shape[0] == x.shape[2]
+    _check_ratio(node, float(ratio.max()), "weights")
+    if isinstance(node, FullyConnected):
+        return QFullyConnected(node.name, node.x, weight, scale, bias, node.activation, node.bits)
+    depthwise = node.weight.shape[1] == 1 and node.weight.shape[0] == x.shape[2]
     layout = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
     return QConv(
-        conv.name,
-        conv.x,
+        node.name,
+        node.x,
         np.ascontiguousarray(weight.transpose(layout)),
         scale,
         bias,
-        conv.stride,
-        conv.dilation,
+        node.stride,
+        node.dilation,
         depthwise,
-        conv.activation,
-        conv.bits,
+        node.activation,
+        node.bits,
     )
 
 
-def _output_shape(node: Node, shapes: list[tuple[int, int, int]]) -> tuple[int, int, int]:
-    height, width, channels = shapes[0]
-    if isinstance(node, Conv):
-        return -(-height // node.stride), -(-width // node.stride), node.weight.shape[0]
-    if isinstance(node, Add):
-        return shapes[0]
-    if isinstance(node, Mean):
-        return 1, 1, channels
-    if isinstance(node, Resize):
-        return *node.size, channels
-    if isinstance(node, Concat):
-        return height, width, sum(shape[2] for shape in shapes)
-    return height, width, 1
+def _check_ratio(node: Node, ratio: float, reads: str) -> None:
+    if not ratio < RATIO_LIMIT:  # nor NaN
+        raise QuantizationError(
+            f"layer '{node.name}': requantization scale {ratio:.3g} is out of TFLite's range (below {RATIO_LIMIT}); "
+            f"its output's range is too narrow for its {reads}: retrain it, or calibrate on more images"
+        )
+
+
+def _check(node: Node, read: list[IntTensor]) -> None:
+    """`QuantizationError` where TFLite has no operator for `node` on such tensors."""
+    ranks = {x.rank for x in read}
+    if ranks != {4} and (len(ranks) > 1 or not isinstance(node, FullyConnected | Softmax | Flatten | Add)):
+        raise QuantizationError(f"'{node.name}' reads the vector '{read[0].name}': it needs a map (H, W, C)")
+    if isinstance(node, Concat) and len({(x.scale, x.zero_point) for x in read}) > 1:
+        raise QuantizationError(f"'{node.name}' joins tensors of several scales: calibrate them together")
+
+
+def _output_tensor(node: Node, read: list[IntTensor], parameters: Mapping[str, Parameters]) -> IntTensor:
+    """What `node` leaves: new parameters, those of what it reads, or the operator's own."""
+    shape = output_shape(node, [x.shape for x in read])
+    if isinstance(node, ArgMax):
+        return IntTensor(node.name, shape, 1.0, 0, "int32")
+    scale, zero_point = parameters[node.name]
+    if isinstance(node, Softmax):
+        scale, zero_point = SOFTMAX_PARAMETERS
+    elif isinstance(node, Rearranging):
+        scale, zero_point = read[0].scale, read[0].zero_point
+    rank: Literal[2, 4] = 2 if isinstance(node, FullyConnected | Flatten) else read[0].rank
+    return IntTensor(node.name, shape, scale, zero_point, rank=rank)
+
+
+def _operator(node: Node, read: list[IntTensor], y: IntTensor, granularity: Granularity) -> Operator:
+    match node:
+        case Conv() | FullyConnected():
+            return _lower_weighted(node, read[0], y, granularity)
+        case Add():
+            _check_ratio(node, max(x.scale for x in read) / y.scale, "inputs")
+            return QAdd(node.name, node.a, node.b)
+        case AveragePool():
+            return QAveragePool(node.name, node.x, node.kernel, node.stride)
+        case Pad():
+            return QPad(node.name, node.x, node.rows, node.columns)
+        case Concat():
+            return QConcat(node.name, node.xs)
+        case Mean() | Flatten() | Softmax() | Resize() | ArgMax():
+            return PLAIN[type(node)](node.name, node.x)
 
 
 def parameters_of(ranges: Mapping[str, Range]) -> dict[str, Parameters]:
@@ -114,26 +180,9 @@ def lower_nodes(
     operators: list[Operator] = []
     for node in nodes:
         read = [tensors[name] for name in inputs_of(node)]
-        shape = _output_shape(node, [tensor.shape for tensor in read])
-        scale, zero_point = parameters[node.name]
-        operator: Operator
-        if isinstance(node, Conv):
-            tensor = IntTensor(node.name, shape, scale, zero_point)
-            operator = _lower_conv(node, read[0], tensor, granularity)
-        elif isinstance(node, Add):
-            tensor, operator = IntTensor(node.name, shape, scale, zero_point), QAdd(node.name, node.a, node.b)
-        elif isinstance(node, Mean):
-            tensor, operator = IntTensor(node.name, shape, scale, zero_point), QMean(node.name, node.x)
-        elif isinstance(node, Resize):
-            tensor = IntTensor(node.name, shape, read[0].scale, read[0].zero_point)
-            operator = QResize(node.name, node.x)
-        elif isinstance(node, Concat):
-            tensor = IntTensor(node.name, shape, read[0].scale, read[0].zero_point)
-            operator = QConcat(node.name, node.xs)
-        else:
-            tensor, operator = IntTensor(node.name, shape, 1.0, 0, "int32"), QArgMax(node.name, node.x)
-        tensors[node.name] = tensor
-        operators.append(operator)
+        _check(node, read)
+        tensors[node.name] = _output_tensor(node, read, parameters)
+        operators.append(_operator(node, read, tensors[node.name], granularity))
     return operators
 
 

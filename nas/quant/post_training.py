@@ -18,6 +18,7 @@ from nas.quant.integer_graph import IntegerGraph
 from nas.quant.lower import lower
 from nas.quant.ranges import IMAGE_RANGE, OBSERVERS, Range, calibrate
 from nas.quant.scheme import DEFAULT, Scheme
+from nas.quant.shapes import shapes_of
 
 Preparation = Callable[[Sequence[Node], Sequence[Mapping[str, Tensor]]], list[Node]]
 
@@ -42,8 +43,12 @@ def quantize(
     scheme: Scheme = DEFAULT,
     input_range: Range = IMAGE_RANGE,
 ) -> IntegerGraph:
-    """The `IntegerGraph` of `nodes`, which read `INPUT` of shape (H, W, C), calibrated on batches (N, C, H, W)."""
+    """The `IntegerGraph` of `nodes`, which read `INPUT` of shape (H, W, C), calibrated on batches (N, C, H, W).
+
+    Raises `QuantizationError` naming the operator or tensor that cannot be quantized, and why.
+    """
     batches = list(batches)
+    shapes_of(nodes, input_shape)  # before torch meets maps that do not fit together
     nodes = prepared(nodes, [{INPUT: batch} for batch in batches], scheme)
     ranges = calibrate(nodes, batches, OBSERVERS[scheme.observer]) | {INPUT: input_range}
     graph = lower(nodes, ranges, input_shape, scheme.granularity)

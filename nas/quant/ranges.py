@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import QuantizationError
-from nas.quant.float_graph import INPUT, Concat, Node, Resize, inputs_of, stepwise
+from nas.quant.float_graph import INPUT, Node, Rearranging, inputs_of, stepwise
 
 Range = tuple[float, float]
 Observer = Callable[[Tensor], Range]
@@ -120,10 +120,10 @@ def calibrate(nodes: Iterable[Node], batches: Iterable[Tensor], observer: Observ
 
 
 def tie(nodes: Iterable[Node], ranges: dict[str, Range]) -> dict[str, Range]:
-    """One range for tensors that must share scale and zero point: around CONCATENATION and RESIZE_BILINEAR."""
+    """One range for tensors that must share scale and zero point: around `Rearranging` operators."""
     groups: dict[str, set[str]] = {}
     for node in nodes:
-        if isinstance(node, Concat | Resize):
+        if isinstance(node, Rearranging):
             group = {node.name, *inputs_of(node)}
             group = group.union(*(groups.get(name, set()) for name in group))
             groups.update(dict.fromkeys(group, group))

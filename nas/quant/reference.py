@@ -11,48 +11,46 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.blocks import conv_same
-from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator, QAdd, QArgMax, QConcat, QConv, QResize
+from nas.quant.fixed_point import (
+    Int64,
+    doubling_high_multiply,
+    exponential,
+    multiplier_of,
+    reciprocal,
+    rescale,
+    rescale_once,
+    rounding_shift,
+    truncated,
+)
+from nas.quant.integer_graph import (
+    IntegerGraph,
+    IntTensor,
+    Operator,
+    QAdd,
+    QArgMax,
+    QAveragePool,
+    QConcat,
+    QConv,
+    QFullyConnected,
+    QMean,
+    QPad,
+    QReshape,
+    QResize,
+    QSoftmax,
+    Weighted,
+)
 from nas.quant.simulate import oihw
-
-Int64 = NDArray[np.int64]
-
-
-def multiplier_of(scale: float) -> tuple[int, int]:
-    """A positive real as (31-bit integer, exponent): scale = q * 2^(exponent - 31)."""
-    fraction, exponent = math.frexp(scale)
-    q = math.floor(fraction * 2**31 + 0.5)
-    if q == 2**31:
-        q, exponent = q // 2, exponent + 1
-    return (0, 0) if exponent < -31 else (q, exponent)
-
-
-def _truncated(values: Int64, shift: int) -> Int64:
-    """values / 2^shift as C divides: towards zero."""
-    magnitude: Int64 = np.abs(values) >> shift
-    return magnitude * np.sign(values)
-
-
-def rescale(x: Int64, q: int | Int64, exponent: int | Int64) -> Int64:
-    """x * q * 2^(exponent - 31): a saturating rounding doubling high multiply, then a rounding shift."""
-    exponent = np.asarray(exponent, np.int64)
-    product = x * (np.int64(1) << np.maximum(exponent, 0)) * np.asarray(q, np.int64)
-    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
-    high = _truncated(nudged, 31)
-    shift = np.maximum(-exponent, 0)
-    mask = (np.int64(1) << shift) - 1
-    result: Int64 = (high >> shift) + ((high & mask) > (mask >> 1) + (high < 0))
-    return result
 
 
 def _clamp(values: Int64, y: IntTensor, activation: str = "none") -> Int64:
     low, high = -128, 127
     if activation == "relu6":
         low = max(low, y.zero_point)
-        high = min(high, y.zero_point + round(float(np.float32(6) / np.float32(y.scale))))
+        six = float(np.float32(6) / np.float32(y.scale))
+        high = min(high, y.zero_point + math.floor(six + 0.5))  # XNNPACK rounds with the zero point, ties to even
     return np.clip(values, low, high)
 
 
@@ -60,10 +58,50 @@ def _conv(op: QConv, q: Int64, x: IntTensor, y: IntTensor) -> Int64:
     kernel = torch.from_numpy(np.ascontiguousarray(oihw(op))).double()
     bias = torch.from_numpy(op.bias).double()
     total = conv_same(torch.from_numpy(q - x.zero_point).double(), kernel, bias, op.stride, op.dilation)
-    scales = [float(np.float32(x.scale)) * float(s) / float(np.float32(y.scale)) for s in op.weight_scale]
-    multipliers = np.array([multiplier_of(scale) for scale in scales], np.int64)  # (O or 1, 2)
+    return _requantized(total.numpy().astype(np.int64), op, x, y)
+
+
+def _requantized(total: Int64, op: Weighted, x: IntTensor, y: IntTensor) -> Int64:
+    """Accumulators (N, O, H, W) to the output's integers, clamped to the activation."""
+    scales = np.float64(np.float32(x.scale)) * op.weight_scale.astype(np.float64) / np.float64(np.float32(y.scale))
+    multipliers = np.array([multiplier_of(float(scale)) for scale in scales], np.int64)  # (O or 1, 2)
     q31, exponent = (multipliers[:, i].reshape(1, -1, 1, 1) for i in (0, 1))
-    return _clamp(rescale(total.numpy().astype(np.int64), q31, exponent) + y.zero_point, y, op.activation)
+    scaled = rescale_once if isinstance(op, QFullyConnected) else rescale
+    return _clamp(scaled(total, q31, exponent) + y.zero_point, y, op.activation)
+
+
+def _fully_connected(op: QFullyConnected, q: Int64, x: IntTensor, y: IntTensor) -> Int64:
+    total = (q - x.zero_point)[:, :, 0, 0] @ op.weight.T.astype(np.int64) + op.bias
+    return _requantized(total[:, :, None, None], op, x, y)
+
+
+def _mean(q: Int64, x: IntTensor, y: IntTensor) -> Int64:
+    """The division by the number of positions goes into the multiplier, truncated."""
+    positions = q.shape[2] * q.shape[3]
+    total = (q - x.zero_point).sum((2, 3), keepdims=True)
+    q31, exponent = multiplier_of(float(np.float32(x.scale)) / float(np.float32(y.scale)))
+    shift = min(positions.bit_length() - 1, 31 + exponent)
+    return _clamp(rescale(total, (q31 << shift) // positions, exponent - shift) + y.zero_point, y)
+
+
+def _average_pool(q: Int64, kernel: int, stride: int) -> Int64:
+    """The mean of the integers, ties away from zero."""
+    windows = np.lib.stride_tricks.sliding_window_view(q, (kernel, kernel), (2, 3))[:, :, ::stride, ::stride]
+    total, positions = windows.sum((4, 5)), kernel * kernel
+    mean: Int64 = np.sign(total) * ((np.abs(total) + positions // 2) // positions)
+    return mean
+
+
+def _softmax(q: Int64, x: IntTensor) -> Int64:
+    """Fixed-point exponentials of 5 integer bits, their sum of 12; differences beyond those 5 bits count as zero."""
+    q31, exponent = multiplier_of(min(float(np.float32(x.scale)) * 2**26, 2.0**31 - 1))
+    below = q - q.max(1, keepdims=True)
+    near = below >= -math.floor(31 * 2.0 ** (26 - exponent))
+    powers = exponential(rescale(np.where(near, below, 0), q31, exponent))  # (N, C, H, W)
+    inverse, shift = reciprocal(np.where(near, rounding_shift(powers, 12), 0).sum(1, keepdims=True), 12)
+    probability = rounding_shift(doubling_high_multiply(powers, inverse), shift + 31 - 8)
+    result: Int64 = np.clip(np.where(near, probability, 0) - 128, -128, 127)
+    return result
 
 
 def _add(qa: Int64, qb: Int64, a: IntTensor, b: IntTensor, y: IntTensor) -> Int64:
@@ -78,7 +116,7 @@ def _axis(size_in: int, size_out: int) -> tuple[Int64, Int64, Int64]:
     """Lower index, upper index and 10-bit weight of the upper one, along one axis."""
     scale = ((size_in << 10) + size_out // 2) // size_out
     position = np.arange(size_out, dtype=np.int64) * scale + scale // 2 - (1 << 9)
-    low = np.maximum(_truncated(position, 10), 0)
+    low = np.maximum(truncated(position, 10), 0)
     high = np.minimum((position + (1 << 10) - 1) >> 10, size_in - 1)
     return low, np.maximum(high, 0), position - (low << 10)
 
@@ -90,24 +128,35 @@ def _resize(q: Int64, size: tuple[int, int]) -> Int64:
     rows: Int64 = q[:, :, top] * ((1 << 10) - v) + q[:, :, bottom] * v
     total: Int64 = rows[..., left] * ((1 << 10) - h) + rows[..., right] * h
     half: Int64 = np.where(total > 0, np.int64(1 << 19), np.int64(-(1 << 19)))
-    return _truncated(total + half, 20)
+    return truncated(total + half, 20)
 
 
 def apply(op: Operator, env: dict[str, Int64], tensors: dict[str, IntTensor]) -> Int64:
-    """One operator's result, integers (N, C, H, W). MEAN is left to the caller's tolerance: KeyError."""
+    """One operator's result, integers (N, C, H, W)."""
     y = tensors[op.name]
     if isinstance(op, QConv):
         return _conv(op, env[op.x], tensors[op.x], y)
     if isinstance(op, QAdd):
         return _add(env[op.a], env[op.b], tensors[op.a], tensors[op.b], y)
+    if isinstance(op, QFullyConnected):
+        return _fully_connected(op, env[op.x], tensors[op.x], y)
+    if isinstance(op, QMean):
+        return _mean(env[op.x], tensors[op.x], y)
+    if isinstance(op, QAveragePool):
+        return _average_pool(env[op.x], op.kernel, op.stride)
+    if isinstance(op, QPad):
+        return np.pad(env[op.x], ((0, 0), (0, 0), op.rows, op.columns), constant_values=tensors[op.x].zero_point)
+    if isinstance(op, QReshape):
+        return env[op.x].transpose(0, 2, 3, 1).reshape(len(env[op.x]), -1, 1, 1)
+    if isinstance(op, QSoftmax):
+        return _softmax(env[op.x], tensors[op.x])
     if isinstance(op, QResize):
         return _resize(env[op.x], (y.shape[0], y.shape[1]))
     if isinstance(op, QConcat):
         return np.concatenate([env[x] for x in op.xs], 1)
-    if isinstance(op, QArgMax):
-        largest: Int64 = env[op.x].argmax(1)[:, None]
-        return largest
-    raise KeyError(op.name)
+    assert isinstance(op, QArgMax)  # noqa: S101 (the union is exhausted)
+    largest: Int64 = env[op.x].argmax(1)[:, None]
+    return largest
 
 
 def run(graph: IntegerGraph, q: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ from nas.quant.integer_graph import (
     QAveragePool,
     QConcat,
     QConv,
-    QFullyConnected,
     QMean,
     QPad,
     QReshape,
@@ -66,23 +65,19 @@ def _requantized(accumulator: Tensor, op: Weighted, x: IntTensor, y: IntTensor) 
     low, high = -128, 127
     if op.activation == "relu6":
         low = max(low, y.zero_point)
-        high = min(high, y.zero_point + round(float(np.float32(6) / np.float32(y.scale))))
+        high = min(high, round(float(np.float32(6) / np.float32(y.scale) + np.float32(y.zero_point))))
     return result.clamp_(low, high)
 
 
-def accumulate(op: QConv, q: Tensor, x: IntTensor) -> Tensor:
-    """A convolution's accumulators (N, O, H, W), bias included, for the integers `q` of the tensor `x`."""
-    weight = np.ascontiguousarray(oihw(op))
+def accumulate(op: Weighted, q: Tensor, x: IntTensor) -> Tensor:
+    """The accumulators (N, O, H, W), bias included, for the integers `q` of the tensor `x`."""
+    weight = np.ascontiguousarray(oihw(op)) if isinstance(op, QConv) else op.weight
     dtype = _exact_dtype(weight, op.bias, x)
     kernel, bias = torch.from_numpy(weight).to(dtype), torch.from_numpy(op.bias).to(dtype)
-    return conv_same((q - x.zero_point).to(dtype), kernel, bias, op.stride, op.dilation)
-
-
-def _fully_connected(op: QFullyConnected, q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
-    dtype = _exact_dtype(op.weight, op.bias, x)
-    vector = (q - x.zero_point).to(dtype).flatten(1)
-    accumulator = vector @ torch.from_numpy(op.weight).to(dtype).T + torch.from_numpy(op.bias).to(dtype)
-    return _requantized(accumulator[:, :, None, None], op, x, y)
+    real = (q - x.zero_point).to(dtype)
+    if isinstance(op, QConv):
+        return conv_same(real, kernel, bias, op.stride, op.dilation)
+    return F.linear(real.flatten(1), kernel, bias)[:, :, None, None]
 
 
 def _average_pool(q: Tensor, kernel: int, stride: int) -> Tensor:
@@ -113,11 +108,12 @@ def _add(qa: Tensor, qb: Tensor, a: IntTensor, b: IntTensor, y: IntTensor) -> Te
 
 
 def _mean(q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
-    """Unlike a convolution, the zero point is added before rounding: ties go to even outputs, not even differences."""
+    """Both zero points make one float32 term, added to the scaled sum of the raw integers before rounding."""
     positions = q.shape[2] * q.shape[3]
-    total = (q.double() - x.zero_point).sum((2, 3), keepdim=True).float()
     multiplier = np.float32(x.scale) / np.float32(y.scale) * (np.float32(1) / np.float32(positions))
-    return total.mul_(float(multiplier)).add_(y.zero_point).round_().clamp_(-128, 127)
+    offset = np.float32(y.zero_point) - multiplier * np.float32(positions * x.zero_point)
+    total = q.double().sum((2, 3), keepdim=True).float()
+    return total.mul_(float(multiplier)).add_(float(offset)).round_().clamp_(-128, 127)
 
 
 def _axis(size_in: int, size_out: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,7 +140,7 @@ def _resize(q: Tensor, size: tuple[int, int]) -> Tensor:
 def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -> Tensor:
     """One operator's result from the integers in `env`."""
     y = tensors[op.name]
-    if isinstance(op, QConv):
+    if isinstance(op, Weighted):
         return _requantized(accumulate(op, env[op.x], tensors[op.x]), op, tensors[op.x], y)
     if isinstance(op, QAdd):
         return _add(env[op.a], env[op.b], tensors[op.a], tensors[op.b], y)
@@ -152,8 +148,6 @@ def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -
         return _mean(env[op.x], tensors[op.x], y)
     if isinstance(op, QResize):
         return _resize(env[op.x], y.shape[:2])
-    if isinstance(op, QFullyConnected):
-        return _fully_connected(op, env[op.x], tensors[op.x], y)
     if isinstance(op, QAveragePool):
         return _average_pool(env[op.x], op.kernel, op.stride)
     if isinstance(op, QPad):
