@@ -6,7 +6,7 @@ gives for it, as raw little-endian bytes. Whoever runs the model compares before
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deploy.inspection import inspect_model
+from deploy.placement import Lint, Target, lint
 from deploy.run import write_atomically
+from deploy.tflite.read import parse, read
 from deploy.tflite.writer import write
+from hil.errors import ModelError
 from hil.measure import Job
 from nas.quant import float_graph, post_training, simulate
-from nas.quant.integer_graph import IntegerGraph, QConv
+from nas.quant.integer_graph import IntegerGraph, QConv, Weighted
+from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Architecture
 from nas.teacher import Segmenter
@@ -53,11 +58,15 @@ def quantize(
     *,
     architecture: Architecture | None = None,
     scheme: Scheme = DEFAULT,
+    resize_factors: Sequence[int] = (),
 ) -> IntegerGraph:
-    """The whole network, image to class map, calibrated on `images` (batches (N, 3, H, W))."""
+    """The whole network, image to class map, calibrated on `images` (batches (N, 3, H, W)).
+
+    `resize_factors` are the target's safe ones (`nas.quant.safe_resize`); empty: every resize stays as it is.
+    """
     model.eval()
     nodes = float_graph.fold_segmenter(model, size, architecture)
-    return post_training.quantize(nodes, images, (*size, 3), scheme)
+    return split_resizes(post_training.quantize(nodes, images, (*size, 3), scheme), resize_factors)
 
 
 def golden_pair(graph: IntegerGraph, image: Tensor) -> tuple[bytes, bytes]:
@@ -68,12 +77,81 @@ def golden_pair(graph: IntegerGraph, image: Tensor) -> tuple[bytes, bytes]:
     return simulate.as_nhwc(q).tobytes(), simulate.as_nhwc(output, kind).tobytes()
 
 
-def save_model(graph: IntegerGraph, image: Tensor, artifact: Artifact, metadata: dict[str, object]) -> Artifact:
-    """Compile a whole model and write its three files; the model last, so that it stands for all of them."""
+def model_metadata(graph: IntegerGraph, subnet: str, key: str, **facts: object) -> dict[str, object]:
+    """What a model's file says of itself: the subnet, the widths asked for, the size, and what it was made from.
+
+    `key` is the digest of the configuration: of the stage that writes the file and of all stages before it.
+    """
+    bits = sorted({op.bits for op in graph.operators if isinstance(op, Weighted)})
+    return {"subnet": subnet, "requested_bits": bits, "size_bits": graph.size_bits, "key": key, **facts}
+
+
+def lint_written(content: bytes, name: str, target: Target) -> Lint:
+    """What `target` does to the .tflite file with these bytes; `name` stands for it in errors.
+
+    Raises `ModelError` naming the first operator that would answer wrongly there or cannot run, and why. Where the
+    rest runs, the caller judges.
+    """
+    found = lint(inspect_model(parse(content, name)), target, allowed_share=1.0)
+    if found.errors:
+        first = found.errors[0]
+        op = first.operator
+        more = f" (and {len(found.errors) - 1} more)" if len(found.errors) > 1 else ""
+        ratio = f" of {op.resize}" if op.resize else ""
+        raise ModelError(
+            f"{name} on {target.name}: operator {op.index}, {op.custom or op.name}{ratio} '{op.result}', "
+            f"{'cannot run' if first.place == 'REFUSED' else 'answers wrongly'}{more}: {first.reason}"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The share of a model's multiply-accumulates that a target is expected to run off its fast place."""
+
+    target: str
+    fast_place: str
+    off_share: float
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """What a written file turned out to be; the widths as in `deploy.inspection.Inspection`."""
+
+    requested_bits: tuple[int, ...] | None
+    stored_bits: tuple[int, ...]
+    executed_bits: tuple[int, ...]
+    placement: Placed | None
+
+
+def read_back(model: Path, target: Target | None) -> ReadBack:
+    """The file's own widths, and where `target` would run it."""
+    found = inspect_model(read(model))
+    placed = None
+    if target:
+        linted = lint(found, target, allowed_share=1.0)
+        placed = Placed(target.name, target.fast_place, linted.off_share)
+    return ReadBack(found.requested_bits, found.stored_bits, found.executed_bits, placed)
+
+
+def save_model(
+    graph: IntegerGraph,
+    image: Tensor,
+    artifact: Artifact,
+    metadata: dict[str, object],
+    target: Target | None = None,
+) -> Artifact:
+    """Compile a whole model and write its three files; the model last, so that it stands for all of them.
+
+    Nothing is written of a model that `target` would answer wrongly: `lint_written`.
+    """
+    content = write(graph, metadata)
+    if target:
+        lint_written(content, artifact.name, target)
     source, expected = golden_pair(graph, image)
     write_atomically(artifact.input, source)
     write_atomically(artifact.expected, expected)
-    write_atomically(artifact.model, write(graph, metadata))
+    write_atomically(artifact.model, content)
     return artifact
 
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 from math import prod
 from typing import Any
 
+from deploy.precision import executed_bits, requested_bits, widths
 from deploy.tflite.read import BITS, ModelInfo, OperatorInfo, TensorInfo
 from hil.errors import ModelError
 
@@ -38,6 +39,8 @@ class Operator:
         constant_size: False for a RESIZE whose size is computed as the model runs.
         at_output: it writes an output of the model.
         macs: multiply-accumulates of convolutions, fully connected layers and matrix products; 0 for others.
+        executed_bits: what it multiplies its weights in (`deploy.precision`); None where there are none.
+        result: the name of its first output.
     """
 
     index: int
@@ -64,6 +67,8 @@ class Operator:
     per_channel_activations: bool
     at_output: bool
     macs: int
+    executed_bits: int | None
+    result: str
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,11 @@ class Inspection:
         parameters: elements of the constants that operators read, without sizes, axes and other plain integers.
         weight_bytes: stored bytes of these parameters, biases included; a shared tensor counts once.
         operators_by_kind: how many there are of each.
+        stored_bits: the widths, ascending, in which the file holds weights: 4 for INT4, 8 for an int8 container.
+        executed_bits: the widths in which they are multiplied (`Operator.executed_bits`).
+        requested_bits: the widths that the weights were quantized to, as our writer's metadata says; None if it
+            does not. A width below the stored one saves space only in the packed form (`deploy.pack`), and one below
+            the executed one saves no time.
         hilnas: the metadata that our writer put in, None if there is none.
     """
 
@@ -98,6 +108,9 @@ class Inspection:
     operators_by_kind: Mapping[str, int]
     subgraphs: int
     signatures: tuple[str, ...]
+    requested_bits: tuple[int, ...] | None
+    stored_bits: tuple[int, ...]
+    executed_bits: tuple[int, ...]
     hilnas: Mapping[str, Any] | None
 
     def to_json(self) -> dict[str, Any]:
@@ -117,7 +130,7 @@ def inspect_model(model: ModelInfo) -> Inspection:
             raise ModelError(
                 f"operator {i} ({op.name}) has other tensors than its kind: {error}; export again"
             ) from None
-    constants = _parameters(model)
+    constants, metadata = _parameters(model), _metadata(model)
     return Inspection(
         tuple(operators),
         tuple(_end(model.tensors[i]) for i in model.inputs),
@@ -129,7 +142,10 @@ def inspect_model(model: ModelInfo) -> Inspection:
         dict(Counter(op.custom or op.name for op in operators).most_common()),
         model.subgraphs,
         model.signatures,
-        _metadata(model),
+        requested_bits(metadata),
+        widths(op.weight_bits for op in operators),
+        widths(op.executed_bits for op in operators),
+        metadata,
     )
 
 
@@ -193,6 +209,8 @@ def _operator(index: int, op: OperatorInfo, model: ModelInfo, sources: Mapping[i
         any(len(t.scale) > 1 for t in (*inputs, *outputs)),
         bool(set(op.outputs) & set(model.outputs)),
         _macs(op, model, shape),
+        executed_bits(op, model) if stored else None,
+        outputs[0].name if outputs else "",
     )
 
 

@@ -16,8 +16,23 @@ from torch import Tensor
 
 from deploy.tflite.read import ModelInfo, OperatorInfo
 from hil.errors import ModelError, UsageError
-from nas.quant.float_graph import INPUT, Add, ArgMax, Concat, Conv, Mean, Node, Resize, inputs_of
-from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator, QConv
+from nas.quant.float_graph import (
+    INPUT,
+    Add,
+    ArgMax,
+    AveragePool,
+    Concat,
+    Conv,
+    Flatten,
+    FullyConnected,
+    Mean,
+    Node,
+    Pad,
+    Resize,
+    Softmax,
+    inputs_of,
+)
+from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator, QConv, Weighted
 from nas.quant.lower import lower_nodes
 from nas.quant.ranges import Parameters
 
@@ -79,8 +94,21 @@ def _conv(tf: Any, node: Conv, env: Mapping[str, Any]) -> Any:
         y = tf.raw_ops.DepthwiseConv2dNative(input=x, filter=weight.transpose(2, 3, 0, 1), **how)
     else:
         y = tf.nn.conv2d(x, weight.transpose(2, 3, 1, 0), **how)
+    return _finished(tf, node, y)
+
+
+def _fully_connected(tf: Any, node: FullyConnected, env: Mapping[str, Any]) -> Any:
+    vector = tf.reshape(env[node.x], (1, -1))  # of a 1 x 1 map; the converter leaves it out
+    return _finished(tf, node, tf.matmul(vector, node.weight.numpy().T))
+
+
+def _finished(tf: Any, node: Conv | FullyConnected, y: Any) -> Any:
     y = y + node.bias.numpy()
     return tf.nn.relu6(y) if node.activation == "relu6" else y
+
+
+def _pad(tf: Any, node: Pad, env: Mapping[str, Any]) -> Any:
+    return tf.pad(env[node.x], ((0, 0), node.rows, node.columns, (0, 0)))
 
 
 def _resize(tf: Any, node: Resize, env: Mapping[str, Any]) -> Any:
@@ -90,6 +118,11 @@ def _resize(tf: Any, node: Resize, env: Mapping[str, Any]) -> Any:
 APPLIED: Mapping[type[Any], Callable[[Any, Any, Mapping[str, Any]], Any]] = {
     Conv: _conv,
     Add: lambda _tf, node, env: env[node.a] + env[node.b],
+    FullyConnected: _fully_connected,
+    AveragePool: lambda tf, node, env: tf.nn.avg_pool2d(env[node.x], node.kernel, node.stride, "VALID"),
+    Pad: _pad,
+    Flatten: lambda tf, node, env: tf.reshape(env[node.x], (1, -1)),
+    Softmax: lambda tf, node, env: tf.nn.softmax(env[node.x]),
     Mean: lambda tf, node, env: tf.reduce_mean(env[node.x], [1, 2], keepdims=True),
     Resize: _resize,
     Concat: lambda tf, node, env: tf.concat([env[x] for x in node.xs], 3),
@@ -98,6 +131,11 @@ APPLIED: Mapping[type[Any], Callable[[Any, Any, Mapping[str, Any]], Any]] = {
 BUILTINS: Mapping[str, type[Any]] = {
     "CONV_2D": Conv,
     "DEPTHWISE_CONV_2D": Conv,
+    "FULLY_CONNECTED": FullyConnected,
+    "AVERAGE_POOL_2D": AveragePool,
+    "PAD": Pad,
+    "RESHAPE": Flatten,
+    "SOFTMAX": Softmax,
     "ADD": Add,
     "MEAN": Mean,
     "RESIZE_BILINEAR": Resize,
@@ -128,14 +166,14 @@ def parameters(model: ModelInfo, nodes: Sequence[Node]) -> dict[str, Parameters]
     return found
 
 
-def _with_constants_of(model: ModelInfo, theirs: OperatorInfo, ours: QConv) -> QConv:
+def _with_constants_of(model: ModelInfo, theirs: OperatorInfo, ours: Weighted) -> Weighted:
     weights = model.tensors[theirs.inputs[1]]
-    weight = np.frombuffer(weights.data, np.int8).reshape(ours.weight.shape)
-    bias = np.frombuffer(model.tensors[theirs.inputs[2]].data, np.int32)
+    weight = np.frombuffer(weights.data, np.int8).reshape(ours.weight.shape).copy()  # torch wants what it could write
+    bias = np.frombuffer(model.tensors[theirs.inputs[2]].data, np.int32).copy()
     alive = weights.scale > SMALLEST_WEIGHT_SCALE
     if not np.allclose(weights.scale[alive], ours.weight_scale[alive], rtol=3e-7, atol=0):
         raise ModelError(f"'{ours.name}': the converter's weights have other scales than the network's")
-    axis = 3 if ours.depthwise else 0
+    axis = 3 if isinstance(ours, QConv) and ours.depthwise else 0
     apart = np.abs(np.compress(alive, weight, axis).astype(int) - np.compress(alive, ours.weight, axis))
     if np.count_nonzero(apart) > 1 or (apart > 1).any():
         raise ModelError(f"'{ours.name}': {np.count_nonzero(apart)} of the converter's weights are others")
@@ -153,7 +191,7 @@ def with_constants_of(model: ModelInfo, operators: Sequence[Operator]) -> list[O
     channel, whose weights are all below 5e-7, it gives one scale, not its own. Raises `ModelError` beyond that.
     """
     return [
-        _with_constants_of(model, theirs, ours) if isinstance(ours, QConv) else ours
+        _with_constants_of(model, theirs, ours) if isinstance(ours, Weighted) else ours
         for theirs, ours in zip(model.operators, operators, strict=True)
     ]
 

@@ -1,37 +1,32 @@
 """Every subnet of a space as a file: in parallel, resumable, one flat folder with an index.
 
-The weights are random: such a library times an idea on a board before anything is trained. A run compiles its trained
-subnets itself (deploy/stages/tables.py). Files are named by their sha256, `index.jsonl` names the subnet of each;
-a sub-tree (block, bits, first layer's choice) is in the index when all of it is on disk.
+Files are named by their sha256. `index.jsonl` holds a line that says what the library was made of, then one line for
+each sub-tree (block, bits, first layer's choice) that is on disk as a whole, with the subnet of each file. Every file
+names its subnet in its metadata, so no two subnets share one.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import multiprocessing
-import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 import torch
-from torch import Tensor
 
+from deploy.origin import Origin
 from deploy.run import write_atomically
-from deploy.standalone import block_size
+from deploy.tflite.operators import Form
 from deploy.tflite.writer import write
+from deploy.workers import each
 from hil.errors import UsageError
-from nas.blocks import SuperBlock
-from nas.quant.float_graph import INPUT, fold_mbconv, run
-from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator
-from nas.quant.lower import lower_nodes, parameters_of
-from nas.quant.ranges import activation_parameters, observe
 from nas.space import Choice, SearchSpace, Subnet
 
-CALIBRATION_SIZE = (8, 8)  # ranges of random weights do not depend on the map's size
 INDEX = "index.jsonl"
 
 
@@ -46,60 +41,29 @@ class Branch:
     def __str__(self) -> str:
         return f"b{self.block}_{self.first}_w{self.bits}"
 
-
-@dataclass(frozen=True, eq=False)
-class _Prefix:
-    choices: tuple[Choice, ...]
-    name: str
-    x: Tensor
-    tensors: dict[str, IntTensor]
-    operators: tuple[Operator, ...]
+    def subnets(self, space: SearchSpace) -> list[Subnet]:
+        return [s for s in space.subnets(self.block, self.bits) if s.choices[0] == self.first]
 
 
-@cache
-def _supernet(space: SearchSpace, block: int) -> SuperBlock:
-    torch.set_num_threads(1)
-    torch.manual_seed(block)
-    return SuperBlock(space, block).eval()
+def branches(space: SearchSpace, bits: Sequence[int]) -> list[Branch]:
+    """All sub-trees at these bit widths, the largest blocks first, so that the last ones to run are short."""
+    blocks = sorted(range(1, len(space.blocks) + 1), key=lambda b: -space.blocks[b - 1].layers)
+    return [Branch(b, width, choice) for b in blocks for width in bits for choice in space.choices]
 
 
-def _extend(space: SearchSpace, branch: Branch, prefix: _Prefix, choice: Choice) -> _Prefix:
-    depth = len(prefix.choices)
-    layer = _supernet(space, branch.block).layer(depth, choice)
-    nodes = fold_mbconv(layer, f"b{branch.block}/{depth}", prefix.name, branch.bits)
-    env = {prefix.name: prefix.x}
-    x = run(nodes, env)
-    tensors = dict(prefix.tensors)
-    ranges = {node.name: observe(env[node.name], node.name) for node in nodes}
-    operators = (*prefix.operators, *lower_nodes(nodes, tensors, parameters_of(ranges)))
-    return _Prefix((*prefix.choices, choice), nodes[-1].name, x, tensors, operators)
-
-
-def _descend(space: SearchSpace, branch: Branch, prefix: _Prefix) -> Iterator[tuple[Subnet, IntegerGraph]]:
-    depth = len(prefix.choices)
-    if depth == space.blocks[branch.block - 1].layers:
-        yield Subnet(branch.block, prefix.choices, branch.bits), IntegerGraph(prefix.tensors, prefix.operators, INPUT)
-        return
-    for choice in space.choices if depth else (branch.first,):
-        yield from _descend(space, branch, _extend(space, branch, prefix, choice))
-
-
-def write_branch(space: SearchSpace, branch: Branch, size: tuple[int, int], out: Path) -> list[dict[str, object]]:
+def write_branch(origin: Origin, form: Form, out: Path, branch: Branch) -> list[dict[str, object]]:
     """Compile one sub-tree into `out`; a row for each subnet. A file that is there already is kept."""
-    channels = space.input_channels(branch.block)
-    x = torch.randn(1, channels, *CALIBRATION_SIZE, generator=torch.Generator().manual_seed(0))
-    shape = (*block_size(space, branch.block, size), channels)
-    source = IntTensor(INPUT, shape, *activation_parameters(*observe(x, INPUT)))
-    rows = []
-    for subnet, graph in _descend(space, branch, _Prefix((), INPUT, x, {INPUT: source}, ())):
-        content = write(graph, {"weights": "random", "requested_bits": branch.bits, "space": space.digest})
-        name = hashlib.sha256(content).hexdigest()
-        if not (out / f"{name}.tflite").exists():
-            write_atomically(out / f"{name}.tflite", content, durable=False)
+    torch.set_num_threads(1)  # the other cores have branches of their own
+    rows: list[dict[str, object]] = []
+    for subnet, graph in origin.graphs(branch.subnets(origin.space)):
+        content = write(graph, origin.metadata(subnet, form), form)
+        path = out / f"{hashlib.sha256(content).hexdigest()}.tflite"
+        if not _holds(path, len(content)):
+            write_atomically(path, content, durable=False)
         rows.append(
             {
                 "subnet": str(subnet),
-                "file": f"{name}.tflite",
+                "file": path.name,
                 "bytes": len(content),
                 "size_bits": graph.size_bits,
                 "macs": graph.macs,
@@ -108,51 +72,108 @@ def write_branch(space: SearchSpace, branch: Branch, size: tuple[int, int], out:
     return rows
 
 
-def branches(space: SearchSpace) -> list[Branch]:
-    """All sub-trees, the largest blocks first, so that the last ones to run are short."""
-    found = [
-        Branch(b, bits, choice)
-        for b in range(1, len(space.blocks) + 1)
-        for bits in space.bits
-        for choice in space.choices
-    ]
-    return sorted(found, key=lambda branch: -space.blocks[branch.block - 1].layers)
+def _holds(path: Path, size: int) -> bool:
+    """Whether a file is there as a whole: what was not flushed before a power cut may be shorter."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_size == size
+    return False
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is the parent's to handle; a worker ends its sub-tree and then finds no other."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _opened(out: Path, library: dict[str, object]) -> Iterator[tuple[IO[str], dict[str, list[Any]]]]:
+    """The index, locked and ready for more lines, and the rows of the branches that are whole in it.
 
-
-def write_all(space: SearchSpace, size: tuple[int, int], out: Path, jobs: int) -> Iterator[tuple[int, int]]:
-    """Compile every subnet with `jobs` processes; yields (subnets written, all). Goes on where it was stopped.
-
-    Raises `UsageError` if `out` holds the library of another space or size.
+    Raises `UsageError` for the library of something else, or one that another process writes.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    key, index = f"{space.digest} {size[0]}x{size[1]}", out / INDEX
-    lines = index.read_bytes().rpartition(b"\n")[0].splitlines() if index.exists() else []
-    records = [json.loads(line) for line in lines]
-    if records and records[0].get("library") != key:
-        raise UsageError(f"{out}: holds the library of another space or size; give another --out")
-    if not records:
-        records = [{"library": key}]
-    write_atomically(index, "".join(json.dumps(record) + "\n" for record in records))
-    done = {record["branch"] for record in records[1:]}
-    written = sum(len(record["subnets"]) for record in records[1:])
-    yield written, space.count()
-    with (
-        ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _leave_interrupts) as pool,
-        index.open("a") as file,
-    ):
-        tasks = {pool.submit(write_branch, space, b, size, out): b for b in branches(space) if str(b) not in done}
-        try:
-            for task in as_completed(tasks):
-                rows = task.result()
-                file.write(json.dumps({"branch": str(tasks[task]), "subnets": rows}) + "\n")
+    path = out / INDEX
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with path.open("a+", encoding="utf8", errors="replace") as file:
+            _lock(file, out)
+            file.seek(0)
+            found = file.readlines()
+            if _line({"library": library}).startswith("".join(found)):
+                found = [_line({"library": library})]  # a new one, or its first line was cut short
+            header, *records = [_record(line) for line in found]
+            if header.get("library") != library:
+                raise UsageError(f"{out}: {_difference(header.get('library'), library)}; give another --out")
+            done = {record["branch"]: record["subnets"] for record in records if _is_whole(record, out)}
+            lines = [_line(header), *(_line({"branch": branch, "subnets": rows}) for branch, rows in done.items())]
+            file.seek(0)
+            if lines != file.readlines():
+                file.seek(0)
+                file.truncate()
+                file.writelines(lines)
                 file.flush()
-                written += len(rows)
-                yield written, space.count()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            _clean(out)
+            yield file, done
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
+
+
+def _lock(file: IO[str], out: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"{out}: another hilnas writes this library; wait for it or give another --out") from None
+
+
+def _clean(out: Path) -> None:
+    """Remove what killed processes were writing."""
+    for part in out.glob("*.part"):
+        part.unlink()
+
+
+def _line(record: dict[str, object]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def _record(line: str) -> dict[str, Any]:
+    """A line of the index; nothing for one that a power cut damaged."""
+    with suppress(ValueError):
+        record = json.loads(line)
+        if isinstance(record, dict):
+            return record
+    return {}
+
+
+def _is_whole(record: dict[str, Any], out: Path) -> bool:
+    with suppress(KeyError, TypeError):
+        return isinstance(record["branch"], str) and all(_holds(out / r["file"], r["bytes"]) for r in record["subnets"])
+    return False
+
+
+def _difference(found: object, wanted: dict[str, object]) -> str:
+    if not isinstance(found, dict):
+        return f"its {INDEX} is not a library's"
+    key = next((key for key in wanted if found.get(key) != wanted[key]), "format")
+    return f"holds another library ({key} {found.get(key)}, not {wanted.get(key)})"
+
+
+def write_all(
+    origin: Origin,
+    bits: Sequence[int],
+    out: Path,
+    jobs: int,
+    form: Form = Form(),  # noqa: B008
+) -> Iterator[tuple[int, int]]:
+    """Compile every subnet at these bit widths with `jobs` processes; yields (subnets written, all).
+
+    Goes on where it was stopped, and adds bit widths to a library that has others. Raises `UsageError` if `out` holds
+    another library.
+    """
+    total = sum(len(branch.subnets(origin.space)) for branch in branches(origin.space, bits))
+    with _opened(out, origin.describe(form)) as (index, done):
+        missing = [branch for branch in branches(origin.space, bits) if str(branch) not in done]
+        written = total - sum(len(branch.subnets(origin.space)) for branch in missing)
+        yield written, total
+        try:
+            with closing(each(partial(write_branch, origin, form, out), missing, jobs)) as finished:
+                for branch, rows in finished:
+                    index.write(_line({"branch": str(branch), "subnets": rows}))
+                    index.flush()
+                    written += len(rows)
+                    yield written, total
+        finally:
+            _clean(out)

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
 
 import ai_edge_litert.schema_py_generated as schema
 import numpy as np
 from numpy.typing import NDArray
+
+from hil.errors import ModelError
 
 MAGIC = b"HILNASP1"
 SMALLEST_TENSOR = 64  # bytes; a smaller one is not worth its place in the header
@@ -32,7 +38,12 @@ def _segments(content: bytes) -> list[tuple[int, int, int]]:
         bits = max(int(-values.min()).bit_length(), int(values.max()).bit_length() + 1, 2) if count else 8
         if bits < 8 and count >= SMALLEST_TENSOR:
             found[start] = (start, count, bits)
-    return [found[start] for start in sorted(found)]
+    ordered, end = [], 0
+    for start, count, bits in sorted(found.values()):
+        if start >= end:  # tensors of a file that is not ours may overlap: one of them stays as it is
+            ordered.append((start, count, bits))
+            end = start + count
+    return ordered
 
 
 def _packed(values: NDArray[np.int8], bits: int) -> bytes:
@@ -53,3 +64,16 @@ def pack(content: bytes) -> bytes:
         rest.append(content[at:start])
         at = start + count
     return b"".join([*parts, *rest, content[at:]])
+
+
+def unpack_file(packed: Path, model: Path) -> int:
+    """Write the .tflite file of `packed` as `model`, with the very script that does so on a board; its bytes.
+
+    Raises `ModelError` for a file that cannot be read, is damaged or is not packed, or where `model` cannot be written.
+    """
+    script = str(files("board_scripts").joinpath("unpack_model.py"))
+    done = subprocess.run([sys.executable, "-S", script, packed, model], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1].removeprefix("unpack_model.py: ")
+        raise ModelError(f"{said}; give a file that `hilnas pack` made, and room for the model")
+    return int(json.loads(done.stdout)["bytes"])

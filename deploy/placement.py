@@ -84,13 +84,22 @@ class Note:
 
 @dataclass(frozen=True)
 class Target:
-    """`fast_place` is where operators should run."""
+    """A target's rules.
+
+    Attributes:
+        name: of its file, without .toml.
+        fast_place: where operators should run.
+        safe_resize_factors: at which RESIZE_BILINEAR answers rightly: the compiler makes every other factor of these
+            (`nas.quant.safe_resize`). Empty: at all.
+    """
 
     __pydantic_config__ = STRICT
 
+    name: str
     description: str
     fast_place: Place
     rules: tuple[Rule, ...]
+    safe_resize_factors: tuple[int, ...] = ()
     notes: tuple[Note, ...] = ()
 
 
@@ -212,7 +221,7 @@ def load_target(folder: Path, name: str) -> Target:
         hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known) or 'none'}"
         raise UsageError(f"target '{name}': no such file in {folder}; {hint}")
     path = folder / f"{name}.toml"
-    target = build(Target, read_toml(path), str(path))
+    target = build(Target, {**read_toml(path), "name": name}, str(path))
     for i, rule in enumerate(target.rules):
         _check_words(f"{path}: 'rules.{i}'", rule)
     return target
@@ -250,7 +259,7 @@ def place(model: Inspection, target: Target) -> list[Placement]:
     return placements
 
 
-def lint(model: Inspection, target: Target, name: str, allowed_share: float) -> Lint:
+def lint(model: Inspection, target: Target, allowed_share: float) -> Lint:
     """What leaves the fast place of the target, and what is wrong there."""
     if not 0 <= allowed_share <= 1:
         raise UsageError(f"--max-off-nn {allowed_share}: give a share within 0 and 1")
@@ -262,7 +271,7 @@ def lint(model: Inspection, target: Target, name: str, allowed_share: float) -> 
     if model.subgraphs > 1:
         notes.append(f"only the first of {model.subgraphs} subgraphs is looked at")
     return Lint(
-        name,
+        target.name,
         target.fast_place,
         off,
         tuple(p for p in placements if p.error),

@@ -42,7 +42,8 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) 
                 file.flush()
                 os.fsync(file.fileno())
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say where
+        part.unlink(missing_ok=True)  # a full disk needs its room back
+        error.filename = error.filename or str(path)  # and does not say where
         raise
     part.replace(path)
 

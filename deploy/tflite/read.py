@@ -70,7 +70,10 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class OperatorInfo:
-    """An operator; an index of -1 is an input left out. `custom` is the code of a CUSTOM one."""
+    """An operator; an index of -1 is an input left out. `custom` is the code of a CUSTOM one.
+
+    One that is newer than this kit's schema is named by its number, as UNKNOWN_250; so are a tensor's type and such.
+    """
 
     name: str
     version: int
@@ -95,21 +98,23 @@ class ModelInfo:
 
 
 def read(path: Path) -> ModelInfo:
-    """The model in `path`.
-
-    Raises `UsageError` if the file cannot be read, `ModelError` if it is not a whole .tflite.
-    """
+    """The model in `path`. Raises `UsageError` if the file cannot be read, and as `parse` does."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}; give the path of a .tflite file") from None
+    return parse(content, str(path))
+
+
+def parse(content: bytes, where: str) -> ModelInfo:
+    """The model whose file has these bytes; `ModelError` naming `where` if they are not a whole .tflite."""
     if content[4:8] != b"TFL3":
-        raise ModelError(f"{path}: not a TFLite file (no TFL3 identifier); export the model again")
+        raise ModelError(f"{where}: not a TFLite file (no TFL3 identifier); export the model again")
     try:
         return _Reader(content).model()
     except Exception as error:  # the generated reader raises whatever a wrong offset leads to
         raise ModelError(
-            f"{path}: a TFLite file, but cut short or corrupt "
+            f"{where}: a TFLite file, but cut short or corrupt "
             f"({type(error).__name__}: {error}); export or copy it again"
         ) from None
 
@@ -119,6 +124,10 @@ def _names(enumeration: str) -> dict[int, str]:
     import ai_edge_litert.schema_py_generated as schema
 
     return {value: name for name, value in vars(getattr(schema, enumeration)).items() if isinstance(value, int)}
+
+
+def _name(enumeration: str, value: int) -> str:
+    return _names(enumeration).get(value, f"UNKNOWN_{value}")
 
 
 class _Reader:
@@ -166,7 +175,7 @@ class _Reader:
             raise ValueError(f"{root.BuffersLength()} buffers")
         codes = [
             (
-                _names("BuiltinOperator")[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())],
+                _name("BuiltinOperator", max(code.BuiltinCode(), code.DeprecatedBuiltinCode())),
                 code.Version(),
                 self.text(code.CustomCode()),
             )
@@ -198,7 +207,7 @@ class _Reader:
         return memoryview(b"") if isinstance(data, int) or not len(data) else memoryview(data)
 
     def tensor(self, tensor: Any) -> TensorInfo:
-        shape, dtype = self.integers(tensor.ShapeAsNumpy()), _names("TensorType")[tensor.Type()]
+        shape, dtype = self.integers(tensor.ShapeAsNumpy()), _name("TensorType", tensor.Type())
         if len(shape) > MAX_RANK or any(n < 0 for n in shape):
             raise ValueError(f"a tensor of shape {list(shape[:MAX_RANK])}")
         data, bits = self.data(tensor.Buffer()), BITS.get(dtype)
@@ -223,8 +232,8 @@ class _Reader:
 
     def options(self, operator: str, op: Any) -> Options:
         """Raises ValueError for options of another operator."""
-        kind, table = _names("BuiltinOptions")[op.BuiltinOptionsType()], op.BuiltinOptions()
-        if kind == "NONE" or table is None:
+        kind, table = _name("BuiltinOptions", op.BuiltinOptionsType()), op.BuiltinOptions()
+        if not hasattr(self.schema, kind) or table is None:  # NONE, or unknown
             return Options()
         if EXPECTED_OPTIONS.get(operator, kind) != kind:
             raise ValueError(f"{operator} with {kind}")
@@ -241,7 +250,7 @@ class _Reader:
             return None if found[0] is None else found
 
         return Options(
-            _names("ActivationFunctionType")[value("FusedActivationFunction", 0)],
+            _name("ActivationFunctionType", value("FusedActivationFunction", 0)),
             pair("StrideH", "StrideW"),
             pair("DilationHFactor", "DilationWFactor"),
             pair("FilterHeight", "FilterWidth"),

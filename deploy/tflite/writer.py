@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import ai_edge_litert.schema_py_generated as schema
-import flatbuffers
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.tflite.builder import Builder
 from deploy.tflite.operators import INT4, INT8, INT32, UINT8, Constant, Form, emit
 from nas.errors import QuantizationError
 from nas.quant.integer_graph import IntegerGraph, IntTensor
@@ -34,10 +34,7 @@ class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
     def Pack(self, builder: Any) -> Any:  # noqa: N802 (flatbuffers' name)
         vector = None
         if self.raw:
-            builder.StartVector(1, len(self.raw), ALIGNMENT)
-            builder.head -= len(self.raw)
-            builder.Bytes[builder.head : builder.head + len(self.raw)] = self.raw
-            vector = builder.EndVector()
+            vector = builder.vector(self.raw, len(self.raw), ALIGNMENT)
         schema.BufferStart(builder)
         if vector is not None:
             schema.BufferAddData(builder, vector)
@@ -187,6 +184,6 @@ def _finish(writer: _Writer, subgraph: Any, signature: Any, metadata: Mapping[st
     model.metadata = [entry]
     model.buffers = writer.buffers
 
-    builder = flatbuffers.Builder(sum(len(b.raw) for b in writer.buffers) + 65536)
+    builder = Builder(sum(len(b.raw) for b in writer.buffers) + 65536)
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])  # Output() would copy once more

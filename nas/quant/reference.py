@@ -54,7 +54,9 @@ def _clamp(values: Int64, y: IntTensor, activation: str = "none") -> Int64:
     return np.clip(values, low, high)
 
 
-def _conv(op: QConv, q: Int64, x: IntTensor, y: IntTensor) -> Int64:
+def conv(op: QConv, q: Int64, tensors: dict[str, IntTensor]) -> Int64:
+    """A convolution of the integers `q` (N, C, H, W)."""
+    x, y = tensors[op.x], tensors[op.name]
     kernel = torch.from_numpy(np.ascontiguousarray(oihw(op))).double()
     bias = torch.from_numpy(op.bias).double()
     total = conv_same(torch.from_numpy(q - x.zero_point).double(), kernel, bias, op.stride, op.dilation)
@@ -135,7 +137,7 @@ def apply(op: Operator, env: dict[str, Int64], tensors: dict[str, IntTensor]) ->
     """One operator's result, integers (N, C, H, W)."""
     y = tensors[op.name]
     if isinstance(op, QConv):
-        return _conv(op, env[op.x], tensors[op.x], y)
+        return conv(op, env[op.x], tensors)
     if isinstance(op, QAdd):
         return _add(env[op.a], env[op.b], tensors[op.a], tensors[op.b], y)
     if isinstance(op, QFullyConnected):

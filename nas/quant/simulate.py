@@ -8,7 +8,7 @@ tests hold them to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from nas.quant.integer_graph import (
 )
 
 FLOAT32_EXACT = 2**24
+Applied = Callable[[Operator, dict[str, Tensor], dict[str, IntTensor]], Tensor]
 
 
 def quantize(x: Tensor, tensor: IntTensor) -> Tensor:
@@ -171,12 +172,12 @@ def simulate(operators: Iterable[Operator], tensors: dict[str, IntTensor], env: 
 
 
 @torch.no_grad()
-def run(graph: IntegerGraph, q: Tensor) -> Tensor:
+def run(graph: IntegerGraph, q: Tensor, applied: Applied = apply) -> Tensor:
     """The graph's output for quantized images (N, C, H, W); tensors are freed once read for the last time."""
     last = {name: op.name for op in graph.operators for name in reads(op)}
     env = {graph.input: q.float()}
     for op in graph.operators:
-        env[op.name] = apply(op, env, graph.tensors)
+        env[op.name] = applied(op, env, graph.tensors)
         for name in reads(op):
             if last[name] == op.name:
                 env.pop(name, None)

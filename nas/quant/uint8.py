@@ -1,0 +1,25 @@
+"""Run an `IntegerGraph` bit for bit as LiteRT does when it is written in uint8 (every value shifted by 128).
+
+XNNPACK takes all of it but depthwise convolutions: those run on the builtin kernels, which round as the reference ones.
+Integers stay int8's here, as everywhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nas.quant import reference, simulate
+from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator, QConv
+
+
+def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -> Tensor:
+    """One operator's result from the integers in `env`."""
+    if isinstance(op, QConv) and op.depthwise:
+        return torch.from_numpy(reference.conv(op, env[op.x].numpy().astype("int64"), tensors)).float()
+    return simulate.apply(op, env, tensors)
+
+
+def run(graph: IntegerGraph, q: Tensor) -> Tensor:
+    """The graph's output for quantized images (N, C, H, W), as int8's integers."""
+    return simulate.run(graph, q, apply)
