@@ -54,18 +54,21 @@ def _clamp(values: Int64, y: IntTensor, activation: str = "none") -> Int64:
     return np.clip(values, low, high)
 
 
-def conv(op: QConv, q: Int64, tensors: dict[str, IntTensor]) -> Int64:
-    """A convolution of the integers `q` (N, C, H, W)."""
+def conv(op: QConv, q: Int64, tensors: dict[str, IntTensor], unsigned: bool = False) -> Int64:
+    """A convolution of the integers `q` (N, C, H, W); `unsigned` where the file's are uint8."""
     x, y = tensors[op.x], tensors[op.name]
     kernel = torch.from_numpy(np.ascontiguousarray(oihw(op))).double()
     bias = torch.from_numpy(op.bias).double()
     total = conv_same(torch.from_numpy(q - x.zero_point).double(), kernel, bias, op.stride, op.dilation)
-    return _requantized(total.numpy().astype(np.int64), op, x, y)
+    return _requantized(total.numpy().astype(np.int64), op, x, y, unsigned)
 
 
-def _requantized(total: Int64, op: Weighted, x: IntTensor, y: IntTensor) -> Int64:
+def _requantized(total: Int64, op: Weighted, x: IntTensor, y: IntTensor, unsigned: bool = False) -> Int64:
     """Accumulators (N, O, H, W) to the output's integers, clamped to the activation."""
-    scales = np.float64(np.float32(x.scale)) * op.weight_scale.astype(np.float64) / np.float64(np.float32(y.scale))
+    product = np.float32(x.scale) * op.weight_scale  # all that uint8's multiplier has; int8's has double precision
+    if not unsigned:
+        product = np.float64(np.float32(x.scale)) * op.weight_scale.astype(np.float64)
+    scales = product.astype(np.float64) / np.float64(np.float32(y.scale))
     multipliers = np.array([multiplier_of(float(scale)) for scale in scales], np.int64)  # (O or 1, 2)
     q31, exponent = (multipliers[:, i].reshape(1, -1, 1, 1) for i in (0, 1))
     scaled = rescale_once if isinstance(op, QFullyConnected) else rescale

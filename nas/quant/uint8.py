@@ -6,6 +6,7 @@ Integers stay int8's here, as everywhere.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,8 @@ from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator, QConv
 def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -> Tensor:
     """One operator's result from the integers in `env`."""
     if isinstance(op, QConv) and op.depthwise:
-        return torch.from_numpy(reference.conv(op, env[op.x].numpy().astype("int64"), tensors)).float()
+        q = env[op.x].numpy().astype(np.int64)
+        return torch.from_numpy(reference.conv(op, q, tensors, unsigned=True)).float()
     return simulate.apply(op, env, tensors)
 
 

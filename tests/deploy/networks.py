@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
-from nas.blocks import SuperBlock
+from nas.blocks import MBConv, recalibrate
 from nas.nsr import BlockData
-from nas.quant import simulate
+from nas.quant import reference, simulate
+from nas.quant.float_graph import INPUT, fold_layers
 from nas.quant.integer_graph import IntegerGraph
-from nas.space import SearchSpace
+from nas.quant.lower import lower
+from nas.quant.ranges import calibrate, minmax
+from nas.quant.scheme import Granularity
+from nas.space import SearchSpace, Subnet
 
 REPOSITORY = Path(__file__).parents[2]
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def space(name: str) -> SearchSpace:
@@ -37,7 +43,35 @@ def simulated(graph: IntegerGraph, q: torch.Tensor) -> NDArray[np.int8]:
     return answer[..., 0] if kind is np.int32 else answer
 
 
-def trained_like(supernet: SuperBlock, seed: int) -> SuperBlock:
+def referenced(graph: IntegerGraph, q: torch.Tensor) -> NDArray[np.int32]:
+    """What the reference kernels should answer, shaped as `simulated`."""
+    answer = simulate.as_nhwc(reference.run(graph, q), np.int32)
+    return answer[..., 0] if graph.tensors[graph.output].dtype == "int32" else answer
+
+
+def random_integers(graph: IntegerGraph, seed: int) -> torch.Tensor:
+    """Any int8 input of `graph`, (1, C, H, W)."""
+    height, width, channels = graph.tensors[graph.input].shape
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-128, 128, (1, channels, height, width), generator=generator).float()
+
+
+def quantized_subnet(
+    of: SearchSpace, subnet: Subnet, size: tuple[int, int], granularity: Granularity = "channel", seed: int = 0
+) -> IntegerGraph:
+    """A subnet with random weights for an input map of `size`, whose ranges a small map of noise gave."""
+    torch.manual_seed(seed)
+    geometries = [of.layer_geometry(subnet.block, i) for i in range(len(subnet.choices))]
+    layers = [MBConv(geometry, choice) for geometry, choice in zip(geometries, subnet.choices, strict=True)]
+    network = trained_like(torch.nn.Sequential(*layers), seed).eval()
+    x = torch.randn(4, of.input_channels(subnet.block), 12, 12) * 2
+    recalibrate(network, x)
+    nodes = fold_layers(layers, f"b{subnet.block}", INPUT, subnet.bits)
+    ranges = calibrate(nodes, [x]) | {INPUT: minmax(x)}
+    return lower(nodes, ranges, (*size, x.shape[1]), granularity)
+
+
+def trained_like(supernet: Module, seed: int) -> Module:
     """Batch norms with scales and shifts as training leaves them: uneven, some channels nearly dead."""
     generator = torch.Generator().manual_seed(seed)
     for module in supernet.modules():

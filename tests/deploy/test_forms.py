@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import OpResolverType
 from networks import block_data, interpret, simulated, space, trained_like
 
+from deploy.compile import quantize
 from deploy.tflite.operators import Form
 from deploy.tflite.writer import write
-from nas.blocks import SuperBlock
+from nas.blocks import SuperBlock, recalibrate
 from nas.errors import QuantizationError
 from nas.nsr import golden_input, walk
-from nas.quant import simulate
+from nas.quant import simulate, uint8
 from nas.quant.scheme import Scheme
+from nas.teacher import Head, student
 
 DEMO = space("demo")
 
@@ -26,14 +30,31 @@ def judged_blocks(block: int, bits: int, granularity: str):
     return golden_input(data), list(walk(supernet, data, bits, Scheme(granularity)))[::4]
 
 
-@pytest.mark.parametrize("block", [1, 4])
-def test_uint8_is_int8_shifted_by_128(block):
-    q, found = judged_blocks(block, 8, "tensor")
-    shifted = (q.astype(np.int16) + 128).astype(np.uint8)
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("block", [1, 2, 3, 4])
+def test_uint8_answers_as_its_own_simulation(block, bits):
+    """Which is int8's but for depthwise convolutions."""
+    q, found = judged_blocks(block, bits, "tensor")
+    integers = torch.from_numpy(q).permute(0, 3, 1, 2).float()
     for judged in found:
-        content = write(judged.graph, form=Form(activations="uint8"))
-        expected = (judged.golden_output.astype(np.int16) + 128).astype(np.uint8)
-        np.testing.assert_array_equal(interpret(content, shifted), expected, str(judged.subnet))
+        answer = interpret(
+            write(judged.graph, form=Form(activations="uint8")), (q.astype(np.int16) + 128).astype(np.uint8)
+        )
+        expected = simulate.as_nhwc(uint8.run(judged.graph, integers) + 128, np.int32).astype(np.uint8)
+        np.testing.assert_array_equal(answer, expected, str(judged.subnet))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_whole_uint8_model_up_to_its_class_map(seed):
+    torch.manual_seed(seed)
+    model = student(DEMO, DEMO.sample(random.Random(seed)), 11, Head(16, (2, 4))).eval()
+    images = (torch.randint(0, 256, (2, 3, 96, 128)).float() - 128) / 128
+    recalibrate(model, images)
+    graph = quantize(model, [images], (96, 128), scheme=Scheme("tensor"))
+    q = simulate.quantize(images[:1], graph.tensors[graph.input])
+    shifted = simulate.as_nhwc(q + 128, np.int32).astype(np.uint8)
+    answer = interpret(write(graph, form=Form(activations="uint8")), shifted)
+    np.testing.assert_array_equal(answer, simulate.as_nhwc(uint8.run(graph, q), np.int32)[..., 0])
 
 
 def test_uint8_with_scales_per_channel_is_refused():

@@ -41,7 +41,7 @@ def test_written_models(tmp_path, granularity, places):
 
 
 def test_lint_counts_multiply_accumulates(tmp_path):
-    found = lint(inspected(written(TENSOR, dilation=4), tmp_path), NPU, "imx8mp-vx", 0.3)
+    found = lint(inspected(written(TENSOR, dilation=4), tmp_path), NPU, 0.3)
     assert [p.operator.name for p in found.off] == ["DEPTHWISE_CONV_2D", "RESIZE_BILINEAR", "ARG_MAX"]
     assert found.off_macs == 3750 and found.off_share == 3750 / 9600 and not found.holds and not found.errors
     assert dataclasses.replace(found, allowed_share=0.4).holds
@@ -49,7 +49,7 @@ def test_lint_counts_multiply_accumulates(tmp_path):
 
 
 def test_what_runs_wrong_fails_whatever_share_is_allowed(tmp_path):
-    found = lint(inspected(written(TENSOR, size=(10, 20)), tmp_path), NPU, "imx8mp-vx", 1.0)
+    found = lint(inspected(written(TENSOR, size=(10, 20)), tmp_path), NPU, 1.0)
     assert [p.operator.index for p in found.errors] == [4] and not found.holds
 
 
@@ -61,7 +61,7 @@ def test_int4_weights_leave_alone(tmp_path):
         tensor.type = schema.TensorType.INT4
         model.buffers[tensor.buffer].data = np.zeros(108, np.uint8)
 
-    found = lint(inspected(edited(written(TENSOR), int4), tmp_path), NPU, "imx8mp-vx", 0.0)
+    found = lint(inspected(edited(written(TENSOR), int4), tmp_path), NPU, 0.0)
     assert (found.off[0].place, found.off[0].operator.index, found.off_macs) == ("CPU", 0, 5400)
 
 

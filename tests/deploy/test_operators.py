@@ -1,27 +1,34 @@
-"""Operators of classifiers and ends, each against LiteRT on random integers: byte for byte."""
+"""Operators of classifiers and ends on random integers, byte for byte: XNNPACK against `simulate`, BUILTIN_REF against
+`reference`.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
-from hypothesis import given, settings
+from ai_edge_litert.interpreter import OpResolverType
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import interpret, simulated
 
 from deploy.tflite.writer import write
-from nas.quant import simulate
+from nas.quant import reference, simulate
 from nas.quant.integer_graph import (
     IntegerGraph,
     IntTensor,
     Operator,
     QAveragePool,
+    QConv,
     QFullyConnected,
+    QMean,
     QPad,
     QReshape,
     QSoftmax,
 )
 
 seeds = st.integers(0, 2**31)
+ratios = st.sampled_from([0, 0.25, 0.5, 0.75, 1, 1.5, 2])
 
 
 def tensor(name: str, shape: tuple[int, int, int], rng: np.random.Generator, rank: int = 4) -> IntTensor:
@@ -33,8 +40,11 @@ def agrees(source: IntTensor, results: list[IntTensor], operators: list[Operator
     graph = IntegerGraph({t.name: t for t in (source, *results)}, tuple(operators), source.name)
     height, width, channels = source.shape
     q = torch.from_numpy(rng.integers(-128, 128, (1, channels, height, width))).float()
-    answer = interpret(write(graph), simulate.as_nhwc(q))
+    content, source_q = write(graph), simulate.as_nhwc(q)
+    answer = interpret(content, source_q)
     np.testing.assert_array_equal(answer, simulated(graph, q).reshape(answer.shape))
+    answer = interpret(content, source_q, OpResolverType.BUILTIN_REF)
+    np.testing.assert_array_equal(answer, simulate.as_nhwc(reference.run(graph, q)).reshape(answer.shape))
 
 
 def fully_connected(x: IntTensor, y: IntTensor, rng: np.random.Generator, per_channel: bool) -> QFullyConnected:
@@ -78,3 +88,49 @@ def test_padding_and_flattening(seed, height, width, around):
     padded = IntTensor("pad", shape, x.scale, x.zero_point)
     flat = IntTensor("flat", (1, 1, shape[0] * shape[1] * 5), x.scale, x.zero_point, rank=2)
     agrees(x, [padded, flat], [QPad("pad", "input", rows, columns), QReshape("flat", "pad")], rng)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seeds, st.integers(1, 5), st.integers(1, 5), st.integers(1, 120), st.sampled_from([1e-4, 0.01, 0.05, 0.3, 2.0, 9.0])
+)
+@example(28, 5, 5, 3, 0.01)  # these hold a probability on which the two kernel sets differ
+@example(45, 5, 5, 10, 0.05)
+@example(160, 5, 5, 30, 0.05)
+def test_softmax_of_maps(seed, height, width, classes, scale):
+    """Scales at which nothing, some and nearly all of the exponentials vanish."""
+    rng = np.random.default_rng(seed)
+    scale = float(np.float32(scale * rng.uniform(0.7, 1)))
+    x = IntTensor("input", (height, width, classes), scale, int(rng.integers(-128, 128)))
+    y = IntTensor("softmax", x.shape, 1 / 256, -128)
+    agrees(x, [y], [QSoftmax("softmax", "input")], rng)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 14), st.integers(1, 14), st.integers(1, 40), st.sampled_from([0, 0.25, 0.5, 0.75, 1, 1.5, 2]), seeds
+)
+@example(1, 4, 2000, 1.5, 0)  # these hold ties that other orders of the float32 steps answer otherwise
+@example(7, 2, 2000, 1, 1)
+@example(12, 5, 2000, 0.5, 1)
+@example(128, 128, 40, 1, 0)
+@example(363, 363, 8, 0.5, 0)  # the sum of the raw integers may pass 2^24
+def test_mean(height, width, depth, ratio, seed):
+    """Simple ratios of the scales put many means exactly between two integers."""
+    rng = np.random.default_rng(seed)
+    scale = float(np.float32(rng.uniform(0.001, 0.1)))
+    other = float(np.float32(scale * (ratio or rng.uniform(0.2, 2.0))))
+    zero, zero_out = (int(z) for z in rng.integers(-128, 128, 2))
+    x = IntTensor("input", (height, width, depth), scale, zero)
+    y = IntTensor("mean", (1, 1, depth), other, zero_out)
+    agrees(x, [y], [QMean("mean", "input")], rng)
+
+
+@pytest.mark.parametrize("zero_point", [4, 5])
+@pytest.mark.parametrize("scale", [12.0, 4.0, 2.4])
+def test_six_between_two_integers(scale, zero_point):
+    """RELU6's clamp where 6 / scale ends in 1/2: XNNPACK takes the even integer, the others go away from zero."""
+    weight, one, zero = np.full((1, 1, 1, 1), 100, np.int8), np.ones(1, np.float32), np.zeros(1, np.int32)
+    conv = QConv("c", "x", weight, one, zero, 1, 1, False, "relu6", 8)
+    y = IntTensor("c", (3, 3, 1), float(np.float32(scale)), zero_point)
+    agrees(IntTensor("x", (3, 3, 1), 1.0, -128), [y], [conv], np.random.default_rng(0))

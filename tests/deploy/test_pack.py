@@ -12,8 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import block_data, space, trained_like
+from tiny_experiment import one_line
 
 from board_scripts import unpack_model
+from deploy.cli import main
 from deploy.pack import _packed, pack
 from deploy.tflite.writer import write
 from nas.blocks import SuperBlock
@@ -83,7 +85,74 @@ def test_a_damaged_file_is_refused(models, data):
         unpack_model.unpack(bytes(packed))
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"size": 9, "sha256": "", "segments": [[1, 2]]},
+        {"size": 9, "sha256": "", "segments": [[1, 2, 4, 4]]},
+        {"size": float("inf"), "sha256": "", "segments": []},
+        {"size": 9, "sha256": "", "segments": [[5, 2, 4], [4, 2, 4]]},
+        {"size": 9, "sha256": "", "segments": 3},
+        [],
+    ],
+)
+def test_a_header_of_another_form_is_refused(header):
+    encoded = json.dumps(header).encode()
+    with pytest.raises(unpack_model.Damaged):
+        unpack_model.unpack(unpack_model.MAGIC + len(encoded).to_bytes(4, "big") + encoded + bytes(9))
+
+
 def test_a_damaged_file_leaves_nothing_behind(models, tmp_path):
     (tmp_path / "m.packed").write_bytes(pack(models[4][1])[:-1])
     assert unpack_model.main(["", str(tmp_path / "m.packed"), str(tmp_path / "m.tflite")]) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["m.packed"]
+
+
+# The commands
+
+
+@pytest.mark.parametrize(("bits", "least"), [(4, 0.3), (6, 0.15)])
+def test_pack_and_unpack_say_both_sizes(models, tmp_path, capsys, bits, least):
+    content = models[bits][1]
+    model, packed, back = (tmp_path / name for name in ("m.tflite", "m.packed", "back.tflite"))
+    model.write_bytes(content)
+    assert main(["pack", str(model), "--out", str(packed)]) == 0
+    smaller = 1 - packed.stat().st_size / len(content)
+    assert smaller > least
+    sizes = f"{len(content)} bytes; {packed}: {packed.stat().st_size} bytes, {smaller:.1%} smaller\n"
+    assert capsys.readouterr().out == f"{model}: {sizes}"
+    assert main(["unpack", str(packed), "--out", str(back)]) == 0
+    assert capsys.readouterr().out == f"{back}: {sizes}"
+    assert back.read_bytes() == content
+
+
+def test_pack_says_that_eight_bits_gain_nothing(tmp_path, capsys):
+    from inspected_models import TENSOR, edited, written
+
+    def full_width(model):
+        for buffer in model.buffers:
+            if buffer.data is not None and len(buffer.data) > 8:
+                buffer.data = np.full(len(buffer.data), 127, np.uint8)
+
+    (tmp_path / "m.tflite").write_bytes(edited(written(TENSOR), full_width))
+    assert main(["pack", str(tmp_path / "m.tflite"), "--out", str(tmp_path / "m.packed")]) == 0
+    assert "larger: its weights need all their bits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", None])
+def test_what_is_no_model_is_not_packed(tmp_path, capsys, content):
+    if content is not None:
+        (tmp_path / "m.tflite").write_bytes(content)
+    assert main(["pack", str(tmp_path / "m.tflite"), "--out", str(tmp_path / "out")]) == (2 if content is None else 4)
+    one_line(capsys.readouterr().err, "m.tflite")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "not packed", "missing"])
+def test_what_is_not_whole_is_not_unpacked(models, tmp_path, capsys, damage):
+    packed = tmp_path / "m.packed"
+    if damage != "missing":
+        packed.write_bytes(pack(models[4][1])[:-1] if damage == "cut" else models[4][1])
+    assert main(["unpack", str(packed), "--out", str(tmp_path / "out")]) == 4
+    one_line(capsys.readouterr().err, "m.packed", "hilnas pack")
+    assert not list(tmp_path.glob("out*"))
