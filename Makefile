@@ -14,7 +14,7 @@ SETUP := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test check bench profile luts loop agree regress bundle board-check clean
+.PHONY: help setup system demo test test-qemu check bench profile luts loop agree regress bundle board-check clean
 
 help:  ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,18 +30,25 @@ $(SETUP): pyproject.toml
 	@touch $@
 
 $(DEVELOP): $(SETUP)
-	$(BIN)/python -m pip install --quiet --editable '.[tensorflow,onnx,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[tensorflow,onnx,postgres,dev]'
 	@touch $@
 
-system:  ## Debian packages that some tests need (sshd); as root
+system:  ## Debian packages that some tests need (sshd, PostgreSQL's programs); as root
 	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends openssh-client openssh-server openssh-sftp-server procps
+	apt-get install -y -qq --no-install-recommends openssh-client openssh-server openssh-sftp-server procps \
+		postgresql-common
+	sed -i 's/^#* *create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+	apt-get install -y -qq --no-install-recommends postgresql  # no server starts: the tests start their own
 
 demo: $(SETUP)  ## the main job: DATA=scenes | camvid:FOLDER | cityscapes:FOLDER, ENCODER=FILE.tflite
 	@$(BIN)/hilnas demo $(EXPERIMENT)
 
 test: $(DEVELOP)  ## every test
 	@$(BIN)/python -m pytest
+
+test-qemu: $(DEVELOP)  ## a board in QEMU, hung, reset and unplugged (makes it first; 8 minutes in all)
+	@$(BIN)/hilnas board qemu build
+	@HILNAS_QEMU=1 $(BIN)/python -m pytest -m qemu tests/hil
 
 check: $(DEVELOP)  ## formatting, lint, types, import rules: what CI runs
 	$(BIN)/ruff format --check .
@@ -69,7 +76,7 @@ loop: $(SETUP)  ## every stage of CONFIG
 agree: $(SETUP)  ## tau-b between the tables' sums and whole models on BOARD
 	@$(BIN)/hilnas agree $(EXPERIMENT)
 
-regress: $(SETUP)  ## latency of RUN's models against baselines/BOARD.json
+regress: $(SETUP)  ## latency of RUN's models against baselines/BOARD (make one: hilnas regress --update)
 	@$(BIN)/hilnas regress --run $(RUN) --board $(BOARD)
 
 bundle: $(SETUP)  ## verify RUN's bundle on BOARD

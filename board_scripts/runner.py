@@ -1,36 +1,49 @@
 """Runs models on the board: one JSON job a line on stdin, one JSON answer a line on stdout, talk on stderr.
 
 Needs Python 3.9, numpy and a TFLite runtime, nothing else. The runtime is imported once; every job runs in a
-forked child in its own process group, so a crash or a hang costs that child and nothing more.
+forked child in its own process group, so a crash or a hang costs that child and nothing more. With --program, a
+benchmark_model, that program runs the models instead, and neither numpy nor a runtime is needed.
 
-Job:    {"id", "model", "input"?, "expected"?, "warmup_runs", "runs", "threads", "kernels", "delegate"?,
-         "delegate_options"?, "compile_deadline_s", "run_deadline_s"}
-Answer: {"id", "ok": true, "load_us", "first_us", "latencies_us", "parity", "operators", "delegated_nodes"}
+Job:    {"id", "model", "input"?, "expected"?, "warmup_runs", "warmup_runs_most"?, "runs", "threads", "kernels",
+         "delegate"?, "delegate_options"?, "graph_cache"?, "max_temperature_c"?, "cool_down_s"?, "conditions"?,
+         "compile_deadline_s", "run_deadline_s", "pass"?: "time" | "memory" | "layers"}
+Answer: {"id", "ok": true, "model_sha256", "conditions", "load_us", "first_us", "warmup_us", "warmup_runs", "steady",
+         "latencies_us", "parity", "operators", "delegated_nodes", "cache", "before", "after", "others_busy"}
+   or, with --program, "texts" in place of what they tell (hil/benchmark_model.py); what the passes answer stands in
+        board_scripts/passes.py
    or   {"id", "ok": false, "failure": {"kind": "model" | "board" | "harness", "stage", "reason"}}
 
-The first line that it writes is {"ready": true, "runtime"} or {"ready": false, "reason"}. Input and expected
-files hold the tensors' raw little-endian bytes, one after the other. Ends when stdin does.
+The first line that it writes is {"ready": true, "runtime"} or {"ready": false, "reason"}. While a model runs, and
+now and then when none does, {"beat": id or null, "stage"} says that the board lives. Input and expected files hold the
+tensors' raw little-endian bytes, one after the other. Ends when stdin does.
+
+With --workdir, every file must lie in it, only one runner serves it at a time, and an answer stays in its `spool`
+until {"ack": [id, ...]} arrives: a job sent again after a lost link is answered, not run again.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import ctypes
-import importlib
 import json
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
+
+from board_scripts.benchmark import die_with_parent, run_benchmark
+from board_scripts.interpret import RESOLVERS, BoardFault, import_runtime, run_job
+from board_scripts.kernel_log import KernelLog
+from board_scripts.passes import PASSES, kilobytes, run_layers, run_memory
+from board_scripts.reserve import reserved_by_another
+from board_scripts.workdir import Busy, Stuck, Workdir, is_id, only_one, pinned_governor
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would not survive the fork
 
-RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
-RESOLVERS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 REQUIRED = (
     "id",
     "model",
@@ -41,164 +54,25 @@ REQUIRED = (
     "compile_deadline_s",
     "run_deadline_s",
 )
-PR_SET_PDEATHSIG = 1
-STAGES = {"load": "loading the model", "first": "its first inference", "run": "its steady runs"}
+STAGES = {
+    "load": "loading the model",
+    "first": "its first inference",
+    "cool": "waiting for the board to cool down",
+    "run": "its steady runs",
+}
+LEAST_COUNT = {"warmup_runs": 0, "warmup_runs_most": 0, "runs": 1, "threads": 1}
+MOST_THREADS, MOST_RUNS = 256, 10**9
+LONGEST_S = 7 * 86400
+LINE_BYTES = 1 << 20
+SCARCE_CMA = 0.1
+BEAT_S = 2.0
+IDLE_BEAT_S = 30.0  # a link that died under an idle runner is noticed by writing to it
 
 
 def write_line(fd: int, record: dict[str, Any]) -> None:
     data = (json.dumps(record) + "\n").encode()
     while data:
         data = data[os.write(fd, data) :]
-
-
-class BoardFault(Exception):  # noqa: N818
-    """Something on the board is missing or refuses: not the model's fault."""
-
-
-def import_runtime() -> Any:
-    """The first TFLite runtime that this Python has. Raises ImportError naming what was tried."""
-    tried = []
-    for name in RUNTIMES:
-        try:
-            module = importlib.import_module(name)
-            # tensorflow keeps these two in submodules
-            return module if hasattr(module, "load_delegate") else _tensorflow(module)
-        except ImportError as error:
-            tried.append(f"{name}: {error}")
-    raise ImportError("no TFLite runtime: " + "; ".join(tried))
-
-
-def _tensorflow(lite: Any) -> Any:
-    lite.load_delegate = lite.experimental.load_delegate
-    lite.OpResolverType = lite.experimental.OpResolverType
-    return lite
-
-
-# --- in the child -------------------------------------------------------------------------------------------
-
-
-def read_file(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            return file.read()
-    except OSError as error:
-        raise BoardFault(f"cannot read {path}: {error.strerror}") from error
-
-
-def make_interpreter(runtime: Any, job: dict[str, Any]) -> tuple[Any, int | None]:
-    """(interpreter, number of parts that the configured delegate took, or None without one)."""
-    delegates = None
-    if job.get("delegate"):
-        try:
-            delegates = [runtime.load_delegate(job["delegate"], job.get("delegate_options") or {})]
-        except (OSError, ValueError) as error:
-            raise BoardFault(f"cannot load delegate {job['delegate']}: {error}") from error
-    interpreter = runtime.Interpreter(
-        model_path=job["model"],
-        num_threads=job["threads"],
-        experimental_delegates=delegates,
-        experimental_op_resolver_type=getattr(runtime.OpResolverType, RESOLVERS[job["kernels"]]),
-    )
-    # XNNPACK takes what is left when tensors are allocated, so what the delegate took is counted before
-    return interpreter, count_delegated(interpreter) if delegates else None
-
-
-def node_names(interpreter: Any) -> list[str]:
-    details = getattr(interpreter, "_get_ops_details", None)
-    return [str(node["op_name"]) for node in details()] if details else []
-
-
-def count_delegated(interpreter: Any) -> int:
-    return node_names(interpreter).count("DELEGATE")
-
-
-def make_inputs(numpy: Any, interpreter: Any, data: bytes | None) -> list[tuple[int, Any]]:
-    """[(tensor index, array)] from raw bytes, or random ones that fit. Raises ValueError."""
-    rng, inputs, used = numpy.random.default_rng(0), [], 0
-    for detail in interpreter.get_input_details():
-        dtype, shape = numpy.dtype(detail["dtype"]), tuple(detail["shape"])
-        count = int(numpy.prod(shape))
-        if data is not None:
-            part = data[used : used + count * dtype.itemsize]
-            used += len(part)
-            if len(part) < count * dtype.itemsize:
-                raise ValueError(f"input file has {len(data)} bytes, fewer than {detail['name']} needs")
-            array = numpy.frombuffer(part, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
-        elif dtype.kind == "f":
-            array = rng.random(shape).astype(dtype)
-        elif dtype.itemsize == 1 and dtype.kind in "iu":
-            span = numpy.iinfo(dtype)
-            array = rng.integers(span.min, span.max, size=shape, dtype=dtype, endpoint=True)
-        else:
-            array = rng.integers(0, 2, size=shape).astype(dtype)  # an index must stay within its table
-        inputs.append((detail["index"], array))
-    if data is not None and used != len(data):
-        raise ValueError(f"input file has {len(data)} bytes, the model reads {used}")
-    return inputs
-
-
-def read_outputs(numpy: Any, interpreter: Any) -> list[Any]:
-    outputs = [interpreter.get_tensor(detail["index"]).copy() for detail in interpreter.get_output_details()]
-    for number, output in enumerate(outputs):
-        if output.dtype.kind == "f" and numpy.isnan(output).any():
-            raise ValueError(f"output {number} holds {int(numpy.isnan(output).sum())} NaN of {output.size} elements")
-    return outputs
-
-
-def compare(numpy: Any, outputs: list[Any], data: bytes | None) -> dict[str, Any]:
-    """{"elements", "mismatched": how many differ at all, "max_abs_diff"}; nothing without expected bytes."""
-    if data is None:
-        return {}
-    wanted = sum(output.nbytes for output in outputs)
-    if wanted != len(data):
-        raise ValueError(f"expected file has {len(data)} bytes, the outputs have {wanted}")
-    elements, mismatched, largest, used = 0, 0, 0.0, 0
-    for output in outputs:
-        expected = numpy.frombuffer(data, output.dtype.newbyteorder("<"), output.size, used).reshape(output.shape)
-        wide = numpy.float64 if output.dtype.kind == "f" else numpy.int64
-        difference = numpy.abs(output.astype(wide) - expected.astype(wide))
-        elements, used = elements + output.size, used + output.nbytes
-        mismatched += int((difference != 0).sum())
-        largest = max(largest, float(difference.max(initial=0)))
-    return {"elements": elements, "mismatched": mismatched, "max_abs_diff": largest}
-
-
-def timed(call: Callable[[], object]) -> int:
-    begin = time.monotonic_ns()
-    call()
-    return (time.monotonic_ns() - begin) // 1000
-
-
-def run_job(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> dict[str, Any]:
-    """The answer's fields; `mark(stage)` tells the parent how far it is. Raises what the model provokes."""
-    import numpy
-
-    read_file(job["model"])  # a missing file is the board's fault, and the page cache is warm now
-    data = read_file(job["input"]) if job.get("input") else None
-    expected = read_file(job["expected"]) if job.get("expected") else None
-    begin = time.monotonic_ns()
-    interpreter, delegated = make_interpreter(runtime, job)
-    interpreter.allocate_tensors()
-    load_us = (time.monotonic_ns() - begin) // 1000
-    names = node_names(interpreter)
-    for index, array in make_inputs(numpy, interpreter, data):
-        interpreter.set_tensor(index, array)
-    mark("first")
-    first_us = timed(interpreter.invoke)
-    mark("run")
-    parities = [compare(numpy, read_outputs(numpy, interpreter), expected)]
-    for _ in range(job["warmup_runs"]):
-        interpreter.invoke()
-    latencies_us = [timed(interpreter.invoke) for _ in range(job["runs"])]
-    parities.append(compare(numpy, read_outputs(numpy, interpreter), expected))
-    return {
-        "load_us": load_us,
-        "first_us": first_us,
-        "latencies_us": latencies_us,
-        "parity": max(parities, key=lambda found: int(found["mismatched"])) if expected is not None else None,
-        "operators": [name for name in names if name != "DELEGATE"],
-        "delegated_nodes": names.count("DELEGATE") if delegated is None else delegated,
-    }
 
 
 def child_main(runtime: Any, job: dict[str, Any], pipe: int) -> NoReturn:
@@ -210,18 +84,30 @@ def child_main(runtime: Any, job: dict[str, Any], pipe: int) -> NoReturn:
         stage = name
         write_line(pipe, {"mark": name})
 
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed runner leaves no child behind
+    die_with_parent()  # a killed runner leaves no child behind
+    scarce = scarce_cma(job["proc"]) if job.get("delegate") else ""  # before the model takes any of it
     try:
-        write_line(pipe, {"result": dict(run_job(runtime, job, mark), ok=True)})
+        write_line(pipe, {"result": dict(run_pass(runtime, job, mark), ok=True)})
     except BaseException as error:  # whatever it is, the parent must hear it
-        kind = "board" if isinstance(error, (BoardFault, MemoryError)) else "model"
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        kind = "board" if scarce or isinstance(error, (BoardFault, MemoryError)) else "model"
+        reason = " ".join(f"{type(error).__name__}: {error}{scarce}".split())
         write_line(pipe, {"result": failure(kind, stage, f"failed in {STAGES[stage]}: {reason}")})
     os._exit(0)
 
 
-# --- in the parent ------------------------------------------------------------------------------------------
+def run_pass(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> dict[str, Any]:
+    if isinstance(runtime, str):
+        return run_benchmark(runtime, job, mark)
+    runs = {"time": run_job, "memory": run_memory, "layers": run_layers}
+    return runs[job.get("pass", "time")](runtime, job, mark)
+
+
+def scarce_cma(proc: str) -> str:
+    """That the memory which NPU and GPU allocate from is nearly used up; empty when it is not, or there is none."""
+    total, free = (kilobytes(f"{proc}/meminfo", key) for key in ("CmaTotal", "CmaFree"))
+    if not total or free is None or free >= SCARCE_CMA * total:
+        return ""
+    return f" (the board had only {free} kB of {total} kB CMA free beforehand: end what holds it, or reboot)"
 
 
 def failure(kind: str, stage: str, reason: str) -> dict[str, Any]:
@@ -229,14 +115,19 @@ def failure(kind: str, stage: str, reason: str) -> dict[str, Any]:
 
 
 class Lines:
-    """Lines of a file descriptor, read without ever blocking longer than asked."""
+    """Lines of a file descriptor, read without ever blocking longer than asked.
 
-    def __init__(self, fd: int) -> None:
-        self.fd, self.buffer, self.ended = fd, b"", False
+    Of a line longer than `limit` bytes only the beginning and the end are kept, longer than that still.
+    """
+
+    def __init__(self, fd: int, limit: int = 0) -> None:
+        self.fd, self.limit, self.buffer, self.ended = fd, limit, b"", False
 
     def fill(self) -> None:
         data = os.read(self.fd, 65536)
         self.ended = not data
+        if self.limit and len(self.buffer) > self.limit and b"\n" not in self.buffer:
+            self.buffer = self.buffer[: self.limit + 1]
         self.buffer += data
 
     def next(self) -> bytes | None:
@@ -247,7 +138,7 @@ class Lines:
         return line
 
 
-def supervise(runtime: Any, job: dict[str, Any], stdin: Lines) -> dict[str, Any]:
+def supervise(runtime: Any, job: dict[str, Any], stdin: Lines, beat: Callable[[str], None]) -> dict[str, Any]:
     """Forks the job's child and brings back its answer: a result, a crash or a missed deadline."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -259,18 +150,25 @@ def supervise(runtime: Any, job: dict[str, Any], stdin: Lines) -> dict[str, Any]
     with contextlib.suppress(OSError):  # the child was faster
         os.setpgid(pid, pid)
     try:
-        return watch(job, Lines(reader), stdin, pid)
+        return watch(job, Lines(reader), stdin, pid, beat)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)  # whatever it forked
         os.close(reader)
 
 
-def watch(job: dict[str, Any], child: Lines, stdin: Lines, pid: int) -> dict[str, Any]:
-    stage, deadline = "load", time.monotonic() + job["compile_deadline_s"]
+def watch(job: dict[str, Any], child: Lines, stdin: Lines, pid: int, beat: Callable[[str], None]) -> dict[str, Any]:
+    limits = {
+        "load": job["compile_deadline_s"],  # for the first inference too: that is when an NPU compiles
+        "cool": job.get("cool_down_s", 0) + BEAT_S,
+        "run": job["run_deadline_s"],
+    }
+    stage, limit_s = "load", limits["load"]
+    deadline, next_beat = time.monotonic() + limit_s, time.monotonic() + BEAT_S
     while True:
         sources = [child.fd] if stdin.ended else [child.fd, stdin.fd]
-        ready = select.select(sources, [], [], max(0.0, deadline - time.monotonic()))[0]
+        wait_s = max(0.0, min(deadline, next_beat) - time.monotonic())
+        ready = select.select(sources, [], [], wait_s)[0]
         if stdin.fd in ready:
             stdin.fill()
         if stdin.ended:  # nobody is left to hear the answer
@@ -287,16 +185,20 @@ def watch(job: dict[str, Any], child: Lines, stdin: Lines, pid: int) -> dict[str
                 result: dict[str, Any] = record["result"]
                 return result
             stage = record["mark"]
-            if stage == "run":
-                deadline = time.monotonic() + job["run_deadline_s"]
+            if stage in limits:
+                limit_s = limits[stage]
+                deadline = time.monotonic() + limit_s
             line = child.next()
         if child.ended:
             return failure("model", stage, f"{ending(os.waitpid(pid, 0)[1])} in {STAGES[stage]}")
-        if time.monotonic() >= deadline:
+        now = time.monotonic()
+        if now >= deadline:
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            limit = job["run_deadline_s"] if stage == "run" else job["compile_deadline_s"]
-            return failure("model", stage, f"no end of {STAGES[stage]} within {limit:g} s")
+            return failure("model", stage, f"no end of {STAGES[stage]} within {limit_s:g} s")
+        if now >= next_beat:
+            beat(stage)
+            next_beat = now + BEAT_S
 
 
 def ending(status: int) -> str:
@@ -306,50 +208,135 @@ def ending(status: int) -> str:
 
 
 def parse(line: bytes) -> dict[str, Any]:
-    """The job in a line. Raises ValueError saying what is wrong with it."""
+    """The job, or the acknowledgement, in a line. Raises ValueError saying what is wrong with it."""
+    if len(line) > LINE_BYTES:
+        raise ValueError(f"a line of more than {LINE_BYTES} bytes")
     job = json.loads(line)
     if not isinstance(job, dict):
         raise ValueError("a job is a JSON object")
+    if set(job) == {"ack"}:
+        if not isinstance(job["ack"], list) or not all(is_id(name) for name in job["ack"]):
+            raise ValueError(f"ack is {str(job['ack'])[:200]}: give a list of ids")
+        return job
     missing = [name for name in REQUIRED if name not in job]
     if missing:
         raise ValueError(f"missing: {', '.join(missing)}")
-    if job["kernels"] not in RESOLVERS:
+    if not is_id(job["id"]):
+        raise ValueError(f"id is {str(job['id'])[:200]!r}: give letters, digits, '_', '.', '-'")
+    if job["kernels"] not in tuple(RESOLVERS):  # a tuple: what was sent may not hash
         raise ValueError(f"kernels {job['kernels']!r} is none of {', '.join(RESOLVERS)}")
-    for name in REQUIRED[2:5]:
-        if not isinstance(job[name], int) or job[name] < (0 if name == "warmup_runs" else 1):
-            raise ValueError(f"{name} is {job[name]!r}: give a whole number")
-    for name in REQUIRED[6:]:
-        if not isinstance(job[name], (int, float)) or job[name] <= 0:
-            raise ValueError(f"{name} is {job[name]!r}: give seconds")
+    if job.get("pass", "time") not in PASSES:
+        raise ValueError(f"pass is {str(job['pass'])[:200]!r}, none of {', '.join(PASSES)}")
+    for name, least in LEAST_COUNT.items():
+        value, most = job.get(name, 1), MOST_THREADS if name == "threads" else MOST_RUNS
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"{name} is {str(value)[:200]}: give a whole number from {least} to {most}")
+    for name in ("compile_deadline_s", "run_deadline_s", "cool_down_s"):
+        value = job.get(name, 1)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= LONGEST_S:
+            raise ValueError(f"{name} is {str(value)[:200]}: give seconds, {LONGEST_S} at most")
+    for name in ("model", "input", "expected", "delegate", "graph_cache", "conditions"):
+        text = job.get(name) or ""
+        if not isinstance(text, str) or b"\0" in os.fsencode(text):
+            raise ValueError(f"{name} is {str(job[name])[:200]!r}: give text")
+    if not job["model"]:
+        raise ValueError("model is empty: give a path")
+    options = job.get("delegate_options") or {}
+    if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
+        raise ValueError(f"delegate_options is {str(options)[:200]}: give texts by name")
+    if job.get("graph_cache") and not is_id(job["graph_cache"]):
+        raise ValueError(f"graph_cache is {job['graph_cache'][:200]!r}: give one plain name")
+    limit = job.get("max_temperature_c")
+    if limit is not None and (not isinstance(limit, (int, float)) or not -300 < limit < 1000):
+        raise ValueError(f"max_temperature_c is {str(limit)[:200]}: give degrees Celsius")
     return job
 
 
-def main() -> int:
-    # C code prints where it likes: keep the protocol's two ends for ourselves, give it stderr and /dev/null
-    protocol, stdin = os.dup(1), Lines(os.dup(0))
-    os.dup2(2, 1)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-
-    try:
-        runtime = import_runtime()
-    except ImportError as error:
-        write_line(protocol, {"ready": False, "reason": str(error)})
-        return 1
-    write_line(protocol, {"ready": True, "runtime": runtime.__name__})
+def serve(runtime: Any, protocol: int, stdin: Lines, workdir: Workdir | None, roots: dict[str, str]) -> None:
+    """Answers until stdin ends. `roots`: where "sys", "proc" and "kmsg" are; no client decides that."""
     while True:
         line = stdin.next()
         if line is None:
             if stdin.ended:
-                return 0
-            stdin.fill()
+                return
+            if select.select([stdin.fd], [], [], IDLE_BEAT_S)[0]:
+                stdin.fill()
+            else:
+                write_line(protocol, {"beat": None, "stage": "idle"})
             continue
         try:
             job = parse(line)
-        except ValueError as error:  # json's error is one too
+        except (ValueError, RecursionError) as error:  # json's error is a ValueError too
             write_line(protocol, dict(failure("harness", "parse", f"malformed job: {error}"), id=None))
             continue
-        write_line(protocol, dict(supervise(runtime, job, stdin), id=job["id"]))
+        if "ack" in job:
+            if workdir is not None:
+                workdir.forget(job["ack"])
+            continue
+        write_line(protocol, answer_to(runtime, {**job, **roots}, protocol, stdin, workdir))
+
+
+def answer_to(
+    runtime: Any, job: dict[str, Any], protocol: int, stdin: Lines, workdir: Workdir | None
+) -> dict[str, Any]:
+    job_id = job["id"]
+
+    def beat(stage: str) -> None:
+        write_line(protocol, {"beat": job_id, "stage": stage})
+
+    if workdir is not None:
+        refusal = workdir.refusal(job)
+        if refusal is not None:
+            return dict(failure("harness", "parse", refusal), id=job_id)
+        kept = workdir.kept(job)
+        if kept is not None:
+            return kept
+    with KernelLog(job["kmsg"]) as log:
+        answer = dict(supervise(runtime, job, stdin, beat), id=job_id, conditions=job.get("conditions"))
+        if not answer["ok"]:
+            answer["failure"]["reason"] += log.complaints()
+    if workdir is not None and (answer["ok"] or answer["failure"]["kind"] == "model"):
+        workdir.keep(job, answer)
+    return answer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="run models: one JSON job a line in, one JSON answer a line out")
+    parser.add_argument("--workdir", default="", help="the only folder whose files are read; it keeps the spool")
+    parser.add_argument("--token", default="", help="the client's own word: it may replace its last runner")
+    parser.add_argument("--owner", default="somebody", help="who others are told to ask")
+    parser.add_argument("--governor", default="", help="pin the CPU governor while we run")
+    parser.add_argument("--program", default="", help="a benchmark_model that runs the models instead of a runtime")
+    parser.add_argument("--sys", default="/sys", help="root of sysfs (default: /sys)")
+    parser.add_argument("--proc", default="/proc", help="root of procfs (default: /proc)")
+    parser.add_argument("--kmsg", default="/dev/kmsg", help="the kernel's log (default: /dev/kmsg)")
+    options = parser.parse_args(arguments)
+
+    # C code prints where it likes: keep the protocol's two ends for ourselves, give it stderr and /dev/null
+    protocol, stdin = os.dup(1), Lines(os.dup(0), LINE_BYTES)
+    os.dup2(2, 1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was borrowed is given back
+
+    with contextlib.ExitStack() as borrowed:
+        workdir = None
+        try:
+            if options.workdir:
+                workdir = Workdir(options.workdir)
+                borrowed.enter_context(only_one(workdir.path, options.token, options.owner))
+                reserved = reserved_by_another(workdir.path, options.owner)
+                if reserved:
+                    raise Busy(f"{reserved}: wait, or ask them")
+                borrowed.enter_context(pinned_governor(options.governor, options.sys, workdir.path))
+            runtime = options.program or import_runtime()
+        except (ImportError, Busy, Stuck, OSError) as error:
+            why = {"busy": isinstance(error, Busy), "stuck": isinstance(error, Stuck)}
+            write_line(protocol, {"ready": False, "reason": str(error), **why})
+            return 1
+        write_line(protocol, {"ready": True, "runtime": options.program or runtime.__name__})
+        serve(runtime, protocol, stdin, workdir, {"sys": options.sys, "proc": options.proc, "kmsg": options.kmsg})
+    return 0
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ def header_of(content: bytes) -> tuple[int, str, list[list[int]], int]:
         header = json.loads(content[12 : 12 + length])
         size, segments = int(header["size"]), [[int(n) for n in segment] for segment in header["segments"]]
         digest = str(header["sha256"])
-    except (ValueError, KeyError, TypeError):
+        if any(len(segment) != 3 for segment in segments):
+            raise ValueError(segments)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise Damaged("the header is not whole") from None
     end = 0
     for offset, count, bits in segments:
@@ -77,12 +79,14 @@ def main(argv: list[str]) -> int:
     if len(argv) != 3:
         print("usage: unpack_model.py MODEL.packed MODEL.tflite", file=sys.stderr)
         return 2
+    part = Path(argv[2] + ".part")
     try:
         model = unpack(Path(argv[1]).read_bytes())
-        part = Path(argv[2] + ".part")
         part.write_bytes(model)
         part.replace(argv[2])
     except (OSError, Damaged) as error:
+        if part.exists():
+            part.unlink()  # a full disk needs its room back
         print(f"unpack_model.py: {argv[1]}: {error}", file=sys.stderr)
         return 1
     print(json.dumps({"model": argv[2], "bytes": len(model)}))

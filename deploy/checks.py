@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from deploy.standalone import compile_subnets
+from deploy.canary import known_good
 from hil.boards import Board
-from hil.errors import ModelError
-from hil.measure import Job, MeasureProtocol, measure
+from hil.boards.inventory import BoardConfig, open_board
+from hil.errors import BoardError, UsageError
+from hil.health import Finding, examine
+from hil.measure import MeasureProtocol, measure
 from hil.session import Session
 from hil.store import Store
 
@@ -21,7 +23,7 @@ OPTIONAL = {
     "tensorflow": "the reference converter: pip install 'hilnas[tensorflow]'",
     "onnxruntime": "second opinions: pip install 'hilnas[onnx]'",
 }
-KNOWN_GOOD = "b2_k3e3-k3e3_w8"
+MODEL = "model"  # the check whose failure is the model's
 
 
 @dataclass(frozen=True)
@@ -56,27 +58,34 @@ def _version(name: str) -> str | None:
         return None
 
 
-def check_board(board: Board) -> Iterator[str]:
-    """What the board is, and whether it gives a known-good model's exact answer; raises what does not hold."""
-    with Session(board) as session, tempfile.TemporaryDirectory() as scratch:
-        yield f"reached {board.name} ({board.config.kind})"
-        for key, value in session.conditions.to_json().items():
-            yield f"  {key}: {value}"
-        (model,) = compile_subnets(Path("configs/spaces/demo.toml"), [KNOWN_GOOD], (64, 64), Path(scratch))
-        job = Job(model, KNOWN_GOOD, model.with_suffix(".input.bin"), model.with_suffix(".expected.bin"))
-        store = Store(Path(scratch) / "check.sqlite")
-        try:
+def check_board(config: BoardConfig) -> Iterator[Finding]:
+    """Is the board fit to measure on, and does it give a known-good model's exact answer? Raises UsageError."""
+    if config.kind == "replay":
+        raise UsageError(f"board {config.name} is a replay: it has no machine to check")
+    well = True
+    try:
+        with open_board(config) as board:
+            for finding in examine(board):
+                well = well and finding.state != "failed"
+                yield finding
+            yield from _known_good(board) if well else [Finding(MODEL, "advice", "not run", "mend the board first")]
+    except BoardError as error:
+        yield Finding("board", "failed", str(error))
+
+
+def _known_good(board: Board) -> Iterator[Finding]:
+    """A small model by the very way that every model is measured."""
+    with tempfile.TemporaryDirectory() as scratch, Session(board) as session:
+        job = known_good(Path(scratch))
+        with Store(Path(scratch) / "check.sqlite") as store:
             (done,) = measure(session, [job], MeasureProtocol(warmup_runs=3, runs=10, rounds=1), store)
-        finally:
-            store.close()
     if done.failure is not None:
-        raise ModelError(
-            f"{board.name}: the known-good model failed: {done.failure.reason}; "
-            "compare driver, delegate and runtime with a board that works"
-        )
+        todo = "compare driver, delegate and runtime with a board that works"
+        yield Finding(MODEL, "failed", f"{job.name} failed: {done.failure.reason}", todo)
+        return
     parity = done.parity
-    difference = f"{parity.mismatched} of {parity.elements} elements differ" if parity else "not compared"
-    yield f"ran {KNOWN_GOOD}: {difference}"
+    difference = f"{parity.mismatched} of {parity.elements} elements differ" if parity else "its output not compared"
     if board.config.delegate:
-        yield f"{board.config.delegate} took {done.delegated_nodes} of its {len(done.operators)} operators"
-    yield f"load {done.load_us} us, first inference {done.first_us} us, then {min(done.latencies_us)} us at best"
+        difference += f"; the delegate took {done.delegated_nodes} parts of its {len(done.operators)} operators"
+    times = f"load {done.load_us} us, first inference {done.first_us} us, then {min(done.latencies_us)} us at best"
+    yield Finding(MODEL, "ok", f"ran {job.name}: {difference}; {times}")

@@ -12,7 +12,7 @@ from deploy import console
 from deploy.config import Measuring, Overrides, load_experiment
 from deploy.context import Context, protocol
 from deploy.run import Run, read_json
-from hil.boards.inventory import find_board, load_boards, open_board, trust
+from hil.boards.inventory import find_board, open_board
 from hil.errors import CheckFailed, ModelError, UsageError
 from nas.errors import ConfigError
 
@@ -96,56 +96,15 @@ def lut_command(arguments: Arguments) -> int:
 
 
 def compile_command(arguments: Arguments) -> int:
-    from deploy.standalone import compile_subnets
+    from deploy.compile_command import run
 
-    height, _, width = arguments.size.partition("x")
-    if not (height.isdigit() and width.isdigit()) or min(int(height), int(width)) < 1:
-        raise UsageError(f"--size {arguments.size}: write HxW, for example 96x128")
-    size = (int(height), int(width))
-    if arguments.all == bool(arguments.subnets):
-        raise UsageError("compile: name subnets, or give --all for every one of the space")
-    if arguments.all:
-        return _compile_all(arguments, size)
-    for path in compile_subnets(arguments.space, arguments.subnets, size, arguments.out):
-        console.say(str(path))
-    return 0
-
-
-def _compile_all(arguments: Arguments, size: tuple[int, int]) -> int:
-    from deploy.library import INDEX, write_all
-    from deploy.run import Progress
-    from nas.space import SearchSpace
-
-    if arguments.jobs < 1:
-        raise UsageError(f"--jobs {arguments.jobs}: give at least 1")
-    written = 0
-    with console.progress() as show:
-        for written, total in write_all(SearchSpace.load(arguments.space), size, arguments.out, arguments.jobs):
-            show(Progress("compile", written, total))
-    console.say(f"{written} subnets in {arguments.out}, listed in {arguments.out / INDEX}")
-    return 0
+    return run(arguments)
 
 
 def profile_command(arguments: Arguments) -> int:
-    from deploy.tflite.read import read
-    from hil.measure import Job, measure
-    from hil.session import Session
-    from hil.store import Store
+    from deploy import profile_command as profiling
 
-    jobs = [Job(path, path.name) for path in arguments.models if read(path)]  # refuses what is no model
-    settings = protocol(_measuring(arguments))
-    arguments.store.parent.mkdir(parents=True, exist_ok=True)
-    with open_board(find_board(arguments.boards, arguments.board)) as board, Session(board) as session:
-        store = Store(arguments.store)
-        try:
-            done = list(measure(session, jobs, settings, store))
-        finally:
-            store.close()
-    console.profile(done, arguments.json)
-    failed = [m for m in done if m.failure is not None]
-    if failed and failed[0].failure is not None:
-        raise ModelError(f"{failed[0].model} failed on {arguments.board}: {failed[0].failure.reason}")
-    return 0
+    return profiling.run(arguments, protocol(_measuring(arguments)))
 
 
 def _inspect(path: Path) -> Inspection:
@@ -178,7 +137,7 @@ def lint_command(arguments: Arguments) -> int:
     from deploy.placement import lint, load_target
 
     target = load_target(arguments.targets, arguments.target)
-    found = lint(_inspect(arguments.model), target, arguments.target, arguments.max_off_nn)
+    found = lint(_inspect(arguments.model), target, arguments.max_off_nn)
     if arguments.json:
         print(json.dumps(found.to_json(), indent=1))
     else:
@@ -192,40 +151,80 @@ def lint_command(arguments: Arguments) -> int:
     return 0
 
 
+def pack_command(arguments: Arguments) -> int:
+    from deploy.pack import pack
+    from deploy.run import write_atomically
+    from deploy.tflite.read import read
+
+    read(arguments.model)  # refuses what is no model
+    content = arguments.model.read_bytes()
+    packed = pack(content)
+    write_atomically(arguments.out, packed)
+    console.packed(str(arguments.model), len(content), str(arguments.out), len(packed))
+    return 0
+
+
+def unpack_command(arguments: Arguments) -> int:
+    from deploy.pack import unpack_file
+
+    size = unpack_file(arguments.packed, arguments.out)
+    console.packed(str(arguments.out), size, str(arguments.packed), arguments.packed.stat().st_size)
+    return 0
+
+
 def _measuring(arguments: Arguments) -> Measuring:
     return Measuring(arguments.warmup_runs, arguments.runs, arguments.rounds)
 
 
 def regress_command(arguments: Arguments) -> int:
-    from deploy.regress import regress
+    from dataclasses import replace
 
-    board = find_board(arguments.boards, arguments.board)
-    verdicts = regress(
-        arguments.run,
-        arguments.baselines,
-        board,
-        _measuring(arguments),
-        threshold=arguments.threshold,
-        update=arguments.update,
-    )
-    console.regression(verdicts, arguments.threshold)
-    return 1 if any(verdict.regressed for verdict in verdicts) else 0
+    from deploy import regress
+    from deploy.baselines import load_suite, suite_folder
+    from deploy.stored import open_store
+    from hil.measure import now
+    from hil.session import open_session
+
+    config = find_board(arguments.boards, arguments.board)
+    suite = suite_folder(arguments.baselines, config)
+    heads = regress.heads_of_folder(arguments.suite) if arguments.suite else regress.heads_of_run(arguments.run)
+    if not arguments.update:
+        load_suite(suite)  # refuses before the board is bothered
+    where = arguments.store or (Path("runs") if arguments.suite else arguments.run) / "regress.sqlite"
+    settings = replace(protocol(_measuring(arguments)), series=f"regress {now()}")
+    with open_board(config) as board, open_session(board) as session, open_store(where) as store:
+        bench = regress.Bench(session, store, settings)
+        if arguments.update:
+            written = regress.update(bench, heads, suite)
+            console.say(f"{suite}: baseline of {', '.join(written)}")
+            return 0
+        outcomes = []
+        for outcome in regress.regress(bench, heads, suite, arguments.threshold):
+            outcomes.append(outcome)
+            if not arguments.json:
+                console.regression(outcome)
+    if arguments.json:
+        record = {"board": config.name, "conditions": session.conditions.to_json()}
+        print(json.dumps({**record, "models": [outcome.to_json() for outcome in outcomes]}, indent=1))
+    return regress.conclude(outcomes)
+
+
+def results_command(arguments: Arguments) -> int:
+    from deploy import stored
+
+    return stored.results_command(arguments)
+
+
+def quarantine_command(arguments: Arguments) -> int:
+    from deploy import stored
+
+    return stored.quarantine_command(arguments)
 
 
 def board_command(arguments: Arguments) -> int:
-    if arguments.action == "list":
-        console.boards(load_boards(arguments.boards))
-        return 0
-    config = find_board(arguments.boards, arguments.name)
-    if arguments.action == "trust":
-        console.say(f"pinned {trust(config)} for {config.name}: compare it with the one on the board's own console")
-        return 0
-    from deploy.checks import check_board
+    from deploy.board_command import run
 
-    with open_board(config) as board:
-        for line in check_board(board):
-            console.say(line)
-    return 0
+    return run(arguments)
 
 
 def bundle_command(arguments: Arguments) -> int:
@@ -278,7 +277,11 @@ COMMANDS: Mapping[str, Callable[[Arguments], int]] = {
     "profile": profile_command,
     "inspect": inspect_command,
     "lint": lint_command,
+    "pack": pack_command,
+    "unpack": unpack_command,
     "regress": regress_command,
+    "results": results_command,
+    "quarantine": quarantine_command,
     "board": board_command,
     "bundle": bundle_command,
     "doctor": doctor_command,

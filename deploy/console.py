@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from deploy.report import bits_text, off_text, watermark
 from deploy.run import Progress
 
 if TYPE_CHECKING:
     from deploy.inspection import Inspection, Operator
     from deploy.placement import Lint, Placement
-    from deploy.regress import Verdict
+    from deploy.regress import Outcome
     from hil.boards.inventory import BoardConfig
+    from hil.health import Finding
     from hil.measurement import Measurement
+    from hil.regression import Comparison
     from nas.table import Table
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -63,7 +66,8 @@ def progress() -> Iterator[Callable[[Progress], None]]:
 
 def _models_table(models: Sequence[Mapping[str, Any]]) -> RichTable:
     table = RichTable(title=None)
-    for column in ("model", "mIoU FP32 %", "mIoU INT8 %", "weights kB", "latency ms", "p90 ms", "runs"):
+    columns = ("model", "mIoU FP32 %", "mIoU INT8 %", "weights kB", "bits req./stored/exec.", "latency ms", "p90 ms")
+    for column in (*columns, "runs"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for m in models:
         latency = m["latency_us"]
@@ -72,6 +76,7 @@ def _models_table(models: Sequence[Mapping[str, Any]]) -> RichTable:
             f"{m['miou_fp32']:.2f}",
             f"{m['miou_int8']:.2f}",
             f"{m['size_bits'] / 8000:.1f}",
+            bits_text(m),
             f"{latency['median'] / 1000:.3f}",
             f"{latency['p90'] / 1000:.3f}",
             str(latency["n"]),
@@ -81,9 +86,12 @@ def _models_table(models: Sequence[Mapping[str, Any]]) -> RichTable:
 
 def summary(record: Mapping[str, Any], folder: Path) -> None:
     """The end of the main job."""
+    _say_watermark(record["conditions"])
     out.print(_models_table([record["teacher"], *record["models"]]))
     for m in record["models"]:
         lines.print(f"  {m['name']}: {m['subnet']}")
+    off = ", ".join(f"{m['name']} {off_text(m)}" for m in (record["teacher"], *record["models"]))
+    lines.print(f"multiply-accumulates, expected by the target's rules: {off}", markup=False)
     a, c, counts, bundle = (record[k] for k in ("agreement", "correction", "counts", "bundle"))
     lines.print(
         f"agreement: tau-b {a['tau_b']:.3f} [{a['ci95'][0]:.3f}, {a['ci95'][1]:.3f}] over {a['n_models']} whole "
@@ -103,7 +111,13 @@ def summary(record: Mapping[str, Any], folder: Path) -> None:
     )
 
 
+def _say_watermark(conditions: Mapping[str, Any]) -> None:
+    if text := watermark(conditions):
+        say(text)
+
+
 def agreement(record: Mapping[str, Any]) -> None:
+    _say_watermark(record.get("conditions", {}))
     a, c = record["agreement"], record["correction"]
     say(
         f"tau-b {a['tau_b']:.4f} [{a['ci95'][0]:.4f}, {a['ci95'][1]:.4f}] over {a['n_models']} models, "
@@ -142,6 +156,7 @@ def profile(measurements: Sequence[Measurement], as_json: bool) -> None:
     well = [m for m in measurements if m.failure is None]
     if not well:
         return
+    _say_watermark(well[0].conditions.to_json())
     medians = summaries(well)
     shown = RichTable()
     for column in ("model", "median ms", "95 % interval", "p90 ms", "runs", "first ms", "on the delegate"):
@@ -166,19 +181,38 @@ def profile(measurements: Sequence[Measurement], as_json: bool) -> None:
     )
 
 
-def boards(known: Mapping[str, BoardConfig]) -> None:
-    for name, config in known.items():
-        where = f"{config.user}@{config.host}:{config.port}" if config.kind == "ssh" else "this machine"
-        say(f"{name:12} {config.kind:10} {where}{'  delegate ' + config.delegate if config.delegate else ''}")
+def board(config: BoardConfig, who_has: str) -> None:
+    """One line; `who_has` is empty where nobody asked."""
+    where = {
+        "ssh": f"{config.user}@{config.host}:{config.port}",
+        "labgrid": f"place {config.place}",
+        "replay": f"recorded in {config.store}",
+    }.get(config.kind, "this machine")
+    words = {"fleet": config.fleet, "delegate": config.delegate, **config.labels}
+    said = "".join(f"  {name} {value}" for name, value in words.items() if value)
+    say(f"{config.name:12} {config.kind:10} {where}{said}{'  ' + who_has if who_has else ''}")
 
 
-def regression(verdicts: Sequence[Verdict], threshold: float) -> None:
-    for v in verdicts:
-        state = "SLOWER" if v.regressed else "ok"
-        say(
-            f"{state:7} {v.model}: {v.head_us / 1000:.3f} ms against {v.base_us / 1000:.3f} ms, ratio {v.ratio:.3f} "
-            f"[{v.ci95[0]:.3f}, {v.ci95[1]:.3f}], p {v.p_value:.3g}, threshold {1 + threshold:.2f}"
-        )
+def finding(found: Finding) -> None:
+    state = {"ok": "ok", "advice": "note", "failed": "FAIL"}[found.state]
+    say(f"{state:5}{found.check:11}{found}")
+
+
+def regression(outcome: Outcome) -> None:
+    state = {"ok": "ok", "regressed": "SLOWER", "failed": "FAILS", "incomparable": "?"}[outcome.status]
+    if outcome.first is None:
+        say(f"{state:7} {outcome.model}: {outcome.failure or outcome.gap}")
+        return
+    shown = [_comparison(c) for c in (outcome.first, outcome.second) if c is not None]
+    heard = "; the second measuring: ".join(shown) + (f"; {outcome.failure}" if outcome.failure else "")
+    say(f"{state:7} {outcome.model} ({outcome.against}): {heard}; allowed {1 + outcome.first.threshold:.3f}")
+
+
+def _comparison(c: Comparison) -> str:
+    return (
+        f"{c.head_us / 1000:.3f} ms against {c.base_us / 1000:.3f} ms, ratio {c.ratio:.3f} "
+        f"[{c.ci95[0]:.3f}, {c.ci95[1]:.3f}], p {c.p_value:.2g}"
+    )
 
 
 def inspection(name: str, model: Inspection, placements: Sequence[Placement]) -> None:
@@ -196,9 +230,22 @@ def inspection(name: str, model: Inspection, placements: Sequence[Placement]) ->
     say(f"{len(model.operators)} operators: {kinds}")
     if model.subgraphs > 1:
         say(f"only the first of {model.subgraphs} subgraphs is shown")
+    widths = (model.requested_bits, model.stored_bits, model.executed_bits)
+    said = zip(("requested", "stored", "executed"), widths, strict=True)
+    bits = ", ".join(f"{word} {' and '.join(map(str, found or ())) or 'unknown'}" for word, found in said)
+    say(f"bits of the weights: {bits}")
     say(
         f"{name}: {model.file_bytes / 1000:.1f} kB, weights {model.weight_bytes / 1000:.1f} kB, "
         f"{model.parameters} parameters, {model.macs / 1e6:.3f} MMACs"
+    )
+
+
+def packed(model: str, model_bytes: int, stored: str, stored_bytes: int) -> None:
+    """Both sizes of a model: as the runtime reads it, and as it is stored."""
+    share = 1 - stored_bytes / model_bytes
+    say(
+        f"{model}: {model_bytes} bytes; {stored}: {stored_bytes} bytes, "
+        f"{abs(share):.1%} {'smaller' if share > 0 else 'larger: its weights need all their bits'}"
     )
 
 

@@ -11,17 +11,21 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from deploy.canary import known_good
 from deploy.compile import calibration_batch
 from deploy.config import Experiment, Measuring, digest, file_digest
+from deploy.placement import load_target
 from deploy.run import Run, read_json
 from hil.boards.inventory import find_board, open_board
 from hil.errors import UsageError
+from hil.job import Job
 from hil.measure import MeasureProtocol
-from hil.session import Session
+from hil.session import Session, open_session
 from hil.store import Store
 from nas.blocks import SuperBlock
 from nas.data import SegmentationData, open_data
 from nas.distil import supernets
+from nas.quant.safe_resize import safe_steps
 from nas.segmentation import images_of
 from nas.space import SearchSpace
 from nas.teacher import Segmenter, teacher
@@ -31,11 +35,24 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Context:
-    """One run of one experiment. Networks are loaded from the run's checkpoints when first asked for."""
+    """One run of one experiment. Networks are loaded from the run's checkpoints when first asked for.
+
+    Attributes:
+        target: the rules of the board's `target`, from targets/ beside the boards' file; None if it names none.
+        resize_factors: the target's safe ones; empty: all.
+
+    Raises `QuantizationError` before anything is trained if the target could not enlarge the class map rightly.
+    """
 
     def __init__(self, experiment: Experiment, space: SearchSpace, run: Run, boards_file: Path) -> None:
         self.experiment, self.space, self.run = experiment, space, run
         self.board = find_board(boards_file, experiment.board)
+        name = self.board.target
+        self.target = load_target(boards_file.parent / "targets", name) if name else None
+        self.resize_factors = self.target.safe_resize_factors if self.target else ()
+        if self.resize_factors:
+            height, width = (-(-n // space.output_stride) for n in experiment.data.size)
+            safe_steps("upsampled", (height, width), experiment.data.size, self.resize_factors)
         self.keys = self._keys()
 
     def _keys(self) -> dict[str, str]:
@@ -49,7 +66,7 @@ class Context:
             "distil": (e.distil,),
             "tables": (e.quantization, self.space.bits),
             "profile": (self.board, e.profile),
-            "agree": (e.agreement,),
+            "agree": (e.agreement, self.resize_factors),
             "search": (e.budgets,),
             "retrain": (e.retrain,),
             "ship": (),
@@ -104,10 +121,15 @@ class Context:
         restore(model, self.path / f"{name}.pt")
         return model.eval()
 
+    @cached_property
+    def canary(self) -> Job:
+        """A model that is known to be good."""
+        return known_good(self.path / "canary")
+
     @contextmanager
     def session(self) -> Iterator[tuple[Session, Store]]:
         """The board, ready to measure, and the store that keeps what it measures."""
-        with open_board(self.board) as board, Session(board) as session:
+        with open_board(self.board) as board, open_session(board) as session:
             store = Store(self.path / "measurements.sqlite")
             try:
                 yield session, store

@@ -16,6 +16,7 @@ p { margin: .3rem 0 } .muted { color: #5d6b7a } table { border-collapse: collaps
 th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #dde3ea }
 th:first-child, td:first-child, td.text { text-align: left } td.text { font: 13px/1.4 ui-monospace, monospace;
 overflow-wrap: anywhere } .figures { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem }
+.replay { border: 2px solid #d1495b; color: #d1495b; padding: .5rem .8rem; font-weight: 600 }
 @media (max-width: 800px) { .figures { grid-template-columns: 1fr } }
 """
 INK, ACCENT, QUIET = "#1c2733", "#d1495b", "#7a9cc6"
@@ -33,7 +34,7 @@ def write_report(path: Path, summary: Mapping[str, Any], judged: Mapping[str, An
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>hilnas: {name}</title><style>{STYLE}</style></head><body>
 <h1>hilnas: {name}</h1>
-<p class="muted">{html.escape(_conditions(summary["conditions"]))}</p>
+{_banner(summary["conditions"])}<p class="muted">{html.escape(_conditions(summary["conditions"]))}</p>
 <h2>Models</h2>{_model_table([summary["teacher"], *summary["models"]])}
 <h2>Do the tables agree with the board?</h2>{_agreement_text(summary)}
 <div class="figures"><div>{drawn[0]}</div><div>{drawn[1]}</div></div>
@@ -44,9 +45,36 @@ def write_report(path: Path, summary: Mapping[str, Any], judged: Mapping[str, An
     write_atomically(path, page)
 
 
+def watermark(conditions: Mapping[str, Any]) -> str:
+    """What has to stand beside latencies that no board measured for this run; empty where one did."""
+    if conditions.get("kind") == "qemu":
+        return f"EMULATED: {conditions['board']} is no board but QEMU, whose times say nothing about any"
+    if conditions.get("kind") != "replay":
+        return ""
+    return f"REPLAY: these latencies are a {conditions['board']}, recorded earlier; no board measured them for this run"
+
+
+def _banner(conditions: Mapping[str, Any]) -> str:
+    text = watermark(conditions)
+    return f'<p class="replay">{html.escape(text)}</p>\n' if text else ""
+
+
 def _conditions(conditions: Mapping[str, Any]) -> str:
     shown = ("board", "soc", "machine", "kernel", "runtime", "delegate", "kernels", "threads")
-    return "Measured on: " + ", ".join(f"{key} {conditions[key]}" for key in shown if conditions.get(key))
+    how = {"replay": "Replayed, not measured", "qemu": "Emulated"}.get(conditions.get("kind", ""), "Measured on")
+    return f"{how}: " + ", ".join(f"{key} {conditions[key]}" for key in shown if conditions.get(key))
+
+
+def bits_text(model: Mapping[str, Any]) -> str:
+    """Widths of a model's weights: requested / stored / executed; '?' where the record has none."""
+    kinds = (model.get(f"{kind}_bits") for kind in ("requested", "stored", "executed"))
+    return " / ".join(", ".join(map(str, bits)) if bits else "?" for bits in kinds)
+
+
+def off_text(model: Mapping[str, Any]) -> str:
+    """The share of a model's multiply-accumulates off the target's fast place."""
+    placed = model.get("placement")
+    return f"{placed['off_share']:.1%} off {placed['target']}'s {placed['fast_place']}" if placed else "?"
 
 
 def _model_table(models: Sequence[Mapping[str, Any]]) -> str:
@@ -57,7 +85,9 @@ def _model_table(models: Sequence[Mapping[str, Any]]) -> str:
             "mIoU FP32",
             "mIoU INT8",
             "weights, kB",
+            "bits: requested / stored / executed",
             "MMACs",
+            "MACs off the fast place, expected",
             "latency, ms (median)",
             "p90",
             "runs",
@@ -66,7 +96,8 @@ def _model_table(models: Sequence[Mapping[str, Any]]) -> str:
     )
     rows = "".join(
         f"<tr><td>{html.escape(m['name'])}</td><td>{m['miou_fp32']:.2f}</td><td>{m['miou_int8']:.2f}</td>"
-        f"<td>{m['size_bits'] / 8000:.1f}</td><td>{m['macs'] / 1e6:.1f}</td>"
+        f"<td>{m['size_bits'] / 8000:.1f}</td><td>{bits_text(m)}</td><td>{m['macs'] / 1e6:.1f}</td>"
+        f"<td>{html.escape(off_text(m))}</td>"
         f"<td>{m['latency_us']['median'] / 1000:.3f}</td><td>{m['latency_us']['p90'] / 1000:.3f}</td>"
         f"<td>{m['latency_us']['n']}</td><td class='text'>{html.escape(m['subnet'].replace('+', ' + '))}</td></tr>"
         for m in models

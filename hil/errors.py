@@ -9,6 +9,8 @@
     │   ├── HostKeyChanged          another key than the pinned one answers
     │   ├── LinkLost                the connection or the far process ended under us
     │   ├── BoardFull               the board's disk takes no more
+    │   ├── BoardBusy               somebody else is on it
+    │   ├── BoardFault              something on it is missing or refuses: a file, a library, the heat
     │   └── BoardTimeout            the board is connected and does not answer in time
     ├── ModelError         exit 4   mend the model
     └── Incomparable       exit 5   nothing, or nothing alike, to compare with
@@ -64,6 +66,14 @@ class LinkLost(BoardError):
 
 class BoardFull(BoardError):
     """The board took fewer bytes than were sent."""
+
+
+class BoardBusy(BoardError):
+    """Somebody else measures on the board, or has reserved it."""
+
+
+class BoardFault(BoardError):
+    """The runner blames the board: a file or a library that is missing there, or it stays too hot."""
 
 
 class BoardTimeout(BoardError):

@@ -6,107 +6,216 @@ alike and shows as a difference between rounds, not between models.
 
 from __future__ import annotations
 
-import random
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from hil.boards.inventory import BoardConfig
-from hil.errors import BoardError, BoardTimeout, Incomparable, LinkLost, UsageError
-from hil.measurement import Failure, Measurement, Parity, digest
+from hil.answer import blamed
+from hil.errors import BoardError, BoardFault, BoardTimeout, Incomparable, LinkLost
+from hil.job import Job, MeasureProtocol, Task, files_of, identity_of, request_of, tasks_of
+from hil.judge import failed, judge
+from hil.measurement import Failure, Measurement, digest
 from hil.session import Session
 from hil.stage import sha256_of
 from hil.store import Store
 
-ANSWER_MARGIN_S = 30.0  # the runner keeps the deadlines; past this it is the board that hangs
+__all__ = ["Job", "MeasureProtocol", "measure", "pooled"]
+
+AHEAD = 4  # jobs that the board holds beyond the one it runs: it never waits for us
+ACKNOWLEDGED_AT_ONCE = 1000
+PUSH_AT_ONCE = 64  # models whose files travel together, while the board works on earlier ones
 
 
-@dataclass(frozen=True)
-class Job:
-    """A model to measure.
+@dataclass
+class _Flight:
+    """A task on its way: its answer, or the measurement that makes an answer unnecessary."""
 
-    Attributes:
-        model: the .tflite file; `name`: how reports call it.
-        input: raw little-endian bytes of its inputs, one after the other; None: random, the same each time.
-        expected: likewise of its outputs for that input; None: parity is not checked.
-    """
-
-    model: Path
-    name: str
-    input: Path | None = None
-    expected: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.expected is not None and self.input is None:
-            raise UsageError(f"job {self.name}: expected outputs belong to an input: give both files")
-
-
-@dataclass(frozen=True)
-class MeasureProtocol:
-    """How a model is measured.
-
-    Attributes:
-        warmup_runs: runs after the first one that are not counted; `runs`: steady ones that are, a round.
-        rounds: how often the whole set is gone through.
-        compile_deadline_s: until the first inference is done (an NPU compiles then: minutes).
-        run_deadline_s: for all runs after it together.
-    """
-
-    warmup_runs: int = 5
-    runs: int = 30
-    rounds: int = 2
-    compile_deadline_s: float = 600.0
-    run_deadline_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.warmup_runs < 0 or self.runs < 1 or self.rounds < 1:
-            raise UsageError(f"{self}: runs and rounds must be 1 or more, warmup_runs 0 or more")
-        if self.compile_deadline_s <= 0 or self.run_deadline_s <= 0:
-            raise UsageError(f"{self}: deadlines must be above 0 s")
-
-    def key(self) -> str:
-        """Over what changes a measurement. Not over `rounds`: more of them keep those that are done."""
-        return digest({name: value for name, value in asdict(self).items() if name != "rounds"})[:16]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A job in one round; `identity` is that of the job without its round and conditions."""
-
-    job: Job
-    identity: str
-    round: int
-    job_id: str
-    model_sha256: str
+    task: Task
+    started_at: str
+    answer: dict[str, Any] | None = None
+    done: Measurement | None = None
 
 
 def measure(
-    session: Session, jobs: Iterable[Job], protocol: MeasureProtocol, store: Store, *, seed: int = 0
+    session: Session,
+    jobs: Iterable[Job],
+    protocol: MeasureProtocol,
+    store: Store,
+    *,
+    seed: int = 0,
+    canary: Job | None = None,
+    retry_failed: bool = False,
 ) -> Iterator[Measurement]:
     """One measurement for each job and round, round after round; what the store holds is not run again.
 
-    A model that fails is a measurement with a failure, in later rounds without another run. A board that
-    fails is a BoardError, after one retry over a fresh connection; what was done by then is in the store, so
-    the same call goes on from there. Raises UsageError for files that cannot be read.
+    A model that fails is a measurement with a failure, in later rounds without another run. Where `canary`, a
+    known-good model, fails too, it is the bench that is bad: a BoardError, and the model is not blamed. A model that
+    takes the board down twice while the canary runs is blamed and quarantined. Other board failures are a BoardError
+    after one retry over a fresh connection; what was done by then is in the store, so the same call goes on from
+    there. `retry_failed` runs again what the store holds as failed. Raises UsageError for files that cannot be read.
     """
-    tasks = list(_tasks(list(jobs), session, protocol, seed))
-    held = store.find(task.job_id for task in tasks)
-    session.stage.stage_many(path for task in tasks if task.job_id not in held for path in _files(task.job))
-    failed: dict[str, Measurement] = {}  # the first failure of each job, by its identity
-    for task in tasks:
-        done = held.get(task.job_id)
-        if done is None and task.identity in failed:
-            done = _again(failed[task.identity], task)
-        elif done is None:
-            done = _run(session, task, protocol)
-        if task.job_id not in held:
-            store.add(done)
-            held[task.job_id] = done
-        if done.status == "failed":
-            failed.setdefault(task.identity, done)
-        yield replace(done, model=task.job.name)  # the same files may have been measured under another name
+    yield from _Measuring(session, protocol, store, canary).run(list(jobs), seed, retry_failed)
+
+
+class _Measuring:
+    """The state of one call of `measure`."""
+
+    def __init__(self, session: Session, protocol: MeasureProtocol, store: Store, canary: Job | None) -> None:
+        self.session, self.protocol, self.store, self.canary = session, protocol, store, canary
+        self.failed: dict[str, Measurement] = {}  # the first failure of each job, by its identity
+        self.flights: deque[_Flight] = deque()
+        self.told: deque[str] = deque(maxlen=4 * AHEAD)  # acknowledgements that a link may have taken with it
+
+    @property
+    def _conditions_key(self) -> str:
+        return self.session.conditions.key()
+
+    def run(self, jobs: Sequence[Job], seed: int, retry_failed: bool) -> Iterator[Measurement]:
+        tasks = list(tasks_of(jobs, self.session.board.config, self._conditions_key, self.protocol, seed))
+        held = self.store.find(task.job_id for task in tasks)
+        if retry_failed:
+            again = {i: m.attempt + 1 for i, m in held.items() if m.status == "failed"}
+            tasks = [replace(task, attempt=again.get(task.job_id, 0)) for task in tasks]
+            held = {i: m for i, m in held.items() if m.status == "ok"}
+        self._acknowledge(held)  # a kill may have come between the store and the acknowledgement
+        self.quarantined = self.store.quarantined(self._conditions_key)
+        waiting, pushed = deque(tasks), deque[Task]()
+        while waiting or pushed or self.flights:
+            if waiting and len(pushed) < AHEAD:
+                count = min(PUSH_AT_ONCE if self.flights else 2 * AHEAD, len(waiting))  # at first, few: a board waits
+                pushed += self._push([waiting.popleft() for _ in range(count)], held)
+            while pushed and len(self.flights) <= AHEAD and not self._is_flying(pushed[0]):
+                self._depart(pushed.popleft(), held)
+            flight = self.flights.popleft()
+            done = flight.done or self._land(flight)
+            if done.job_id not in held:
+                self.store.add(done)
+                held[done.job_id] = done
+                if flight.answer is not None:
+                    self.told.append(done.job_id)
+                    self._acknowledge([done.job_id])
+            if done.status == "failed":
+                self.failed.setdefault(flight.task.identity, done)
+            yield replace(done, model=flight.task.job.name)  # the files may have been measured under another name
+
+    def _push(self, tasks: list[Task], held: dict[str, Measurement]) -> list[Task]:
+        """The files of `tasks`, and the canary's, are on the board when this returns."""
+        files = [path for task in tasks if task.job_id not in held for path in files_of(task.job)]
+        self.session.stage.stage_many([*files, *(files_of(self.canary) if self.canary and files else ())])
+        return tasks
+
+    def _is_flying(self, task: Task) -> bool:
+        """Whether this very job's earlier round is still out: if it fails, the next is not run."""
+        return any(flight.task.identity == task.identity for flight in self.flights)
+
+    def _depart(self, task: Task, held: dict[str, Measurement]) -> None:
+        flight = _Flight(task, now(), done=held.get(task.job_id))
+        if flight.done is None and task.identity in self.failed:
+            flight.done = _again(self.failed[task.identity], task)
+        if flight.done is None and task.model_sha256 in self.quarantined:
+            reason = f"quarantined: {self.quarantined[task.model_sha256]}; `hilnas quarantine clear` lets it run again"
+            flight.done = failed(task, self.session.conditions, reason, flight.started_at)
+        self.flights.append(flight)
+        if flight.done is None:
+            self._send(task)
+
+    def _send(self, task: Task) -> None:
+        """A lost link shows when the answer is waited for."""
+        paths = self.session.stage.stage_many(files_of(task.job))
+        request = request_of(task, self.session.board.config, self._conditions_key, self.protocol, paths)
+        with suppress(LinkLost, BoardTimeout):
+            self.session.send(request)
+
+    def _reconnect(self) -> None:
+        self.session.reconnect()
+        self._acknowledge(list(self.told))
+
+    def _acknowledge(self, job_ids: Iterable[str]) -> None:
+        with suppress(LinkLost, BoardTimeout):  # they then stay in the board's spool for a week
+            ids = list(job_ids)
+            for start in range(0, len(ids), ACKNOWLEDGED_AT_ONCE):
+                self.session.acknowledge(ids[start : start + ACKNOWLEDGED_AT_ONCE])
+
+    def _land(self, flight: _Flight) -> Measurement:
+        """The measurement of a task; its failure is the model's only if the bench is well."""
+        try:
+            answer = self._answered(flight)
+        except (LinkLost, BoardTimeout, BoardFault) as first:
+            try:
+                self._reconnect()
+                self._send_again(flight, *self.flights)
+                answer = self._answered(flight)
+            except (LinkLost, BoardTimeout, BoardFault) as second:
+                return self._blamed(flight, first, second)
+        done = judge(answer, flight.task, self.session.conditions, self.session.board.config, flight.started_at)
+        if done.failure is not None:
+            self._drain()
+            self._check_bench(f"{done.model} failed ({done.failure.reason})")
+            if answer.get("failure"):  # it crashed or hung; a wrong answer harms nobody else
+                self.store.quarantine(done.model_sha256, self._conditions_key, done.failure.reason)
+        return done
+
+    def _answered(self, flight: _Flight) -> dict[str, Any]:
+        answer = flight.answer or self.session.receive(flight.task.job_id)
+        who = f"board {self.session.board.name}: the answer to {flight.task.job.name}"
+        if blamed(answer, who) not in (None, "model"):
+            raise BoardFault(
+                f"board {self.session.board.name}: {flight.task.job.name} {answer['failure']['reason']}: "
+                "what changed on the board?"
+            )
+        flight.answer = answer
+        return answer
+
+    def _send_again(self, *flights: _Flight) -> None:
+        """What is in flight, to a fresh runner; what the board had finished it only repeats."""
+        for flight in flights:
+            if flight.done is None and flight.answer is None:
+                self._send(flight.task)
+
+    def _drain(self) -> None:
+        """The answers to what is in flight, so that the board is free."""
+        for flight in self.flights:
+            if flight.done is None and flight.answer is None:
+                flight.answer = self.session.receive(flight.task.job_id)
+
+    def _blamed(self, flight: _Flight, first: BoardError, second: BoardError) -> Measurement:
+        """A task that lost the board twice: the model's fault if the board comes back and runs the canary."""
+        if self.canary is None or isinstance(second, BoardFault):
+            raise second
+        try:
+            self._reconnect()
+            self._check_bench("a model took the board down")
+        except BoardError:
+            raise second from first
+        reason = f"took the board down twice, and the board then ran the known-good model: {second}"
+        done = failed(flight.task, self.session.conditions, reason, flight.started_at)
+        self.store.quarantine(done.model_sha256, self._conditions_key, reason)
+        self._send_again(*self.flights)
+        return done
+
+    def _check_bench(self, why: str) -> None:
+        """Raises BoardError where the known-good model does not give its known answer."""
+        if self.canary is None or self.session.board.config.kind == "replay":  # there the bench was checked back then
+            return
+        config, sha256 = self.session.board.config, sha256_of(self.canary.model)
+        identity = identity_of(self.canary, sha256, config)
+        flight = _Flight(Task(self.canary, identity, 0, digest(["canary", identity, now()]), sha256), now())
+        self._send(flight.task)
+        done = judge(self._answered(flight), flight.task, self.session.conditions, config, flight.started_at)
+        self._acknowledge([done.job_id])
+        if done.failure is not None:
+            raise BoardError(
+                f"board {config.name}: {why}, and so does the known-good model: {done.failure.reason}: "
+                f"mend the bench (`hilnas board check {config.name}`), then go on"
+            )
+
+
+def now() -> str:
+    """The host's clock, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[int, ...]]:
@@ -128,117 +237,8 @@ def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[int, ...]]:
     return pools
 
 
-def _tasks(jobs: Sequence[Job], session: Session, protocol: MeasureProtocol, seed: int) -> Iterator[_Task]:
-    conditions_key, config = session.conditions.key(), session.board.config
-    models = [sha256_of(job.model) for job in jobs]
-    identities = [_identity(job, sha256, config) for job, sha256 in zip(jobs, models, strict=True)]
-    for round_number in range(protocol.rounds):
-        order = list(range(len(jobs)))
-        random.Random(f"{seed}:{round_number}").shuffle(order)
-        for index in order:
-            job_id = digest([identities[index], conditions_key, protocol.key(), round_number])
-            yield _Task(jobs[index], identities[index], round_number, job_id, models[index])
-
-
-def _identity(job: Job, model_sha256: str, config: BoardConfig) -> str:
-    """Over the files, and over the tolerances where they decide: loosened, a refused model runs again."""
-    files = [sha256_of(path) if path is not None else None for path in (job.input, job.expected)]
-    judged = [config.parity_max_abs_diff, config.parity_max_mismatch] if job.expected is not None else []
-    return digest([model_sha256, *files, *judged, bool(config.delegate) and not config.allow_fallback])
-
-
-def _files(job: Job) -> list[Path]:
-    return [path for path in (job.model, job.input, job.expected) if path is not None]
-
-
-def _run(session: Session, task: _Task, protocol: MeasureProtocol) -> Measurement:
-    """Runs it, once more over a fresh connection when the board or the link failed."""
-    try:
-        return _attempt(session, task, protocol)
-    except (LinkLost, BoardTimeout, _BoardFault):
-        session.reconnect()
-        return _attempt(session, task, protocol)
-
-
-class _BoardFault(BoardError):  # noqa: N818
-    """The runner blames the board: a file or a library that is missing there."""
-
-
-def _attempt(session: Session, task: _Task, protocol: MeasureProtocol) -> Measurement:
-    config = session.board.config
-    paths = session.stage.stage_many(_files(task.job))
-    request: dict[str, Any] = {
-        "id": task.job_id,
-        "model": paths[task.job.model],
-        "threads": config.threads,
-        "kernels": config.kernels,
-        "warmup_runs": protocol.warmup_runs,
-        "runs": protocol.runs,
-        "compile_deadline_s": protocol.compile_deadline_s,
-        "run_deadline_s": protocol.run_deadline_s,
-    }
-    if task.job.input is not None:
-        request["input"] = paths[task.job.input]
-    if task.job.expected is not None:
-        request["expected"] = paths[task.job.expected]
-    if config.delegate:
-        request.update(delegate=config.delegate, delegate_options=config.delegate_options)
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    timeout_s = protocol.compile_deadline_s + protocol.run_deadline_s + ANSWER_MARGIN_S
-    answer = session.run(request, timeout_s)
-    return _judge(answer, session, task, started_at)
-
-
-def _judge(answer: dict[str, Any], session: Session, task: _Task, started_at: str) -> Measurement:
-    """The record of an answer. Raises _BoardFault when it was not about the model."""
-    failure = answer.get("failure")
-    if failure is not None and failure["kind"] == "board":
-        raise _BoardFault(
-            f"board {session.board.name}: {task.job.name} {failure['reason']}: what changed on the board?"
-        )
-    raw_parity = answer.get("parity")
-    parity = Parity.from_json(raw_parity) if raw_parity else None
-    reason = failure["reason"] if failure is not None else _refusal(answer, parity, session.board.config)
-    return Measurement(
-        job_id=task.job_id,
-        model=task.job.name,
-        model_sha256=task.model_sha256,
-        round=task.round,
-        status="ok" if reason is None else "failed",
-        load_us=answer.get("load_us", 0),
-        first_us=answer.get("first_us", 0),
-        latencies_us=tuple(answer["latencies_us"]) if reason is None else (),
-        conditions=session.conditions,
-        parity=parity,
-        operators=tuple(answer.get("operators", ())),
-        delegated_nodes=answer.get("delegated_nodes", 0),
-        failure=None if reason is None else Failure("model", reason),
-        started_at=started_at,
-    )
-
-
-def _refusal(answer: dict[str, Any], parity: Parity | None, config: BoardConfig) -> str | None:
-    """Why a model that ran still does not count; None when it does."""
-    if config.delegate and not answer["delegated_nodes"] and not config.allow_fallback:
-        return (
-            f"{Path(config.delegate).name} took no part of the model, it ran on the CPU: "
-            "see the operators, or set allow_fallback"
-        )
-    if parity is None:
-        return None
-    close = parity.max_abs_diff <= config.parity_max_abs_diff
-    few = parity.mismatched <= config.parity_max_mismatch * parity.elements
-    if close or few:
-        return None
-    return (
-        f"outputs differ from the expected ones: {parity.mismatched} of {parity.elements} elements, "
-        f"by {parity.max_abs_diff:g} at most; allowed: by {config.parity_max_abs_diff:g}, "
-        f"or {config.parity_max_mismatch:g} of the elements"
-    )
-
-
-def _again(failed: Measurement, task: _Task) -> Measurement:
-    reason = failed.failure.reason if failed.failure is not None else "failed"
-    prefix = f"not run again after round {failed.round}: "
+def _again(first: Measurement, task: Task) -> Measurement:
+    reason = first.failure.reason if first.failure is not None else "failed"
+    prefix = f"not run again after round {first.round}: "
     told = reason if reason.startswith("not run again") else prefix + reason
-    return replace(failed, job_id=task.job_id, round=task.round, failure=Failure("model", told))
+    return replace(first, job_id=task.job_id, round=task.round, failure=Failure("model", told), attempt=task.attempt)

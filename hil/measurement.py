@@ -17,7 +17,9 @@ from hil.errors import UsageError
 FailureKind = Literal["model", "board", "link", "harness"]
 Status = Literal["ok", "failed"]
 
-NOT_COMPARED = frozenset({"temperature_c", "boot_id", "python"})
+Cache = Literal["none", "cold", "warm"]
+
+NOT_COMPARED = frozenset({"unit", "temperature_c", "boot_id", "python"})
 
 
 def _known(cls: type, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,9 +39,13 @@ class Conditions:
     """Under what a number was taken.
 
     Attributes:
-        board: the entry's name in boards.toml; `kind`: ssh, loopback.
+        board: the entry's name in boards.toml, or its fleet's: boards of one fleet are alike.
+        unit: the entry's name; not compared. `kind`: ssh, loopback, ...
         machine: instruction set, as `uname -m` says; `soc`: the device tree's model, or the CPU's name.
-        runtime: package and version of the TFLite runtime, "ai_edge_litert 2.3.0".
+        kernel: its release; `bsp`: the name of the distribution, as /etc/os-release says.
+        npu: driver version and clock of the NPU, "galcore 6.4.11; ml_core 1000 MHz", or "none".
+        driver: "python" (the runtime's interpreter) or "benchmark_model".
+        runtime: package, version and first digits of the library's sha256, "ai_edge_litert 2.3.0@0123456789ab".
         delegate: "none", or file name @ first digits of its sha256; then its options and the board's
             environment, since both decide where the graph runs.
         kernels: xnnpack, builtin or reference; `threads`: of the interpreter.
@@ -48,10 +54,14 @@ class Conditions:
     """
 
     board: str
+    unit: str
     kind: str
     machine: str
     soc: str
     kernel: str
+    bsp: str
+    npu: str
+    driver: str
     runtime: str
     delegate: str
     kernels: str
@@ -123,6 +133,23 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Readings:
+    """The board's own instruments at one moment; None where it has none.
+
+    Attributes:
+        temperature_c: the hottest zone, degrees Celsius.
+        frequency_khz: the fastest core's clock.
+    """
+
+    temperature_c: float | None = None
+    frequency_khz: int | None = None
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Readings:
+        return cls(**_known(cls, raw))
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One model, run in one round on one board. A failed one carries no latencies, so none is ever used.
 
@@ -134,6 +161,12 @@ class Measurement:
         operators: names of the model's operators in order, where the runtime tells them.
         delegated_nodes: number of graph parts that a delegate took.
         started_at: the host's clock, ISO 8601 in UTC.
+        warmup_us, warmup_runs: all runs between the first and the steady ones together.
+        cache: whether the NPU's compiled graph was there before; "none" where none is kept.
+        before, after: the steady runs.
+        others_busy: share of the cores' time that other processes had during the steady runs, 0 to 1.
+        flags: why the latencies deserve less trust (hil/trust.py); empty when nothing speaks against them.
+        attempt: 0, and one more each time that a failed job was asked for again.
     """
 
     job_id: str
@@ -150,6 +183,14 @@ class Measurement:
     delegated_nodes: int
     failure: Failure | None
     started_at: str
+    warmup_us: int = 0
+    warmup_runs: int = 0
+    cache: Cache = "none"
+    before: Readings = Readings()
+    after: Readings = Readings()
+    others_busy: float = 0.0
+    flags: tuple[str, ...] = ()
+    attempt: int = 0
 
     def __post_init__(self) -> None:
         ok = self.status == "ok"
@@ -157,19 +198,29 @@ class Measurement:
             raise UsageError(f"measurement of {self.model}: status {self.status!r} and failure disagree")
         if ok != bool(self.latencies_us):
             raise UsageError(f"measurement of {self.model}: an ok one has latencies, a failed one has none")
-        if min(self.load_us, self.first_us, *self.latencies_us, self.round, self.delegated_nodes) < 0:
-            raise UsageError(f"measurement of {self.model}: a time or count is negative")
+        counts = (self.load_us, self.first_us, self.warmup_us, self.warmup_runs, self.round, self.delegated_nodes)
+        if min(*counts, *self.latencies_us, self.attempt, self.others_busy) < 0 or self.cache not in get_args(Cache):
+            raise UsageError(f"measurement of {self.model}: a time or count is negative, or its cache unknown")
+
+    @property
+    def own_us(self) -> int:
+        """How long the board ran the model."""
+        return self.load_us + self.first_us + self.warmup_us + sum(self.latencies_us)
 
     def to_json(self) -> dict[str, Any]:
         raw = asdict(self)
-        raw["latencies_us"], raw["operators"] = list(self.latencies_us), list(self.operators)
+        for name in ("latencies_us", "operators", "flags"):
+            raw[name] = list(raw[name])
         return raw
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Measurement:
         """Raises UsageError when a field is missing, unknown or contradicts another."""
         known = _known(cls, raw)
-        known["latencies_us"], known["operators"] = tuple(raw["latencies_us"]), tuple(raw["operators"])
+        for name in ("latencies_us", "operators", "flags"):
+            known[name] = tuple(raw[name])
+        for name in ("before", "after"):
+            known[name] = Readings.from_json(raw[name])
         known["conditions"] = Conditions.from_json(raw["conditions"])
         known["parity"] = None if raw["parity"] is None else Parity.from_json(raw["parity"])
         known["failure"] = None if raw["failure"] is None else Failure.from_json(raw["failure"])

@@ -44,8 +44,9 @@ def sha256_of(path: Path) -> str:
 class Stage:
     """The objects folder of one board. Lists it once, then remembers what it holds."""
 
-    def __init__(self, board: Board, workdir: str) -> None:
+    def __init__(self, board: Board, workdir: str, quota_bytes: int = 1 << 62) -> None:
         self._board = board
+        self._quota_bytes = quota_bytes
         self._workdir = workdir.rstrip("/")
         self._objects = f"{self._workdir}/objects"
         self._held: dict[str, int] | None = None  # object name to size in bytes
@@ -60,6 +61,7 @@ class Stage:
         objects = {Path(path): self._object_name(Path(path)) for path in paths}
         held = self._list()
         missing = {name: path for path, name in objects.items() if held.get(name) != path.stat().st_size}
+        self._make_room(sum(path.stat().st_size for path in missing.values()), set(objects.values()))
         for batch in _batches(list(missing.items())):
             self._upload(batch)
             held.update((name, path.stat().st_size) for name, path in batch)
@@ -68,6 +70,27 @@ class Stage:
     def forget(self) -> None:
         """The board may have rebooted or been cleaned: list it anew the next time."""
         self._held = None
+
+    def _make_room(self, wanted_bytes: int, kept: set[str]) -> None:
+        """Lets the objects that were listed first go, until the quota holds what is wanted. Raises BoardFull."""
+        held = self._list()
+        over = sum(held.values()) + wanted_bytes - self._quota_bytes
+        leaving: list[str] = []
+        for name in [name for name in held if name not in kept]:
+            if over <= 0:
+                break
+            over -= held[name]
+            leaving.append(name)
+        if over > 0:
+            raise BoardFull(
+                f"board {self._board.name}: these files need {over >> 20} MB more than the quota: "
+                "raise quota_mb in boards.toml, or measure fewer at once"
+            )
+        for start in range(0, len(leaving), BATCH_FILES):
+            batch = leaving[start : start + BATCH_FILES]
+            self._board.run(["rm", "-f", "--", *(f"{self._objects}/{name}" for name in batch)], UNPACK_TIMEOUT_S)
+        for name in leaving:
+            del held[name]
 
     def _object_name(self, path: Path) -> str:
         try:
@@ -82,7 +105,7 @@ class Stage:
 
     def _list(self) -> dict[str, int]:
         if self._held is None:
-            script = 'mkdir -p "$1" && ls -ln "$1"'
+            script = 'mkdir -p "$1" && ls -lnrtc "$1"'
             listed = self._board.run(["sh", "-c", script, "sh", self._objects], UNPACK_TIMEOUT_S)
             if listed.exit_code:
                 raise BoardError(

@@ -1,92 +1,156 @@
 """Measurements, kept for good: append-only, durable when `add` returns, safe against kill -9.
 
-SQLite by default (WAL, synchronous=FULL); another database by its SQLAlchemy URL.
+A SQLite file by default (WAL, synchronous=FULL), or PostgreSQL by its SQLAlchemy URL. A store of an older version
+is brought up to date when it is opened, in one transaction.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
-from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from hil.database import Database
 from hil.errors import UsageError
 from hil.measurement import Measurement
+from hil.schema import measurements, prepare, quarantine, read, row_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import Connection, Engine, Table
-
-SCHEMA_VERSION = 1
-BUSY_TIMEOUT_MS = 30_000
 FIND_AT_ONCE = 500  # SQLite limits the variables of a statement
+SHA256_DIGITS = re.compile("[0-9a-f]{6,64}")  # fewer might mean several models
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A model that is not run under some conditions, or was not.
+
+    Attributes:
+        model: its name when it last failed; "" where the store holds no such measurement.
+        since, cleared_at: the host's clock, ISO 8601 in UTC; None: it is in quarantine still.
+    """
+
+    model_sha256: str
+    model: str
+    conditions_key: str
+    reason: str
+    since: str
+    cleared_at: str | None
 
 
 class Store:
-    """Use as a context manager, or call `close`. Several processes may share one file."""
+    """Use as a context manager, or call `close`. Several processes and threads may share one."""
 
-    def __init__(self, path_or_url: str | Path) -> None:
-        """Makes the file where there is none. Raises UsageError for a corrupt or foreign one."""
-        from sqlalchemy import Column, Integer, MetaData, String, Table, Text
-
-        self._where = str(path_or_url)
-        metadata = MetaData()
-        self._versions = Table("hilnas_schema", metadata, Column("version", Integer, nullable=False))
-        self._measurements: Table = Table(
-            "measurements",
-            metadata,
-            Column("number", Integer, primary_key=True, autoincrement=True),
-            Column("job_id", String(64), nullable=False, unique=True),
-            Column("model_sha256", String(64), nullable=False, index=True),
-            Column("status", String(16), nullable=False),
-            Column("record", Text, nullable=False),
-        )
-        self._engine = _engine(self._where)
+    def __init__(self, path_or_url: str | Path, *, create: bool = True) -> None:
+        """Makes the store where there is none, if `create`. Raises UsageError for a corrupt, foreign or newer one."""
+        self._database = Database(path_or_url, create=create)
+        self._where = self._database.shown
+        self._transaction = self._database.transaction
         try:
-            self._prepare(metadata)
+            with self._transaction() as connection:
+                prepare(connection, self._where, create=create)
         except BaseException:
             self.close()
             raise
 
     def add(self, measurement: Measurement) -> bool:
-        """Durable when it returns. False when that job is there already: what is there stays."""
-        from sqlalchemy.exc import IntegrityError
-
-        row = {
-            "job_id": measurement.job_id,
-            "model_sha256": measurement.model_sha256,
-            "status": measurement.status,
-            "record": json.dumps(measurement.to_json(), sort_keys=True),
-        }
+        """Durable when it returns. False when that attempt at that job is there already: what is there stays."""
         try:
             with self._transaction() as connection:
-                connection.execute(self._measurements.insert().values(row))
+                connection.execute(measurements.insert().values(row_of(measurement)))
         except IntegrityError:
             return False
         return True
 
     def find(self, job_ids: Iterable[str]) -> dict[str, Measurement]:
-        """Those of the jobs that are there, by job id."""
+        """The latest attempt at those of the jobs that are there, by job id."""
         wanted, found = list(job_ids), {}
-        table = self._measurements.c
+        table = measurements.c
         with self._transaction() as connection:
             for start in range(0, len(wanted), FIND_AT_ONCE):
                 part = wanted[start : start + FIND_AT_ONCE]
-                query = self._measurements.select().where(table.job_id.in_(part))
-                found.update({row.job_id: self._read(row.record) for row in connection.execute(query)})
-        return found
+                query = select(table.job_id, table.record).where(table.job_id.in_(part)).order_by(table.attempt)
+                found.update({row.job_id: row.record for row in connection.execute(query)})
+        return {job_id: read(record, self._where) for job_id, record in found.items()}
 
     def all(self) -> list[Measurement]:
-        """In the order in which they were added."""
-        query = self._measurements.select().order_by(self._measurements.c.number)
+        """In the order in which they were added, every attempt."""
+        query = select(measurements.c.record).order_by(measurements.c.number)
         with self._transaction() as connection:
-            return [self._read(row.record) for row in connection.execute(query)]
+            return [read(record, self._where) for record in connection.execute(query).scalars()]
+
+    def quarantine(self, model_sha256: str, conditions_key: str, reason: str) -> None:
+        """This model crashed, hung or took the board down under these conditions: it is not run again.
+
+        One that is in quarantine already keeps its reason.
+        """
+        row = {
+            "model_sha256": model_sha256,
+            "conditions_key": conditions_key,
+            # a dying program says anything, and PostgreSQL takes no NUL
+            "reason": "".join(sign if sign.isprintable() else " " for sign in reason),
+            "since": _now(),
+        }
+        try:
+            with self._transaction() as connection:
+                connection.execute(quarantine.insert().values(row))
+        except IntegrityError:
+            pass
+
+    def quarantined(self, conditions_key: str) -> dict[str, str]:
+        """{model sha256: reason} of what is in quarantine under these conditions."""
+        table = quarantine.c
+        query = select(table.model_sha256, table.reason).where(
+            table.conditions_key == conditions_key, table.cleared_at.is_(None)
+        )
+        with self._transaction() as connection:
+            return {row.model_sha256: row.reason for row in connection.execute(query)}
+
+    def quarantines(self) -> list[Quarantined]:
+        """All that ever were, the oldest first."""
+        failed = (
+            select(measurements.c.record)
+            .where(
+                measurements.c.status == "failed", measurements.c.model_sha256.in_(select(quarantine.c.model_sha256))
+            )
+            .order_by(measurements.c.number)
+        )
+        with self._transaction() as connection:
+            rows = connection.execute(quarantine.select().order_by(quarantine.c.number)).all()
+            records = [json.loads(record) for record in connection.execute(failed).scalars()]
+        names = {record["model_sha256"]: record["model"] for record in records}
+        return [
+            Quarantined(
+                row.model_sha256,
+                names.get(row.model_sha256, ""),
+                row.conditions_key,
+                row.reason,
+                row.since,
+                row.cleared_at,
+            )
+            for row in rows
+        ]
+
+    def clear(self, model_sha256: str | None = None) -> int:
+        """Lets models run again: those whose sha256 begins so, or all. How many quarantines ended; the rows stay.
+
+        Raises UsageError for what are not 6 or more digits of a sha256.
+        """
+        if model_sha256 is not None and not SHA256_DIGITS.fullmatch(model_sha256):
+            raise UsageError(f"{model_sha256}: not a model: give the first 6 or more digits of its sha256 (0-9, a-f)")
+        those = quarantine.update().where(quarantine.c.cleared_at.is_(None)).values(cleared_at=_now())
+        if model_sha256 is not None:
+            those = those.where(quarantine.c.model_sha256.startswith(model_sha256))
+        with self._transaction() as connection:
+            return connection.execute(those).rowcount
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._database.close()
 
     def __enter__(self) -> Store:
         return self
@@ -96,68 +160,6 @@ class Store:
     ) -> None:
         self.close()
 
-    def _prepare(self, metadata: Any) -> None:
-        from sqlalchemy import inspect
 
-        with self._transaction() as connection:
-            present = set(inspect(connection).get_table_names())
-            if present and self._versions.name not in present:
-                raise UsageError(f"{self._where}: a database of something else ({min(present)}): name another file")
-            metadata.create_all(connection)
-            versions = [row.version for row in connection.execute(self._versions.select())]
-            if not versions:
-                connection.execute(self._versions.insert().values(version=SCHEMA_VERSION))
-            elif versions != [SCHEMA_VERSION]:
-                raise UsageError(
-                    f"{self._where}: written with schema {versions}, this hilnas reads {SCHEMA_VERSION}: "
-                    "use the version of hilnas that wrote it, or a new store"
-                )
-
-    def _read(self, record: str) -> Measurement:
-        try:
-            return Measurement.from_json(json.loads(record))
-        except (UsageError, ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"{self._where}: holds a damaged record ({error}): restore it from a copy") from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        from sqlalchemy.exc import DatabaseError, IntegrityError
-
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except IntegrityError:
-            raise
-        except DatabaseError as error:
-            raise UsageError(
-                f"{self._where}: not a usable store ({error.orig}): name another file, or restore it"
-            ) from error
-
-
-def _engine(where: str) -> Engine:
-    from sqlalchemy import create_engine, event
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-
-    if "://" not in where:
-        folder = Path(where).resolve().parent
-        if not folder.is_dir():
-            raise UsageError(f"{where}: no folder {folder}: make it, or name another store")
-    try:
-        engine = create_engine(where if "://" in where else f"sqlite:///{Path(where).resolve()}")
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise UsageError(f"{where}: no such kind of database here: {error}") from error
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _durable)
-        event.listen(engine, "begin", _lock_early)
-    return engine
-
-
-def _durable(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves: see _lock_early
-    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _lock_early(connection: Connection) -> None:
-    """Read first and write later fails at once, instead of waiting, beside another writer."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from deploy.agreement import Sample, agreement
-from deploy.compile import Artifact, bits_outside_blocks, quantize, save_model
+from deploy.compile import Artifact, bits_outside_blocks, model_metadata, quantize, save_model
 from deploy.context import Context, protocol
 from deploy.feedback import correct
 from deploy.latency import summaries
@@ -40,9 +40,11 @@ def compile_teacher(context: Context) -> Artifact:
         [context.calibration],
         context.experiment.data.size,
         scheme=context.experiment.quantization.scheme,
+        resize_factors=context.resize_factors,
     )
-    target = Artifact.at(context.path / "models", "teacher")
-    return save_model(graph, context.evaluation[:1], target, {"subnet": "teacher", "size_bits": graph.size_bits})
+    metadata = model_metadata(graph, "teacher", context.keys["agree"])
+    artifact = Artifact.at(context.path / "models", "teacher")
+    return save_model(graph, context.evaluation[:1], artifact, metadata, context.target)
 
 
 def compile_sample(context: Context, architecture: Architecture, name: str) -> Artifact:
@@ -55,10 +57,11 @@ def compile_sample(context: Context, architecture: Architecture, name: str) -> A
         context.experiment.data.size,
         architecture=architecture,
         scheme=context.experiment.quantization.scheme,
+        resize_factors=context.resize_factors,
     )
-    return save_model(
-        graph, context.evaluation[:1], Artifact.at(context.path / "models", name), {"subnet": str(architecture)}
-    )
+    metadata = model_metadata(graph, str(architecture), context.keys["agree"])
+    artifact = Artifact.at(context.path / "models", name)
+    return save_model(graph, context.evaluation[:1], artifact, metadata, context.target)
 
 
 def agree(context: Context) -> Iterator[Progress]:
@@ -72,7 +75,10 @@ def agree(context: Context) -> Iterator[Progress]:
         yield Progress("agree", i + 1, total, f"compiled {i + 1}")
     measurements: list[Measurement] = []
     with context.session() as (session, store):
-        for done in measure(session, [a.job() for a in artifacts], settings, store, seed=context.experiment.seed):
+        conditions = session.conditions
+        for done in measure(
+            session, [a.job() for a in artifacts], settings, store, seed=context.experiment.seed, canary=context.canary
+        ):
             measurements.append(done)
             yield Progress("agree", len(architectures) + len(measurements), total, f"measured {done.model}")
 
@@ -89,6 +95,7 @@ def agree(context: Context) -> Iterator[Progress]:
         {
             "agreement": agreement(samples, context.experiment.seed).record(),
             "correction": correction.record(),
+            "conditions": conditions.to_json(),
             "teacher_us": medians["teacher"].median_us,
             "samples": [
                 {"subnet": str(s.architecture), "additive_us": s.additive_us, "measured_us": s.measured_us}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bundle import Contents, export, verify
-from deploy.compile import Artifact, quantize, save_model
+from deploy.compile import Artifact, ReadBack, model_metadata, quantize, read_back, save_model
 from deploy.context import Context, protocol
 from deploy.latency import summaries
 from deploy.report import write_report
@@ -34,6 +34,7 @@ class Final:
     size_bits: int
     macs: int
     predicted_us: float | None
+    read_back: ReadBack
 
 
 def _judge(context: Context, name: str, model: Segmenter, subnet: str, predicted_us: float | None) -> Final:
@@ -45,15 +46,18 @@ def _judge(context: Context, name: str, model: Segmenter, subnet: str, predicted
         experiment.data.size,
         architecture=architecture,
         scheme=experiment.quantization.scheme,
+        resize_factors=context.resize_factors,
     )
     float_iou, integer_iou = mean_iou_float(model, context.val_data), mean_iou_integer(graph, context.val_data)
     artifact = save_model(
         graph,
         context.evaluation[:1],
         Artifact.at(context.path / "models", name),
-        {"subnet": subnet, "size_bits": graph.size_bits, "miou_int8": integer_iou},
+        model_metadata(graph, subnet, context.keys["ship"], miou_int8=integer_iou),
+        context.target,
     )
-    return Final(name, subnet, artifact, float_iou, integer_iou, graph.size_bits, graph.macs, predicted_us)
+    written = read_back(artifact.model, context.target)
+    return Final(name, subnet, artifact, float_iou, integer_iou, graph.size_bits, graph.macs, predicted_us, written)
 
 
 def ship(context: Context) -> Iterator[Progress]:
@@ -71,7 +75,7 @@ def ship(context: Context) -> Iterator[Progress]:
     measurements: list[Measurement] = []
     with context.session() as (session, store):
         jobs = [final.artifact.job() for final in finals]
-        for done in measure(session, jobs, settings, store, seed=context.experiment.seed):
+        for done in measure(session, jobs, settings, store, seed=context.experiment.seed, canary=context.canary):
             measurements.append(done)
             yield Progress("ship", len(finals) + len(measurements), total, f"measured {done.model}")
         medians = summaries(measurements)
@@ -103,6 +107,7 @@ def _record(final: Final, latency: LatencySummary) -> dict[str, Any]:
         "miou_fp32": final.miou_fp32,
         "miou_int8": final.miou_int8,
         "size_bits": final.size_bits,
+        **asdict(final.read_back),
         "macs": final.macs,
         "predicted_us": final.predicted_us,
         "latency_us": _latency(latency),

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
-from deploy.compile import Artifact
+from deploy.compile import Artifact, model_metadata
 from deploy.context import Context, protocol
 from deploy.latency import latency_table, summaries
 from deploy.run import Progress, write_atomically, write_json
+from deploy.stages.judge import compile_teacher
 from deploy.tflite.writer import write
 from hil.measure import measure
 from hil.measurement import Measurement
@@ -85,18 +86,20 @@ def _finished(journal: Path) -> dict[Subnet, float]:
 
 
 def _compile(judged: Judged, target: Artifact, key: str) -> None:
-    metadata = {"subnet": str(judged.subnet), "requested_bits": judged.subnet.bits, "key": key}
+    metadata = model_metadata(judged.graph, str(judged.subnet), key)
     write_atomically(target.expected, judged.golden_output.tobytes(), durable=False)
     write_atomically(target.model, write(judged.graph, metadata), durable=False)
 
 
 def profile(context: Context) -> Iterator[Progress]:
     """Every subnet's file on the board: parity with the integer simulation, then latency; tables/latency.parquet."""
+    if context.target:
+        compile_teacher(context)  # its errors are every whole model's, and nothing was pushed yet
     settings = protocol(context.experiment.profile)
     jobs = [artifact(context, subnet).job() for subnet in context.space.all_subnets()]
     measurements: list[Measurement] = []
     with context.session() as (session, store):
-        for done in measure(session, jobs, settings, store, seed=context.experiment.seed):
+        for done in measure(session, jobs, settings, store, seed=context.experiment.seed, canary=context.canary):
             measurements.append(done)
             yield Progress("profile", len(measurements), len(jobs) * settings.rounds, done.model)
         conditions = session.conditions

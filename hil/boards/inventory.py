@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -14,6 +15,7 @@ from hil.errors import UsageError
 
 KERNELS = ("xnnpack", "builtin", "reference")
 SERVERS = ("auto", "sshd", "asyncssh")
+DRIVERS = ("python", "benchmark_model")
 
 
 @dataclass(frozen=True)
@@ -21,18 +23,35 @@ class BoardConfig:
     """One board.
 
     Attributes:
-        kind: "ssh", or "loopback": this machine behind a private SSH server.
+        kind: "ssh"; "loopback": this machine behind a private SSH server; "labgrid": a place of a labgrid
+            coordinator; "qemu": an emulated machine; "replay": no machine, but what a store recorded of one.
         key: file of the private key; empty: the agent's and ~/.ssh's. known_hosts: empty: ~/.ssh/known_hosts.
         python: the interpreter on the board; empty: "python3", or on a loopback this very one.
         workdir: folder on the board for everything we put there; empty: a loopback's own private one.
         delegate: path of the delegate's library on the board; empty: none.
+        delegate_sha256: the first digits of what that library must hash to, 6 or more; empty: whatever is there.
         kernels: what runs on the CPU: xnnpack, builtin (no XNNPACK), or reference (slow, plain C).
+        root: of a loopback: a folder whose sys, proc, etc and dev/kmsg are read instead of this machine's.
         server: which server a loopback starts; auto: sshd where there is one, else asyncssh.
+        target: the rules that models for this board are held to: a file in targets/, without .toml; empty: none.
         labels: free words about the board.
         parity_max_abs_diff, parity_max_mismatch: an output is right when no element differs by more than the
             first (in its own units), or when no larger fraction of elements than the second differs at all.
             The defaults ask for equality.
         allow_fallback: whether a model of which the delegate takes nothing may count.
+        fleet: boards that share this word are alike: their latencies compare, and they work one queue.
+        driver: "python", or "benchmark_model" where the board has no Python runtime (no parity, no single runs).
+        benchmark_model: path or glob of that program on the board; of several, the highest version.
+        governor: the CPU governor to pin while we measure, restored afterwards; empty: as it is.
+        max_temperature_c: runs begin only below it; 0: whatever it is. cool_down_s: how long that may take.
+        quota_mb: how much of our files the board keeps; the oldest go first.
+        power: a command of this machine, to which "on", "off" or "cycle" is added; empty: the board has no such hook.
+        return_deadline_s: how long a board that stopped answering may take to come back before we give up; 0: three
+            minutes after its power was cycled, and without a power hook not at all.
+        place, coordinator: of a labgrid; coordinator is HOST:PORT, empty: LG_COORDINATOR's.
+        store, of: of a replay: the recorded measurements (file or URL), and whose they are; empty: the only board's.
+            A replay judges recorded outputs by tolerances of its own: give it the board's.
+        image: of a qemu: the folder given to `hilnas board qemu build`; empty: that command's own.
     """
 
     name: str
@@ -45,27 +64,61 @@ class BoardConfig:
     python: str = ""
     workdir: str = ""
     delegate: str = ""
+    delegate_sha256: str = ""
     delegate_options: dict[str, str] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     threads: int = 1
     kernels: str = "xnnpack"
+    root: str = ""
     server: str = "auto"
     connect_timeout_s: float = 10.0
+    target: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     parity_max_abs_diff: float = 0.0
     parity_max_mismatch: float = 0.0
     allow_fallback: bool = False
+    fleet: str = ""
+    driver: str = "python"
+    benchmark_model: str = "/usr/bin/tensorflow-lite-*/examples/benchmark_model"
+    governor: str = ""
+    max_temperature_c: float = 0.0
+    cool_down_s: float = 300.0
+    quota_mb: int = 512
+    power: tuple[str, ...] = ()
+    return_deadline_s: float = 0.0
+    place: str = ""
+    coordinator: str = ""
+    store: str = ""
+    of: str = ""
+    image: str = ""
 
     def __post_init__(self) -> None:
         self._require_one_of("kind", self.kind, BOARD_KINDS)
         self._require_one_of("kernels", self.kernels, KERNELS)
         self._require_one_of("server", self.server, SERVERS)
+        self._require_one_of("driver", self.driver, DRIVERS)
+        if self.driver == "benchmark_model":
+            self._require_one_of("kernels for benchmark_model", self.kernels, ("xnnpack", "builtin"))
+            if any(set(key) & set(":;") or ";" in value for key, value in self.delegate_options.items()):
+                raise UsageError(
+                    f"board {self.name}: benchmark_model parts delegate_options by ':' and ';', so none may hold them"
+                )
         if self.kind == "ssh" and not (self.host and self.user):
             raise UsageError(f"board {self.name}: kind ssh needs host and user")
+        if self.kind == "labgrid" and not self.place:
+            raise UsageError(f"board {self.name}: kind labgrid needs place")
+        if self.kind == "replay" and not self.store:
+            raise UsageError(f"board {self.name}: kind replay needs store, a file of measurements")
+        if self.root and self.kind != "loopback":
+            raise UsageError(f"board {self.name}: only a loopback has a root, a {self.kind} its own instruments")
+        if self.delegate_sha256 and not re.fullmatch("[0-9a-f]{6,64}", self.delegate_sha256):
+            raise UsageError(f"board {self.name}: delegate_sha256 is 6 to 64 digits 0-9, a-f of a sha256")
         if not 1 <= self.port <= 65535:
             raise UsageError(f"board {self.name}: port is {self.port}, give 1 to 65535")
-        if self.threads < 1 or self.connect_timeout_s <= 0:
-            raise UsageError(f"board {self.name}: threads and connect_timeout_s must be above 0")
+        if self.threads < 1 or self.connect_timeout_s <= 0 or self.cool_down_s <= 0 or self.quota_mb < 1:
+            raise UsageError(f"board {self.name}: threads, connect_timeout_s, cool_down_s and quota_mb must be above 0")
+        if self.return_deadline_s < 0:
+            raise UsageError(f"board {self.name}: return_deadline_s is {self.return_deadline_s}, give 0 or more")
         if self.parity_max_abs_diff < 0 or not 0 <= self.parity_max_mismatch <= 1:
             raise UsageError(f"board {self.name}: parity_max_abs_diff >= 0, parity_max_mismatch within 0 and 1")
         if self.workdir and not (self.workdir.startswith("/") and self.workdir.strip("/")):
@@ -109,10 +162,13 @@ def trust(config: BoardConfig) -> str:
 
     Raises HostKeyChanged when another key is pinned, Unreachable, UsageError for a loopback.
     """
-    if config.kind != "ssh":
-        raise UsageError(f"board {config.name} is a {config.kind}: it pins its own key, there is nothing to trust")
     from hil.boards.hostkeys import pin
 
+    if config.kind == "labgrid":
+        with open_board(config) as board:  # only the coordinator knows the address
+            return pin(board.config)
+    if config.kind != "ssh":
+        raise UsageError(f"board {config.name} is a {config.kind}: it pins its own key, there is nothing to trust")
     return pin(config)
 
 
@@ -128,7 +184,31 @@ def _open_loopback(config: BoardConfig) -> Board:
     return LoopbackBoard(config)
 
 
-BOARD_KINDS: Mapping[str, Callable[[BoardConfig], Board]] = {"ssh": _open_ssh, "loopback": _open_loopback}
+def _open_labgrid(config: BoardConfig) -> Board:
+    from hil.boards.labgrid import LabgridBoard
+
+    return LabgridBoard(config)
+
+
+def _open_replay(config: BoardConfig) -> Board:
+    from hil.boards.replay import ReplayBoard
+
+    return ReplayBoard(config)
+
+
+def _open_qemu(config: BoardConfig) -> Board:
+    from hil.boards.qemu import QemuBoard
+
+    return QemuBoard(config)
+
+
+BOARD_KINDS: Mapping[str, Callable[[BoardConfig], Board]] = {
+    "ssh": _open_ssh,
+    "loopback": _open_loopback,
+    "labgrid": _open_labgrid,
+    "replay": _open_replay,
+    "qemu": _open_qemu,
+}
 
 
 def _parse(path: Path, name: str, entry: Any) -> BoardConfig:
@@ -141,7 +221,8 @@ def _parse(path: Path, name: str, entry: Any) -> BoardConfig:
         _require_type(f"{path}: [{name}] {key}", str(known[key].type), value)
     if "kind" not in entry:
         raise UsageError(f"{path}: [{name}] lacks kind: one of {', '.join(BOARD_KINDS)}")
-    return BoardConfig(name=name, **entry)
+    settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
+    return BoardConfig(name=name, **settings)
 
 
 def _require_type(where: str, wanted: str, value: Any) -> None:
@@ -152,9 +233,10 @@ def _require_type(where: str, wanted: str, value: Any) -> None:
         "int": lambda: isinstance(value, int) and not isinstance(value, bool),
         "float": lambda: isinstance(value, (int, float)) and not isinstance(value, bool),
         "dict[str, str]": lambda: isinstance(value, dict) and all(isinstance(v, str) for v in value.values()),
+        "tuple[str, ...]": lambda: isinstance(value, list) and all(isinstance(v, str) for v in value),
     }
     if not holds[wanted]():
-        raise UsageError(f"{where} is {value!r}: give a {wanted}")
+        raise UsageError(f"{where} is {value!r}: give a {'list of texts' if 'tuple' in wanted else wanted}")
 
 
 def _near(word: str, known: Iterable[str]) -> str:

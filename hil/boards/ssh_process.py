@@ -75,7 +75,7 @@ class SSHProcess:
             self._channel.sendall(line.encode() + b"\n")
         except TimeoutError as error:
             raise BoardTimeout(f"{self._label} takes no input for {SEND_TIMEOUT_S:g} s: restart the board") from error
-        except OSError as error:
+        except (OSError, EOFError) as error:  # paramiko's own word for a socket that is gone
             raise self._ended() from error
 
     def receive(self, timeout_s: float) -> str:

@@ -16,8 +16,8 @@ import tiny_model
 
 
 @pytest.fixture
-def runner() -> Iterator[Runner]:
-    started = Runner()
+def runner(tmp_path: Path) -> Iterator[Runner]:
+    started = Runner(tmp_path / "runner.pyz")
     yield started
     if started.process.poll() is None:
         started.close()

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hil.scripts import runner_archive
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "board_scripts"
 
@@ -16,9 +18,10 @@ SCRIPTS = ROOT / "board_scripts"
 class Runner:
     """runner.py as a process; a job's defaults are quick."""
 
-    def __init__(self) -> None:
+    def __init__(self, archive: Path, *arguments: str) -> None:
+        archive.write_bytes(runner_archive())
         self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPTS / "runner.py")],
+            [sys.executable, str(archive), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
         )  # fmt: skip
         self.hello = self.receive()
@@ -35,7 +38,9 @@ class Runner:
 
     def receive(self, timeout_s: float = 30) -> dict[str, Any]:
         assert select.select([self.process.stdout], [], [], timeout_s)[0], "the runner said nothing"
-        return dict(json.loads(self.process.stdout.readline()))
+        while "beat" in (answer := dict(json.loads(self.process.stdout.readline()))):
+            assert select.select([self.process.stdout], [], [], timeout_s)[0], "the runner said nothing"
+        return answer
 
     def ask(self, model: Path, **job: Any) -> dict[str, Any]:
         self.start(model, **job)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,29 @@ def test_a_fake_board(tmp_path: Path) -> None:
     assert found["temperature_c"] == 51.0
     assert found["delegate"]["sha256"] == hashlib.sha256(b"code").hexdigest()
     assert found["runtime"] == "ai_edge_litert" and found["runtime_version"][0].isdigit()
+
+
+def test_the_state_of_a_fake_board(tmp_path: Path) -> None:
+    proc, dev = tmp_path / "proc", tmp_path / "dev"
+    write(proc / "meminfo", "MemTotal: 9 kB\nMemAvailable: 8 kB\nCmaTotal: 983040 kB\nCmaFree: 12 kB\nOdd\n")
+    write(proc / "loadavg", "0.25 0.5 0.7 1/99 123\n")
+    write(dev / "galcore", "")
+    for pid, target in (("12", dev / "galcore"), ("13", dev / "null")):
+        write(proc / pid / "cmdline", f"program{pid}\0--x\0")
+        (proc / pid / "fd").mkdir()
+        (proc / pid / "fd" / "3").symlink_to(target)
+    (proc / "14").mkdir()  # whose files we may not see
+    roots = ("--proc", str(proc), "--sys", str(tmp_path), "--dev", str(dev))
+    before_s = time.time()
+    found = probe(*roots, "--workdir", str(tmp_path / "not" / "made" / "yet"))
+    assert before_s <= found["clock_s"] <= time.time()
+    assert found["memory_kb"] == {"MemAvailable": 8, "CmaTotal": 983040, "CmaFree": 12}
+    assert (found["load"], found["npu_device"]) == (0.25, True)
+    assert found["npu_holders"] == [{"pid": 12, "command": "program12 --x"}]
+    assert 0 < found["disk"]["free_bytes"] <= found["disk"]["total_bytes"]
+    bare = probe("--proc", str(tmp_path / "none"), "--dev", str(tmp_path / "none"))
+    assert (bare["memory_kb"], bare["load"], bare["npu_device"], bare["npu_holders"]) == ({}, None, False, [])
+    assert bare["disk"] is None
 
 
 def test_an_empty_board_is_unknown_not_an_error(tmp_path: Path) -> None:

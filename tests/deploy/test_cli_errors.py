@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import resource
 import shutil
@@ -33,13 +34,14 @@ from tiny_experiment import (
 )
 
 from deploy.cli import main, parser
+from deploy.tflite.read import read
 from hil.boards import Board
 from hil.boards.inventory import BoardConfig, open_board
 from hil.boards.loopback import free_port, make_keys
 
 BOARDS = str(REPOSITORY / "boards.toml")
 SUBNET = "b1_k3e2_w8.tflite"
-USAGE, BOARD, MODEL, INCOMPARABLE = 2, 3, 4, 5
+USAGE, BOARD, MODEL = 2, 3, 4
 
 Fails = Callable[..., None]
 
@@ -185,14 +187,125 @@ def test_an_unknown_stage(fails, tmp_path):
     fails(USAGE, command, "--until profil", "profile")
 
 
-@pytest.mark.parametrize("size", ["96", "0x128", "axb", "96x128x3"])
+@pytest.mark.parametrize("size", ["96", "0x128", "axb", "96x128x3", "-1x4", "1e3x4", "x", "99999x8"])
 def test_an_impossible_size(fails, tmp_path, size):
-    fails(USAGE, ["compile", "b1_k3e3_w8", "--size", size, "--out", tmp_path], f"--size {size}", "96x128")
+    fails(USAGE, ["compile", "b1_k3e3_w8", f"--size={size}", "--out", tmp_path], f"--size {size}")
 
 
 @pytest.mark.parametrize("name", ["nonsense", "b9_k3e3_w8", "b1_k3e3_w8", "b1_k3e3-k3e3_w3"])
 def test_a_subnet_that_there_is_not(fails, tmp_path, name):
     fails(USAGE, ["compile", name, "--out", tmp_path / "out"], name)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), ("name subnets", "--all")),
+        (("b1_k3e3-k3e3_w8", "--all"), ("name subnets", "--all")),
+        (("--all", "--jobs", "0"), ("--jobs 0", "at least 1")),
+        (("--all", "--jobs", "-2"), ("--jobs -2",)),
+        (("--all", "--bits", "3"), ("--bits 3", "4, 5, 6, 7 or 8")),
+        (("--all", "--bits", "8,9"), ("--bits 8,9", "4, 5, 6, 7 or 8")),
+        (("--all", "--bits", "eight"), ("--bits eight", "4,6,8")),
+        (("--all", "--bits", ""), ("--bits ", "4,6,8")),
+        (("b1_k3e3-k3e3_w4",), ("b1_k3e3-k3e3_w4", "at 8 bits", "--bits")),
+        (("--all", "--activations", "uint8"), ("--granularity tensor",)),
+        (("--all", "--activations", "uint8", "--granularity", "tensor", "--few-bits", "int4"), ("leave one out",)),
+        (("--all", "--format", "onnx"), ("--format onnx", "single subnets")),
+        (("b1_k3e3-k3e3_w8", "--format", "onnx", "--ends", "float"), ("--format onnx", "quantized ends only")),
+        (("b1_k3e3-k3e3_w8", "--format", "converter", "--granularity", "tensor"), ("--format converter",)),
+        (("b1_k3e3-k3e3_w4", "--bits", "4", "--format", "converter"), ("8 bits wide",)),
+        (("--all", "--weights", "none.pt"), ("none.pt", "no such file", "supernets.pt")),
+        (("--all", "--config", "configs/demo-scenes.toml"), ("--config", "--weights")),
+        (("--all", "--data", "scenes"), ("--data", "--config")),
+        (("--all", "--space", "none.toml"), ("none.toml", "no such file")),
+    ],
+    ids=" ".join,
+)
+def test_compile_options_that_do_not_go_together(fails, tmp_path, options, words):
+    fails(USAGE, ["compile", *options, "--out", tmp_path / "out"], *words)
+    assert not (tmp_path / "out").exists()
+
+
+# Compiling a run's trained weights
+
+
+def trained(finished: Finished, checkpoint: Path, out: Path, *more: str) -> list[str]:
+    space = ("--space", str(finished.config.parent / "space.toml"), "--size", "64x96")
+    return ["compile", "--all", "--jobs", "1", "--out", str(out), "--weights", str(checkpoint), *(more or space)]
+
+
+def with_config(finished: Finished) -> tuple[str, ...]:
+    return ("--config", str(finished.config), "--boards", BOARDS)
+
+
+def test_with_its_configuration_the_files_are_the_runs_own(finished, tmp_path):
+    checkpoint = finished.folder / "supernets.pt"
+    assert main(trained(finished, checkpoint, tmp_path / "out", *with_config(finished))) == 0
+    header, *lines = (tmp_path / "out" / "index.jsonl").read_text().splitlines()
+    assert json.loads(header)["library"]["calibration"] == "scenes"
+    rows = [row for line in lines for row in json.loads(line)["subnets"]]
+    assert len(rows) == 12
+    for row in rows:
+        ours, theirs = (
+            read(path) for path in (tmp_path / "out" / row["file"], finished.folder / f"subnets/{row['subnet']}.tflite")
+        )
+        assert repr(ours.operators) == repr(theirs.operators)
+        for a, b in zip(ours.tensors, theirs.tensors, strict=True):
+            assert (a.name, a.shape, bytes(a.data)) == (b.name, b.shape, bytes(b.data))
+            np.testing.assert_array_equal(a.scale, b.scale)
+            np.testing.assert_array_equal(a.zero_point, b.zero_point)
+
+
+def test_one_subnet_of_a_run_is_compiled_with_the_runs_golden_pair(finished, tmp_path):
+    command = ["compile", "b1_k3e2_w8", "--out", str(tmp_path), "--weights", str(finished.folder / "supernets.pt")]
+    assert main([*command, *with_config(finished)]) == 0
+    subnets = finished.folder / "subnets"
+    assert (tmp_path / "b1_k3e2_w8.input.bin").read_bytes() == (subnets / "b1.input.bin").read_bytes()
+    assert (tmp_path / "b1_k3e2_w8.expected.bin").read_bytes() == (subnets / "b1_k3e2_w8.expected.bin").read_bytes()
+
+
+def test_without_its_configuration_they_are_calibrated_on_noise_and_say_so(finished, tmp_path):
+    checkpoint = finished.folder / "supernets.pt"
+    assert main(trained(finished, checkpoint, tmp_path / "out")) == 0
+    header = json.loads((tmp_path / "out" / "index.jsonl").read_text().splitlines()[0])["library"]
+    assert header["calibration"] == "noise"
+    assert header["weights"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16]
+
+
+def test_weights_that_are_no_checkpoint(fails, finished, tmp_path):
+    checkpoint, out = tmp_path / "supernets.pt", tmp_path / "out"
+    whole = (finished.folder / "supernets.pt").read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not a whole checkpoint")
+    torch.save({"key": "", "model": 3}, checkpoint)
+    fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not the supernets of this space")
+    torch.save({"key": "", "model": {"call": subprocess.run}}, checkpoint)
+    fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not a whole checkpoint")
+    shutil.copyfile(finished.folder / "teacher.pt", checkpoint)
+    fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not the supernets of this space")
+    checkpoint.write_bytes(whole)
+    demo = ("--space", "configs/spaces/demo.toml")
+    fails(USAGE, trained(finished, checkpoint, out, *demo), "supernets.pt", "not the supernets of this space")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(fails, finished, tmp_path, value):
+    content = torch.load(finished.folder / "supernets.pt", weights_only=True)
+    next(iter(content["model"].values())).view(-1)[3] = value
+    torch.save(content, tmp_path / "supernets.pt")
+    fails(MODEL, trained(finished, tmp_path / "supernets.pt", tmp_path / "out"), "supernets.pt", "NaN or infinity")
+
+
+def test_a_run_of_another_configuration(fails, finished, tmp_path):
+    checkpoint, out = finished.folder / "supernets.pt", tmp_path / "out"
+    other = write_experiment(tmp_path, {"seed = 0": "seed = 1"})
+    options = ("--config", str(other), "--boards", BOARDS)
+    fails(USAGE, trained(finished, checkpoint, out, *options), "teacher.pt", "other settings")
+    fails(USAGE, trained(finished, checkpoint, out, *with_config(finished), "--size", "64x96"), "--size", "leave")
+    alone = Path(shutil.copyfile(checkpoint, tmp_path / "supernets.pt"))
+    fails(USAGE, trained(finished, alone, out, *with_config(finished)), "teacher.pt", "no such file")
 
 
 @pytest.mark.parametrize("option", [("--runs", "0"), ("--rounds", "0"), ("--warmup-runs", "-1")])
@@ -609,63 +722,16 @@ def test_a_bundle_goes_to_the_workdir_also_where_none_is_set(tmp_path, bundle, s
     assert not Path("/bundles").exists()
 
 
-# The latency baseline
+# The latency baseline: test_regress.py has the rest
 
 
-@pytest.fixture(scope="module")
-def measured(finished, tmp_path_factory) -> Path:
-    """A copy of the finished run: `regress` leaves its stores there."""
-    return finished.copy(tmp_path_factory.mktemp("measured"))
-
-
-@pytest.fixture(scope="module")
-def baseline(measured, tmp_path_factory) -> Path:
-    """A folder with today's latencies as the baseline of the loopback."""
-    folder = tmp_path_factory.mktemp("baselines")
-    assert main(regress(measured, folder, "--update")) == 0
-    assert list(folder.iterdir()) == [folder / "loopback.json"]
-    return folder
-
-
-def regress(run: Path, baselines: Path, *more: str) -> list[str]:
-    runs = ("--runs", "10", "--rounds", "2", "--threshold", "5.0", "--boards", BOARDS)
-    return ["regress", "--run", str(run), "--baselines", str(baselines), *runs, *more]
-
-
-@pytest.fixture
-def copied(baseline, tmp_path) -> Path:
-    return Path(shutil.copytree(baseline, tmp_path / "baselines")) / "loopback.json"
-
-
-def test_nothing_to_compare_with(fails, tmp_path, measured):
-    fails(INCOMPARABLE, regress(measured, tmp_path), "loopback.json", "no baseline", "--update")
-
-
-def test_the_same_latencies_hold(measured, baseline, capfd):
-    assert main(regress(measured, baseline)) == 0
-    said = capfd.readouterr()
-    assert sorted(line.split()[:2] for line in said.out.splitlines()) == [["ok", "fast:"], ["ok", "teacher:"]]
-    assert said.err == ""
-
-
-def test_ten_times_slower_does_not_hold(measured, copied, capfd):
-    changed(copied, lambda base: base["latencies_us"].update(fast=[us // 10 for us in base["latencies_us"]["fast"]]))
-    assert main(regress(measured, copied.parent)) == 1
-    said = sorted(line.split()[:2] for line in capfd.readouterr().out.splitlines())
-    assert said == [["SLOWER", "fast:"], ["ok", "teacher:"]]
-
-
-def test_other_conditions_are_not_compared(fails, measured, copied):
-    changed(copied, lambda base: base["conditions"].update(kernel="1.0", threads=64))
-    fails(INCOMPARABLE, regress(measured, copied.parent), "other conditions", "kernel", "threads", "--update")
-
-
-def test_other_models_are_not_compared(fails, measured, copied):
-    changed(copied, lambda base: base.update(latencies_us={"slow": [1, 2, 3]}))
-    fails(INCOMPARABLE, regress(measured, copied.parent), "holds none of", "--update")
-
-
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": "hilnas-baseline/1"}'])
-def test_a_baseline_that_cannot_be_read(fails, measured, copied, content):
-    copied.write_text(content)
-    fails(USAGE, regress(measured, copied.parent), "loopback.json")
+def test_a_finished_run_against_its_own_baseline(tmp_path, finished, capfd):
+    run = finished.copy(tmp_path)
+    runs = ("--runs", "5", "--rounds", "4", "--threshold", "5.0", "--boards", BOARDS)
+    regress = ["regress", "--run", str(run), "--baselines", str(tmp_path / "baselines"), *runs]
+    assert main([*regress, "--update"]) == 0
+    names = {path.name.partition(".")[0] for path in (tmp_path / "baselines" / "loopback").iterdir()}
+    assert names == {"teacher", "fast"}
+    capfd.readouterr()
+    assert main(regress) == 0
+    assert [line.split()[:2] for line in capfd.readouterr().out.splitlines()] == [["ok", "fast"], ["ok", "teacher"]]

@@ -1,14 +1,19 @@
-"""Both loopback servers behind one fixture, so that one suite runs over each."""
+"""Both loopback servers behind one fixture, and both kinds of database, so that one suite runs over each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from loopback_boards import SERVERS, loopback
 
 from hil.boards import Board
 from hil.boards.inventory import open_board
+
+if TYPE_CHECKING:
+    from postgres import PostgresServer
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -22,3 +27,24 @@ def fresh_board(request: pytest.FixtureRequest) -> Iterator[Board]:
     """One that the test may break."""
     with open_board(loopback(request.param)) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    pytest.importorskip("psycopg", reason="no psycopg: pip install 'hilnas[postgres]'")
+    from postgres import PostgresServer, find_binaries
+
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL here: make system")
+    with PostgresServer(binaries) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.system)])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store's path or URL; nothing is there yet."""
+    if request.param == "sqlite":
+        return str(tmp_path / "s.db")
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.url(server.new_database())

@@ -1,18 +1,49 @@
-"""What every board promises, over each server."""
+"""What every board with a machine promises, whatever its kind."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loopback_boards import SERVERS
+from measuring_benches import settings_of
 
 from hil.boards import Board
+from hil.boards.inventory import open_board
 from hil.errors import BoardError, BoardFull, BoardTimeout, LinkLost, UsageError
 
+MACHINES = [
+    *SERVERS,
+    pytest.param("labgrid", id="labgrid"),
+    pytest.param("qemu", id="qemu", marks=pytest.mark.qemu),
+]
 ODD = ["a b", "c'd", 'e"f', "g\nh", "$HOME", "`id`", "*", "", "--", "ünï", "\\n"]
+
+
+@pytest.fixture(scope="module", params=MACHINES)
+def board(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    with settings_of(request.param, tmp_path_factory.mktemp("machine")) as config, open_board(config) as opened:
+        yield opened
+
+
+@pytest.fixture
+def there(board: Board) -> Iterator[str]:
+    """An empty folder on the board."""
+    path = board.run(["mktemp", "-d"], 10).stdout.strip()
+    yield path
+    board.run(["rm", "-r", path], 10)
+
+
+def names(board: Board, folder: str) -> list[str]:
+    return board.run(["ls", "-A", folder], 10).stdout.splitlines()
+
+
+def ended(board: Board, pid: int) -> bool:
+    return board.run(["test", "-e", f"/proc/{pid}"], 10).exit_code == 1
 
 
 def test_arguments_arrive_as_they_are(board: Board) -> None:
@@ -36,14 +67,13 @@ def test_much_output_on_both_streams_does_not_block(board: Board) -> None:
     assert (len(result.stdout), len(result.stderr)) == (3_000_000, 3_000_000)
 
 
-def test_past_its_deadline_a_command_is_killed(board: Board, tmp_path: Path) -> None:
-    pid_file = tmp_path / "pid"
+def test_past_its_deadline_a_command_is_killed(board: Board, there: str) -> None:
     begin = time.monotonic()
     with pytest.raises(BoardTimeout, match=r"0\.5 s"):
-        board.run(["sh", "-c", f"echo $$ > {pid_file}; sleep 60; true"], 0.5)
+        board.run(["sh", "-c", f"echo $$ > {there}/pid; sleep 60; true"], 0.5)
     assert time.monotonic() - begin < 8
-    pid = int(pid_file.read_text())
-    assert eventually(lambda: not Path(f"/proc/{pid}").exists())
+    pid = int(board.run(["cat", f"{there}/pid"], 10).stdout)
+    assert eventually(lambda: ended(board, pid))
     assert board.run(["echo", "well"], 10).stdout == "well\n"
 
 
@@ -53,31 +83,31 @@ def test_a_command_killed_by_a_signal_is_no_result(board: Board) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 32768, 1_000_003])
-def test_put_and_get_keep_every_byte(board: Board, tmp_path: Path, size: int) -> None:
+def test_put_and_get_keep_every_byte(board: Board, there: str, tmp_path: Path, size: int) -> None:
     data = os.urandom(size)
-    (tmp_path / "there").mkdir()
     (tmp_path / "sent").write_bytes(data)
-    remote = str(tmp_path / "there" / "odd name'")
+    remote = f"{there}/odd name'"
     board.put(tmp_path / "sent", remote)
     assert board.run(["sha256sum", remote], 10).stdout.lstrip("\\")[:64] == hashlib.sha256(data).hexdigest()
     board.get(remote, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == data
-    assert [path.name for path in (tmp_path / "there").iterdir()] == ["odd name'"]
+    assert names(board, there) == ["odd name'"]
 
 
-def test_put_replaces_what_was_there(board: Board, tmp_path: Path) -> None:
-    (tmp_path / "new").write_text("new")
-    (tmp_path / "old").write_text("old and longer")
-    board.put(tmp_path / "new", str(tmp_path / "old"))
-    assert (tmp_path / "old").read_text() == "new"
+def test_put_replaces_what_was_there(board: Board, there: str, tmp_path: Path) -> None:
+    for text in ("old and longer", "new"):
+        (tmp_path / "file").write_text(text)
+        board.put(tmp_path / "file", f"{there}/file")
+    assert board.run(["cat", f"{there}/file"], 10).stdout == "new"
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(board: Board, tmp_path: Path) -> None:
+def test_a_full_disk_is_named_and_leaves_nothing(board: Board, there: str, tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(os.urandom(100_000))
-    (tmp_path / "full.part").symlink_to("/dev/full")  # every write there says: no space left on device
+    # every write to /dev/full says: no space left on device
+    assert board.run(["ln", "-s", "/dev/full", f"{there}/full.part"], 10).exit_code == 0
     with pytest.raises(BoardFull, match="full"):
-        board.put(tmp_path / "model", str(tmp_path / "full"))
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+        board.put(tmp_path / "model", f"{there}/full")
+    assert names(board, there) == []
 
 
 def test_missing_files_are_named(board: Board, tmp_path: Path) -> None:
@@ -115,7 +145,7 @@ def test_close_kills_a_process_that_ignores_the_end_of_stdin(board: Board) -> No
     process = board.start(["sh", "-c", "echo $$; exec sleep 60"])
     pid = int(process.receive(10))
     process.close()
-    assert eventually(lambda: not Path(f"/proc/{pid}").exists())
+    assert eventually(lambda: ended(board, pid))
 
 
 def eventually(holds, seconds: float = 8.0) -> bool:

@@ -20,8 +20,9 @@ def written(tmp_path: Path, text: str) -> Path:
 
 def test_the_boards_that_ship() -> None:
     boards = load_boards(ROOT / "boards.toml")
-    assert boards["loopback"] == BoardConfig(name="loopback", kind="loopback")
+    assert boards["loopback"] == BoardConfig(name="loopback", kind="loopback", target="cpu-xnnpack")
     npu = boards["imx8mp"]
+    assert all((ROOT / "targets" / f"{board.target}.toml").is_file() for board in boards.values())
     assert (npu.kind, npu.delegate, npu.allow_fallback) == ("ssh", "/usr/lib/libvx_delegate.so", False)
     assert npu.env["VIV_VX_CACHE_BINARY_GRAPH_DIR"].startswith(npu.workdir + "/")
 

@@ -58,8 +58,8 @@ def test_what_is_done_is_not_run_again(session: Session, store: Store, tmp_path:
     first = [next(begun), next(begun)]
     begun.close()  # as if we had been killed here
     asked: list[str] = []
-    run = session.run
-    monkeypatch.setattr(session, "run", lambda job, timeout_s: asked.append(job["id"]) or run(job, timeout_s))
+    send = session.send
+    monkeypatch.setattr(session, "send", lambda job: asked.append(job["id"]) or send(job))
     done = list(measure(session, jobs, QUICK, store))
     assert done[:2] == first and len(done) == 6
     assert len(asked) == len(set(asked)) == 4
@@ -108,16 +108,16 @@ def test_a_hang_costs_its_deadline_and_nothing_more(session: Session, store: Sto
 
 
 def test_a_lost_link_is_retried_once(session: Session, store: Store, tmp_path: Path, monkeypatch) -> None:
-    run, lost = session.run, [True]
+    receive, lost = session.receive, [True]
 
-    def lose_one(job, timeout_s):
+    def lose_one(job_id):
         if lost.pop() if lost else False:
             raise LinkLost("gone")
-        return run(job, timeout_s)
+        return receive(job_id)
 
-    monkeypatch.setattr(session, "run", lose_one)
+    monkeypatch.setattr(session, "receive", lose_one)
     assert next(measure(session, [add_job(tmp_path, 1)], QUICK, store)).status == "ok"
-    monkeypatch.setattr(session, "run", lambda job, timeout_s: (_ for _ in ()).throw(LinkLost("gone")))
+    monkeypatch.setattr(session, "receive", lambda job_id: (_ for _ in ()).throw(LinkLost("gone")))
     with pytest.raises(LinkLost):
         list(measure(session, [add_job(tmp_path, 2)], QUICK, store))
     assert len(store.all()) == 1

@@ -23,7 +23,7 @@ def test_the_key_covers_all_that_must_match() -> None:
     changes = {"threads": 2, "temperature_c": 80.0}
     for field in fields(CONDITIONS):
         other = replace(CONDITIONS, **{field.name: changes.get(field.name, "other")})
-        same = field.name in {"temperature_c", "boot_id", "python"}
+        same = field.name in {"unit", "temperature_c", "boot_id", "python"}
         assert (other.key() == CONDITIONS.key()) == same, field.name
 
 

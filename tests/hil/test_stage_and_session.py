@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,8 +14,9 @@ from loopback_boards import loopback
 
 from hil.boards import Board
 from hil.boards.inventory import open_board
-from hil.errors import BoardError, BoardFull, UsageError
-from hil.session import Session
+from hil.errors import BoardBusy, BoardError, BoardFull, BoardTimeout, LinkLost, UsageError
+from hil.scripts import runner_archive
+from hil.session import Session, owner
 from hil.stage import Stage, sha256_of, stage
 
 
@@ -100,16 +104,16 @@ def test_a_session_knows_its_board_and_runs_jobs(fresh_board: Board, tmp_path: P
         conditions = session.conditions
         assert conditions.board == "bench" and conditions.machine == os.uname().machine
         assert conditions.runtime.startswith("ai_edge_litert ")
-        answer = session.run(a_job(session, tmp_path), 30)
+        answer = session.run(a_job(session, tmp_path))
         assert answer["ok"] and len(answer["latencies_us"]) == 3
         with pytest.raises(UsageError, match="kernels"):
-            session.run({**a_job(session, tmp_path), "kernels": "gpu"}, 30)
+            session.run({**a_job(session, tmp_path), "kernels": "gpu"})
 
 
-def test_a_runner_lost_between_jobs_is_started_anew(fresh_board: Board, tmp_path: Path) -> None:
+def test_a_lost_runner_is_told_and_started_anew(fresh_board: Board, tmp_path: Path) -> None:
     with Session(fresh_board) as session:
         job = a_job(session, tmp_path)
-        session.run(job, 30)
+        session.run(job)
         mark = f"{fresh_board.folder}/work/objects/"
         runners = [
             process
@@ -120,7 +124,85 @@ def test_a_runner_lost_between_jobs_is_started_anew(fresh_board: Board, tmp_path
         runners[0].kill()
         while session._runner.alive():
             time.sleep(0.01)
-        assert session.run(job, 30)["ok"]
+        with pytest.raises(LinkLost):
+            session.run(job)
+        session.reconnect()
+        assert session.run(job)["ok"]
+
+
+def test_an_answer_waits_on_the_board_until_it_is_acknowledged(fresh_board: Board, tmp_path: Path) -> None:
+    with Session(fresh_board) as session:
+        job = a_job(session, tmp_path)
+        first = session.run(job)
+        session.reconnect()
+        assert session.run(job) == first  # repeated, not run again
+        session.acknowledge([job["id"]])
+        assert session.run(job) != first
+        assert session.run({**job, "runs": 4})["latencies_us"] != first["latencies_us"]
+
+
+def test_a_runner_that_is_silent_is_a_board_that_hangs(fresh_board: Board, tmp_path: Path) -> None:
+    with Session(fresh_board, silence_s=3.0) as session:
+        session.send({**a_job(session, tmp_path), "runs": 100_000_000})
+        holder = json.loads((Path(session.workdir) / "runner.lock").read_text())
+        psutil.Process(holder["pid"]).suspend()
+        with pytest.raises(BoardTimeout, match="said nothing for 3 s"):
+            session.receive("1")
+        session.reconnect()  # reaps the runner that hangs
+        assert not psutil.pid_exists(holder["pid"]) or psutil.Process(holder["pid"]).status() == "zombie"
+        assert session.run(a_job(session, tmp_path))["ok"]
+
+
+def test_a_board_in_use_names_who_uses_it(tmp_path: Path) -> None:
+    config = loopback("asyncssh", workdir=str(tmp_path / "work"))
+    with (
+        open_board(config) as board,
+        Session(board),
+        open_board(config) as other,
+        pytest.raises(BoardBusy, match=rf"in use by {owner()} since .* wait, or end it"),
+        Session(other),
+    ):
+        pass
+
+
+def test_the_governor_is_pinned_and_given_back_after_a_kill_too(tmp_path: Path) -> None:
+    """A fake sysfs stands in for cores whose governor we may write."""
+    cores = [tmp_path / f"sys/devices/system/cpu/cpu{i}/cpufreq/scaling_governor" for i in range(2)]
+    for core in cores:
+        core.parent.mkdir(parents=True)
+        core.write_text("schedutil\n")
+    work = tmp_path / "work"
+    work.mkdir()
+    archive = tmp_path / "runner.pyz"
+    archive.write_bytes(runner_archive())
+    argv = [sys.executable, str(archive), "--workdir", str(work), "--token", "mine", "--sys", str(tmp_path / "sys")]
+
+    def start() -> subprocess.Popen[bytes]:
+        pinned = [*argv, "--governor", "performance"]
+        process = subprocess.Popen(pinned, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert json.loads(process.stdout.readline())["ready"]
+        assert [core.read_text() for core in cores] == ["performance"] * 2
+        return process
+
+    start().communicate()
+    assert [core.read_text() for core in cores] == ["schedutil"] * 2
+    killed = start()
+    killed.kill()
+    killed.communicate()
+    assert [core.read_text() for core in cores] == ["performance"] * 2
+    start().communicate()
+    assert [core.read_text() for core in cores] == ["schedutil"] * 2
+
+
+def test_the_quota_lets_the_oldest_objects_go(board: Board, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.bin" for number in range(4)]
+    for number, path in enumerate(files):
+        path.write_bytes(bytes([number]) * 1000)
+        Stage(board, str(tmp_path / "work"), 2500).stage(path)
+        time.sleep(1.1 if number < 2 else 0)  # `ls` sorts by whole seconds on some boards
+    assert {(tmp_path / "work/objects" / name).read_bytes()[0] for name in objects(tmp_path / "work")} == {2, 3}
+    with pytest.raises(BoardFull, match="quota_mb"):
+        Stage(board, str(tmp_path / "work"), 2500).stage_many(files)
 
 
 def test_a_python_that_is_not_there_is_explained() -> None:

@@ -2,65 +2,110 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from hil.errors import UsageError
-from hil.measurement import Conditions, Failure, Measurement, Parity
+from hil.measurement import Conditions, Failure, Measurement, Parity, Readings
 from hil.store import Store
 
 CONDITIONS = Conditions(
-    board="bench", kind="loopback", machine="aarch64", soc="some", kernel="6.6.36", runtime="tflite 2.16",
+    board="bench", unit="bench-2", kind="loopback", machine="aarch64", soc="some", kernel="6.6.36", bsp="Yocto",
+    npu="galcore 6.4.11", driver="python", runtime="tflite 2.16",
     delegate="none", kernels="xnnpack", threads=1, governor="performance", temperature_c=41.5, boot_id="b",
     python="3.12.1",
 )  # fmt: skip
 ONE = Measurement(
     job_id="j0", model="m", model_sha256="a" * 64, round=0, status="ok", load_us=10, first_us=20,
     latencies_us=(5, 6, 5), conditions=CONDITIONS, parity=Parity(10, 1, 2.0), operators=("ADD",),
-    delegated_nodes=0, failure=None, started_at="2026-01-01T00:00:00+00:00",
+    delegated_nodes=0, failure=None, started_at="2026-01-01T00:00:00+00:00", warmup_us=7, warmup_runs=3, cache="cold",
+    before=Readings(50.5, 1_800_000), after=Readings(51.5, None), others_busy=0.25, flags=("drift", "neighbours"),
 )  # fmt: skip
-FAILED = replace(ONE, job_id="f", status="failed", latencies_us=(), failure=Failure("model", "why"), parity=None)
+FAILED = replace(
+    ONE, job_id="f", status="failed", latencies_us=(), failure=Failure("model", "why \0 \udc80"), parity=None, flags=()
+)
+KEY = CONDITIONS.key()
+HERE = Path(__file__).resolve().parent
 
 
-def test_what_goes_in_comes_out(tmp_path: Path) -> None:
-    with Store(tmp_path / "s.db") as store:
+def execute(where: str, *statements: str) -> None:
+    """Behind the store's back."""
+    engine = create_engine(where if "://" in where else f"sqlite:///{where}")
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def writer(script: str, where: str) -> subprocess.Popen[str]:
+    """A process that runs `script` with an open `store`."""
+    start = "import sys; from dataclasses import replace; from test_store import ONE; from hil.store import Store\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{start}store = Store(sys.argv[1])\n{script}", where],
+        env={**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1]}"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_what_goes_in_comes_out(where: str) -> None:
+    with Store(where) as store:
         assert store.add(ONE) and store.add(FAILED)
         assert not store.add(replace(ONE, model="another"))
-    with Store(tmp_path / "s.db") as store:
+    with Store(where) as store:
         assert store.all() == [ONE, FAILED]
         assert store.find(["j0", "unknown"]) == {"j0": ONE}
         assert store.find(str(number) for number in range(2000)) == {}
 
 
-def test_added_is_durable_when_the_process_is_killed(tmp_path: Path) -> None:
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from dataclasses import replace; from test_store import ONE; from hil.store import Store\n"
-        "store, n = Store(sys.argv[1]), 0\n"
-        "while True:\n"
-        "    store.add(replace(ONE, job_id=f'job{n}')); print(n, flush=True); n += 1\n"
-    )
-    here = Path(__file__).resolve().parent
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "s.db"), str(here)],
-        env={**os.environ, "PYTHONPATH": str(here.parents[1])}, stdout=subprocess.PIPE, text=True,
-    ) as writer:  # fmt: skip
-        said = [int(writer.stdout.readline()) for _ in range(20)]
-        writer.send_signal(signal.SIGKILL)
-        said += [int(line) for line in writer.stdout]
-    with Store(tmp_path / "s.db") as store:
+def test_the_latest_attempt_is_found_and_every_one_is_kept(where: str) -> None:
+    first, second, third = FAILED, replace(FAILED, attempt=1), replace(ONE, job_id="f", attempt=2)
+    with Store(where) as store:
+        assert all(store.add(m) for m in (first, third, second, ONE))  # whatever order they come in
+        assert not store.add(replace(third, model="another"))
+        assert store.find(["f", "j0"]) == {"f": third, "j0": ONE}
+        assert store.all() == [first, third, second, ONE]
+
+
+def test_added_is_durable_when_the_process_is_killed(where: str) -> None:
+    script = "n = 0\nwhile True:\n    store.add(replace(ONE, job_id=f'job{n}')); print(n, flush=True); n += 1\n"
+    with writer(script, where) as process:
+        said = [int(process.stdout.readline()) for _ in range(20)]
+        process.send_signal(signal.SIGKILL)
+        said += [int(line) for line in process.stdout]
+    with Store(where) as store:
         kept = [m.job_id for m in store.all()]
         assert len(said) <= len(kept) <= len(said) + 1
         assert kept == [f"job{n}" for n in range(len(kept))]
 
 
-def test_two_writers_share_a_file(tmp_path: Path) -> None:
-    with Store(tmp_path / "s.db") as one, Store(tmp_path / "s.db") as two:
+def test_of_eight_processes_that_add_the_same_jobs_one_each_succeeds(where: str) -> None:
+    script = (
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for n in range(40): print(n, int(store.add(replace(ONE, job_id=f'job{n}', attempt=n % 3))))\n"
+    )
+    processes = [writer(script, where) for _ in range(8)]  # they also make the store at once
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 8
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [tuple(map(int, line.split())) for process in processes for line in process.communicate()[0].splitlines()]
+    assert len(said) == 8 * 40 and all(process.returncode == 0 for process in processes)
+    assert Counter(number for number, added in said if added) == dict.fromkeys(range(40), 1)
+    with Store(where) as store:
+        assert sorted(m.job_id for m in store.all()) == sorted(f"job{n}" for n in range(40))
+
+
+def test_two_writers_share_a_store(where: str) -> None:
+    with Store(where) as one, Store(where) as two:
         for number in range(10):
             assert one.add(replace(ONE, job_id=f"a{number}"))
             assert two.add(replace(ONE, job_id=f"b{number}"))
@@ -68,46 +113,74 @@ def test_two_writers_share_a_file(tmp_path: Path) -> None:
         assert len(one.all()) == 20
 
 
-@pytest.mark.parametrize("damage", ["text", "other", "zeroed", "version", "record"])
-def test_what_is_no_store_of_ours_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["other", "version", "no version", "record"])
+def test_what_is_no_store_of_ours_is_refused_in_one_line(where: str, damage: str) -> None:
+    if damage == "other":
+        execute(where, "CREATE TABLE songs (title TEXT)")
+    else:
+        with Store(where) as store:
+            store.add(ONE)
+        spoil = {"version": "UPDATE hilnas_schema SET version = 99", "no version": "DELETE FROM hilnas_schema"}
+        execute(where, spoil.get(damage, "UPDATE measurements SET record = '{}'"))
+    said = {"other": "something else", "version": "schema 99", "no version": "schema unknown", "record": "damaged"}
+    with pytest.raises(UsageError, match=said[damage]) as caught, Store(where) as store:
+        store.all()
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(where)
+
+
+@pytest.mark.parametrize("damage", ["text", "zeroed"])
+def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "s.db"
     if damage == "text":
         path.write_text("this is not a database, whatever its name says" * 100)
-    elif damage == "other":
-        spoil(path, "CREATE TABLE songs (title TEXT)")
     else:
         with Store(path) as store:
             for number in range(200):
                 store.add(replace(ONE, job_id=str(number)))
-    if damage == "zeroed":
         data = bytearray(path.read_bytes())
         data[1000:-1000] = bytes(len(data) - 2000)
         path.write_bytes(data)
-    elif damage == "version":
-        spoil(path, "UPDATE hilnas_schema SET version = 99")
-    elif damage == "record":
-        spoil(path, "UPDATE measurements SET record = '{}'")
     with pytest.raises(UsageError, match=r"s\.db: ") as caught, Store(path) as store:
         store.all()
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no folder"):
-        Store(tmp_path / "none" / "s.db")
-    with pytest.raises(UsageError, match="no such kind"):
-        Store("nosuchdatabase://x/y")
+def test_a_store_that_is_not_there_is_not_made_to_be_read(where: str) -> None:
+    with pytest.raises(UsageError, match=r"no store"):
+        Store(where, create=False)
+    assert "://" in where or not Path(where).exists()
+    with Store(where) as store:
+        store.add(ONE)
+    with Store(where, create=False) as store:
+        assert store.all() == [ONE]
 
 
-def spoil(path: Path, statement: str) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute(statement)
-    connection.close()
+def test_a_model_in_quarantine_stays_until_it_is_cleared(where: str) -> None:
+    with Store(where) as store:
+        store.add(replace(FAILED, model="bad.tflite"))
+        store.quarantine(FAILED.model_sha256, KEY, "hung\nthen \0 died \udc80")
+        store.quarantine("b" * 64, KEY, "crashed")
+        store.quarantine("b" * 64, "another board", "crashed there")
+        store.quarantine("b" * 64, KEY, "crashed again")
+    with Store(where) as store:
+        assert store.quarantined(KEY) == {"a" * 64: "hung then   died  ", "b" * 64: "crashed"}
+        assert store.quarantined("unknown") == {}
+        assert [q.model for q in store.quarantines()] == ["bad.tflite", "", ""]
+        assert store.clear("aaaaaa") == 1 and store.clear("aaaaaa") == 0
+        assert store.quarantined(KEY) == {"b" * 64: "crashed"}
+        store.quarantine("a" * 64, KEY, "hung anew")
+        assert store.clear() == 3 and store.quarantined(KEY) == {}
+        rows = store.quarantines()
+        assert [(q.model_sha256[0], q.reason) for q in rows] == [
+            ("a", "hung then   died  "), ("b", "crashed"), ("b", "crashed there"), ("a", "hung anew"),
+        ]  # fmt: skip
+        assert all(q.cleared_at and q.since <= q.cleared_at for q in rows)
+        for wrong in ("aaaaa", "%", "AAAAAA", "______", "a" * 65):
+            with pytest.raises(UsageError, match="6 or more digits"):
+                store.clear(wrong)
 
 
-def test_sqlite_is_told_to_survive_a_power_cut(tmp_path: Path) -> None:
-    with Store(tmp_path / "s.db") as store, store._engine.connect() as connection:
-        asked = {
-            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")
-        }
-        assert asked == {"journal_mode": "wal", "synchronous": 2}  # 2: FULL
+def test_many_at_once_quarantine_a_model_once(where: str) -> None:
+    with Store(where) as store, ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: store.quarantine("a" * 64, KEY, f"reason {number}"), range(32)))
+        assert len(store.quarantines()) == 1

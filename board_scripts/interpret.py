@@ -1,0 +1,267 @@
+"""Runs one model once through: loads it, checks its answer, warms it up, times it. Called by runner.py in a child.
+
+Needs Python 3.9, numpy and a TFLite runtime, nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import importlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
+RESOLVERS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
+GATE_POLL_S = 0.25
+STEADY_WINDOW = 3
+STEADY_WITHIN = 0.02
+GRAPH_CACHE = "VIV_VX_CACHE_BINARY_GRAPH_DIR"
+
+
+class BoardFault(Exception):  # noqa: N818
+    """Something on the board is missing or refuses: not the model's fault."""
+
+
+def import_runtime() -> Any:
+    """The first TFLite runtime that this Python has. Raises ImportError naming what was tried."""
+    tried = []
+    for name in RUNTIMES:
+        try:
+            module = importlib.import_module(name)
+            # tensorflow keeps these two in submodules
+            return module if hasattr(module, "load_delegate") else _tensorflow(module)
+        except ImportError as error:
+            tried.append(f"{name}: {error}")
+    raise ImportError("no TFLite runtime: " + "; ".join(tried))
+
+
+def _tensorflow(lite: Any) -> Any:
+    lite.load_delegate = lite.experimental.load_delegate
+    lite.OpResolverType = lite.experimental.OpResolverType
+    return lite
+
+
+def read_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise BoardFault(f"cannot read {path}: {error.strerror}") from error
+
+
+def numbers(pattern: str) -> Iterator[int]:
+    """The whole numbers in the files that match; what cannot be read is left out."""
+    for path in sorted(glob.glob(pattern)):
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:
+            yield int(file.read())
+
+
+def readings(sysfs: str) -> dict[str, Any]:
+    """The hottest zone (degrees Celsius) and the fastest core's clock (kHz), each null where there is none."""
+    hottest = max(numbers(f"{sysfs}/class/thermal/thermal_zone*/temp"), default=None)
+    clock = max(numbers(f"{sysfs}/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"), default=None)
+    return {"temperature_c": None if hottest is None else hottest / 1000, "frequency_khz": clock}
+
+
+def cpu_ticks(proc: str) -> tuple[int, int]:
+    """(busy, all) clock ticks of all cores together since boot; zeros where that cannot be read."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"{proc}/stat", encoding="ascii") as file:
+        ticks = [int(word) for word in file.readline().split()[1:9]]  # up to steal
+        return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+    return 0, 0
+
+
+def own_ticks() -> float:
+    """Ours, and those of programs that we waited for."""
+    return sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
+
+
+def others_busy(since: tuple[tuple[int, int], float], proc: str) -> float:
+    """The share of all cores' time that other processes had `since` (cpu_ticks, own_ticks), 0 to 1."""
+    (busy_before, all_before), own_before = since
+    (busy, every), own = cpu_ticks(proc), own_ticks()
+    others = (busy - busy_before - (own - own_before)) / max(every - all_before, 1)
+    return round(min(max(others, 0.0), 1.0), 3)
+
+
+def cool_down(job: dict[str, Any], sysfs: str) -> None:
+    """Waits until the board is cool enough. Raises BoardFault when it does not get there in time."""
+    limit, deadline = job.get("max_temperature_c"), time.monotonic() + job.get("cool_down_s", 0)
+    while limit is not None:
+        now = readings(sysfs)["temperature_c"]
+        if now is None or now <= limit:
+            return
+        if time.monotonic() >= deadline:
+            raise BoardFault(
+                f"still {now:g} C after {job.get('cool_down_s', 0):g} s, allowed are {limit:g}: cool the board"
+            )
+        time.sleep(GATE_POLL_S)
+
+
+def is_steady(latencies_us: Sequence[int]) -> bool:
+    """The medians of the last three runs and of the three before differ by at most 2 %."""
+    if len(latencies_us) < 2 * STEADY_WINDOW:
+        return False
+    before, last = (
+        sorted(part)[STEADY_WINDOW // 2]
+        for part in (latencies_us[-2 * STEADY_WINDOW : -STEADY_WINDOW], latencies_us[-STEADY_WINDOW:])
+    )
+    return abs(last - before) <= STEADY_WITHIN * before + 1  # a clock of whole microseconds
+
+
+def warm_up(job: dict[str, Any], invoke: Callable[[], object]) -> tuple[list[int], bool]:
+    """Runs until steady, at least `warmup_runs` and at most `warmup_runs_most`: (latencies, steady)."""
+    least = job["warmup_runs"]
+    most = max(least, job.get("warmup_runs_most", least))
+    latencies_us: list[int] = []
+    while len(latencies_us) < most and (len(latencies_us) < least or not is_steady(latencies_us)):
+        latencies_us.append(timed(invoke))
+    return latencies_us, is_steady(latencies_us)
+
+
+def use_graph_cache(job: dict[str, Any]) -> str | None:
+    """A folder for this model, driver and environment alone; the driver makes none itself."""
+    base, key = os.environ.get(GRAPH_CACHE), job.get("graph_cache")
+    if not base or not key:
+        return None
+    folder = os.path.join(base, key)
+    os.makedirs(folder, exist_ok=True)
+    os.environ[GRAPH_CACHE] = folder
+    return folder
+
+
+def make_interpreter(runtime: Any, job: dict[str, Any]) -> tuple[Any, int | None]:
+    """(interpreter, number of parts that the configured delegate took, or None without one)."""
+    delegates = None
+    if job.get("delegate"):
+        try:
+            delegates = [runtime.load_delegate(job["delegate"], job.get("delegate_options") or {})]
+        except (OSError, ValueError) as error:
+            raise BoardFault(f"cannot load delegate {job['delegate']}: {error}") from error
+    interpreter = runtime.Interpreter(
+        model_path=job["model"],
+        num_threads=job["threads"],
+        experimental_delegates=delegates,
+        experimental_op_resolver_type=getattr(runtime.OpResolverType, RESOLVERS[job["kernels"]]),
+    )
+    # XNNPACK takes what is left when tensors are allocated, so what the delegate took is counted before
+    return interpreter, count_delegated(interpreter) if delegates else None
+
+
+def node_names(interpreter: Any) -> list[str]:
+    details = getattr(interpreter, "_get_ops_details", None)
+    return [str(node["op_name"]) for node in details()] if details else []
+
+
+def count_delegated(interpreter: Any) -> int:
+    return node_names(interpreter).count("DELEGATE")
+
+
+def make_inputs(numpy: Any, interpreter: Any, data: bytes | None) -> list[tuple[int, Any]]:
+    """[(tensor index, array)] from raw bytes, or random ones that fit. Raises ValueError."""
+    rng: Any = numpy.random.default_rng(0) if data is None else None
+    inputs, used = [], 0
+    for detail in interpreter.get_input_details():
+        dtype, shape = numpy.dtype(detail["dtype"]), tuple(detail["shape"])
+        count = int(numpy.prod(shape))
+        if data is not None:
+            part = data[used : used + count * dtype.itemsize]
+            used += len(part)
+            if len(part) < count * dtype.itemsize:
+                raise ValueError(f"input file has {len(data)} bytes, fewer than {detail['name']} needs")
+            array = numpy.frombuffer(part, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
+        elif dtype.kind == "f":
+            array = rng.random(shape).astype(dtype)
+        elif dtype.itemsize == 1 and dtype.kind in "iu":
+            span = numpy.iinfo(dtype)
+            array = rng.integers(span.min, span.max, size=shape, dtype=dtype, endpoint=True)
+        else:
+            array = rng.integers(0, 2, size=shape).astype(dtype)  # an index must stay within its table
+        inputs.append((detail["index"], array))
+    if data is not None and used != len(data):
+        raise ValueError(f"input file has {len(data)} bytes, the model reads {used}")
+    return inputs
+
+
+def read_outputs(numpy: Any, interpreter: Any) -> list[Any]:
+    outputs = [interpreter.get_tensor(detail["index"]).copy() for detail in interpreter.get_output_details()]
+    for number, output in enumerate(outputs):
+        if output.dtype.kind == "f" and numpy.isnan(output).any():
+            raise ValueError(f"output {number} holds {int(numpy.isnan(output).sum())} NaN of {output.size} elements")
+    return outputs
+
+
+def compare(numpy: Any, outputs: list[Any], data: bytes | None) -> dict[str, Any]:
+    """{"elements", "mismatched": how many differ at all, "max_abs_diff"}; nothing without expected bytes."""
+    if data is None:
+        return {}
+    wanted = sum(output.nbytes for output in outputs)
+    if wanted != len(data):
+        raise ValueError(f"expected file has {len(data)} bytes, the outputs have {wanted}")
+    elements, mismatched, largest, used = 0, 0, 0.0, 0
+    for output in outputs:
+        expected = numpy.frombuffer(data, output.dtype.newbyteorder("<"), output.size, used).reshape(output.shape)
+        wide = numpy.float64 if output.dtype.kind == "f" else numpy.int64
+        with numpy.errstate(invalid="ignore"):  # two equal infinities are equal, and what is no number is far off
+            apart = numpy.abs(output.astype(wide) - expected.astype(wide))
+            difference = numpy.nan_to_num(numpy.where(output == expected, 0, apart), nan=numpy.finfo("f8").max)
+        elements, used = elements + output.size, used + output.nbytes
+        mismatched += int((difference != 0).sum())
+        largest = max(largest, float(difference.max(initial=0)))
+    return {"elements": elements, "mismatched": mismatched, "max_abs_diff": largest}
+
+
+def timed(call: Callable[[], object]) -> int:
+    begin = time.monotonic_ns()
+    call()
+    return (time.monotonic_ns() - begin) // 1000
+
+
+def run_job(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> dict[str, Any]:
+    """The answer's fields; `mark(stage)` tells the parent how far it is. Raises what the model provokes."""
+    import numpy
+
+    sysfs, proc = job.get("sys", "/sys"), job.get("proc", "/proc")
+    content = read_file(job["model"])  # a missing file is the board's fault, and the page cache is warm now
+    data = read_file(job["input"]) if job.get("input") else None
+    expected = read_file(job["expected"]) if job.get("expected") else None
+    cache = use_graph_cache(job)
+    cached = cache is not None and bool(os.listdir(cache))
+    begin = time.monotonic_ns()
+    interpreter, delegated = make_interpreter(runtime, job)
+    interpreter.allocate_tensors()
+    load_us = (time.monotonic_ns() - begin) // 1000
+    names = node_names(interpreter)
+    for index, array in make_inputs(numpy, interpreter, data):
+        interpreter.set_tensor(index, array)
+    mark("first")
+    first_us = timed(interpreter.invoke)
+    parities = [compare(numpy, read_outputs(numpy, interpreter), expected)]
+    mark("cool")
+    cool_down(job, sysfs)
+    mark("run")
+    before, since = readings(sysfs), (cpu_ticks(proc), own_ticks())
+    warmup_us, steady = warm_up(job, interpreter.invoke)
+    latencies_us = [timed(interpreter.invoke) for _ in range(job["runs"])]
+    others, after = others_busy(since, proc), readings(sysfs)
+    parities.append(compare(numpy, read_outputs(numpy, interpreter), expected))
+    return {
+        "model_sha256": hashlib.sha256(content).hexdigest(),
+        "load_us": load_us,
+        "first_us": first_us,
+        "warmup_us": sum(warmup_us),
+        "warmup_runs": len(warmup_us),
+        "steady": steady,
+        "latencies_us": latencies_us,
+        "parity": max(parities, key=lambda found: int(found["mismatched"])) if expected is not None else None,
+        "operators": [name for name in names if name != "DELEGATE"],
+        "delegated_nodes": names.count("DELEGATE") if delegated is None else delegated,
+        "cache": "none" if cache is None else "warm" if cached else "cold",
+        "before": before,
+        "after": after,
+        "others_busy": others,
+    }

@@ -1,0 +1,134 @@
+"""What is asked of a board: a model with its golden pair, measured by a protocol, in interleaved rounds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hil.boards.inventory import BoardConfig
+from hil.errors import UsageError
+from hil.measurement import digest
+from hil.stage import sha256_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model to measure.
+
+    Attributes:
+        model: the .tflite file; `name`: how reports call it.
+        input: raw little-endian bytes of its inputs, one after the other; None: random, the same each time.
+        expected: likewise of its outputs for that input; None: parity is not checked.
+    """
+
+    model: Path
+    name: str
+    input: Path | None = None
+    expected: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.expected is not None and self.input is None:
+            raise UsageError(f"job {self.name}: expected outputs belong to an input: give both files")
+
+
+@dataclass(frozen=True)
+class MeasureProtocol:
+    """How a model is measured.
+
+    Attributes:
+        warmup_runs: runs after the first one that are not counted, at least; more of them, up to
+            `warmup_runs_most`, until two windows of three runs have medians within 2 % of each other.
+        runs: steady ones that are counted, a round.
+        rounds: how often the whole set is gone through.
+        compile_deadline_s: until the first inference is done (an NPU compiles then: minutes).
+        run_deadline_s: for all runs after it together.
+        series: what was measured under one word never answers for another; empty: every time is as good.
+    """
+
+    warmup_runs: int = 5
+    warmup_runs_most: int = 50
+    runs: int = 30
+    rounds: int = 2
+    compile_deadline_s: float = 600.0
+    run_deadline_s: float = 60.0
+    series: str = ""
+
+    def __post_init__(self) -> None:
+        if self.warmup_runs < 0 or self.runs < 1 or self.rounds < 1:
+            raise UsageError(f"{self}: runs and rounds must be 1 or more, warmup_runs 0 or more")
+        if self.compile_deadline_s <= 0 or self.run_deadline_s <= 0:
+            raise UsageError(f"{self}: deadlines must be above 0 s")
+
+    def key(self) -> str:
+        """Over what changes a measurement. Not over `rounds`: more of them keep those that are done."""
+        return digest({name: value for name, value in asdict(self).items() if name != "rounds"})[:16]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job in one round; `identity` is that of the job without its round and conditions."""
+
+    job: Job
+    identity: str
+    round: int
+    job_id: str
+    model_sha256: str
+    attempt: int = 0
+
+
+def tasks_of(
+    jobs: Sequence[Job], config: BoardConfig, conditions_key: str, protocol: MeasureProtocol, seed: int
+) -> Iterator[Task]:
+    """Every job once a round, each round in an order of its own."""
+    models = [sha256_of(job.model) for job in jobs]
+    identities = [identity_of(job, sha256, config) for job, sha256 in zip(jobs, models, strict=True)]
+    for round_number in range(protocol.rounds):
+        order = list(range(len(jobs)))
+        random.Random(f"{seed}:{round_number}").shuffle(order)
+        for index in order:
+            job_id = digest([identities[index], conditions_key, protocol.key(), round_number])
+            yield Task(jobs[index], identities[index], round_number, job_id, models[index])
+
+
+def identity_of(job: Job, model_sha256: str, config: BoardConfig) -> str:
+    """Over the files, and over the tolerances where they decide: loosened, a refused model runs again."""
+    files = [sha256_of(path) if path is not None else None for path in (job.input, job.expected)]
+    judged = [config.parity_max_abs_diff, config.parity_max_mismatch] if job.expected is not None else []
+    return digest([model_sha256, *files, *judged, bool(config.delegate) and not config.allow_fallback])
+
+
+def files_of(job: Job) -> list[Path]:
+    return [path for path in (job.model, job.input, job.expected) if path is not None]
+
+
+def request_of(
+    task: Task, config: BoardConfig, conditions_key: str, protocol: MeasureProtocol, paths: Mapping[Path, str]
+) -> dict[str, Any]:
+    """The job as board_scripts/runner.py wants it; `paths` are the files' on the board."""
+    request: dict[str, Any] = {
+        "id": task.job_id,
+        "attempt": task.attempt,
+        "round": task.round,
+        "conditions": conditions_key,
+        "model": paths[task.job.model],
+        "threads": config.threads,
+        "kernels": config.kernels,
+        "warmup_runs": protocol.warmup_runs,
+        "warmup_runs_most": protocol.warmup_runs_most,
+        "runs": protocol.runs,
+        "compile_deadline_s": protocol.compile_deadline_s,
+        "run_deadline_s": protocol.run_deadline_s,
+        # an NPU's compiled graph belongs to the model, the driver and the environment
+        "graph_cache": digest([task.model_sha256, conditions_key])[:32],
+    }
+    for name, path in (("input", task.job.input), ("expected", task.job.expected)):
+        if path is not None:
+            request[name] = paths[path]
+    if config.delegate:
+        request.update(delegate=config.delegate, delegate_options=config.delegate_options)
+    if config.max_temperature_c:
+        request.update(max_temperature_c=config.max_temperature_c, cool_down_s=config.cool_down_s)
+    return request

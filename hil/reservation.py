@@ -1,0 +1,96 @@
+"""A board reserved for somebody, for a time: kept on the board (board_scripts/reserve.py), and expiring there."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from hil.boards import Board
+from hil.errors import BoardBusy, BoardError, UsageError
+from hil.scripts import inline
+from hil.session import DEFAULT_WORKDIR, owner
+
+TIMEOUT_S = 30.0
+LONGEST_S = 30 * 86400
+UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """`since` and `until` are the board's clock, ISO 8601 in UTC; `left_s` does not depend on it."""
+
+    owner: str
+    note: str
+    since: str
+    until: str
+    left_s: int
+
+    def __str__(self) -> str:
+        note = f" ({self.note})" if self.note else ""
+        return f"reserved by {self.owner}{note} until {self.until}, {self.left_s / 60:.0f} min left"
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """Who has a board. `runner`: whose runner is at work there, and since when; empty for nobody's."""
+
+    reservation: Reservation | None
+    runner: str
+
+    def others(self) -> str:
+        """Who else than us has it, in words; empty when nobody has."""
+        reserved = self.reservation if self.reservation and self.reservation.owner != owner() else None
+        running = self.runner if self.runner and self.runner.split(" ")[0] != owner() else ""
+        return "; ".join([*([str(reserved)] if reserved else []), *([f"in use by {running}"] if running else [])])
+
+    def __str__(self) -> str:
+        running = f"in use by {self.runner}" if self.runner else ""
+        return "; ".join(filter(None, (str(self.reservation or ""), running))) or "free"
+
+
+def occupancy(board: Board) -> Occupancy:
+    """Raises BoardError where the board does not say."""
+    return _ask(board, "show")[1]
+
+
+def reserve(board: Board, seconds: float, note: str = "") -> Reservation:
+    """For us, from now on. Raises BoardBusy where somebody else has the board."""
+    done, found = _ask(board, "take", "--owner", owner(), "--seconds", f"{seconds:g}", f"--note={note}")
+    if not done or found.reservation is None:
+        raise BoardBusy(f"board {board.name} is {found}: wait, or ask them")
+    return found.reservation
+
+
+def release(board: Board, *, force: bool = False) -> None:
+    """Ends our reservation, or with `force` anybody's. Raises BoardBusy where it is somebody else's."""
+    done, found = _ask(board, "release", "--owner", owner(), *(["--force"] if force else []))
+    if not done:
+        raise BoardBusy(f"board {board.name} is {found}: ask them, or release it with --force")
+
+
+def seconds_of(text: str) -> int:
+    """ "90s", "30m", "1h30m", "2d". Raises UsageError."""
+    parts = re.findall(r"(\d+)([dhms])", text)
+    seconds = sum(int(number) * UNITS_S[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or not 0 < seconds <= LONGEST_S:
+        raise UsageError(f"{text!r} is no time of at most 30 days: give for example 45m, 2h or 1h30m")
+    return seconds
+
+
+def _ask(board: Board, action: str, *arguments: str) -> tuple[bool, Occupancy]:
+    """Whether it was done, and who has the board now."""
+    workdir = board.config.workdir or DEFAULT_WORKDIR
+    said = board.run(inline(board.config, "reserve.py", action, "--workdir", workdir, *arguments), TIMEOUT_S)
+    try:
+        if said.exit_code:
+            raise ValueError((said.stderr.strip().splitlines() or ["no message"])[-1])
+        found: dict[str, Any] = json.loads(said.stdout)
+        held, runner = found["reservation"], found["runner"]
+        who = f"{runner['owner']} since {runner['since']} (process {runner['pid']} there)" if runner else ""
+        return bool(found["done"]), Occupancy(Reservation(**held) if held else None, who)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BoardError(
+            f"board {board.name} does not say who has it ({error}): see `python` and `workdir` in boards.toml"
+        ) from error

@@ -1,0 +1,169 @@
+"""Answers that a board, or somebody in between, has changed: refused, or a measurement of this very model."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from loopback_boards import loopback
+
+from hil.answer import LONGEST_US, blamed
+from hil.boards.ssh import SSHBoard
+from hil.errors import BoardError, HilError
+from hil.job import Job, Task
+from hil.judge import judge
+from hil.measurement import Conditions, Measurement
+from hil.session import Session
+
+SHA256 = "ab" * 32
+CONDITIONS = Conditions(
+    board="bench", unit="bench", kind="loopback", machine="aarch64", soc="i.MX8MP", kernel="6.6", bsp="Yocto",
+    npu="none", driver="python", runtime="ai_edge_litert 2.1", delegate="none", kernels="builtin", threads=1,
+    governor="performance", temperature_c=45.0, boot_id="one", python="3.11",
+)  # fmt: skip
+TASK = Task(Job(Path("m.tflite"), "m", Path("x"), Path("y")), "identity", 0, "job", SHA256)
+ANSWER: dict[str, Any] = {
+    "id": "job", "ok": True, "model_sha256": SHA256, "conditions": CONDITIONS.key(), "load_us": 900, "first_us": 40,
+    "warmup_us": 100, "warmup_runs": 5, "steady": True, "latencies_us": [20, 21, 20],
+    "parity": {"elements": 1024, "mismatched": 0, "max_abs_diff": 0.0}, "operators": ["ADD"], "delegated_nodes": 0,
+    "cache": "none", "before": {"temperature_c": 45.0, "frequency_khz": 1800000},
+    "after": {"temperature_c": None, "frequency_khz": None}, "others_busy": 0.01,
+}  # fmt: skip
+FAILED: dict[str, Any] = {
+    "id": "job", "ok": False, "conditions": CONDITIONS.key(),
+    "failure": {"kind": "model", "stage": "run", "reason": "killed by SIGSEGV in its steady runs"},
+}  # fmt: skip
+
+odd = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        [-1, 10**18, 10**400, float("nan"), float("inf"), "20", "", [], {}, ["20"], [20.5], [-5], [True]]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(record: Mapping[str, Any], so_far: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = []
+    for name, value in record.items():
+        found.append((*so_far, name))
+        if isinstance(value, Mapping):
+            found += places(value, (*so_far, name))
+    return found
+
+
+def judged(answer: dict[str, Any]) -> Measurement:
+    return judge(answer, TASK, CONDITIONS, loopback(), "2026-01-01T00:00:00.000+00:00")
+
+
+def require_honest(answer: dict[str, Any], done: Measurement) -> None:
+    """What was accepted is about this model and these conditions, its output was right, and its numbers are numbers."""
+    assert answer["conditions"] == CONDITIONS.key()
+    assert (done.model_sha256, done.job_id) == (SHA256, "job")
+    json.dumps(done.to_json(), allow_nan=False)
+    if done.status == "ok":
+        assert answer["model_sha256"] == SHA256
+        assert done.parity is not None and done.parity.mismatched == 0 == done.parity.max_abs_diff
+        times = [done.load_us, done.first_us, done.warmup_us, *done.latencies_us]
+        assert all(type(time) is int and 0 <= time <= LONGEST_US for time in times)
+        assert list(done.latencies_us) == answer["latencies_us"]
+        assert not answer.get("failure")
+
+
+def test_the_answers_themselves_are_accepted() -> None:
+    assert judged(ANSWER).status == "ok"
+    assert judged(FAILED).failure.reason == "killed by SIGSEGV in its steady runs"
+
+
+@given(st.sampled_from([ANSWER, FAILED]), st.data())
+def test_a_field_changed_or_left_out(whole: dict[str, Any], data: st.DataObject) -> None:
+    answer = copy.deepcopy(whole)
+    *path, last = data.draw(st.sampled_from(places(answer)))
+    inner = answer
+    for name in path:
+        inner = inner[name]
+    if data.draw(st.booleans()):
+        inner[last] = data.draw(odd)
+    else:
+        del inner[last]
+    try:
+        done = judged(answer)
+    except HilError as error:
+        assert isinstance(error, BoardError) and "\n" not in str(error)
+        return
+    require_honest(answer, done)
+
+
+@given(st.dictionaries(st.sampled_from([*ANSWER, "failure", "texts", "averaged", "delegate_said"]), odd))
+def test_any_fields(changes: dict[str, Any]) -> None:
+    answer = {**ANSWER, **changes}
+    try:
+        done = judged(answer)
+    except BoardError:
+        return
+    require_honest(answer, done)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_sha256": "cd" * 32}, "another model"),
+        ({"conditions": "0" * 16}, "other conditions"),
+        ({"conditions": None}, "other conditions"),
+        ({"parity": None}, "compares no outputs"),
+        ({"latencies_us": []}, "latencies_us"),
+        ({"latencies_us": [20, 21, -1]}, "latencies_us"),
+        ({"latencies_us": [20.5, float("nan")]}, "latencies_us"),
+        ({"latencies_us": ["20"]}, "latencies_us"),
+        ({"latencies_us": [10**18]}, "latencies_us"),
+        ({"parity": {"elements": 4, "mismatched": 5, "max_abs_diff": 1.0}}, "parity"),
+        ({"parity": {"elements": 4, "mismatched": 1, "max_abs_diff": 0.0}}, "parity"),
+        ({"parity": {"elements": 0, "mismatched": 0, "max_abs_diff": 0.0}}, "parity"),
+        ({"others_busy": float("nan")}, "others_busy"),
+        ({"failure": {"kind": "weather", "reason": "rain"}}, "failure"),
+        ({"texts": [5]}, "texts"),
+        ({"averaged": True, "parity": None}, "compares no outputs"),
+    ],
+    ids=str,
+)
+def test_what_is_refused_is_told(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(BoardError, match=said):
+        judged({**ANSWER, **changes})
+
+
+class Liar:
+    """A process that says one line, whatever it is asked."""
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+
+    def receive(self, timeout_s: float) -> str:
+        return self.line
+
+
+@given(st.text(max_size=60) | odd.map(json.dumps))
+@example("[" * 100_000)
+@example('{"id": null, "failure": 5}')
+@example('{"id": "1", "failure": {"kind": ["model"], "reason": "x"}}')
+def test_any_line_to_a_session(line: str) -> None:
+    session = Session(SSHBoard(loopback()))
+    session._runner = Liar(line)
+    session._sent.append("1")
+    try:
+        if "beat" not in line:
+            blamed(session.receive("1"), "the answer")
+    except HilError as error:
+        assert "\n" not in str(error)
+    finally:
+        session._scripts.cleanup()
