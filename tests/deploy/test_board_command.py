@@ -13,6 +13,7 @@ from deploy.cli import main
 from deploy.report import watermark
 from hil.boards.inventory import BoardConfig, open_board
 from hil.boards.loopback import LoopbackBoard, free_port
+from hil.job import Job
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -59,7 +60,7 @@ def test_a_sound_board_passes_line_by_line(run: Run) -> None:
     checks = " ".join(line.split()[1] for line in out.splitlines())
     assert (code, err) == (0, "")
     assert checks == "reach neighbours clock identity runtime governor heat disk cma load model"
-    assert "0 of 2048 elements differ" in out and not any(line.startswith("FAIL") for line in out.splitlines())
+    assert "0 of 6144 elements differ" in out and not any(line.startswith("FAIL") for line in out.splitlines())
 
 
 def test_json_holds_the_same(run: Run) -> None:
@@ -81,17 +82,16 @@ def test_a_board_that_is_off_or_amiss_is_exit_3(run: Run, boards: Path) -> None:
 def test_a_model_that_fails_is_exit_4(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     import deploy.checks
 
-    real = deploy.checks.compile_subnets
+    real = deploy.checks.known_good
 
-    def spoiled(*arguments: object) -> Iterator[Path]:
-        for model in real(*arguments):
-            expected = model.with_suffix(".expected.bin")
-            expected.write_bytes(bytes(byte ^ 1 for byte in expected.read_bytes()))
-            yield model
+    def spoiled(folder: Path) -> Job:
+        job = real(folder)
+        job.expected.write_bytes(bytes(byte ^ 1 for byte in job.expected.read_bytes()))
+        return job
 
-    monkeypatch.setattr(deploy.checks, "compile_subnets", spoiled)
+    monkeypatch.setattr(deploy.checks, "known_good", spoiled)
     code, out, err = run("check", "evk")
-    assert code == 4 and "2048 of 2048 elements" in err
+    assert code == 4 and "6144 of 6144 elements" in err
     assert [line.split()[1] for line in out.splitlines() if line.startswith("FAIL")] == ["model"]
 
 
