@@ -135,8 +135,8 @@ def use_graph_cache(job: dict[str, Any]) -> str | None:
     return folder
 
 
-def make_interpreter(runtime: Any, job: dict[str, Any]) -> tuple[Any, int | None]:
-    """(interpreter, number of parts that the configured delegate took, or None without one)."""
+def make_interpreter(runtime: Any, job: dict[str, Any]) -> tuple[Any, list[dict[str, Any]] | None]:
+    """(interpreter, its nodes once the configured delegate took its parts, or None without one)."""
     delegates = None
     if job.get("delegate"):
         try:
@@ -149,17 +149,34 @@ def make_interpreter(runtime: Any, job: dict[str, Any]) -> tuple[Any, int | None
         experimental_delegates=delegates,
         experimental_op_resolver_type=getattr(runtime.OpResolverType, RESOLVERS[job["kernels"]]),
     )
-    # XNNPACK takes what is left when tensors are allocated, so what the delegate took is counted before
-    return interpreter, count_delegated(interpreter) if delegates else None
+    # XNNPACK takes what is left when tensors are allocated, so what the delegate took is looked at before
+    return interpreter, nodes_of(interpreter) if delegates else None
 
 
-def node_names(interpreter: Any) -> list[str]:
+def nodes_of(interpreter: Any) -> list[dict[str, Any]]:
+    """The model's operators, and a node named DELEGATE for each part that a delegate took."""
     details = getattr(interpreter, "_get_ops_details", None)
-    return [str(node["op_name"]) for node in details()] if details else []
+    return list(details()) if details else []
 
 
-def count_delegated(interpreter: Any) -> int:
-    return node_names(interpreter).count("DELEGATE")
+def parts_of(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [node for node in nodes if node["op_name"] == "DELEGATE"]
+
+
+def left_to_cpu(nodes: list[dict[str, Any]]) -> list[str]:
+    """The operators that no delegate's part holds: those that lead from its inputs to its outputs are its own."""
+    own = [node for node in nodes if node["op_name"] != "DELEGATE"]
+    producer = {int(tensor): i for i, node in enumerate(own) for tensor in node["outputs"]}
+    taken: set[int] = set()
+    for part in parts_of(nodes):
+        ends, wanted = {int(tensor) for tensor in part["inputs"]}, [int(tensor) for tensor in part["outputs"]]
+        while wanted:
+            tensor = wanted.pop()
+            i = producer.get(tensor)
+            if i is not None and tensor not in ends and i not in taken:
+                taken.add(i)
+                wanted += [int(read) for read in own[i]["inputs"]]
+    return [str(node["op_name"]) for i, node in enumerate(own) if i not in taken]
 
 
 def make_inputs(numpy: Any, interpreter: Any, data: bytes | None) -> list[tuple[int, Any]]:
@@ -252,7 +269,7 @@ def run_job(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> d
     interpreter, delegated = make_interpreter(runtime, job)
     interpreter.allocate_tensors()
     load_us = (time.monotonic_ns() - begin) // 1000
-    names = node_names(interpreter)
+    nodes = nodes_of(interpreter)
     for index, array in make_inputs(numpy, interpreter, data):
         interpreter.set_tensor(index, array)
     mark("first")
@@ -275,8 +292,9 @@ def run_job(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> d
         "steady": steady,
         "latencies_us": latencies_us,
         "parity": max(parities, key=lambda found: int(found["mismatched"])) if expected is not None else None,
-        "operators": [name for name in names if name != "DELEGATE"],
-        "delegated_nodes": names.count("DELEGATE") if delegated is None else delegated,
+        "operators": [str(node["op_name"]) for node in nodes if node["op_name"] != "DELEGATE"],
+        "delegated_nodes": len(parts_of(nodes if delegated is None else delegated)),
+        "cpu_operators": [] if delegated is None else left_to_cpu(delegated),
         "cache": "none" if cache is None else "warm" if cached else "cold",
         "before": before,
         "after": after,

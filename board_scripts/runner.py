@@ -8,7 +8,8 @@ Job:    {"id", "model", "input"?, "expected"?, "warmup_runs", "warmup_runs_most"
          "delegate"?, "delegate_options"?, "graph_cache"?, "max_temperature_c"?, "cool_down_s"?, "conditions"?,
          "compile_deadline_s", "run_deadline_s", "pass"?: "time" | "memory" | "layers"}
 Answer: {"id", "ok": true, "model_sha256", "conditions", "load_us", "first_us", "warmup_us", "warmup_runs", "steady",
-         "latencies_us", "parity", "operators", "delegated_nodes", "cache", "before", "after", "others_busy"}
+         "latencies_us", "parity", "operators", "delegated_nodes", "cpu_operators", "cache", "before", "after",
+         "others_busy"}
    or, with --program, "texts" in place of what they tell (hil/benchmark_model.py); what the passes answer stands in
         board_scripts/passes.py
    or   {"id", "ok": false, "failure": {"kind": "model" | "board" | "harness", "stage", "reason"}}

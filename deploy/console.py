@@ -147,6 +147,13 @@ def table(entries: Table, path: Path) -> None:
         say(f"  {what:>8} {value:.6g} {subnet}")
 
 
+def _delegated(measurement: Measurement) -> str:
+    """How much of a model the delegate took: "1 part" when all."""
+    parts = f"{measurement.delegated_nodes} part{'s' if measurement.delegated_nodes != 1 else ''}"
+    left = measurement.cpu_operators
+    return f"{parts}; on the CPU: {', '.join(sorted(set(left)))} ({len(left)})" if left else parts
+
+
 def profile(measurements: Sequence[Measurement], as_json: bool) -> None:
     from deploy.latency import summaries
 
@@ -163,7 +170,7 @@ def profile(measurements: Sequence[Measurement], as_json: bool) -> None:
         shown.add_column(column, justify="left" if column == "model" else "right", overflow="fold")
     for name, s in medians.items():
         one = next(m for m in well if m.model == name)
-        delegated = "-" if one.conditions.delegate == "none" else f"{one.delegated_nodes} of {len(one.operators)}"
+        delegated = "-" if one.conditions.delegate == "none" else _delegated(one)
         interval = f"{s.ci95_us[0] / 1000:.3f} - {s.ci95_us[1] / 1000:.3f}"
         numbers = (
             f"{s.median_us / 1000:.3f}",

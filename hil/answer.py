@@ -77,6 +77,7 @@ FIELDS: Mapping[str, Check] = {
     "averaged": _truth,
     "delegate_said": _text,
     "operators": _list_of(_text),
+    "cpu_operators": _list_of(_text),
     "parity": _optional(
         _record(
             elements=_whole(10**12),

@@ -66,6 +66,7 @@ def judge(
         before=before,
         after=after,
         others_busy=answer.get("others_busy", 0.0),
+        cpu_operators=tuple(answer.get("cpu_operators", ())),
         flags=_flags(answer, latencies_us, before, after) if reason is None else (),
         attempt=task.attempt,
     )

@@ -160,6 +160,7 @@ class Measurement:
         latencies_us: the steady runs, raw and in order, microseconds.
         operators: names of the model's operators in order, where the runtime tells them.
         delegated_nodes: number of graph parts that a delegate took.
+        cpu_operators: those that the configured delegate left; empty without one.
         started_at: the host's clock, ISO 8601 in UTC.
         warmup_us, warmup_runs: all runs between the first and the steady ones together.
         cache: whether the NPU's compiled graph was there before; "none" where none is kept.
@@ -189,6 +190,7 @@ class Measurement:
     before: Readings = Readings()
     after: Readings = Readings()
     others_busy: float = 0.0
+    cpu_operators: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     attempt: int = 0
 
@@ -209,7 +211,7 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         raw = asdict(self)
-        for name in ("latencies_us", "operators", "flags"):
+        for name in ("latencies_us", "operators", "cpu_operators", "flags"):
             raw[name] = list(raw[name])
         return raw
 
@@ -217,7 +219,7 @@ class Measurement:
     def from_json(cls, raw: Mapping[str, Any]) -> Measurement:
         """Raises UsageError when a field is missing, unknown or contradicts another."""
         known = _known(cls, raw)
-        for name in ("latencies_us", "operators", "flags"):
+        for name in ("latencies_us", "operators", "cpu_operators", "flags"):
             known[name] = tuple(raw[name])
         for name in ("before", "after"):
             known[name] = Readings.from_json(raw[name])

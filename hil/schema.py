@@ -137,6 +137,7 @@ def _record_from_1(raw: dict[str, Any]) -> dict[str, Any]:
         "before": nothing,
         "after": nothing,
         "others_busy": 0.0,
+        "cpu_operators": [],
         "flags": ["unchecked"] if unchecked else [],
         "attempt": 0,
     }

@@ -138,7 +138,7 @@ def _answer(recorded: Measurement, conditions: Conditions) -> dict[str, Any]:
     """As the runner would have said it."""
     raw = recorded.to_json()
     kept = ("model_sha256", "load_us", "first_us", "warmup_us", "warmup_runs", "parity", "operators",
-            "delegated_nodes", "cache", "before", "after", "others_busy")  # fmt: skip
+            "delegated_nodes", "cpu_operators", "cache", "before", "after", "others_busy")  # fmt: skip
     answer = {
         **{name: raw[name] for name in kept},
         "ok": recorded.failure is None,

@@ -127,3 +127,15 @@ def test_integers_compare_exactly(pairs: list[tuple[int, int]]) -> None:
     assert interpret.compare(np, [output], expected.tobytes()) == {
         "elements": len(pairs), "mismatched": sum(a > 0 for a in apart), "max_abs_diff": float(max(apart)),
     }  # fmt: skip
+
+
+def node(name: str, inputs: Sequence[int], outputs: Sequence[int]) -> dict[str, Any]:
+    return {"op_name": name, "inputs": np.array(inputs), "outputs": np.array(outputs)}
+
+
+def test_what_a_delegate_left_is_named() -> None:
+    """A chain 0 - A - 1 - B - 2 - C - 3 - D - 4 with a side input 9 of C; a delegate has B and C."""
+    chain = [node("A", [0], [1]), node("B", [1], [2]), node("C", [2, 9], [3]), node("D", [3], [4])]
+    assert interpret.left_to_cpu([*chain, node("DELEGATE", [1, 9], [3])]) == ["A", "D"]
+    assert interpret.left_to_cpu([*chain, node("DELEGATE", [0], [1]), node("DELEGATE", [1, 9], [4])]) == []
+    assert interpret.left_to_cpu(chain) == ["A", "B", "C", "D"]

@@ -6,12 +6,16 @@ import dataclasses
 
 import pytest
 from inspected_models import CHANNEL, TENSOR, one_operator
-from networks import REPOSITORY
+from networks import REPOSITORY, space
 
+from board_scripts import interpret
+from deploy.block_forms import random_reference
 from deploy.inspection import Inspection, Operator, inspect_model
 from deploy.placement import CONDITIONS, UNKNOWN, Placement, Rule, lint, load_target, place
+from deploy.tflite.writer import write
 from hil.errors import UsageError
 from nas.errors import ConfigError
+from nas.teacher import Head
 
 TARGETS = REPOSITORY / "targets"
 NPU, CPU = load_target(TARGETS, "imx8mp-vx"), load_target(TARGETS, "cpu-xnnpack")
@@ -213,3 +217,12 @@ def test_an_unknown_target():
         load_target(TARGETS, "imx8mp")
     with pytest.raises(UsageError, match="there are none"):
         load_target(TARGETS / "nowhere", "imx8mp-vx")
+
+
+def test_what_a_real_delegate_leaves_is_named(tmp_path):
+    """XNNPACK, as the delegate that is at hand, takes all of a student but the class map's ARG_MAX."""
+    content = write(random_reference(space("demo"), (64, 96), head=Head(16, (2, 4))))
+    (tmp_path / "student.tflite").write_bytes(content)
+    interpreter = interpret.import_runtime().Interpreter(str(tmp_path / "student.tflite"))
+    interpreter.allocate_tensors()
+    assert interpret.left_to_cpu(interpret.nodes_of(interpreter)) == ["ARG_MAX"]
