@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def populate(context: Context) -> Iterator[Progress]:
     total = space.count()
     with torch.no_grad():
         calibration, evaluation = (context.teacher.boundaries(x) for x in (context.calibration, context.evaluation))
-    with journal.open("a", encoding="utf8") as lines:
+    with journal.open("a", encoding="utf8") as lines, one_thread():
         for supernet in context.supernets:
             i = supernet.block - 1
             data = BlockData(calibration[i], evaluation[i], evaluation[i + 1])
@@ -62,6 +62,17 @@ def populate(context: Context) -> Iterator[Progress]:
     )
     nsr.check(space)
     nsr.save(tables / "nsr.parquet")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in the order of one thread: the last bits of the tables and files do not depend on the number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _start_afresh_unless(folder: Path, key: str) -> None:
