@@ -39,6 +39,7 @@ from nas.quant.scheme import Granularity, Scheme
 from nas.segmentation import mean_iou_float, mean_iou_integer
 from nas.space import Architecture, Subnet
 from nas.teacher import Segmenter
+from nas.threads import one_thread
 
 GRANULARITIES: tuple[Granularity, ...] = ("channel", "tensor")
 SCHEMES = [
@@ -89,7 +90,7 @@ def float_output(supernet: SuperBlock, data: BlockData, subnet: Subnet) -> Tenso
 
 def samples(context: Context, count: int, bits: int) -> list[Sample]:
     """`count` subnets of each block (all, if fewer), at even distances."""
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         calibration, evaluation = (context.teacher.boundaries(x) for x in (context.calibration, context.evaluation))
     found = []
     for supernet, x, y, target in zip(context.supernets, calibration, evaluation, evaluation[1:], strict=False):

@@ -29,6 +29,7 @@ from nas.nsr import graphs
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import SearchSpace, Subnet
+from nas.threads import one_thread
 from nas.train import load
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def of_run(context: Context, scheme: Scheme) -> Origin:
             raise UsageError(f"{path}: trained under other settings than those of --config; give that run's own")
     checkpoint, data = context.path / "supernets.pt", context.experiment.data
     plain = trained(context.space, data.size, scheme, checkpoint)
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         calibration, evaluation = (context.teacher.boundaries(x) for x in (context.calibration, context.evaluation))
     maps = tuple(x.contiguous().numpy() for x in calibration[:-1])
     golden = tuple(x[:1].contiguous().numpy() for x in evaluation[:-1])

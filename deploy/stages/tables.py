@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from nas.errors import ConfigError
 from nas.nsr import BlockData, Judged, golden_input, walk
 from nas.space import Subnet
 from nas.table import Entry, Table, size_table
+from nas.threads import one_thread
 
 
 def artifact(context: Context, subnet: Subnet) -> Artifact:
@@ -37,7 +38,7 @@ def populate(context: Context) -> Iterator[Progress]:
     journal = folder / "nsr.jsonl"
     values = _finished(journal)
     total = space.count()
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         calibration, evaluation = (context.teacher.boundaries(x) for x in (context.calibration, context.evaluation))
     with journal.open("a", encoding="utf8") as lines, one_thread():
         for supernet in context.supernets:
@@ -62,17 +63,6 @@ def populate(context: Context) -> Iterator[Progress]:
     )
     nsr.check(space)
     nsr.save(tables / "nsr.parquet")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums in the order of one thread: the last bits of the tables and files do not depend on the number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _start_afresh_unless(folder: Path, key: str) -> None:
