@@ -30,7 +30,7 @@ $(SETUP): pyproject.toml
 	@touch $@
 
 $(DEVELOP): $(SETUP)
-	$(BIN)/python -m pip install --quiet --editable '.[tensorflow,onnx,postgres,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[tensorflow,onnx,postgres,labgrid,dev]'
 	@touch $@
 
 system:  ## Debian packages that some tests need (sshd, PostgreSQL's programs); as root
@@ -40,7 +40,7 @@ system:  ## Debian packages that some tests need (sshd, PostgreSQL's programs); 
 	sed -i 's/^#* *create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
 	apt-get install -y -qq --no-install-recommends postgresql  # no server starts: the tests start their own
 
-demo: $(SETUP)  ## the main job: DATA=scenes | camvid:FOLDER | cityscapes:FOLDER, ENCODER=FILE.tflite
+demo: $(SETUP)  ## the main job: DATA=scenes | camvid:DIR | cityscapes:DIR | shapes | folders:DIR, ENCODER=FILE.tflite
 	@$(BIN)/hilnas demo $(EXPERIMENT)
 
 test: $(DEVELOP)  ## every test

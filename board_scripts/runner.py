@@ -159,12 +159,14 @@ def supervise(runtime: Any, job: dict[str, Any], stdin: Lines, beat: Callable[[s
         os.close(reader)
 
 
-def reap(but: int) -> None:
-    """Children that ended; giving their memory back takes the kernel milliseconds that no job has to wait for."""
+def reap(but: int = 0) -> None:
+    """Children that ended, or every one where `but` is none: giving their memory back takes the kernel milliseconds
+    that no job has to wait for.
+    """
     with contextlib.suppress(ChildProcessError):
         while True:
-            status = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if status is None or status.si_pid in (0, but):
+            status = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | (os.WNOHANG if but else 0))
+            if status is None or status.si_pid == but:
                 return
             os.waitpid(status.si_pid, 0)
 
@@ -268,6 +270,7 @@ def serve(runtime: Any, protocol: int, stdin: Lines, workdir: Workdir | None, ro
     while True:
         line = stdin.next()
         if line is None:
+            reap()
             if stdin.ended:
                 return
             if select.select([stdin.fd], [], [], IDLE_BEAT_S)[0]:
