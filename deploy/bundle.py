@@ -34,11 +34,48 @@ PREPROCESSING = {
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a task's model answers, and how far a board may be off the golden output.
+
+    Attributes:
+        max_mismatch: the largest share of elements that may differ at all.
+        max_abs_diff: the largest difference of an element; None where a distance means nothing.
+    """
+
+    task: str
+    output: str
+    max_mismatch: float
+    max_abs_diff: int | None
+    tolerance: str
+
+
+ANSWERS: Mapping[str, Answer] = {
+    "segmentation": Answer(
+        task="Semantic segmentation",
+        output="the class map, int32",
+        max_mismatch=0.02,
+        max_abs_diff=None,
+        tolerance="at most 2 % of the pixels may\ndiffer, as delegates round differently",
+    ),
+    "classification": Answer(
+        task="Image classification",
+        output="a score a class, int8, the largest being the answer",
+        max_mismatch=1.0,
+        max_abs_diff=3,
+        tolerance="the scores may be off by 3\nsteps, as delegates round differently",
+    ),
+}
+"""By the name of the task. 3 steps: what onnxruntime is off at most after a whole classifier
+(tests/deploy/test_classifier.py); no delegate has been tried."""
+
+
+@dataclass(frozen=True)
 class Contents:
-    """What goes into a bundle; `facts` is shown in the README and kept in the manifest."""
+    """What goes into a bundle; `task`: a key of `ANSWERS`; `facts` is shown in the README and kept in the manifest."""
 
     name: str
     artifact: Artifact
+    task: str
     classes: Sequence[str]
     size: tuple[int, int]
     measurement: Mapping[str, Any]
@@ -49,6 +86,7 @@ def export(contents: Contents, target: Path) -> Path:
     """Write the bundle aside, then rename it into place (replacing an older one of this kit)."""
     if target.exists() and not (target / "manifest.json").exists():
         raise UsageError(f"{target}: exists and is no bundle; give another --out")
+    answer = ANSWERS[contents.task]
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     (part / "golden").mkdir(parents=True)
@@ -72,7 +110,12 @@ def export(contents: Contents, target: Path) -> Path:
             "measurement": "measurement.json",
             "facts": dict(contents.facts),
             "golden": [
-                {"input": "golden/input.bin", "output": "golden/output.bin", "max_mismatch": 0.02, "max_abs_diff": None}
+                {
+                    "input": "golden/input.bin",
+                    "output": "golden/output.bin",
+                    "max_mismatch": answer.max_mismatch,
+                    "max_abs_diff": answer.max_abs_diff,
+                }
             ],
             "files": {str(p.relative_to(part)): {"sha256": file_digest(p), "bytes": p.stat().st_size} for p in listed},
         },
@@ -87,11 +130,12 @@ def export(contents: Contents, target: Path) -> Path:
 
 
 def _readme(contents: Contents) -> str:
+    answer = ANSWERS[contents.task]
     facts = "\n".join(f"- {key}: {value}" for key, value in contents.facts.items())
     return f"""# {contents.name}
 
-Semantic segmentation, {len(contents.classes)} classes (labels.txt), {contents.size[0]} x {contents.size[1]} pixels.
-Input: RGB, int8 = uint8 - 128, NHWC (preprocessing.json). Output: the class map, int32.
+{answer.task}, {len(contents.classes)} classes (labels.txt), {contents.size[0]} x {contents.size[1]} pixels.
+Input: RGB, int8 = uint8 - 128, NHWC (preprocessing.json). Output: {answer.output}.
 
 {facts}
 
@@ -99,9 +143,8 @@ Verify it where it will run (needs Python 3.9 and a TFLite runtime, nothing else
 
     python3 {VERIFIER} . [--delegate /usr/lib/libvx_delegate.so]
 
-It checks every file's hash, runs the golden input, compares with the golden output (at most 2 % of the
-pixels may differ, as delegates round differently) and times the model. The latency of measurement.json is
-that of the board named there, under the conditions stated there.
+It checks every file's hash, runs the golden input, compares with the golden output ({answer.tolerance}), and times the
+model. The latency of measurement.json is that of the board named there, under the conditions stated there.
 """
 
 

@@ -15,7 +15,7 @@ DEFAULT_CONFIG = "configs/demo-scenes.toml"
 DEFAULT_STORE = "runs/measurements.sqlite"
 STORE_HELP = "a SQLite file, or postgresql+psycopg://USER@HOST/DATABASE (the password: ~/.pgpass or PGPASSWORD)"
 STAGE_COMMANDS = {
-    "teacher": "train the segmentation network that the blocks learn from",
+    "teacher": "train the network that the blocks learn from",
     "distil": "train every block's supernet on the teacher's feature maps",
     "agree": "measure whole models and compare them with the table's sums (tau-b)",
     "search": "the exact front, and the best architecture under each budget",
@@ -53,11 +53,45 @@ def _loops(commands: Commands) -> None:
     loop.add_argument("--until", help="stop after this stage (teacher, distil, tables, profile, agree, search, ...)")
     _experiment(commands.add_parser("demo", help="the loop on scenes and the loopback board (--data for others)"))
     for name, text in STAGE_COMMANDS.items():
-        _experiment(commands.add_parser(name, help=f"the loop up to here: {text}"))
+        stage = _experiment(commands.add_parser(name, help=f"the loop up to here: {text}"))
+        if name == "search":
+            _search(stage)
+    compare = _experiment(
+        commands.add_parser("compare-search", help="block-wise search against DNA, SPOS, FairNAS and random search")
+    )
+    compare.add_argument("--methods", metavar="A,B", help="of blockwise, dna, spos, fairnas, random (default: all)")
+    compare.add_argument("--budget", metavar="NAME", help="of the configuration's budgets (default: the first)")
+    predict = _experiment(
+        commands.add_parser(
+            "predict",
+            help="fine-tune some architectures, fit the accuracy predictor, search with it",
+            description="The loop up to the search, then short fine-tunings of sampled architectures: how well do "
+            "block NSRs predict what was left out, against their plain sum, and what does the predictor find under "
+            "the budgets? What is done is not done again; settings are [predictor] of the configuration.",
+        )
+    )
+    predict.add_argument("--models", type=int, metavar="N", help="how many to fine-tune (default: the configuration's)")
     lut = _experiment(commands.add_parser("lut", help="the loop up to a look-up table, and what is in it"))
     lut.add_argument("table", choices=("nsr", "size", "latency"))
     report = commands.add_parser("report", help="write a finished run's summary.json and report.html again")
     _experiment(report)
+
+
+def _search(search: argparse.ArgumentParser) -> None:
+    search.description = (
+        "The loop up to the exact front, and the best architecture under each of the configuration's budgets. With the "
+        "options below its tables are asked something else, or with --tables any others."
+    )
+    asked = search.add_argument_group("questions")
+    asked.add_argument("--size-budget", metavar="X", help="250kB (also bits, B, MB), or 75%% of the teacher's weights")
+    asked.add_argument("--latency-budget", metavar="Y", help="3.5ms (also us, s), or 80%% of the teacher's latency")
+    asked.add_argument("--k", type=int, help="how many to list, best first (default 1)")
+    asked.add_argument("--objectives", metavar="A,B", help="of nsr,size,latency; the first is minimised (default: all)")
+    asked.add_argument("--no-cpu-fallback", action="store_true", help="only subnets that the delegate took whole")
+    asked.add_argument("--front", type=Path, metavar="FILE.csv", help="write the whole front, for every budget at once")
+    asked.add_argument("--prove", action="store_true", help="hold it to brute force on random sub-spaces")
+    asked.add_argument("--tables", type=Path, metavar="DIR", help="instead of a run's: nsr.parquet and others")
+    asked.add_argument("--space", type=Path, metavar="FILE.toml", help="which space --tables are of")
 
 
 def _compile(commands: Commands) -> None:
@@ -262,13 +296,21 @@ def _runs(sub: argparse.ArgumentParser, runs: int = 30, rounds: int = 3) -> None
 
 def _experiment(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
     sub.add_argument("--config", type=Path, help=f"default {DEFAULT_CONFIG}, or the one for --data")
-    sub.add_argument("--data", help="scenes, camvid:FOLDER or cityscapes:FOLDER")
+    sub.add_argument("--data", help="scenes, camvid:FOLDER, cityscapes:FOLDER, shapes or folders:FOLDER")
     sub.add_argument("--encoder-from", metavar="FILE.tflite", help="start the teacher from a public INT8 MobileNetV2")
     sub.add_argument("--board", default=os.environ.get("HILNAS_BOARD"))
     sub.add_argument("--boards", type=Path, default=Path("boards.toml"))
     sub.add_argument("--name", help="the run's name (its folder under --runs-dir)")
+    sub.add_argument("--device", choices=("auto", "cpu", "cuda"), help="for training (default: the configuration's)")
     sub.add_argument("--runs-dir", type=Path, default=Path(os.environ.get("HILNAS_RUNS", "runs")))
     sub.add_argument("--json", action="store_true", help="print summary.json instead of the table")
+    sub.add_argument(
+        "--engine",
+        default="local",
+        metavar="local|ray|ray://HOST:PORT",
+        help="what computes the tables: processes, or Ray on this machine or a cluster (default %(default)s)",
+    )
+    sub.add_argument("--workers", type=int, default=1, help="of the engine (default %(default)s; any give the same)")
     return sub
 
 

@@ -14,6 +14,7 @@ from deploy.context import Context, protocol
 from deploy.run import Run, read_json
 from hil.boards.inventory import find_board, open_board
 from hil.errors import CheckFailed, ModelError, UsageError
+from nas.engine import open_engine
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,10 +41,11 @@ def _loop(arguments: Arguments, until: str) -> Path:
 
     if until not in STAGES:
         raise UsageError(f"--until {until}: no such stage; there are {', '.join(STAGES)}")
-    overrides = Overrides(arguments.data, arguments.encoder_from, arguments.board, arguments.name)
+    overrides = Overrides(arguments.data, arguments.encoder_from, arguments.board, arguments.name, arguments.device)
     experiment, space = load_experiment(_config_path(arguments), overrides)
     with Run(arguments.runs_dir / experiment.name) as run:
-        context = Context(experiment, space, run, arguments.boards)
+        engine = open_engine(arguments.engine, arguments.workers)
+        context = Context(experiment, space, run, arguments.boards, engine)
         with console.progress() as show:
             for done in loop(context, until):
                 show(done)
@@ -86,6 +88,19 @@ def stage_command(arguments: Arguments) -> int:
     return 0
 
 
+def search_command(arguments: Arguments) -> int:
+    from deploy import search_command as searching
+
+    if not searching.asks(arguments):
+        return stage_command(arguments)
+    if arguments.tables or arguments.space:
+        if arguments.tables is None:
+            raise UsageError("--space goes with --tables; a run's space is its configuration's")
+        return searching.run(arguments, searching.material_of_tables(arguments.tables, arguments.space))
+    _, space = load_experiment(_config_path(arguments), Overrides())
+    return searching.run(arguments, searching.material_of_run(_loop(arguments, "search"), space))
+
+
 def lut_command(arguments: Arguments) -> int:
     folder = _loop(arguments, "profile" if arguments.table == "latency" else "tables")
     from nas.table import Table
@@ -99,6 +114,18 @@ def compile_command(arguments: Arguments) -> int:
     from deploy.compile_command import run
 
     return run(arguments)
+
+
+def compare_search_command(arguments: Arguments) -> int:
+    from deploy import compare_command
+
+    return compare_command.run(arguments, _config_path(arguments))
+
+
+def predict_command(arguments: Arguments) -> int:
+    from deploy import predict_command as predicting
+
+    return predicting.run(arguments, _config_path(arguments))
 
 
 def profile_command(arguments: Arguments) -> int:
@@ -248,7 +275,7 @@ def bundle_command(arguments: Arguments) -> int:
 def report_command(arguments: Arguments) -> int:
     from deploy.stages.ship import summarize_run
 
-    overrides = Overrides(arguments.data, arguments.encoder_from, arguments.board, arguments.name)
+    overrides = Overrides(arguments.data, arguments.encoder_from, arguments.board, arguments.name, arguments.device)
     experiment, space = load_experiment(_config_path(arguments), overrides)
     if not (arguments.runs_dir / experiment.name / "final.json").exists():
         raise UsageError(f"{arguments.runs_dir / experiment.name}: no finished run; run `hilnas loop` first")
@@ -270,9 +297,12 @@ def doctor_command(_: Arguments) -> int:
 COMMANDS: Mapping[str, Callable[[Arguments], int]] = {
     "loop": loop_command,
     "demo": loop_command,
-    **dict.fromkeys(("teacher", "distil", "agree", "search", "retrain"), stage_command),
+    **dict.fromkeys(("teacher", "distil", "agree", "retrain"), stage_command),
+    "search": search_command,
     "lut": lut_command,
     "report": report_command,
+    "compare-search": compare_search_command,
+    "predict": predict_command,
     "compile": compile_command,
     "profile": profile_command,
     "inspect": inspect_command,

@@ -6,6 +6,7 @@ gives for it, as raw little-endian bytes. Whoever runs the model compares before
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,15 @@ from deploy.tflite.read import parse, read
 from deploy.tflite.writer import write
 from hil.errors import ModelError
 from hil.measure import Job
-from nas.quant import float_graph, post_training, simulate
-from nas.quant.integer_graph import IntegerGraph, QConv, Weighted
+from nas.quant import post_training, simulate
+from nas.quant.integer_graph import IntegerGraph, Weighted
 from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Architecture
-from nas.teacher import Segmenter
+from nas.task import fold
+from nas.teacher import Encoder
+
+IN_A_BLOCK = re.compile(r"b\d+/")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Artifact:
 
 
 def quantize(
-    model: Segmenter,
+    model: Encoder,
     images: Iterable[Tensor],
     size: tuple[int, int],
     *,
@@ -60,12 +64,12 @@ def quantize(
     scheme: Scheme = DEFAULT,
     resize_factors: Sequence[int] = (),
 ) -> IntegerGraph:
-    """The whole network, image to class map, calibrated on `images` (batches (N, 3, H, W)).
+    """The whole network, from the image to the task's answer, calibrated on `images` (batches (N, 3, H, W)).
 
     `resize_factors` are the target's safe ones (`nas.quant.safe_resize`); empty: every resize stays as it is.
     """
     model.eval()
-    nodes = float_graph.fold_segmenter(model, size, architecture)
+    nodes = fold(model, size, architecture)
     return split_resizes(post_training.quantize(nodes, images, (*size, 3), scheme), resize_factors)
 
 
@@ -157,8 +161,7 @@ def save_model(
 
 def bits_outside_blocks(graph: IntegerGraph) -> int:
     """Bits of the stem, the first inverted residual and the head: what no choice changes."""
-    parts = ("stem", "first/", "head/", "logits")
-    return sum(op.size_bits for op in graph.operators if isinstance(op, QConv) and op.name.startswith(parts))
+    return sum(op.size_bits for op in graph.operators if isinstance(op, Weighted) and not IN_A_BLOCK.match(op.name))
 
 
 def calibration_batch(batches: Iterable[Tensor]) -> Tensor:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Literal
 
+from nas.device import FLOAT32, Compute, DeviceName
 from nas.errors import ConfigError
 from nas.quant.scheme import Granularity, Scheme
 from nas.settings import STRICT, build, read_toml
 from nas.space import SearchSpace
-from nas.teacher import Head
+from nas.task import AnyHead
 from nas.train import Schedule
 
 
 @dataclass(frozen=True)
 class Data:
-    """`spec` is scenes, camvid:FOLDER or cityscapes:FOLDER; images are resized to `size` (H, W)."""
+    """`spec` is a key of `nas.data.DATASETS`, with :FOLDER where it is stored; images are resized to `size` (H, W)."""
 
     spec: str
     size: tuple[int, int]
@@ -31,9 +34,9 @@ class Data:
 
 @dataclass(frozen=True)
 class Teacher:
-    """The network to learn from; `encoder_from` is a public INT8 MobileNetV2 .tflite to start from."""
+    """The network to learn from, whose head is its task's; `encoder_from`: a public INT8 MobileNetV2 .tflite."""
 
-    head: Head
+    head: AnyHead
     schedule: Schedule
     encoder_from: str | None = None
     __pydantic_config__ = STRICT
@@ -41,11 +44,34 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Distil:
-    """`learning_rates`: one for each block, or one for all."""
+    """The supernets' training.
+
+    Attributes:
+        learning_rates: one for each block, or one for all.
+        views: None: a fresh augmentation a step, as published; n: n fixed ones of each image; 0: the image as it is.
+        cache_gb: how much of the fixed views' feature maps is kept on disk (1e9 bytes); changes no weight.
+    """
 
     schedule: Schedule
     learning_rates: tuple[float, ...] = (0.002,)
+    views: int | None = field(default=None, repr=False)
+    cache_gb: float = field(default=0.0, repr=False)
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.views is not None and self.views < 0:
+            raise ConfigError(f"distil.views {self.views}: give 0 (images as they are) or more")
+        if not 0 <= self.cache_gb < math.inf:
+            raise ConfigError(f"distil.cache_gb {self.cache_gb}: give 0 (no cache) or more")
+        if self.cache_gb and self.views is None:
+            raise ConfigError(
+                "distil.cache_gb: a fresh augmentation a step shows nothing twice; set distil.views, or leave it out"
+            )
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What the weights depend on; without views, as before there were any."""
+        return (self, *(() if self.views is None else (self.views,)))
 
 
 @dataclass(frozen=True)
@@ -102,6 +128,96 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Retrain(Schedule):
+    """The found models' training; without options, as published.
+
+    Attributes:
+        start: from the supernets' blocks and the teacher's stem and head, or from new random weights.
+        distillation: weight of the teacher's soft targets (`nas.soft_targets`), 0 (labels alone) to 1 (no labels).
+        temperature: of both softmaxes.
+    """
+
+    start: Literal["supernet", "scratch"] = "supernet"
+    distillation: float = 0.0
+    temperature: float = 1.0
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.distillation <= 1:
+            raise ConfigError(f"retrain.distillation {self.distillation}: a weight from 0 to 1")
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"retrain.temperature {self.temperature}: give a positive number")
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(**{field.name: getattr(self, field.name) for field in fields(Schedule)})
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What the networks depend on; the schedule alone where no option is used, as before there were any."""
+        used: tuple[object, ...] = () if self.start == "supernet" else (self.start,)
+        return (self.schedule, *used, *((self.distillation, self.temperature) if self.distillation else ()))
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The accuracy predictor (`deploy.predictor`).
+
+    Attributes:
+        models: how many are fine-tuned; DONNA (arXiv 2012.08859) takes about 30.
+        schedule: of a fine-tuning; None: the retraining's with a fifth of its steps.
+        order: 1 is additive and searched exactly; 2 has squares and products too, and ranks candidates anew.
+        neighbours: how many candidates under each budget are ranked anew.
+        objective: whether the loop's search goes by it, instead of the NSR sum.
+    """
+
+    models: int = 30
+    schedule: Schedule | None = None
+    order: Literal[1, 2] = 2
+    neighbours: int = 200
+    objective: bool = False
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.models < 5 or self.neighbours < 1:
+            raise ConfigError("predictor: models must be at least 5 (each is predicted by the others), neighbours 1")
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What the search depends on; nothing as long as it does not go by it."""
+        return (self,) if self.objective else ()
+
+
+@dataclass(frozen=True)
+class Compare:
+    """How rivals of the block-wise search are trained, searched and retrained (`deploy.compare_search`).
+
+    Attributes:
+        supernet: the whole-network supernets' training; None: the teacher's. Its steps count paths: a step of FairNAS
+            trains one path for each choice of a layer, and takes so many fewer.
+        evaluations: architectures that evolution or random search judges, in generations of `population`.
+        held_out: training images that the supernets do not see, for judging.
+        retrain: of every winner; None: as the found models', but from new random weights and on the labels alone.
+        retrainings: how often, with seeds of their own: what differs less than they do is no difference.
+    """
+
+    supernet: Schedule | None = None
+    evaluations: int = 100
+    population: int = 20
+    parents: int = 5
+    held_out: int = 32
+    retrain: Retrain | None = None
+    retrainings: int = 1
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if min(self.evaluations, self.population, self.parents, self.held_out, self.retrainings) < 1:
+            raise ConfigError("compare: evaluations, population, parents, held_out and retrainings must be positive")
+        if self.retrain is not None and self.retrain.distillation:
+            raise ConfigError("compare.retrain.distillation: winners are retrained on the labels alone; leave it out")
+
+
+@dataclass(frozen=True)
 class Experiment:
     """`space` is a path relative to the configuration file."""
 
@@ -110,11 +226,14 @@ class Experiment:
     data: Data
     teacher: Teacher
     distil: Distil
-    retrain: Schedule
+    retrain: Retrain
     budgets: tuple[Budget, ...]
     quantization: Quantization = Quantization()
     profile: Measuring = Measuring()
     agreement: Agreement = Agreement()
+    compute: Compute = FLOAT32
+    predictor: Predictor = Predictor()
+    compare: Compare = Compare()
     board: str = "loopback"
     seed: int = 0
     __pydantic_config__ = STRICT
@@ -134,6 +253,7 @@ class Overrides:
     encoder_from: str | None = None
     board: str | None = None
     name: str | None = None
+    device: DeviceName | None = None
 
 
 def load_experiment(path: Path, overrides: Overrides) -> tuple[Experiment, SearchSpace]:
@@ -150,6 +270,8 @@ def load_experiment(path: Path, overrides: Overrides) -> tuple[Experiment, Searc
         experiment = replace(experiment, data=replace(experiment.data, spec=overrides.data))
     if overrides.encoder_from:
         experiment = replace(experiment, teacher=replace(experiment.teacher, encoder_from=overrides.encoder_from))
+    if overrides.device:
+        experiment = replace(experiment, compute=replace(experiment.compute, device=overrides.device))
     return replace(experiment, board=overrides.board or experiment.board, name=overrides.name or experiment.name), space
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from deploy.report import bits_text, off_text, watermark
+from deploy.report import bits_text, metric_of, off_text, watermark
 from deploy.run import Progress
 
 if TYPE_CHECKING:
@@ -64,17 +64,18 @@ def progress() -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def _models_table(models: Sequence[Mapping[str, Any]]) -> RichTable:
+def _models_table(models: Sequence[Mapping[str, Any]], metric: Mapping[str, str]) -> RichTable:
     table = RichTable(title=None)
-    columns = ("model", "mIoU FP32 %", "mIoU INT8 %", "weights kB", "bits req./stored/exec.", "latency ms", "p90 ms")
-    for column in (*columns, "runs"):
+    name, key = metric["name"], metric["key"]
+    judged = (f"{name} FP32 %", f"{name} INT8 %")
+    for column in ("model", *judged, "weights kB", "bits req./stored/exec.", "latency ms", "p90 ms", "runs"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for m in models:
         latency = m["latency_us"]
         table.add_row(
             m["name"],
-            f"{m['miou_fp32']:.2f}",
-            f"{m['miou_int8']:.2f}",
+            f"{m[f'{key}_fp32']:.2f}",
+            f"{m[f'{key}_int8']:.2f}",
             f"{m['size_bits'] / 8000:.1f}",
             bits_text(m),
             f"{latency['median'] / 1000:.3f}",
@@ -87,7 +88,7 @@ def _models_table(models: Sequence[Mapping[str, Any]]) -> RichTable:
 def summary(record: Mapping[str, Any], folder: Path) -> None:
     """The end of the main job."""
     _say_watermark(record["conditions"])
-    out.print(_models_table([record["teacher"], *record["models"]]))
+    out.print(_models_table([record["teacher"], *record["models"]], metric_of(record)))
     for m in record["models"]:
         lines.print(f"  {m['name']}: {m['subnet']}")
     off = ", ".join(f"{m['name']} {off_text(m)}" for m in (record["teacher"], *record["models"]))
@@ -135,6 +136,26 @@ def found(record: Mapping[str, Any]) -> None:
         say(
             f"{entry['name']}: {entry['subnet']} nsr {entry['nsr']:.4f} "
             f"predicted {entry['predicted_us'] / 1000:.3f} ms weights {entry['size_bits'] / 8000:.1f} kB"
+        )
+
+
+def searched(record: Mapping[str, Any]) -> None:
+    """The answer of `hilnas search` with a question (deploy/search_command.py)."""
+    say(
+        f"front: {record['front']} of {record['architectures']:.3g} architectures over "
+        f"({', '.join(record['objectives'])}), in {record['seconds']:.3f} s; costs are of {record['of']}"
+    )
+    for rank, entry in enumerate(record["found"], start=1):
+        costs = [f"nsr {entry['nsr']:.4f}"] if "nsr" in entry else []
+        costs += [f"weights {entry['size_bits'] / 8000:.1f} kB"] if "size_bits" in entry else []
+        costs += [f"predicted {entry['latency_us'] / 1000:.3f} ms"] if "latency_us" in entry else []
+        say(f"{rank}: {entry['subnet']} {' '.join(costs)}")
+    proof = record.get("proof")
+    if proof:
+        say(
+            f"proof: {proof['sub_spaces']} sub-spaces with {proof['architectures']} architectures and "
+            f"{proof['queries']} budgets against brute force, {proof['sampled']} random architectures against the "
+            f"front: {proof['difference'] or 'no difference'}"
         )
 
 

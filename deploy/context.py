@@ -23,15 +23,18 @@ from hil.measure import MeasureProtocol
 from hil.session import Session, open_session
 from hil.store import Store
 from nas.blocks import SuperBlock
-from nas.data import SegmentationData, open_data
+from nas.data import Dataset, open_data
+from nas.data.batches import images_of
 from nas.distil import supernets
+from nas.engine import Engine, Local
 from nas.quant.safe_resize import safe_steps
-from nas.segmentation import images_of
-from nas.space import SearchSpace
-from nas.teacher import Segmenter, teacher
+from nas.space import Architecture, SearchSpace
+from nas.task import TASKS, Task, network
+from nas.teacher import Encoder, teacher_layers
 from nas.train import restore
 
 M = TypeVar("M", bound=nn.Module)
+ONE_WORKER = Local()
 
 
 class Context:
@@ -40,17 +43,21 @@ class Context:
     Attributes:
         target: the rules of the board's `target`, from targets/ beside the boards' file; None if it names none.
         resize_factors: the target's safe ones; empty: all.
+        engine: what runs the tables' sub-trees; no result depends on it.
 
     Raises `QuantizationError` before anything is trained if the target could not enlarge the class map rightly.
     """
 
-    def __init__(self, experiment: Experiment, space: SearchSpace, run: Run, boards_file: Path) -> None:
-        self.experiment, self.space, self.run = experiment, space, run
+    def __init__(
+        self, experiment: Experiment, space: SearchSpace, run: Run, boards_file: Path, engine: Engine = ONE_WORKER
+    ) -> None:
+        self.experiment, self.space, self.run, self.boards_file = experiment, space, run, boards_file
+        self.engine = engine
         self.board = find_board(boards_file, experiment.board)
         name = self.board.target
         self.target = load_target(boards_file.parent / "targets", name) if name else None
         self.resize_factors = self.target.safe_resize_factors if self.target else ()
-        if self.resize_factors:
+        if self.resize_factors and self.task.dense:
             height, width = (-(-n // space.output_stride) for n in experiment.data.size)
             safe_steps("upsampled", (height, width), experiment.data.size, self.resize_factors)
         self.keys = self._keys()
@@ -61,14 +68,15 @@ class Context:
         encoder = Path(e.teacher.encoder_from) if e.teacher.encoder_from else None
         if encoder and not encoder.is_file():
             raise UsageError(f"{encoder}: no such file; give --encoder-from a MobileNetV2 .tflite")
+        start = encoder and file_digest(encoder)
         parts: dict[str, tuple[object, ...]] = {
-            "teacher": (e.seed, e.data, self.space.digest, e.teacher, encoder and file_digest(encoder)),
-            "distil": (e.distil,),
+            "teacher": (e.seed, e.data, self.space.digest, e.teacher, start, *e.compute.parts),
+            "distil": e.distil.parts,
             "tables": (e.quantization, self.space.bits),
             "profile": (self.board, e.profile),
             "agree": (e.agreement, self.resize_factors),
-            "search": (e.budgets,),
-            "retrain": (e.retrain,),
+            "search": (e.budgets, *e.predictor.parts),
+            "retrain": e.retrain.parts,
             "ship": (),
         }
         keys, previous = {}, ""
@@ -81,14 +89,18 @@ class Context:
         return self.run.path
 
     @cached_property
-    def train_data(self) -> SegmentationData:
+    def train_data(self) -> Dataset:
         data = self.experiment.data
         return open_data(data.spec, "train", data.size, seed=self.experiment.seed, count=data.train)
 
     @cached_property
-    def val_data(self) -> SegmentationData:
+    def val_data(self) -> Dataset:
         data = self.experiment.data
         return open_data(data.spec, "val", data.size, seed=self.experiment.seed, count=data.val)
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.train_data.task]
 
     @cached_property
     def calibration(self) -> Tensor:
@@ -100,25 +112,37 @@ class Context:
         """Images (N, 3, H, W) that the NSR is computed on: of the training split, others than calibration's."""
         return calibration_batch(images_of(self.train_data, self.experiment.quantization.evaluation_images, shift=0.5))
 
-    def untrained_teacher(self) -> Segmenter:
+    def untrained_teacher(self) -> Encoder:
+        """MobileNetV2's layers at the space's widths and strides, with the task's head."""
         torch.manual_seed(self.experiment.seed)
-        return teacher(self.space, len(self.train_data.classes), self.experiment.teacher.head)
+        return network(self.train_data, self.space, teacher_layers(self.space), self.experiment.teacher.head)
+
+    def student(self, architecture: Architecture) -> Encoder:
+        """An architecture of the space with new random weights."""
+        self.space.check(architecture)
+        layers = [subnet.choices for subnet in architecture.subnets]
+        return network(self.train_data, self.space, layers, self.experiment.teacher.head)
 
     def untrained_supernets(self) -> nn.ModuleList:
         torch.manual_seed(self.experiment.seed + 1)
         return supernets(self.space)
 
     @cached_property
-    def teacher(self) -> Segmenter:
-        return self._trained(self.untrained_teacher(), "teacher")
+    def teacher(self) -> Encoder:
+        return self._trained(self.untrained_teacher(), "teacher", "teacher")
 
     @cached_property
     def supernets(self) -> list[SuperBlock]:
-        trained = self._trained(self.untrained_supernets(), "supernets")
+        trained = self._trained(self.untrained_supernets(), "supernets", "distil")
         return [block for block in trained if isinstance(block, SuperBlock)]
 
-    def _trained(self, model: M, name: str) -> M:
-        restore(model, self.path / f"{name}.pt")
+    @property
+    def supernets_digest(self) -> str:
+        """What a table says of the checkpoint that it was made with."""
+        return file_digest(self.path / "supernets.pt")
+
+    def _trained(self, model: M, name: str, stage: str) -> M:
+        restore(model, self.path / f"{name}.pt", self.keys[stage])
         return model.eval()
 
     @cached_property

@@ -4,7 +4,7 @@
 
 reads a finished run's networks, quantizes the same subnets by every scheme and prints a Markdown table: the NSR of
 the deployed integers against the teacher, and their quantization noise, which is the NSR against the subnet in float.
-With `--models` the table is of the final models' mean IoU on the validation images instead.
+With `--models` the table is of the final models' mean IoU, or top-1 accuracy, on the validation images instead.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from nas.quant import simulate
 from nas.quant.float_graph import INPUT, fold_layers, run
 from nas.quant.ranges import OBSERVERS
 from nas.quant.scheme import Granularity, Scheme
-from nas.segmentation import mean_iou_float, mean_iou_integer
 from nas.space import Architecture, Subnet
-from nas.teacher import Segmenter
+from nas.task import score_float, score_integer
+from nas.teacher import Encoder
 from nas.threads import one_thread
 
 GRANULARITIES: tuple[Granularity, ...] = ("channel", "tensor")
@@ -130,30 +130,30 @@ def _mean(found: Sequence[Sample], scheme: Scheme) -> Cost:
 
 
 def model_rows(context: Context) -> Iterator[str]:
-    """A Markdown table of the teacher's and the found models' integer mean IoU in percent by scheme."""
+    """A Markdown table of the teacher's and the found models' integer metric in percent by scheme."""
     entries: Any = context.record("search")["found"]
-    models: dict[str, tuple[Segmenter, Architecture | None]] = {"teacher": (context.teacher, None)}
+    models: dict[str, tuple[Encoder, Architecture | None]] = {"teacher": (context.teacher, None)}
     for entry in entries:
         architecture = Architecture.parse(entry["subnet"])
         models[entry["name"]] = (retrained(context, entry["name"], architecture), architecture)
     heads = [f"{name} a {granularity}" for name in models for granularity in GRANULARITIES]
     yield f"| ranges | equalized | biases corrected | {' | '.join(heads)} |"
     yield "|---" * (3 + len(heads)) + "|"
-    floats = (f"{mean_iou_float(model, context.val_data):.2f}" for model, _ in models.values())
+    floats = (f"{score_float(model, context.val_data):.2f}" for model, _ in models.values())
     yield f"| float | | | {' | '.join(f'{value} | {value}' for value in floats)} |"
     for scheme in SCHEMES:
         values = [
-            _mean_iou(context, model, architecture, replace(scheme, granularity=granularity))
+            _score(context, model, architecture, replace(scheme, granularity=granularity))
             for model, architecture in models.values()
             for granularity in GRANULARITIES
         ]
         yield f"{_scheme_cells(scheme)} {' | '.join(f'{value:.2f}' for value in values)} |"
 
 
-def _mean_iou(context: Context, model: Segmenter, architecture: Architecture | None, scheme: Scheme) -> float:
+def _score(context: Context, model: Encoder, architecture: Architecture | None, scheme: Scheme) -> float:
     size = context.experiment.data.size
     graph = quantize(model, [context.calibration], size, architecture=architecture, scheme=scheme)
-    return mean_iou_integer(graph, context.val_data)
+    return score_integer(graph, context.val_data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -164,7 +164,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--boards", type=Path, default=Path("boards.toml"))
     parser.add_argument("--subnets", type=int, default=8, help="subnets of each block (default %(default)s)")
     parser.add_argument("--bits", type=int, default=8, help="the weights' width (default %(default)s)")
-    parser.add_argument("--models", action="store_true", help="the final models' mean IoU instead (minutes)")
+    parser.add_argument(
+        "--models", action="store_true", help="the final models' mean IoU, or top-1 accuracy, instead (minutes)"
+    )
     arguments = parser.parse_args(argv)
     try:
         if not (arguments.run / "supernets.pt").is_file():

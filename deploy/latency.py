@@ -15,6 +15,9 @@ from hil.stats import LatencySummary, summarize
 from nas.space import SearchSpace, Subnet
 from nas.table import Entry, Table
 
+CPU_OPERATORS = "cpu-operators"
+"""The table's name, in a run whose board has a delegate."""
+
 
 def summaries(measurements: Sequence[Measurement]) -> dict[str, LatencySummary]:
     """For each model's name the summary of all its rounds; `ModelError` naming the first that failed."""
@@ -39,3 +42,14 @@ def latency_table(
         s = measured[str(subnet)]
         entries[subnet] = Entry(s.median_us, s.ci95_us[0], s.ci95_us[1], s.n, "isolated")
     return Table("latency", "us", entries, {"space": space.digest, **provenance})
+
+
+def cpu_operators_table(
+    space: SearchSpace, measurements: Sequence[Measurement], provenance: Mapping[str, object]
+) -> Table:
+    """How many operators of each subnet the configured delegate left to the CPU; the most of any round."""
+    left: dict[str, int] = {}
+    for m in measurements:
+        left[m.model] = max(left.get(m.model, 0), len(m.cpu_operators))
+    entries = {subnet: Entry.exact(left[str(subnet)]) for subnet in space.all_subnets()}
+    return Table("cpu_operators", "operators", entries, {"space": space.digest, **provenance})

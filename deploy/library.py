@@ -23,8 +23,8 @@ from deploy.origin import Origin
 from deploy.run import write_atomically
 from deploy.tflite.operators import Form
 from deploy.tflite.writer import write
-from deploy.workers import each
 from hil.errors import UsageError
+from nas.engine import in_processes
 from nas.space import Choice, SearchSpace, Subnet
 
 INDEX = "index.jsonl"
@@ -169,7 +169,7 @@ def write_all(
         written = total - sum(len(branch.subnets(origin.space)) for branch in missing)
         yield written, total
         try:
-            with closing(each(partial(write_branch, origin, form, out), missing, jobs)) as finished:
+            with closing(in_processes(partial(write_branch, origin, form, out), missing, jobs, attempts=1)) as finished:
                 for branch, rows in finished:
                     index.write(_line({"branch": str(branch), "subnets": rows}))
                     index.flush()

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from deploy.context import Context
 from deploy.run import Progress
+from deploy.stages.distillation import distil
 from deploy.stages.judge import agree, search
-from deploy.stages.networks import distil, retrain, train_teacher
+from deploy.stages.networks import retrain, train_teacher
 from deploy.stages.ship import ship
 from deploy.stages.tables import populate, profile
 

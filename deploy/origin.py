@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deploy.config import file_digest
+from deploy.population import IMAGES, boundaries
 from deploy.tflite.operators import Form
 from hil.errors import UsageError
 from nas.blocks import SuperBlock
 from nas.distil import supernets
 from nas.errors import CheckpointError, QuantizationError
-from nas.nsr import graphs
+from nas.nsr import batches, graphs
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import SearchSpace, Subnet
@@ -157,8 +158,11 @@ def of_run(context: Context, scheme: Scheme) -> Origin:
             raise UsageError(f"{path}: trained under other settings than those of --config; give that run's own")
     checkpoint, data = context.path / "supernets.pt", context.experiment.data
     plain = trained(context.space, data.size, scheme, checkpoint)
-    with torch.no_grad(), one_thread():
-        calibration, evaluation = (context.teacher.boundaries(x) for x in (context.calibration, context.evaluation))
+    with one_thread():  # and as many images at a time as for the run's tables
+        calibration, evaluation = (
+            [torch.cat(maps) for maps in zip(*boundaries(context.teacher, batches(images, IMAGES)), strict=True)]
+            for images in (context.calibration, context.evaluation)
+        )
     maps = tuple(x.contiguous().numpy() for x in calibration[:-1])
     golden = tuple(x[:1].contiguous().numpy() for x in evaluation[:-1])
     return Origin(context.space, data.size, scheme, plain.weights, data.spec, checkpoint, maps, golden)

@@ -19,6 +19,7 @@ overflow-wrap: anywhere } .figures { display: grid; grid-template-columns: 1fr 1
 .replay { border: 2px solid #d1495b; color: #d1495b; padding: .5rem .8rem; font-weight: 600 }
 @media (max-width: 800px) { .figures { grid-template-columns: 1fr } }
 """
+MEAN_IOU = {"name": "mIoU", "key": "miou"}  # by which models are judged whose summary does not say
 INK, ACCENT, QUIET = "#1c2733", "#d1495b", "#7a9cc6"
 
 
@@ -35,7 +36,7 @@ def write_report(path: Path, summary: Mapping[str, Any], judged: Mapping[str, An
 <title>hilnas: {name}</title><style>{STYLE}</style></head><body>
 <h1>hilnas: {name}</h1>
 {_banner(summary["conditions"])}<p class="muted">{html.escape(_conditions(summary["conditions"]))}</p>
-<h2>Models</h2>{_model_table([summary["teacher"], *summary["models"]])}
+<h2>Models</h2>{_model_table([summary["teacher"], *summary["models"]], metric_of(summary))}
 <h2>Do the tables agree with the board?</h2>{_agreement_text(summary)}
 <div class="figures"><div>{drawn[0]}</div><div>{drawn[1]}</div></div>
 <h2>The bundle</h2><p>{_bundle_text(summary["bundle"])}</p>
@@ -43,6 +44,12 @@ def write_report(path: Path, summary: Mapping[str, Any], judged: Mapping[str, An
 </body></html>
 """
     write_atomically(path, page)
+
+
+def metric_of(summary: Mapping[str, Any]) -> Mapping[str, str]:
+    """What a run's models are judged by: `name` for people, `key` in records (KEY_fp32 and KEY_int8, in percent)."""
+    metric: Mapping[str, str] = summary.get("metric", MEAN_IOU)
+    return metric
 
 
 def watermark(conditions: Mapping[str, Any]) -> str:
@@ -77,13 +84,14 @@ def off_text(model: Mapping[str, Any]) -> str:
     return f"{placed['off_share']:.1%} off {placed['target']}'s {placed['fast_place']}" if placed else "?"
 
 
-def _model_table(models: Sequence[Mapping[str, Any]]) -> str:
+def _model_table(models: Sequence[Mapping[str, Any]], metric: Mapping[str, str]) -> str:
+    name, key = html.escape(metric["name"]), metric["key"]
     head = "".join(
         f"<th>{title}</th>"
         for title in (
             "model",
-            "mIoU FP32",
-            "mIoU INT8",
+            f"{name} FP32",
+            f"{name} INT8",
             "weights, kB",
             "bits: requested / stored / executed",
             "MMACs",
@@ -95,7 +103,7 @@ def _model_table(models: Sequence[Mapping[str, Any]]) -> str:
         )
     )
     rows = "".join(
-        f"<tr><td>{html.escape(m['name'])}</td><td>{m['miou_fp32']:.2f}</td><td>{m['miou_int8']:.2f}</td>"
+        f"<tr><td>{html.escape(m['name'])}</td><td>{m[f'{key}_fp32']:.2f}</td><td>{m[f'{key}_int8']:.2f}</td>"
         f"<td>{m['size_bits'] / 8000:.1f}</td><td>{bits_text(m)}</td><td>{m['macs'] / 1e6:.1f}</td>"
         f"<td>{html.escape(off_text(m))}</td>"
         f"<td>{m['latency_us']['median'] / 1000:.3f}</td><td>{m['latency_us']['p90'] / 1000:.3f}</td>"

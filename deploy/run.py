@@ -65,6 +65,11 @@ def read_json(path: Path, keys: Collection[str] = ()) -> Any:
     return record
 
 
+def cpu_seconds() -> float:
+    """Of this process, all its threads, and its children that ended."""
+    return sum(os.times()[:4])
+
+
 class Run:
     """A run's folder, locked against a second process while open."""
 
@@ -79,6 +84,13 @@ class Run:
             raise UsageError(f"{path}: another hilnas works on this run; wait for it or give --name") from None
         self._state_path = path / "state.json"
         self.state: dict[str, dict[str, Any]] = read_json(self._state_path) if self._state_path.exists() else {}
+
+    @classmethod
+    def borrowed(cls, path: Path) -> Run:
+        """The folder of a run that is locked by the process that started this one; no stage is run on it."""
+        run = cls.__new__(cls)
+        run.path, run.state = path, {}
+        return run
 
     def close(self) -> None:
         self._lock.close()
@@ -108,13 +120,15 @@ class Run:
     def stage(self, name: str, key: str) -> Iterator[None]:
         """Count the time of a stage; mark it done if its body ends well."""
         entry = self.state.get(name, {})
-        before = float(entry["seconds"]) if entry.get("key") == key else 0.0
-        started = time.monotonic()
+        same = entry.get("key") == key
+        before, before_cpu = (float(entry.get(n, 0.0)) if same else 0.0 for n in ("seconds", "cpu_seconds"))
+        started, started_cpu = time.monotonic(), cpu_seconds()
         done = False
         try:
             yield
             done = True
         finally:
             seconds = round(before + time.monotonic() - started, 2)
-            self.state[name] = {"key": key, "done": done, "seconds": seconds}
+            cpu = round(before_cpu + cpu_seconds() - started_cpu, 2)
+            self.state[name] = {"key": key, "done": done, "seconds": seconds, "cpu_seconds": cpu}
             write_json(self._state_path, self.state)

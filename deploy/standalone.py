@@ -18,6 +18,7 @@ from deploy.bundle import Contents, export
 from deploy.compile import Artifact, lint_written
 from deploy.origin import Origin
 from deploy.placement import Target
+from deploy.report import metric_of
 from deploy.run import SUMMARY, read_json, write_atomically
 from deploy.tflite.operators import Form
 from deploy.tflite.read import parse
@@ -165,14 +166,16 @@ def export_from_run(run: Path, model: str | None, out: Path) -> Path:
         raise UsageError(f"{artifact.model}: missing; run the loop again, it makes what is missing")
     chosen: dict[str, Any] = read_json(run / "bundle" / "preprocessing.json")
     labels = (run / "bundle" / "labels.txt").read_text(encoding="utf8").split("\n")[:-1]
+    metric, task = metric_of(summary), summary.get("task", "segmentation")
     facts = {
         "subnet": record["subnet"],
         "data": summary["data"]["spec"],
-        "mIoU (INT8, validation)": f"{record['miou_int8']:.2f} %",
+        f"{metric['name']} (INT8, validation)": f"{record[metric['key'] + '_int8']:.2f} %",
         "size": f"{record['size_bits'] / 8000:.1f} kB of weights",
     }
     if record["subnet"] != "teacher":
         Architecture.parse(record["subnet"])
     measurement = {"latency_us": record["latency_us"], "conditions": summary["conditions"]}
     height, width = chosen["size"]
-    return export(Contents(f"{summary['name']}-{name}", artifact, labels, (height, width), measurement, facts), out)
+    title = f"{summary['name']}-{name}"
+    return export(Contents(title, artifact, task, labels, (height, width), measurement, facts), out)

@@ -7,13 +7,23 @@ fully connected layer).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from nas.blocks import ConvBN
 from nas.quant.float_graph import FullyConnected, Mean, Node, Softmax, fold_conv, fold_encoder
+from nas.settings import STRICT
 from nas.space import Architecture, Choice, SearchSpace
 from nas.teacher import Encoder
+
+
+@dataclass(frozen=True)
+class PooledHead:
+    """A 1x1 convolution to `features` channels, the mean over positions, one fully connected layer."""
+
+    features: int = 1280
+    __pydantic_config__ = STRICT
 
 
 class Classifier(Encoder):

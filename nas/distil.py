@@ -2,24 +2,21 @@
 
 Source: QA-BWNAS, section 3 (after DNA). Loss and metric is the noise-to-signal power ratio
 NSR(Y, Y') = (1/C) sum_c ||Y_c - Y'_c||^2 / sigma_c^2 with the squared norm taken as a mean over positions.
-Each step samples one path, uniformly. The blocks share no weights, so one loop over the sum of their losses
-trains each of them alone.
+Each step samples one path, uniformly. The blocks share no weights, so one loop over their losses trains each of
+them alone, and so do loops over some of them in processes of their own.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from nas.blocks import SuperBlock
-from nas.data import SegmentationData
-from nas.data.augment import Augment
-from nas.data.batches import training_batch
-from nas.space import SearchSpace
-from nas.teacher import Segmenter
+from nas.features import Features
+from nas.space import Choice, SearchSpace
+from nas.train import Loss
 
 EPSILON = 1e-6  # against dead teacher channels, whose variance is zero
 
@@ -39,26 +36,29 @@ def supernets(space: SearchSpace) -> nn.ModuleList:
     return nn.ModuleList(SuperBlock(space, i) for i in range(1, len(space.blocks) + 1))
 
 
-def block_losses(
-    model: nn.ModuleList, teacher: Segmenter, data: SegmentationData, batch_size: int, seed: int
-) -> Callable[[int], Tensor]:
-    """The sum over blocks of the NSR of one random path, as a function of the step."""
-    augment = Augment(data.size)
-    teacher.eval()
+def paths(space: SearchSpace, step: int, seed: int) -> list[list[Choice]]:
+    """One path a block, drawn uniformly: a pure function of (seed, step), whichever blocks are trained."""
+    rng = random.Random(f"{seed}/{step}")
+    return [[rng.choice(space.choices) for _ in range(block.layers)] for block in space.blocks]
 
-    def loss(step: int) -> Tensor:
-        images, _ = training_batch(data, step, batch_size=batch_size, augment=augment, seed=seed)
-        with torch.no_grad():
-            maps = teacher.boundaries(images.contiguous(memory_format=torch.channels_last))
-        rng = random.Random(f"{seed}/{step}")
-        total = torch.zeros(())
-        for supernet, x, target in zip(model, maps, maps[1:], strict=False):
-            assert isinstance(supernet, SuperBlock)  # noqa: S101 (for the type checker)
-            choices = [rng.choice(supernet.space.choices) for _ in supernet.layers]
-            total = total + nsr(target, supernet(x, choices), channel_variance(target))
-        return total
 
-    return loss
+def block_losses(model: nn.ModuleList, features: Features, seed: int) -> Loss:
+    """The NSR of one random path of each supernet in `model`, in order, as a function of the step.
+
+    They share the teacher's maps and no weights: each is a part by itself.
+    """
+    blocks = [supernet for supernet in model if isinstance(supernet, SuperBlock)]
+
+    def losses(step: int) -> Iterator[Tensor]:
+        maps = features(step)
+        drawn = paths(blocks[0].space, step, seed)
+        for supernet in blocks:
+            x, target = maps[supernet.block - 1 : supernet.block + 1]
+            output = supernet(x, drawn[supernet.block - 1])
+            target = target.float()
+            yield nsr(target, output.float(), channel_variance(target))
+
+    return losses
 
 
 def parameter_groups(model: nn.ModuleList, learning_rates: Sequence[float]) -> list[dict[str, object]]:

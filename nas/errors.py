@@ -5,6 +5,7 @@
     ├── DataError             2   a data set: mend the file or folder that the message names
     ├── TableError            2   a look-up table: rebuild or correct the file that the message names
     ├── CheckpointError       2   a checkpoint: start afresh or point at the right file
+    ├── EngineError           2   the machines that tasks run on: see what ended their workers
     └── QuantizationError     4   the model: it cannot be quantized as it stands
 
 Every message is one line: what is wrong, where, and what to do.
@@ -31,6 +32,10 @@ class TableError(NasError):
 
 class CheckpointError(NasError):
     """A checkpoint is missing, damaged or of another run."""
+
+
+class EngineError(NasError):
+    """Workers were lost, or there is no cluster where one was said to be."""
 
 
 class QuantizationError(NasError):

@@ -3,12 +3,16 @@
 Layer i of a subnet depends on layers 1..i only, and so do its batch-norm statistics, its equalized weights, its
 calibration ranges, its quantized weights, its corrected biases and its integer activations. A depth-first walk
 over prefixes therefore shares all of them: 6 + 36 + 216 + 1296 layer evaluations instead of 4 x 1296, with the
-same numbers bit for bit. Memory: two feature maps a level, three with bias correction.
+same numbers bit for bit. All bit widths go down together: batch norms, float maps and ranges are theirs in common.
+
+Memory, for a block of n layers at W widths, however many subnets it has: n + 1 float32 maps of the calibration images;
+1 + n W int8 maps of the evaluation images (and of the calibration images, with bias correction); and what is inside
+one layer, of all calibration images and of `batch` evaluation images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,16 +21,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.blocks import SuperBlock, recalibrate
-from nas.distil import channel_variance, nsr
+from nas.distil import EPSILON
 from nas.quant import float_graph, simulate
 from nas.quant.bias_correction import correct_biases
-from nas.quant.float_graph import INPUT
+from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator
 from nas.quant.lower import lower_nodes, parameters_of
 from nas.quant.post_training import prepared
-from nas.quant.ranges import OBSERVERS, observe
+from nas.quant.ranges import OBSERVERS, Parameters, observe
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Choice, Subnet
+
+BATCH = 2  # evaluation images at a time: their widest maps stay in the cache; 32 take twice as long (table1, block 5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,20 +58,53 @@ class Judged:
 
 
 @dataclass(frozen=True, eq=False)
-class _Prefix:
-    """A walk's state after some layers."""
+class Integers:
+    """A prefix at one weight bit width; maps are int8 (N, C, H, W)."""
+
+    operators: tuple[Operator, ...]
+    q: Tensor | None  # of the evaluation images, where subnets are judged
+    q_calibration: Tensor | None  # of the calibration images, where biases are corrected
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """A descent's state after some layers: what no bit width changes, and the integers of each."""
 
     choices: tuple[Choice, ...]
     name: str  # of the last tensor
     x: Tensor  # float calibration map
-    q: Tensor | None  # integer evaluation map, where subnets are judged
-    q_calibration: Tensor | None  # integer calibration map, where biases are corrected
     tensors: dict[str, IntTensor]
-    operators: tuple[Operator, ...]
+    widths: Mapping[int, Integers]
 
-    @property
-    def graph(self) -> IntegerGraph:
-        return IntegerGraph(self.tensors, self.operators, INPUT)
+    def graph(self, bits: int) -> IntegerGraph:
+        return IntegerGraph(self.tensors, self.widths[bits].operators, INPUT)
+
+
+class Target:
+    """The teacher's maps (N, C, H, W) as what NSRs are taken against (`nas.distil.nsr`, in float64).
+
+    Squared errors are summed image by image, in the images' order, so the number does not depend on how many are
+    run at a time.
+    """
+
+    def __init__(self, maps: Tensor) -> None:
+        self.maps = maps
+        self.positions = maps.numel() // maps.shape[1]
+        mean = self._sum(image.double() for image in maps) / self.positions
+        self.variance = self._sum((image - mean[:, None, None]).square() for image in maps) / self.positions
+
+    def nsr(self, output: Iterable[Tensor]) -> float:
+        """The NSR of the network's maps, which come in batches (n, C, H, W)."""
+        images = (image for batch in output for image in batch)
+        errors = ((t - y).double().square() for t, y in zip(self.maps, images, strict=True))
+        return float((self._sum(errors) / self.positions / (self.variance + EPSILON)).mean())
+
+    def _sum(self, images: Iterable[Tensor]) -> Tensor:
+        """Each channel's sum (C,), float64, over maps (C, H, W)."""
+        total = torch.zeros(self.maps.shape[1], dtype=torch.float64)
+        for image in images:
+            total += image.flatten(1).sum(1)
+        return total
 
 
 def source_tensor(x: Tensor, scheme: Scheme = DEFAULT) -> IntTensor:
@@ -85,6 +124,32 @@ def golden_input(data: BlockData, scheme: Scheme = DEFAULT) -> NDArray[np.int8 |
     return simulate.as_nhwc(simulate.quantize(data.x_evaluation[:1], block_input(data, scheme)))
 
 
+def judge(
+    supernet: SuperBlock,
+    data: BlockData,
+    wanted: Iterable[Subnet],
+    scheme: Scheme = DEFAULT,
+    batch: int = BATCH,
+) -> Iterator[Judged]:
+    """The subnets in `wanted`, of one block and any bit widths, in one descent, depth first.
+
+    Evaluation images are run `batch` at a time. Batch norms are recalibrated on the way (they are overwritten in
+    `supernet`).
+    """
+    wanted = list(wanted)
+    source = block_input(data, scheme)
+    tree = Tree(supernet, scheme, batch)
+    target = Target(data.target)
+    root = tree.root(data.x_calibration, source, widths_of(wanted), data.x_evaluation)
+    for leaf, subnet in tree.descend(root, wanted):
+        q, tensor = leaf.widths[subnet.bits].q, leaf.tensors[leaf.name]
+        assert q is not None  # noqa: S101 (for the type checker)
+        value = target.nsr(simulate.dequantize(part.float(), tensor) for part in batches(q, batch))
+        judged = Judged(subnet, value, leaf.graph(subnet.bits), simulate.as_nhwc(q[:1]))
+        del leaf, q  # or their maps would stay while the next leaf's are made
+        yield judged
+
+
 def walk(
     supernet: SuperBlock,
     data: BlockData,
@@ -92,81 +157,102 @@ def walk(
     scheme: Scheme = DEFAULT,
     done: Collection[Subnet] = (),
 ) -> Iterator[Judged]:
-    """Every subnet of a block at one bit width, but those in `done`, depth first.
-
-    Batch norms are recalibrated on the way (they are overwritten in `supernet`).
-    """
+    """`judge` for every subnet of the block at one bit width, but those in `done`."""
     known = frozenset(done)
-    missing = [s.choices for s in supernet.space.subnets(supernet.block, bits) if s not in known]
-    source = block_input(data, scheme)
-    tree = _Tree(supernet, bits, scheme)
-    root = tree.root(data.x_calibration, source, simulate.quantize(data.x_evaluation, source))
-    variance = channel_variance(data.target)
-    for leaf in tree.descend(root, missing):
-        assert leaf.q is not None  # noqa: S101 (for the type checker)
-        output = simulate.dequantize(leaf.q, leaf.tensors[leaf.name])
-        value = float(nsr(data.target, output, variance))
-        yield Judged(Subnet(supernet.block, leaf.choices, bits), value, leaf.graph, simulate.as_nhwc(leaf.q[:1]))
+    return judge(supernet, data, (s for s in supernet.space.subnets(supernet.block, bits) if s not in known), scheme)
 
 
 def graphs(
     supernet: SuperBlock, x: Tensor, size: tuple[int, int], wanted: Sequence[Subnet], scheme: Scheme = DEFAULT
 ) -> Iterator[tuple[Subnet, IntegerGraph]]:
-    """The integers of the subnets in `wanted`, all of one block and bit width, depth first and unjudged.
+    """The integers of the subnets in `wanted`, of one block and any bit widths, depth first and unjudged.
 
     Calibrated on maps `x` (N, C, h, w), and made for maps of another `size` (H, W) where that differs.
     Batch norms are recalibrated on the way (they are overwritten in `supernet`).
     """
-    (bits,) = {subnet.bits for subnet in wanted}
     source = source_tensor(x, scheme)
-    tree = _Tree(supernet, bits, scheme)
-    root = tree.root(x, replace(source, shape=(*size, source.shape[2])))
-    for leaf in tree.descend(root, [subnet.choices for subnet in wanted]):
-        yield Subnet(supernet.block, leaf.choices, bits), leaf.graph
+    tree = Tree(supernet, scheme)
+    root = tree.root(x, replace(source, shape=(*size, source.shape[2])), widths_of(wanted))
+    for leaf, subnet in tree.descend(root, wanted):
+        yield subnet, leaf.graph(subnet.bits)
+
+
+def widths_of(subnets: Iterable[Subnet]) -> list[int]:
+    return sorted({subnet.bits for subnet in subnets})
 
 
 @dataclass(frozen=True, eq=False)
-class _Tree:
-    """What stays the same along a walk."""
+class Tree:
+    """One block's tree of prefixes: what stays the same along a descent."""
 
     supernet: SuperBlock
-    bits: int
-    scheme: Scheme
+    scheme: Scheme = DEFAULT
+    batch: int = BATCH
 
-    def root(self, x: Tensor, source: IntTensor, q: Tensor | None = None) -> _Prefix:
-        q_calibration = simulate.quantize(x, source) if self.scheme.bias_correction else None
-        return _Prefix((), INPUT, x, q, q_calibration, {INPUT: source}, ())
+    def root(self, x: Tensor, source: IntTensor, widths: Iterable[int], evaluation: Tensor | None = None) -> Prefix:
+        """No layer yet: the calibration maps `x` and, where subnets are judged, those of the evaluation images."""
+        q = None if evaluation is None else self._streamed(evaluation, lambda part: simulate.quantize(part, source))
+        q_calibration = simulate.quantize(x, source).to(torch.int8) if self.scheme.bias_correction else None
+        return Prefix((), INPUT, x, {INPUT: source}, dict.fromkeys(widths, Integers((), q, q_calibration)))
 
-    def descend(self, prefix: _Prefix, missing: list[tuple[Choice, ...]]) -> Iterator[_Prefix]:
-        """The leaves below `prefix`."""
+    def descend(self, prefix: Prefix, wanted: Sequence[Subnet]) -> Iterator[tuple[Prefix, Subnet]]:
+        """The subnets in `wanted`, all below `prefix`, each with its leaf."""
         depth = len(prefix.choices)
         if depth == len(self.supernet.layers):
-            yield prefix
+            for subnet in wanted:
+                yield prefix, subnet
             return
         for choice in self.supernet.space.choices:
-            below = [choices for choices in missing if choices[depth] == choice]
+            below = [subnet for subnet in wanted if subnet.choices[depth] == choice]
             if below:
-                yield from self.descend(self.extend(prefix, choice), below)
+                yield from self.descend(self.extend(prefix, choice, widths_of(below)), below)
 
     @torch.no_grad()
-    def extend(self, prefix: _Prefix, choice: Choice) -> _Prefix:
+    def extend(self, prefix: Prefix, choice: Choice, widths: Iterable[int]) -> Prefix:
+        """One layer more, at some of the prefix's bit widths."""
         depth = len(prefix.choices)
         layer = self.supernet.layer(depth, choice)
         recalibrate(layer, prefix.x)
-        nodes = float_graph.fold_mbconv(layer, f"b{self.supernet.block}/{depth}", prefix.name, self.bits)
-        read = {prefix.name: prefix.x}
-        nodes = prepared(nodes, [read], self.scheme)
-        env = dict(read)
+        nodes = float_graph.fold_mbconv(layer, f"b{self.supernet.block}/{depth}", prefix.name)
+        nodes = prepared(nodes, [{prefix.name: prefix.x}], self.scheme)
+        env = {prefix.name: prefix.x}
         x = float_graph.run(nodes, env)
         observer = OBSERVERS[self.scheme.observer]
-        ranges = {node.name: observe(env[node.name], node.name, observer) for node in nodes}
-        tensors = dict(prefix.tensors)
-        operators = lower_nodes(nodes, tensors, parameters_of(ranges), self.scheme.granularity)
+        parameters = parameters_of({node.name: observe(env[node.name], node.name, observer) for node in nodes})
+        tensors = dict(prefix.tensors)  # lowering adds the same ones at every width
+        integers = {bits: self._lowered(prefix, _at(nodes, bits), parameters, tensors, bits) for bits in widths}
+        return Prefix((*prefix.choices, choice), nodes[-1].name, x, tensors, integers)
+
+    def _lowered(
+        self,
+        prefix: Prefix,
+        nodes: Sequence[Node],
+        parameters: Mapping[str, Parameters],
+        tensors: dict[str, IntTensor],
+        bits: int,
+    ) -> Integers:
+        """The layer's `nodes` in integers, and what they make of the prefix's maps."""
+        before = prefix.widths[bits]
+        operators = lower_nodes(nodes, tensors, parameters, self.scheme.granularity)
         q_calibration = None
-        if prefix.q_calibration is not None:
-            integers = [{prefix.name: prefix.q_calibration}]
-            operators = correct_biases(nodes, operators, tensors, [read], integers)
-            (q_calibration,) = (of_batch[nodes[-1].name] for of_batch in integers)
-        q = None if prefix.q is None else simulate.simulate(operators, tensors, {prefix.name: prefix.q})
-        choices, operators = (*prefix.choices, choice), [*prefix.operators, *operators]
-        return _Prefix(choices, nodes[-1].name, x, q, q_calibration, tensors, tuple(operators))
+        if before.q_calibration is not None:
+            integers = [{prefix.name: before.q_calibration.float()}]
+            operators = correct_biases(nodes, operators, tensors, [{prefix.name: prefix.x}], integers)
+            q_calibration = integers[0][nodes[-1].name].to(torch.int8)
+        q = None
+        if before.q is not None:
+            q = self._streamed(before.q, lambda part: simulate.simulate(operators, tensors, {prefix.name: part}))
+        return Integers((*before.operators, *operators), q, q_calibration)
+
+    def _streamed(self, maps: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """`function` of float32 maps (n, C, H, W), `batch` images at a time; its integers as int8."""
+        return torch.cat([function(part.float()).to(torch.int8) for part in batches(maps, self.batch)])
+
+
+def batches(maps: Tensor, count: int) -> Iterator[Tensor]:
+    """Views of maps (N, C, H, W), `count` images at a time."""
+    return (maps[i : i + count] for i in range(0, len(maps), count))
+
+
+def _at(nodes: Iterable[Node], bits: int) -> list[Node]:
+    return [replace(node, bits=bits) if isinstance(node, Weighted) else node for node in nodes]

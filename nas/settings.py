@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from nas.errors import ConfigError
 
@@ -37,22 +37,37 @@ def build(cls: type[T], settings: Mapping[str, Any], where: str) -> T:
     try:
         return TypeAdapter(cls).validate_python(dict(settings))
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        unknown = [e for e in found if e["type"] in ("extra_forbidden", "unexpected_keyword_argument")]
-        first = (unknown or found)[0]  # a misspelt key that is required is also a missing one: name what was written
-        place = ".".join(str(part) for part in first["loc"])
-        if unknown:
-            raise ConfigError(f"{where}: unknown key '{place}'{_near_miss(cls, first['loc'])}") from None
-        raise ConfigError(f"{where}: '{place}': {first['msg']}") from None
+        found = [(*_place(cls, e["loc"]), e) for e in error.errors(include_url=False)]
+        foreign = [f for f in found if f[2]["type"] in ("extra_forbidden", "unexpected_keyword_argument")]
+        unknown = [f for f in foreign if f[0][-1] not in _known(f[1])]
+        # A misspelt key that is required is also a missing one: name what was written. And where there are
+        # alternatives, a key of the one that was meant is foreign to the other.
+        keys, owners, first = (unknown or [f for f in found if f not in foreign] or found)[0]
+        if first in [f[2] for f in foreign]:
+            raise ConfigError(
+                f"{where}: unknown key '{'.'.join(keys)}'{_near_miss(keys[-1], _known(owners))}"
+            ) from None
+        raise ConfigError(f"{where}: '{'.'.join(keys)}': {first['msg']}") from None
 
 
-def _near_miss(cls: Any, location: tuple[int | str, ...]) -> str:
-    for part in location[:-1]:
-        if isinstance(part, str) and is_dataclass(cls):
-            hint = get_type_hints(cls)[part]
-            cls = next((arg for arg in getattr(hint, "__args__", ()) if is_dataclass(arg)), hint)
-    if not is_dataclass(cls):
-        return ""
-    known = [field.name for field in fields(cls)]
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known keys: {', '.join(known)}"
+def _place(cls: Any, location: tuple[int | str, ...]) -> tuple[list[str], list[Any]]:
+    """The keys as written in the file, and the settings classes that the last one may belong to."""
+    keys: list[str] = []
+    owners, below = [cls], [cls]
+    for part in location:
+        if len(below) > 1 and part in [alternative.__name__ for alternative in below]:
+            continue  # pydantic's word for the alternative that it tried
+        keys.append(str(part))
+        if isinstance(part, str):
+            hints = [get_type_hints(owner).get(part) for owner in below]
+            owners, below = below, [c for hint in hints for c in (hint, *get_args(hint)) if is_dataclass(c)]
+    return keys, owners
+
+
+def _known(owners: Sequence[Any]) -> list[str]:
+    return [field.name for owner in owners for field in fields(owner)]
+
+
+def _near_miss(key: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known keys: {', '.join(known)}" if known else ""

@@ -5,11 +5,14 @@ The estimate of a whole model is the sum over its blocks (QA-BWNAS, section 3).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nas.errors import ConfigError, TableError
 from nas.space import Architecture, SearchSpace, Subnet
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 Source = Literal["computed", "isolated", "in_context", "regressed", "corrected", "replayed"]
 FORMAT = "hilnas-table/1"
+ORIGIN = {"space": "space", "key": "configuration or run (key)", "checkpoint": "checkpoint"}
+"""What a table's provenance may tell, in words."""
 
 
 @dataclass(frozen=True)
@@ -53,24 +58,51 @@ class Table:
             raise TableError(f"the {self.quantity} table has no entry for {subnet}; populate it first") from None
 
     def total(self, architecture: Architecture) -> float:
-        return sum(self[subnet] for subnet in architecture.subnets)
+        """The sum, block after block with a rounding each: since Python 3.12 `sum` would add otherwise."""
+        total = 0.0
+        for subnet in architecture.subnets:
+            total += self[subnet]
+        return total
 
-    def check(self, space: SearchSpace) -> None:
-        """`TableError` unless the table is of this space, whole and finite."""
+    def column(self, subnets: Sequence[Subnet]) -> NDArray[np.float64]:
+        """The values of `subnets`, (n,); `TableError` naming the first that is missing or not finite."""
+        try:
+            values = np.array([self.entries[subnet].value for subnet in subnets], np.float64)
+        except KeyError:
+            missing = [subnet for subnet in subnets if subnet not in self.entries]
+            raise TableError(
+                f"the {self.quantity} table misses {len(missing)} subnets, the first is {missing[0]}"
+            ) from None
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise TableError(
+                f"the {self.quantity} of {subnets[bad[0]]} is {values[bad[0]]} "
+                f"({len(bad)} such entries): retrain that block or leave it out of the space"
+            )
+        return values
+
+    def check_space(self, space: SearchSpace) -> None:
+        """`TableError` unless the table is of this space."""
         if self.provenance.get("space") != space.digest:
             raise TableError(
                 f"the {self.quantity} table belongs to another space "
                 f"({self.provenance.get('space')}, not {space.digest}); populate it again"
             )
-        missing = [subnet for subnet in space.all_subnets() if subnet not in self.entries]
-        if missing:
-            raise TableError(f"the {self.quantity} table misses {len(missing)} subnets, the first is {missing[0]}")
-        bad = [subnet for subnet, entry in self.entries.items() if not math.isfinite(entry.value)]
-        if bad:
-            raise TableError(
-                f"the {self.quantity} of {bad[0]} is {self.entries[bad[0]].value} "
-                f"({len(bad)} such entries): retrain that block or leave it out of the space"
-            )
+
+    def check_origin(self, expected: Mapping[str, Any]) -> None:
+        """`TableError` where what the table says of its making is not what is `expected`; silence passes."""
+        for what, wanted in expected.items():
+            found = self.provenance.get(what, wanted)
+            if found != wanted:
+                raise TableError(
+                    f"the {self.quantity} table was made with another {ORIGIN.get(what, what)} "
+                    f"({found}, not {wanted}); populate it again"
+                )
+
+    def check(self, space: SearchSpace) -> None:
+        """`TableError` unless the table is of this space, whole and finite."""
+        self.check_space(space)
+        self.column(list(space.all_subnets()))
 
     def to_frame(self) -> pd.DataFrame:
         """One row a subnet; what the table is stands in `attrs["hilnas"]`."""
@@ -108,6 +140,18 @@ class Table:
         if header["format"] != FORMAT or any(entry.source not in get_args(Source) for entry in entries.values()):
             raise TableError(f"{path}: format {header['format']}, this version reads {FORMAT}; populate it again")
         return cls(header["quantity"], header["unit"], entries, header["provenance"])
+
+
+def check_together(tables: Sequence[Table]) -> None:
+    """`TableError` unless the tables tell the same origin, where both tell it."""
+    for first, second in itertools.combinations(tables, 2):
+        for what in ("space", "checkpoint"):
+            pair = [table.provenance.get(what) for table in (first, second)]
+            if None not in pair and pair[0] != pair[1]:
+                raise TableError(
+                    f"the {first.quantity} table and the {second.quantity} table are of different {ORIGIN[what]}s "
+                    f"({pair[0]} and {pair[1]}); populate one of them again"
+                )
 
 
 def size_table(space: SearchSpace) -> Table:

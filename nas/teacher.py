@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +69,9 @@ class Encoder(nn.Module):
         return maps
 
 
+E = TypeVar("E", bound=Encoder)
+
+
 class Segmenter(Encoder):
     """The encoder and the head: (N, 3, H, W) to logits (N, classes, H/s, W/s)."""
 
@@ -96,12 +100,11 @@ def student(space: SearchSpace, architecture: Architecture, classes: int, head: 
     return Segmenter(space, [subnet.choices for subnet in architecture.subnets], classes, head)
 
 
-def assemble(
-    model: Segmenter, teacher_model: Segmenter, supernets: Sequence[SuperBlock], architecture: Architecture
-) -> Segmenter:
+def assemble(model: E, teacher_model: E, supernets: Sequence[SuperBlock], architecture: Architecture) -> E:
     """`model` with the teacher's stem and head and the supernets' blocks for `architecture`, copied."""
-    for part in ("stem", "first", "head"):
-        getattr(model, part).load_state_dict(getattr(teacher_model, part).state_dict())
+    for name, part in model.named_children():
+        if name != "blocks":
+            part.load_state_dict(getattr(teacher_model, name).state_dict())
     for block, supernet, subnet in zip(model.blocks, supernets, architecture.subnets, strict=True):
         assert isinstance(block, nn.Sequential)  # noqa: S101 (for the type checker)
         for layer, trained in zip(block, supernet.path(subnet), strict=True):

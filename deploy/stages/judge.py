@@ -12,11 +12,13 @@ from deploy.compile import Artifact, bits_outside_blocks, model_metadata, quanti
 from deploy.context import Context, protocol
 from deploy.feedback import correct
 from deploy.latency import summaries
+from deploy.predictor import fitted
 from deploy.run import Progress, write_json
 from deploy.stages.networks import assembled
 from hil.measure import measure
 from hil.measurement import Measurement
 from nas.blocks import recalibrate
+from nas.search.budgets import limits_within
 from nas.search.front import exact_front
 from nas.space import Architecture
 from nas.table import Table
@@ -120,21 +122,26 @@ def search(context: Context) -> Iterator[Progress]:
     """The exact front over NSR, size and corrected latency; the best architecture under each budget: search.json."""
     tables = context.path / "tables"
     nsr, size, latency = (Table.load(tables / f"{n}.parquet") for n in ("nsr", "size", "latency-corrected"))
+    nsr.check_origin({"key": context.keys["tables"], "checkpoint": context.supernets_digest})
+    latency.check_origin({"key": context.keys["profile"]})
     judged = context.record("agreement")
     correction, teacher_us = judged["correction"], judged["teacher_us"]
     assert isinstance(correction, dict) and isinstance(teacher_us, float)  # noqa: S101 (our own record)
     graph = quantize(context.teacher, [context.calibration], context.experiment.data.size)
     around_us = correction["constant_us"]
     around_bits = bits_outside_blocks(graph)
+    around = {"size": around_bits, "latency": around_us}
+    fit = (yield from fitted(context)) if context.experiment.predictor.objective else None
     found = []
     for i, budget in enumerate(context.experiment.budgets):
-        limits, used = {}, [nsr]
+        within, used = {}, [nsr]
         if budget.size is not None:
-            limits["size"], used = budget.size * graph.size_bits - around_bits, [*used, size]
+            within["size"], used = budget.size * graph.size_bits, [*used, size]
         if budget.latency is not None:
-            limits["latency"], used = budget.latency * teacher_us - around_us, [*used, latency]
+            within["latency"], used = budget.latency * teacher_us, [*used, latency]
         front = exact_front(context.space, used)
-        best = front.best(limits)
+        limits = limits_within(front, within, around, f"budget '{budget.name}': ")
+        best = fit.search(context, used[1:], limits)[0] if fit else front.best(limits)
         found.append(
             {
                 "name": budget.name,
@@ -142,7 +149,7 @@ def search(context: Context) -> Iterator[Progress]:
                 "nsr": nsr.total(best),
                 "size_bits": size.total(best) + around_bits,
                 "predicted_us": latency.total(best) + around_us,
-                "front": len(front.architectures),
+                "front": len(front),
             }
         )
         yield Progress("search", i + 1, len(context.experiment.budgets), f"{budget.name}: {best}")
@@ -152,6 +159,7 @@ def search(context: Context) -> Iterator[Progress]:
         {
             "found": found,
             "teacher_size_bits": graph.size_bits,
+            "around": {"size_bits": around_bits, "latency_us": around_us},
             "front": [
                 {"subnet": str(a), "nsr": float(c[0]), "latency_us": float(c[1]) + around_us}
                 for a, c in zip(front.architectures, front.costs, strict=True)

@@ -17,27 +17,27 @@ from deploy.stages.networks import retrained
 from hil.measure import measure
 from hil.measurement import Measurement
 from hil.stats import LatencySummary
-from nas.segmentation import mean_iou_float, mean_iou_integer
 from nas.space import Architecture
-from nas.teacher import Segmenter
+from nas.task import score_float, score_integer
+from nas.teacher import Encoder
 
 
 @dataclass(frozen=True)
 class Final:
-    """A network judged before the board: mean IoU in percent, size in bits."""
+    """A network judged before the board: its task's metric in percent, size in bits."""
 
     name: str
     subnet: str
     artifact: Artifact
-    miou_fp32: float
-    miou_int8: float
+    score_fp32: float
+    score_int8: float
     size_bits: int
     macs: int
     predicted_us: float | None
     read_back: ReadBack
 
 
-def _judge(context: Context, name: str, model: Segmenter, subnet: str, predicted_us: float | None) -> Final:
+def _judge(context: Context, name: str, model: Encoder, subnet: str, predicted_us: float | None) -> Final:
     experiment = context.experiment
     architecture = None if subnet == "teacher" else Architecture.parse(subnet)
     graph = quantize(
@@ -48,20 +48,20 @@ def _judge(context: Context, name: str, model: Segmenter, subnet: str, predicted
         scheme=experiment.quantization.scheme,
         resize_factors=context.resize_factors,
     )
-    float_iou, integer_iou = mean_iou_float(model, context.val_data), mean_iou_integer(graph, context.val_data)
+    score_fp32, score_int8 = score_float(model, context.val_data), score_integer(graph, context.val_data)
     artifact = save_model(
         graph,
         context.evaluation[:1],
         Artifact.at(context.path / "models", name),
-        model_metadata(graph, subnet, context.keys["ship"], miou_int8=integer_iou),
+        model_metadata(graph, subnet, context.keys["ship"], **{f"{context.task.key}_int8": score_int8}),
         context.target,
     )
     written = read_back(artifact.model, context.target)
-    return Final(name, subnet, artifact, float_iou, integer_iou, graph.size_bits, graph.macs, predicted_us, written)
+    return Final(name, subnet, artifact, score_fp32, score_int8, graph.size_bits, graph.macs, predicted_us, written)
 
 
 def ship(context: Context) -> Iterator[Progress]:
-    """Final INT8 networks: mean IoU, latency side by side, the bundle and its verification: final.json."""
+    """Final INT8 networks: the task's metric, latency side by side, the bundle and its verification: final.json."""
     found: Any = context.record("search")["found"]
     settings = protocol(context.experiment.agreement.measuring)
     total = len(found) + 1 + (len(found) + 1) * settings.rounds + 1
@@ -79,10 +79,10 @@ def ship(context: Context) -> Iterator[Progress]:
             measurements.append(done)
             yield Progress("ship", len(finals) + len(measurements), total, f"measured {done.model}")
         medians = summaries(measurements)
-        best = max(finals[1:], key=lambda final: (final.miou_int8, -medians[final.name].median_us))
+        best = max(finals[1:], key=lambda final: (final.score_int8, -medians[final.name].median_us))
         bundle = _bundle(context, best, medians[best.name], session.conditions.to_json())
         verdict = verify(bundle, session.board)
-    models = [_record(final, medians[final.name]) for final in finals]
+    models = [_record(final, context.task.key, medians[final.name]) for final in finals]
     write_json(
         context.path / "final.json",
         {
@@ -100,12 +100,12 @@ def ship(context: Context) -> Iterator[Progress]:
     yield Progress("ship", total, total, "bundle verified")
 
 
-def _record(final: Final, latency: LatencySummary) -> dict[str, Any]:
+def _record(final: Final, metric: str, latency: LatencySummary) -> dict[str, Any]:
     return {
         "name": final.name,
         "subnet": final.subnet,
-        "miou_fp32": final.miou_fp32,
-        "miou_int8": final.miou_int8,
+        f"{metric}_fp32": final.score_fp32,
+        f"{metric}_int8": final.score_int8,
         "size_bits": final.size_bits,
         **asdict(final.read_back),
         "macs": final.macs,
@@ -122,7 +122,7 @@ def _bundle(context: Context, final: Final, latency: LatencySummary, conditions:
     facts = {
         "subnet": final.subnet,
         "data": context.experiment.data.name,
-        "mIoU (INT8, validation)": f"{final.miou_int8:.2f} %",
+        f"{context.task.metric} (INT8, validation)": f"{final.score_int8:.2f} %",
         "size": f"{final.size_bits / 8000:.1f} kB of weights",
         "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions['board']} "
         f"({conditions['machine']}, {conditions['runtime']})",
@@ -131,6 +131,7 @@ def _bundle(context: Context, final: Final, latency: LatencySummary, conditions:
     contents = Contents(
         f"{context.experiment.name}-{final.name}",
         final.artifact,
+        context.task.name,
         context.val_data.classes,
         context.experiment.data.size,
         measurement,
@@ -154,6 +155,8 @@ def summarize_run(context: Context) -> dict[str, Any]:
             "train": len(context.train_data),
             "val": len(context.val_data),
         },
+        "task": context.task.name,
+        "metric": {"name": context.task.metric, "key": context.task.key},
         "space": {"name": context.space.name, "digest": context.space.digest, "subnets": context.space.count()},
         "teacher": models[0],
         "models": models[1:],

@@ -5,53 +5,55 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-from deploy.compile import Artifact, model_metadata
+from deploy import population
+from deploy.compile import Artifact
 from deploy.context import Context, protocol
-from deploy.latency import latency_table, summaries
+from deploy.latency import CPU_OPERATORS, cpu_operators_table, latency_table, summaries
+from deploy.population import IMAGES, Population, SubTree, sub_trees
 from deploy.run import Progress, write_atomically, write_json
 from deploy.stages.judge import compile_teacher
-from deploy.tflite.writer import write
 from hil.measure import measure
 from hil.measurement import Measurement
-from nas.errors import ConfigError
-from nas.nsr import BlockData, Judged, golden_input, walk
+from nas.data.batches import images_of
+from nas.errors import ConfigError, EngineError
 from nas.space import Subnet
 from nas.table import Entry, Table, size_table
-from nas.threads import one_thread
 
 
 def artifact(context: Context, subnet: Subnet) -> Artifact:
-    return Artifact.at(context.path / "subnets", str(subnet), shared_input=f"b{subnet.block}")
+    return population.artifact(context.path / "subnets", subnet)
 
 
 def populate(context: Context) -> Iterator[Progress]:
-    """NSR and size of every subnet, and its .tflite, in one walk of each block's tree; tables/*.parquet."""
-    folder, key, space = context.path / "subnets", context.keys["tables"], context.space
-    scheme = context.experiment.quantization.scheme
-    _start_afresh_unless(folder, key)
-    journal = folder / "nsr.jsonl"
+    """NSR and size of every subnet, and its .tflite, sub-tree by sub-tree on the run's engine; tables/*.parquet.
+
+    A sub-tree that ended is in nsr.jsonl and not walked again, however this is stopped.
+    """
+    space, key, quantization = context.space, context.keys["tables"], context.experiment.quantization
+    task = Population(space, quantization.scheme, (context.path / "subnets").resolve(), key)
+    _start_afresh_unless(task.folder, key)
+    journal = task.folder / "nsr.jsonl"
     values = _finished(journal)
     total = space.count()
-    with torch.no_grad(), one_thread():
-        calibration, evaluation = (context.teacher.boundaries(x) for x in (context.calibration, context.evaluation))
-    with journal.open("a", encoding="utf8") as lines, one_thread():
-        for supernet in context.supernets:
-            i = supernet.block - 1
-            data = BlockData(calibration[i], evaluation[i], evaluation[i + 1])
-            write_atomically(folder / f"b{supernet.block}.input.bin", golden_input(data, scheme).tobytes())
-            for bits in space.bits:
-                for judged in walk(supernet, data, bits, scheme, values):
-                    _compile(judged, artifact(context, judged.subnet), key)
-                    values[judged.subnet] = judged.nsr
-                    lines.write(json.dumps({"subnet": str(judged.subnet), "nsr": judged.nsr}) + "\n")
-                    lines.flush()
-                    yield Progress("tables", len(values), total, str(judged.subnet))
+    task.prepare(
+        context.teacher,
+        context.supernets,
+        images_of(context.train_data, quantization.calibration_images, batch_size=IMAGES),
+        images_of(context.train_data, quantization.evaluation_images, shift=0.5, batch_size=IMAGES),
+    )
+    ended = context.engine.each(task, sub_trees(space, values))
+    with journal.open("a", encoding="utf8") as lines, closing(ended):
+        for sub_tree, found in ended:
+            _check_files(task.folder, sub_tree)
+            lines.writelines(json.dumps({"subnet": str(s), "nsr": nsr}) + "\n" for s, nsr in found.items())
+            lines.flush()
+            values |= found
+            yield Progress("tables", len(values), total, str(sub_tree))
+    shutil.rmtree(task.inputs)
     tables = context.path / "tables"
     tables.mkdir(exist_ok=True)
     size_table(space).save(tables / "size.parquet")
@@ -59,10 +61,17 @@ def populate(context: Context) -> Iterator[Progress]:
         "nsr",
         "ratio",
         {s: Entry.exact(values[s]) for s in space.all_subnets()},
-        {"space": space.digest, "key": key, **asdict(scheme)},
+        {"space": space.digest, "key": key, "checkpoint": context.supernets_digest, **asdict(quantization.scheme)},
     )
     nsr.check(space)
     nsr.save(tables / "nsr.parquet")
+
+
+def _check_files(folder: Path, sub_tree: SubTree) -> None:
+    """`EngineError` where a worker wrote a sub-tree's files, but not here."""
+    for subnet in sub_tree.subnets:
+        if not population.artifact(folder, subnet).exists:
+            raise EngineError(f"{folder}: a worker's {subnet}.tflite is not here: put --runs-dir on storage they share")
 
 
 def _start_afresh_unless(folder: Path, key: str) -> None:
@@ -86,12 +95,6 @@ def _finished(journal: Path) -> dict[Subnet, float]:
     return values
 
 
-def _compile(judged: Judged, target: Artifact, key: str) -> None:
-    metadata = model_metadata(judged.graph, str(judged.subnet), key)
-    write_atomically(target.expected, judged.golden_output.tobytes(), durable=False)
-    write_atomically(target.model, write(judged.graph, metadata), durable=False)
-
-
 def profile(context: Context) -> Iterator[Progress]:
     """Every subnet's file on the board: parity with the integer simulation, then latency; tables/latency.parquet."""
     if context.target:
@@ -111,6 +114,10 @@ def profile(context: Context) -> Iterator[Progress]:
     }
     table = latency_table(context.space, summaries(measurements), provenance)
     table.save(context.path / "tables" / "latency.parquet")
+    left = context.path / "tables" / f"{CPU_OPERATORS}.parquet"
+    left.unlink(missing_ok=True)
+    if conditions.delegate != "none":
+        cpu_operators_table(context.space, measurements, provenance).save(left)
     exact = {m.model for m in measurements if m.parity is not None and m.parity.mismatched == 0}
     write_json(
         context.path / "profile.json",

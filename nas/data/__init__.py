@@ -1,4 +1,7 @@
-"""Data sets for semantic segmentation: `open_data("scenes" | "camvid:FOLDER" | "cityscapes:FOLDER", ...)`."""
+"""Data sets: `open_data("scenes" | "camvid:FOLDER" | "cityscapes:FOLDER" | "shapes" | "folders:FOLDER", ...)`.
+
+The first three are for semantic segmentation, the others for classification.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from pathlib import Path
 
 from nas.data.camvid import open_camvid
 from nas.data.cityscapes import open_cityscapes
-from nas.data.sample import IGNORE, Sample, SegmentationData
+from nas.data.folders import open_folders
+from nas.data.sample import IGNORE, Dataset, Sample
 from nas.data.scenes import Scenes
+from nas.data.shapes import Shapes
 from nas.errors import ConfigError
 
-__all__ = ["DATASETS", "IGNORE", "SPLITS", "Request", "Sample", "SegmentationData", "open_data"]
+__all__ = ["DATASETS", "IGNORE", "SPLITS", "Dataset", "Request", "Sample", "open_data"]
 
 SPLITS = ("train", "val")
 
@@ -29,38 +34,46 @@ class Request:
     count: int | None
 
 
-def _open_scenes(request: Request) -> SegmentationData:
-    if request.folder is not None:
-        raise ConfigError(f"data 'scenes:{request.folder}': scenes are generated; write 'scenes'")
+def _open_scenes(request: Request) -> Dataset:
+    _no_folder(request, "scenes")
     return Scenes(request.split, request.size, seed=request.seed, count=request.count)
 
 
-def _open_camvid(request: Request) -> SegmentationData:
+def _open_camvid(request: Request) -> Dataset:
     return open_camvid(_folder(request, "camvid"), request.split, request.size, count=request.count)
 
 
-def _open_cityscapes(request: Request) -> SegmentationData:
+def _open_cityscapes(request: Request) -> Dataset:
     return open_cityscapes(_folder(request, "cityscapes"), request.split, request.size, count=request.count)
 
 
-DATASETS: Mapping[str, Callable[[Request], SegmentationData]] = {
+def _open_shapes(request: Request) -> Dataset:
+    _no_folder(request, "shapes")
+    return Shapes(request.split, request.size, seed=request.seed, count=request.count)
+
+
+def _open_folders(request: Request) -> Dataset:
+    return open_folders(_folder(request, "folders"), request.split, request.size, count=request.count)
+
+
+DATASETS: Mapping[str, Callable[[Request], Dataset]] = {
     "scenes": _open_scenes,
     "camvid": _open_camvid,
     "cityscapes": _open_cityscapes,
+    "shapes": _open_shapes,
+    "folders": _open_folders,
 }
 
 
-def open_data(
-    spec: str, split: str, size: tuple[int, int], *, seed: int = 0, count: int | None = None
-) -> SegmentationData:
+def open_data(spec: str, split: str, size: tuple[int, int], *, seed: int = 0, count: int | None = None) -> Dataset:
     """The data set that `spec` names, resized to `size` = (H, W).
 
     Args:
-        spec: "scenes", "camvid:FOLDER" or "cityscapes:FOLDER".
+        spec: a key of `DATASETS`, with :FOLDER where the data is stored.
         split: "train" or "val".
-        seed: of the generated scenes; stored images do not depend on it.
-        count: how many scenes to generate (default 256 train, 64 val), or at most how many stored images
-            to take, at even distances.
+        seed: of what is generated; stored images do not depend on it.
+        count: how many images to generate (by default as the data set's COUNTS), or at most how many stored
+            ones to take, at even distances.
 
     Raises:
         ConfigError: an argument cannot be used.
@@ -75,6 +88,11 @@ def open_data(
         raise ConfigError(f"count {count}: give at least 1, or leave it out for the whole split")
     path = Path(folder).expanduser() if colon else None
     return DATASETS[name](Request(path, split, size, seed, count))
+
+
+def _no_folder(request: Request, name: str) -> None:
+    if request.folder is not None:
+        raise ConfigError(f"data '{name}:{request.folder}': {name} are generated; write '{name}'")
 
 
 def _folder(request: Request, name: str) -> Path:

@@ -1,19 +1,21 @@
 """The training augmentation of DeepLabV3 and MMSegmentation: resize, crop, flip, distort the colours.
 
 Parameters are MMSegmentation's defaults (`RandomResize`, `RandomCrop`, `RandomFlip`,
-`PhotoMetricDistortion`), without its retries for a crop that one class dominates.
+`PhotoMetricDistortion`), without its retries for a crop that one class dominates. Where the image has one label,
+it is resized by less: at half or twice its size the thing that the label names may be gone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas.data.sample import IGNORE, RGB_CHANNELS, Sample
+from nas.data.sample import IGNORE, RGB_CHANNELS, Dataset, Sample, TaskName
 from nas.errors import ConfigError
 
 PAD_VALUE = 128  # 0 for the network: the deployed input is u8 - 128
@@ -21,6 +23,9 @@ BRIGHTNESS = 32  # added, of 255
 CONTRAST = SATURATION = (0.5, 1.5)
 HUE = 26  # of Pillow's 256 steps round the circle: OpenCV's 18 of 180
 LEVELS = np.arange(256)
+SCALES: Mapping[TaskName, tuple[float, float]] = {"segmentation": (0.5, 2.0), "classification": (0.8, 1.25)}
+
+Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -51,40 +56,47 @@ class Augment:
             raise ConfigError(f"augment flip {self.flip}: give a probability from 0 to 1")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """A crop of `sample`: image uint8 (H, W, 3), label uint8 (H, W), H, W = self.size."""
-        image, label = self._crop(sample, rng)
-        if rng.random() < self.flip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            label = label.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        """A crop of `sample`: image uint8 (H, W, 3), label uint8 (H, W) or as it was (), H, W = self.size."""
+        box, shown = self._window(sample.image.shape[:2], rng)
+        mirrored = rng.random() < self.flip
+        image = _shown(sample.image, box, shown, mirrored, Image.Resampling.BILINEAR)
         if self.photometric:
             image = distort(image, rng)
-        return self._padded(np.asarray(image), np.asarray(label))
+        full_image = np.full((*self.size, RGB_CHANNELS), PAD_VALUE, np.uint8)
+        full_image[: image.height, : image.width] = np.asarray(image)
+        if sample.label.ndim == 0:
+            return Sample(full_image, sample.label)
+        full_label = np.full(self.size, IGNORE, np.uint8)
+        label = _shown(sample.label, box, shown, mirrored, Image.Resampling.NEAREST)
+        full_label[: label.height, : label.width] = np.asarray(label)
+        return Sample(full_image, full_label)
 
-    def _crop(self, sample: Sample, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-        """Resizes only what is shown: Pillow's `box` is resizing all, then cropping, up to rounding."""
+    def _window(self, size: tuple[int, ...], rng: np.random.Generator) -> tuple[Box, tuple[int, int]]:
+        """What part of an image of `size` (H, W) is shown, and the (width, height) it is resized to."""
         ratio = rng.uniform(*self.scale)
         box: list[tuple[float, float]] = []
         shown: list[int] = []
-        for length, wanted in zip(sample.label.shape, self.size, strict=True):
+        for length, wanted in zip(size, self.size, strict=True):
             resized = max(1, round(length * ratio))
             kept = min(resized, wanted)
             start = int(rng.integers(resized - kept + 1))
             box.append((start * length / resized, (start + kept) * length / resized))
             shown.append(kept)
         (top, bottom), (left, right) = box
-        region, size = (left, top, right, bottom), (shown[1], shown[0])
-        return (
-            Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR, region),
-            Image.fromarray(sample.label).resize(size, Image.Resampling.NEAREST, region),
-        )
+        return (left, top, right, bottom), (shown[1], shown[0])
 
-    def _padded(self, image: NDArray[np.uint8], label: NDArray[np.uint8]) -> Sample:
-        height, width = label.shape
-        full_image = np.full((*self.size, RGB_CHANNELS), PAD_VALUE, np.uint8)
-        full_label = np.full(self.size, IGNORE, np.uint8)
-        full_image[:height, :width] = image
-        full_label[:height, :width] = label
-        return Sample(full_image, full_label)
+
+def training_augment(data: Dataset) -> Augment:
+    """What the networks of the data's task are trained on."""
+    return Augment(data.size, SCALES[data.task])
+
+
+def _shown(
+    values: NDArray[Any], box: Box, size: tuple[int, int], mirrored: bool, resampling: Image.Resampling
+) -> Image.Image:
+    """Resizes only what is shown: Pillow's `box` is resizing all, then cropping, up to rounding."""
+    shown = Image.fromarray(values).resize(size, resampling, box)
+    return shown.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else shown
 
 
 def distort(image: Image.Image, rng: np.random.Generator) -> Image.Image:

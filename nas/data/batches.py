@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.data.augment import Augment
-from nas.data.sample import Sample, SegmentationData
-from nas.errors import ConfigError
+from nas.data.sample import IGNORE, Dataset, Sample
+from nas.errors import ConfigError, DataError
 
 ZERO_LEVEL = 128
 ORDER, AUGMENTATION = 0, 1  # streams of randomness drawn from one seed
@@ -29,25 +29,55 @@ def normalize(images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Tensor
 
 
 def load(
-    data: SegmentationData,
+    data: Dataset,
     indices: Sequence[int],
     augment: Augment | None = None,
     rng: np.random.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Images float32 (N, 3, H, W) and labels int64 (N, H, W) of the samples at `indices`.
+    """Images float32 (N, 3, H, W) and labels int64 (N, H, W), or (N,) of whole images, of the samples at `indices`.
 
     Raises:
         ConfigError: no index, or an augmentation without a generator.
+        DataError: a label that the data set has no class for.
     """
     if not len(indices):
         raise ConfigError("load: no index; ask for at least one sample")
-    samples: list[Sample] = [data[int(i)] for i in indices]
+    samples = [_checked(data, int(i)) for i in indices]
     if augment is not None:
         if rng is None:
             raise ConfigError("load: an augmentation needs randomness; pass rng=numpy.random.default_rng(seed)")
         samples = [augment(sample, rng) for sample in samples]
     labels = torch.from_numpy(np.stack([sample.label for sample in samples]))
     return normalize([sample.image for sample in samples]), labels.to(torch.int64)
+
+
+def _checked(data: Dataset, index: int) -> Sample:
+    sample = data[index]
+    above = sample.label + sample.label.dtype.type(1)  # of the uint8 labels, IGNORE becomes 0
+    highest, classes = int(above.max()) - 1, len(data.classes)
+    if highest >= classes:
+        raise DataError(
+            f"{data.name}, sample {index}: label {highest}, but the data set names {classes} classes (0 to"
+            f" {classes - 1}); name the missing ones, or store {IGNORE} where a label map is unlabelled"
+        )
+    return sample
+
+
+def batches(data: Dataset, batch_size: int = 16) -> Iterator[tuple[Tensor, Tensor]]:
+    """All of `data` in order and not augmented, as `load` gives it."""
+    for start in range(0, len(data), batch_size):
+        yield load(data, range(start, min(start + batch_size, len(data))))
+
+
+def images_of(data: Dataset, count: int, *, shift: float = 0.0, batch_size: int = 16) -> Iterator[Tensor]:
+    """`count` images at even distances over `data` (all, if fewer), in batches (N, 3, H, W), not augmented.
+
+    `shift` (0 to 1, in distances) moves the choice, so that two sets can be disjoint.
+    """
+    count = min(count, len(data))
+    indices = [int((i + shift) * len(data) / count) for i in range(count)]
+    for start in range(0, count, batch_size):
+        yield load(data, indices[start : start + batch_size])[0]
 
 
 def training_indices(length: int, step: int, *, batch_size: int, seed: int) -> list[int]:
@@ -67,9 +97,9 @@ def training_indices(length: int, step: int, *, batch_size: int, seed: int) -> l
 
 
 def training_batch(
-    data: SegmentationData, step: int, *, batch_size: int, augment: Augment | None, seed: int
+    data: Dataset, step: int, *, batch_size: int, augment: Augment | None, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """The batch of a step: images float32 (N, 3, H, W), labels int64 (N, H, W).
+    """The batch of a step: images float32 (N, 3, H, W), labels int64 (N, H, W) or (N,).
 
     A pure function of (seed, step): a resumed run sees exactly what an uninterrupted one would.
     """

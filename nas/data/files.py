@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from nas.data.cache import SampleCache
-from nas.data.sample import Sample
+from nas.data.sample import Sample, TaskName
 from nas.errors import DataError
 
+T = TypeVar("T")
 INVALID = -1  # in a lookup table of `label_table`: a value that the layout does not know
 
 
@@ -32,19 +34,19 @@ def label_table(classes: Mapping[int, int]) -> NDArray[np.int16]:
     return table
 
 
-def evenly_spaced(pairs: Sequence[Pair], count: int | None) -> tuple[Pair, ...]:
-    """`count` of the pairs at even distances, all of them where count is None or not smaller.
+def evenly_spaced(found: Sequence[T], count: int | None) -> tuple[T, ...]:
+    """`count` of what was found at even distances, all of it where count is None or not smaller.
 
-    Neighbours in these sets are frames of one drive: a head of the list would be a single street.
+    Neighbours in these sets are frames of one drive, or of one class: a head of the list would be a single street.
     """
-    if count is None or count >= len(pairs):
-        return tuple(pairs)
-    return tuple(pairs[(2 * i + 1) * len(pairs) // (2 * count)] for i in range(count))
+    if count is None or count >= len(found):
+        return tuple(found)
+    return tuple(found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count))
 
 
 @dataclass(frozen=True, eq=False)
 class PairedFiles:
-    """A `SegmentationData` over pairs of files.
+    """A `Dataset` over pairs of files.
 
     Attributes:
         size: (H, W) that samples are resized to: the image bilinearly, the label to the nearest.
@@ -57,6 +59,7 @@ class PairedFiles:
     pairs: tuple[Pair, ...]
     tables: Mapping[str, NDArray[np.int16]]
     cache: SampleCache = field(default_factory=SampleCache)
+    task: TaskName = field(default="segmentation", init=False)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -72,8 +75,8 @@ class PairedFiles:
 
     def _read(self, index: int) -> Sample:
         pair = self.pairs[index]
-        image = _decode(pair.image).convert("RGB")
-        label = _decode(pair.label)
+        image = decode(pair.image).convert("RGB")
+        label = decode(pair.label)
         if label.mode not in ("L", "P"):
             raise DataError(
                 f"{pair.label}: a label must be 8-bit with one channel, this one is {label.mode};"
@@ -108,7 +111,8 @@ def _spans(values: Sequence[int]) -> list[str]:
     return [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
 
 
-def _decode(path: Path) -> Image.Image:
+def decode(path: Path) -> Image.Image:
+    """The image of a file; `DataError` naming it if there is none."""
     try:
         with Image.open(path) as image:
             image.load()

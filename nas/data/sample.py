@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,34 +12,41 @@ from nas.errors import DataError
 
 IGNORE = 255  # the label of pixels that neither train nor count
 RGB_CHANNELS = 3
+TaskName: TypeAlias = Literal["segmentation", "classification"]
+"""What labels mean, and so what is trained and judged: `nas.task.TASKS`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An image and its label map, pixel for pixel.
+    """An image and its label: a class index for every pixel (segmentation) or for the image (classification).
 
     Attributes:
         image: uint8 (H, W, 3), RGB.
-        label: uint8 (H, W), class indices; IGNORE where unlabelled.
+        label: uint8 (H, W), IGNORE where unlabelled; or int64 ().
 
     Raises:
         DataError: the arrays have other types or do not cover each other.
     """
 
     image: NDArray[np.uint8]
-    label: NDArray[np.uint8]
+    label: NDArray[np.uint8] | NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        if self.image.dtype != np.uint8 or self.label.dtype != np.uint8:
-            raise DataError(f"sample: image is {self.image.dtype}, label {self.label.dtype}; convert both to uint8")
-        if self.image.shape != (*self.label.shape, RGB_CHANNELS) or self.label.ndim != 2:
+        wanted = np.uint8 if self.label.ndim else np.int64
+        if self.image.dtype != np.uint8 or self.label.dtype != wanted:
+            raise DataError(
+                f"sample: image is {self.image.dtype}, label {self.label.dtype};"
+                " convert both to uint8, a label of the whole image to int64"
+            )
+        covered = self.image.shape[:2] == self.label.shape or self.label.ndim == 0
+        if not covered or self.image.ndim != 3 or self.image.shape[2] != RGB_CHANNELS:
             raise DataError(
                 f"sample: image {self.image.shape} and label {self.label.shape} do not cover each other;"
-                " give (H, W, 3) and (H, W)"
+                " give (H, W, 3) and (H, W), or () for the whole image"
             )
 
 
-class SegmentationData(Protocol):
+class Dataset(Protocol):
     """A data set: equal indices give equal samples, all of `size` = (H, W).
 
     `__getitem__` raises IndexError past the end, so that a `for` loop works, and DataError for a bad file.
@@ -47,6 +54,9 @@ class SegmentationData(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def task(self) -> TaskName: ...
 
     @property
     def classes(self) -> tuple[str, ...]: ...

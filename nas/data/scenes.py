@@ -13,7 +13,7 @@ import numpy as np
 
 from nas.data.cache import SampleCache
 from nas.data.camvid import CLASSES
-from nas.data.sample import Sample
+from nas.data.sample import Sample, TaskName
 from nas.data.street.backdrop import paint_ground, paint_row, paint_sky
 from nas.data.street.canvas import SUPERSAMPLING, Canvas, Stage, pick
 from nas.data.street.layout import (
@@ -35,7 +35,7 @@ HAZE = ((205, 212, 220), (225, 222, 215), (235, 215, 190), (170, 176, 184))
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """A `SegmentationData` of generated scenes; `size` is (H, W), `count` None is the split's default.
+    """A `Dataset` of generated scenes; `size` is (H, W), `count` None is the split's default.
 
     Raises:
         ConfigError: the size is too small to show a street, or the seed negative.
@@ -46,6 +46,7 @@ class Scenes:
     seed: int = field(default=0, kw_only=True)
     count: int | None = field(default=None, kw_only=True)
     name: str = field(default="scenes", init=False)
+    task: TaskName = field(default="segmentation", init=False)
     classes: tuple[str, ...] = field(default=CLASSES, init=False)
     _cache: SampleCache = field(default_factory=SampleCache, init=False, repr=False)
 

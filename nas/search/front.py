@@ -7,76 +7,84 @@ the blocks and then traverses; this needs no traversal.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nas.errors import ConfigError
+from nas.search.candidates import Candidates, Choices, Limits, candidates, nothing_fits
+from nas.search.pareto import Costs, Indices, undominated
 from nas.space import Architecture, SearchSpace, Subnet
 from nas.table import Table
 
-Costs = NDArray[np.float64]  # (candidates, objectives), each to be minimised
-
-
-def undominated(costs: Costs) -> NDArray[np.int64]:
-    """Indices of the Pareto-optimal rows, in lexical order of the costs; of equal rows the first is kept."""
-    order = np.lexsort(costs.T[::-1])
-    ranked = costs[order]
-    if costs.shape[1] == 1:
-        return order[:1]
-    if costs.shape[1] == 2:
-        best = np.minimum.accumulate(ranked[:, 1])
-        keep = np.r_[True, ranked[1:, 1] < best[:-1]]
-        return order[keep]
-    kept = np.empty_like(ranked)
-    count, indices = 0, []
-    for i, row in enumerate(ranked):  # only an earlier row can dominate a later one
-        if not (kept[:count, 1:] <= row[1:]).all(axis=1).any():
-            kept[count] = row
-            count += 1
-            indices.append(i)
-    return order[np.array(indices, np.int64)]
+SUMS_AT_ONCE = 1 << 21  # bounds the memory of a merge; the front found so far is carried from part to part
 
 
 @dataclass(frozen=True, eq=False)
 class Front:
-    """Pareto-optimal architectures in order of the first objective; `costs` is (n, objectives)."""
+    """Pareto-optimal architectures in lexical order of their costs, (n, objectives); of equal ones the first found.
 
-    objectives: tuple[str, ...]
-    architectures: tuple[Architecture, ...]
+    `choices` are rows of `pruned`, the blocks' own fronts.
+    """
+
+    pruned: Candidates
+    choices: Choices
     costs: Costs
 
-    def best(self, budgets: Mapping[str, float]) -> Architecture:
-        """The least first objective within `budgets`; `ConfigError` saying the smallest if none fits."""
-        fits = np.ones(len(self.costs), bool)
-        for name, budget in budgets.items():
-            fits &= self.costs[:, self.objectives.index(name)] <= budget
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        return self.pruned.objectives
+
+    def __len__(self) -> int:
+        return len(self.costs)
+
+    @cached_property
+    def architectures(self) -> tuple[Architecture, ...]:
+        return tuple(self.pruned.architecture(row) for row in self.choices.tolist())
+
+    def best(self, limits: Limits) -> Architecture:
+        """The least first objective within `limits`; `ConfigError` saying the smallest if none fits."""
+        fits = (self.costs <= self.pruned.limit_vector(limits)).all(axis=1)
         if not fits.any():
-            least = ", ".join(f"{n} {self.costs[:, self.objectives.index(n)].min():.6g}" for n in budgets)
-            wanted = ", ".join(f"{n} {b:.6g}" for n, b in budgets.items())
-            raise ConfigError(f"no architecture fits {wanted}; the smallest reachable are {least}")
-        return self.architectures[int(np.flatnonzero(fits)[np.argmin(self.costs[fits, 0])])]
+            raise nothing_fits(limits, dict(zip(self.objectives, self.costs.min(axis=0).tolist(), strict=True)))
+        return self.pruned.architecture(self.choices[int(np.argmax(fits))].tolist())
 
 
-def exact_front(space: SearchSpace, tables: Sequence[Table]) -> Front:
+def exact_front(space: SearchSpace, tables: Sequence[Table], allowed: Callable[[Subnet], bool] | None = None) -> Front:
     """The front over the tables' quantities; the first table is the objective that `Front.best` minimises."""
-    for table in tables:
-        table.check(space)
-    total = np.zeros((1, len(tables)))
-    choices = np.zeros((1, 0), np.int64)
-    blocks: list[list[Subnet]] = []
-    for block in range(1, len(space.blocks) + 1):
-        subnets = list(space.subnets(block))
-        costs = np.array([[table[subnet] for table in tables] for subnet in subnets])
-        kept = undominated(costs)
-        blocks.append([subnets[i] for i in kept])
-        sums = (total[:, None, :] + costs[kept][None, :, :]).reshape(-1, len(tables))
-        best = undominated(sums)
-        total = sums[best]
-        choices = np.column_stack([choices[best // len(kept)], best % len(kept)])
-    architectures = tuple(
-        Architecture(tuple(blocks[block][i] for block, i in enumerate(row))) for row in choices.tolist()
-    )
-    return Front(tuple(table.quantity for table in tables), architectures, total)
+    return front(candidates(space, tables, allowed))
+
+
+def front(of: Candidates) -> Front:
+    """The front of all architectures that the candidates make."""
+    pruned = of.pruned()
+    *_, (choices, costs) = prefix_fronts(pruned)
+    return Front(pruned, choices, costs)
+
+
+def prefix_fronts(pruned: Candidates) -> Iterator[tuple[Choices, Costs]]:
+    """The front of the first 0, 1, 2, ... blocks, up to that of whole architectures."""
+    choices, total = np.zeros((1, 0), np.int64), np.zeros((1, len(pruned.objectives)))
+    yield choices, total
+    for costs in pruned.costs:
+        best, total = _merge(total, costs)
+        choices = np.column_stack([choices[best // len(costs)], best % len(costs)])
+        yield choices, total
+
+
+def _merge(total: Costs, costs: Costs) -> tuple[Indices, Costs]:
+    """The front of all sums of a row of each: row of `total` times len(costs) plus row of `costs`, and the sums."""
+    best, sums = np.zeros(0, np.int64), np.zeros((0, total.shape[1]))
+    step = max(1, SUMS_AT_ONCE // len(costs))
+    for start in range(0, len(total), step):
+        part = total[start : start + step]
+        here = np.empty((len(part) * len(costs), total.shape[1]), order="F")
+        for objective in range(total.shape[1]):
+            table = here[:, objective].reshape(len(part), len(costs))  # a view: the columns are contiguous
+            np.add.outer(part[:, objective], costs[:, objective], out=table)
+        both = np.concatenate([sums, here]) if start else here
+        indices = np.concatenate([best, np.arange(len(here)) + start * len(costs)])
+        kept = undominated(both)
+        best, sums = indices[kept], both[kept]
+    return best, sums

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from nas.blocks import SuperBlock, recalibrate
-from nas.distil import channel_variance, nsr
 from nas.errors import ConfigError, QuantizationError
-from nas.nsr import BlockData, block_input, walk
+from nas.nsr import BlockData, Target, block_input, walk
 from nas.quant import post_training, simulate
 from nas.quant.bias_correction import correct_biases
 from nas.quant.equalize import CLIP, equalize
@@ -185,7 +184,7 @@ def test_the_tree_gives_what_every_subnet_alone_gives(block, scheme):
         for ours, theirs in zip(judged.graph.operators, graph.operators, strict=True):
             if isinstance(ours, QConv):
                 assert (ours.weight == theirs.weight).all() and (ours.bias == theirs.bias).all(), ours.name
-        assert judged.nsr == float(nsr(data.target, output, channel_variance(data.target)))
+        assert judged.nsr == Target(data.target).nsr([output])
         np.testing.assert_array_equal(judged.golden_output, simulate.as_nhwc(q[:1]))
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from nas import train as train_module
 from nas.errors import CheckpointError
-from nas.train import DivergedError, Schedule, load, save, train
+from nas.train import DivergedError, Schedule, finished, load, restore, save, train
 
 
 def problem(seed: int = 0):
@@ -73,6 +73,47 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     model, loss = problem()
     with pytest.raises(CheckpointError, match="does not fit"):
         list(train(model, loss, Schedule(2), tmp_path / "m.pt", "k"))
+
+
+def test_weights_of_other_settings_are_refused(tmp_path):
+    model, loss = problem()
+    list(train(model, loss, Schedule(2), tmp_path / "m.pt", "this data"))
+    restore(problem(seed=1)[0], tmp_path / "m.pt", "this data")
+    with pytest.raises(
+        CheckpointError, match=r"m\.pt: trained under other settings \(this data, these are other data\)"
+    ):
+        restore(model, tmp_path / "m.pt", "other data")
+
+
+def test_a_training_is_finished_under_its_key_and_steps(tmp_path):
+    model, loss = problem()
+    assert not finished(tmp_path / "m.pt", "k", 2)
+    list(train(model, loss, Schedule(2), tmp_path / "m.pt", "k"))
+    assert finished(tmp_path / "m.pt", "k", 2)
+    assert not finished(tmp_path / "m.pt", "k", 3) and not finished(tmp_path / "m.pt", "another", 2)
+
+
+def test_parts_of_a_loss_are_their_sum(tmp_path):
+    whole, parts = problem(), problem()
+    list(train(*whole, Schedule(5), tmp_path / "whole.pt", "k"))
+
+    def halves(step):
+        yield parts[1](step) / 2
+        yield parts[1](step) / 2  # batch norm's running averages apart, the same gradients
+
+    steps = list(train(parts[0], halves, Schedule(5), tmp_path / "parts.pt", "k"))
+    assert [s.step for s in steps] == [1, 2, 3, 4, 5]
+    for a, b in zip(whole[0].parameters(), parts[0].parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_divergence_leaves_the_weights_alone(tmp_path):
+    model, _ = problem()
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(DivergedError):
+        list(train(model, lambda step: [model[0].weight.sum(), model[2].weight.sum() * float("nan")], Schedule(2),
+                   tmp_path / "m.pt", "k"))  # fmt: skip
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 def test_divergence_is_said(tmp_path):

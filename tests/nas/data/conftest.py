@@ -1,4 +1,4 @@
-"""Small data sets on disk, in the layouts of CamVid and Cityscapes."""
+"""Small data sets on disk, in the layouts of CamVid and Cityscapes, and as a folder a class."""
 
 from __future__ import annotations
 
@@ -44,6 +44,16 @@ def cityscapes(tmp_path: Path) -> Path:
     write_label(labels / "aachen" / "aachen_0_gtFine_labelIds.png", [*range(34), 255], (24, 70))
     write_label(labels / "bochum" / "bochum_0_gtFine_labelIds.png", [0], (24, 70))
     write_label(labels / "bochum" / "bochum_0_gtFine_labelTrainIds.png", [*range(19), 255], (24, 70))
+    return tmp_path
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Three classes of 4, 2 and 3 training images, and one validation image of each."""
+    for name, count in (("cat", 4), ("dog", 2), ("newt", 3)):
+        for i in range(count):
+            write_image(tmp_path / "train" / name / f"{i}.{('png', 'JPEG')[i % 2]}", seed=i)
+        write_image(tmp_path / "val" / name / "0.png", seed=9)
     return tmp_path
 
 

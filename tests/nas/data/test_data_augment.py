@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas.data import IGNORE, Sample
-from nas.data.augment import PAD_VALUE, Augment, distort
+from nas.data import IGNORE, Sample, open_data
+from nas.data.augment import PAD_VALUE, Augment, distort, training_augment
 from nas.errors import ConfigError
 
 STEP = 16  # of the image's grey, for each class
@@ -131,3 +131,18 @@ def test_distortion_varies_light_and_colour_within_bounds() -> None:
 def test_bad_parameters_are_refused(options: dict, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         Augment(**options)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), size=st.tuples(st.integers(16, 80), st.integers(16, 80)))
+def test_a_label_of_the_whole_image_stays_and_changes_no_draw(seed: int, size: tuple[int, int]) -> None:
+    augment, by_pixel = Augment(size), coded(blocks())
+    whole = augment(Sample(by_pixel.image, np.array(7, np.int64)), np.random.default_rng(seed))
+    assert whole.label == 7
+    np.testing.assert_array_equal(whole.image, augment(by_pixel, np.random.default_rng(seed)).image)
+
+
+def test_what_is_resized_how_far_depends_on_the_task() -> None:
+    scenes, shapes = (training_augment(open_data(name, "train", (32, 32))) for name in ("scenes", "shapes"))
+    assert scenes == Augment((32, 32)) and scenes.scale == (0.5, 2.0)
+    assert 0.5 < shapes.scale[0] < 1 < shapes.scale[1] < 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from nas.data import open_data
 from nas.data.augment import Augment
 from nas.data.batches import load, normalize, training_batch, training_indices
-from nas.errors import ConfigError
+from nas.data.sample import IGNORE, Sample
+from nas.errors import ConfigError, DataError
 
 SIZE = (48, 64)
 
@@ -103,3 +106,35 @@ def test_bad_steps_are_refused(bad: dict) -> None:
     asked = {"length": 4, "step": 0, "batch_size": 2, "seed": 0} | bad
     with pytest.raises(ConfigError, match="training batch"):
         training_indices(**asked)
+
+
+@dataclass(frozen=True)
+class TwoClasses:
+    """A data set that names two classes, whatever its labels say."""
+
+    labels: tuple[np.ndarray, ...]
+    name: str = "mine"
+    classes: tuple[str, ...] = ("road", "sky")
+    size: tuple[int, int] = (2, 2)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return Sample(np.zeros((2, 2, 3), np.uint8), self.labels[index])
+
+
+@pytest.mark.parametrize("label", [np.array([[0, 1], [IGNORE, 2]], np.uint8), np.array(2, np.int64)])
+def test_a_label_without_a_class_is_named(label: np.ndarray) -> None:
+    data = TwoClasses((np.full_like(label, 1), label))
+    assert int(load(data, [0])[1].max()) == 1
+    with pytest.raises(
+        DataError, match=r"mine, sample 1: label 2, but the data set names 2 classes \(0 to 1\)"
+    ) as said:
+        load(data, [0, 1])
+    assert "\n" not in str(said.value)
+
+
+def test_what_is_unlabelled_is_no_class() -> None:
+    _, labels = load(TwoClasses((np.full((2, 2), IGNORE, np.uint8),)), [0])
+    assert bool((labels == IGNORE).all())

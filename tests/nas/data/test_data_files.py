@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.data import IGNORE, SegmentationData, open_data
+from nas.data import IGNORE, Dataset, open_data
 from nas.data.cache import SampleCache
 from nas.data.sample import Sample
 from nas.errors import DataError
@@ -19,7 +19,7 @@ Writer = Callable[..., None]
 Breakage = Callable[[Path, Writer, Writer], None]
 
 
-def open_camvid(root: Path, split: str = "train", **options: int) -> SegmentationData:
+def open_camvid(root: Path, split: str = "train", **options: int) -> Dataset:
     return open_data(f"camvid:{root}", split, SIZE, **options)
 
 

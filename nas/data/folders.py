@@ -1,0 +1,114 @@
+"""A folder a class: ROOT/train/CLASS/*.jpg|png beside ROOT/val/CLASS/*, as ImageNet, Imagenette or CIFAR-10 unpack.
+
+The classes are the folders of train, in the order of their names. ROOT/labels.txt may say what they show, a line
+each: "n01440764 tench, Tinca tinca" (ImageNet's LOC_synset_mapping.txt is such a file).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nas.data.cache import SampleCache
+from nas.data.files import decode, evenly_spaced
+from nas.data.sample import Sample, TaskName
+from nas.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+SPLIT_FOLDERS: Mapping[str, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
+LABELS = "labels.txt"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One image file and the index of its class."""
+
+    image: Path
+    label: int
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFiles:
+    """A classification `Dataset` over image files, resized bilinearly to `size` = (H, W), whatever their shape."""
+
+    name: str
+    classes: tuple[str, ...]
+    size: tuple[int, int]
+    files: tuple[Labelled, ...]
+    cache: SampleCache = field(default_factory=SampleCache)
+    task: TaskName = field(default="classification", init=False)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """The resized sample, read-only; IndexError past the end, `DataError` for an unreadable file."""
+        return self.cache.get(range(len(self.files))[index], self._read)
+
+    def _read(self, index: int) -> Sample:
+        found = self.files[index]
+        height, width = self.size
+        image = decode(found.image).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        return Sample(np.array(image), np.array(found.label, np.int64))
+
+
+def open_folders(root: Path, split: str, size: tuple[int, int], *, count: int | None = None) -> LabelledFiles:
+    """The split "train" or "val" under `root`, resized to `size` = (H, W); `count` evenly spaced of them.
+
+    Raises:
+        DataError: a folder is missing or holds no image, there are fewer than two classes, val has a class that
+            train lacks, or labels.txt lacks one.
+    """
+    train, images = (_split_folder(root, name) for name in ("train", split))
+    names = _class_folders(train)
+    if len(names) < 2:
+        raise DataError(f"{train}: {len(names)} class folders; give at least 2, or there is nothing to tell apart")
+    index = {name: i for i, name in enumerate(names)}
+    found: list[Labelled] = []
+    for name in _class_folders(images):
+        if name not in index:
+            raise DataError(
+                f"{images / name}: {train} has no class '{name}'; add its images there or remove this folder"
+            )
+        files = sorted(p for p in (images / name).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise DataError(f"{images / name}: holds no .jpg or .png image; add some or remove the folder")
+        found += [Labelled(path, index[name]) for path in files]
+    if not found:
+        raise DataError(f"{images}: holds no class folder; put the images of class X into {images / 'X'}")
+    return LabelledFiles("folders", _labels(root, names), size, evenly_spaced(found, count))
+
+
+def _split_folder(root: Path, split: str) -> Path:
+    for name in SPLIT_FOLDERS[split]:
+        if (root / name).is_dir():
+            return root / name
+    wanted = " or ".join(f"{name}/" for name in SPLIT_FOLDERS[split])
+    raise DataError(f"{root / split}: no such folder; give a folder that holds {wanted}, with a folder a class in it")
+
+
+def _class_folders(split: Path) -> list[str]:
+    return sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _labels(root: Path, names: list[str]) -> tuple[str, ...]:
+    """What the classes are called: as labels.txt says, or as their folders."""
+    path = root / LABELS
+    if not path.is_file():
+        return tuple(names)
+    try:
+        lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf8").splitlines() if line.strip())
+        known = {words[0]: words[-1].strip() for words in lines}
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error}); write it in UTF-8 or remove it") from None
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise DataError(
+            f"{path}: names {len(known)} classes and not '{missing[0]}', one of the {len(names)} folders of train;"
+            f" add a line '{missing[0]} WHAT IT SHOWS' or remove the file"
+        )
+    return tuple(known[name] for name in names)

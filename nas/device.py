@@ -1,0 +1,78 @@
+"""Where networks are trained, and in what precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import ConfigError
+from nas.settings import STRICT
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+DEVICES: tuple[str, ...] = get_args(DeviceName)
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Device and precision of a training.
+
+    Attributes:
+        device: auto takes a GPU where torch sees one, else the CPU.
+        precision: of convolutions and products under autocast; weights, batch norms' statistics and losses stay
+            float32. float16 scales the loss against underflow; bfloat16 does not need that.
+    """
+
+    device: DeviceName = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    __pydantic_config__ = STRICT
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What trained weights depend on beyond the recipe; nothing in float32. The device only rounds otherwise."""
+        return () if self.precision == "float32" else (self.precision,)
+
+    def place(self, number: int = 0) -> torch.device:
+        """The device; the `number`-th process of several takes its turn among the GPUs.
+
+        Raises `ConfigError` if a GPU is demanded and torch sees none.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                f"device cuda: torch {torch.__version__} sees no GPU; install a CUDA build and its driver, or take cpu"
+            )
+        if self.device == "cpu" or not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", number % torch.cuda.device_count())
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, DTYPES[self.precision], enabled=self.precision != "float32")
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
+
+
+FLOAT32 = Compute()
+CPU = torch.device("cpu")
+
+
+def on_its_device(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """`model` as a function of images (N, 3, H, W) that may be on another device."""
+    return lambda images: model(channels_last(images, device_of(model)))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def channels_last(images: Tensor, device: torch.device) -> Tensor:
+    """(N, C, H, W) on `device` in the memory order that convolutions are fastest in."""
+    return images.to(device, memory_format=torch.channels_last, non_blocking=True)

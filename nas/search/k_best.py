@@ -1,0 +1,86 @@
+"""The k best architectures under limits, exactly: Lawler's partition over the fronts of prefixes.
+
+The runners-up need not be on the front, but every sub-problem "these last blocks fixed, one block without these
+subnets, the blocks before it free" has its best among (front of the free blocks) x (front of what the block keeps).
+Taking the best out of a sub-problem leaves as many smaller ones as it has blocks that are not fixed (Lawler 1972).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.errors import ConfigError
+from nas.search.candidates import Candidates, Choices, Limits, Ranked, Vector, nothing_fits
+from nas.search.front import prefix_fronts
+from nas.search.pareto import Costs, lexical_order, undominated
+
+
+@dataclass(frozen=True, order=True)
+class _Found:
+    """A sub-problem by its best: ordered by costs, then by position in the space."""
+
+    costs: tuple[float, ...]
+    row: tuple[int, ...]  # of the candidates
+    block: int  # the last one that is not fixed
+    without: frozenset[int]  # rows that this block must not take
+
+
+def k_best(of: Candidates, limits: Limits, k: int) -> list[Ranked]:
+    """The k least first objectives within `limits`, ties by the next objectives; fewer if fewer fit.
+
+    Raises `ConfigError` saying the smallest if nothing fits.
+    """
+    if k < 1:
+        raise ConfigError(f"the {k} best: ask for at least one")
+    of.check_reachable(limits)
+    search = _Search(of, of.limit_vector(limits))
+    best = search.solve(len(of.costs) - 1, (), frozenset())
+    if best is None:
+        raise nothing_fits(limits, dict(zip(of.objectives, of.least().tolist(), strict=True)))
+    heap = [best]
+    found: list[Ranked] = []
+    while heap and len(found) < k:
+        top = heapq.heappop(heap)
+        found.append(Ranked(of.architecture(top.row), top.costs))
+        for block in range(top.block + 1):
+            without = top.without if block == top.block else frozenset[int]()
+            rest = search.solve(block, top.row[block + 1 :], without | {top.row[block]})
+            if rest is not None:
+                heapq.heappush(heap, rest)
+    return found
+
+
+class _Search:
+    def __init__(self, of: Candidates, within: Vector) -> None:
+        self.of, self.within = of, within
+        self.kept = [undominated(costs) for costs in of.costs]
+        self.prefixes: list[tuple[Choices, Costs]] = list(prefix_fronts(of.subset(self.kept)))
+
+    def solve(self, block: int, fixed: Sequence[int], without: frozenset[int]) -> _Found | None:
+        """The best with the blocks after `block` as `fixed`, and none of the rows `without` in `block`."""
+        rows = np.array([i for i in range(len(self.of.costs[block])) if i not in without], np.int64)
+        if not len(rows):
+            return None
+        rows = rows[undominated(self.of.costs[block][rows])]
+        choices, before = self.prefixes[block]
+        after = [costs[i] for costs, i in zip(self.of.costs[block + 1 :], fixed, strict=True)]
+        best: tuple[tuple[float, ...], int, int] | None = None
+        for row in rows.tolist():
+            sums = before + self.of.costs[block][row]
+            for costs in after:
+                sums += costs
+            fits = np.flatnonzero((sums <= self.within).all(axis=1))
+            if not len(fits):
+                continue
+            first = fits[lexical_order(sums[fits])[0]]
+            this = (tuple(sums[first].tolist()), row, int(first))
+            best = this if best is None else min(best, this)
+        if best is None:
+            return None
+        costs, row, first = best
+        head = [int(self.kept[i][c]) for i, c in enumerate(choices[first])]
+        return _Found(costs, (*head, row, *fixed), block, without)

@@ -1,0 +1,1 @@
+"""Rivals of block-wise search: whole-network weight sharing (SPOS, FairNAS) and evolution under budgets."""
