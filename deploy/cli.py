@@ -298,7 +298,7 @@ def _experiment(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
     sub.add_argument("--config", type=Path, help=f"default {DEFAULT_CONFIG}, or the one for --data")
     sub.add_argument("--data", help="scenes, camvid:FOLDER, cityscapes:FOLDER, shapes or folders:FOLDER")
     sub.add_argument("--encoder-from", metavar="FILE.tflite", help="start the teacher from a public INT8 MobileNetV2")
-    sub.add_argument("--board", default=os.environ.get("HILNAS_BOARD"))
+    sub.add_argument("--board", default=os.environ.get("HILNAS_BOARD"), help="several of one fleet: A,B")
     sub.add_argument("--boards", type=Path, default=Path("boards.toml"))
     sub.add_argument("--name", help="the run's name (its folder under --runs-dir)")
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), help="for training (default: the configuration's)")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from deploy import console
 from deploy.canary import known_good
 from deploy.compile import calibration_batch
 from deploy.config import Experiment, Measuring, digest, file_digest
@@ -18,9 +18,11 @@ from deploy.placement import load_target
 from deploy.run import Run, read_json
 from hil.boards.inventory import find_board, open_board
 from hil.errors import UsageError
+from hil.fleet import Lost, measure_on_fleet
 from hil.job import Job
-from hil.measure import MeasureProtocol
-from hil.session import Session, open_session
+from hil.measure import MeasureProtocol, measure
+from hil.measurement import Measurement
+from hil.session import open_session
 from hil.store import Store
 from nas.blocks import SuperBlock
 from nas.data import Dataset, open_data
@@ -41,6 +43,7 @@ class Context:
     """One run of one experiment. Networks are loaded from the run's checkpoints when first asked for.
 
     Attributes:
+        boards: those of one fleet, which share the measuring; `board` is the first, on which the bundle is verified.
         target: the rules of the board's `target`, from targets/ beside the boards' file; None if it names none.
         resize_factors: the target's safe ones; empty: all.
         engine: what runs the tables' sub-trees; no result depends on it.
@@ -53,7 +56,8 @@ class Context:
     ) -> None:
         self.experiment, self.space, self.run, self.boards_file = experiment, space, run, boards_file
         self.engine = engine
-        self.board = find_board(boards_file, experiment.board)
+        self.boards = [find_board(boards_file, name) for name in experiment.board.split(",")]
+        self.board = self.boards[0]
         name = self.board.target
         self.target = load_target(boards_file.parent / "targets", name) if name else None
         self.resize_factors = self.target.safe_resize_factors if self.target else ()
@@ -73,7 +77,7 @@ class Context:
             "teacher": (e.seed, e.data, self.space.digest, e.teacher, start, *e.compute.parts),
             "distil": e.distil.parts,
             "tables": (e.quantization, self.space.bits),
-            "profile": (self.board, e.profile),
+            "profile": (*self.boards, e.profile),
             "agree": (e.agreement, self.resize_factors),
             "search": (e.budgets, *e.predictor.parts),
             "retrain": e.retrain.parts,
@@ -150,15 +154,19 @@ class Context:
         """A model that is known to be good."""
         return known_good(self.path / "canary")
 
-    @contextmanager
-    def session(self) -> Iterator[tuple[Session, Store]]:
-        """The board, ready to measure, and the store that keeps what it measures."""
-        with open_board(self.board) as board, open_session(board) as session:
-            store = Store(self.path / "measurements.sqlite")
-            try:
-                yield session, store
-            finally:
-                store.close()
+    def measured(self, jobs: Sequence[Job], settings: MeasureProtocol) -> Iterator[Measurement]:
+        """The jobs on the run's boards, every round durable in the run's store before it is shown."""
+        seed, canary = self.experiment.seed, self.canary
+        with Store(self.path / "measurements.sqlite") as store:
+            if len(self.boards) == 1:
+                with open_board(self.board) as board, open_session(board) as session:
+                    yield from measure(session, jobs, settings, store, seed=seed, canary=canary)
+                return
+            for result in measure_on_fleet(self.boards, jobs, settings, store, seed=seed, canary=canary):
+                if isinstance(result, Lost):
+                    console.say(f"lost {result.board}: {result.reason}")
+                else:
+                    yield result
 
     def record(self, name: str) -> dict[str, object]:
         """A stage's JSON record."""

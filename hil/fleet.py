@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 from hil.boards.inventory import BoardConfig, open_board
@@ -107,6 +107,8 @@ def measure_on_fleet(
     last board's BoardError when none is left, and whatever the generator of jobs raises.
     """
     _require_alike(configs)
+    if isinstance(jobs, Sized):
+        batch = max(min(batch, -(-len(jobs) // len(configs))), 1)  # few jobs are for all boards too
     work = _Queue(jobs, batch, 2 * len(configs))
     results: queue.SimpleQueue[Measurement | Lost | HilError | None] = queue.SimpleQueue()
 

@@ -15,7 +15,6 @@ from deploy.latency import summaries
 from deploy.predictor import fitted
 from deploy.run import Progress, write_json
 from deploy.stages.networks import assembled
-from hil.measure import measure
 from hil.measurement import Measurement
 from nas.blocks import recalibrate
 from nas.search.budgets import limits_within
@@ -76,13 +75,9 @@ def agree(context: Context) -> Iterator[Progress]:
         artifacts.append(compile_sample(context, architecture, f"sample{i:03d}"))
         yield Progress("agree", i + 1, total, f"compiled {i + 1}")
     measurements: list[Measurement] = []
-    with context.session() as (session, store):
-        conditions = session.conditions
-        for done in measure(
-            session, [a.job() for a in artifacts], settings, store, seed=context.experiment.seed, canary=context.canary
-        ):
-            measurements.append(done)
-            yield Progress("agree", len(architectures) + len(measurements), total, f"measured {done.model}")
+    for done in context.measured([a.job() for a in artifacts], settings):
+        measurements.append(done)
+        yield Progress("agree", len(architectures) + len(measurements), total, f"measured {done.model}")
 
     medians = summaries(measurements)
     table = Table.load(context.path / "tables" / "latency.parquet")
@@ -97,7 +92,7 @@ def agree(context: Context) -> Iterator[Progress]:
         {
             "agreement": agreement(samples, context.experiment.seed).record(),
             "correction": correction.record(),
-            "conditions": conditions.to_json(),
+            "conditions": measurements[0].conditions.to_json(),
             "teacher_us": medians["teacher"].median_us,
             "samples": [
                 {"subnet": str(s.architecture), "additive_us": s.additive_us, "measured_us": s.measured_us}

@@ -14,7 +14,7 @@ from deploy.latency import summaries
 from deploy.report import write_report
 from deploy.run import Progress, write_json
 from deploy.stages.networks import retrained
-from hil.measure import measure
+from hil.boards.inventory import open_board
 from hil.measurement import Measurement
 from hil.stats import LatencySummary
 from nas.space import Architecture
@@ -73,21 +73,20 @@ def ship(context: Context) -> Iterator[Progress]:
         yield Progress("ship", len(finals), total, f"{entry['name']} judged")
 
     measurements: list[Measurement] = []
-    with context.session() as (session, store):
-        jobs = [final.artifact.job() for final in finals]
-        for done in measure(session, jobs, settings, store, seed=context.experiment.seed, canary=context.canary):
-            measurements.append(done)
-            yield Progress("ship", len(finals) + len(measurements), total, f"measured {done.model}")
-        medians = summaries(measurements)
-        best = max(finals[1:], key=lambda final: (final.score_int8, -medians[final.name].median_us))
-        bundle = _bundle(context, best, medians[best.name], session.conditions.to_json())
-        verdict = verify(bundle, session.board)
+    for done in context.measured([final.artifact.job() for final in finals], settings):
+        measurements.append(done)
+        yield Progress("ship", len(finals) + len(measurements), total, f"measured {done.model}")
+    conditions, medians = measurements[0].conditions, summaries(measurements)
+    best = max(finals[1:], key=lambda final: (final.score_int8, -medians[final.name].median_us))
+    bundle = _bundle(context, best, medians[best.name], conditions.to_json())
+    with open_board(context.board) as board:
+        verdict = verify(bundle, board)
     models = [_record(final, context.task.key, medians[final.name]) for final in finals]
     write_json(
         context.path / "final.json",
         {
             "models": models,
-            "conditions": session.conditions.to_json(),
+            "conditions": conditions.to_json(),
             "bundle": {
                 "path": str(bundle),
                 "model": best.name,

@@ -16,7 +16,6 @@ from deploy.latency import CPU_OPERATORS, cpu_operators_table, latency_table, su
 from deploy.population import IMAGES, Population, SubTree, sub_trees
 from deploy.run import Progress, write_atomically, write_json
 from deploy.stages.judge import compile_teacher
-from hil.measure import measure
 from hil.measurement import Measurement
 from nas.data.batches import images_of
 from nas.errors import ConfigError, EngineError
@@ -102,11 +101,10 @@ def profile(context: Context) -> Iterator[Progress]:
     settings = protocol(context.experiment.profile)
     jobs = [artifact(context, subnet).job() for subnet in context.space.all_subnets()]
     measurements: list[Measurement] = []
-    with context.session() as (session, store):
-        for done in measure(session, jobs, settings, store, seed=context.experiment.seed, canary=context.canary):
-            measurements.append(done)
-            yield Progress("profile", len(measurements), len(jobs) * settings.rounds, done.model)
-        conditions = session.conditions
+    for done in context.measured(jobs, settings):
+        measurements.append(done)
+        yield Progress("profile", len(measurements), len(jobs) * settings.rounds, done.model)
+    conditions = measurements[0].conditions
     provenance = {
         "key": context.keys["profile"],
         "conditions": conditions.to_json(),
