@@ -135,13 +135,19 @@ def _models(commands: Commands) -> None:
     profile = commands.add_parser(
         "profile",
         help="measure .tflite files on a board",
-        description="What the store holds is not measured again. A golden pair beside a model (NAME.input.bin, "
+        description="A golden pair beside a model (NAME.input.bin, "
         "NAME.expected.bin) is checked first. Several boards of one fleet (--board A,B) share the work.",
     )
     profile.add_argument("models", nargs="+", type=Path, metavar="MODEL.tflite")
     _board(profile)
     _runs(profile)
     _store(profile)
+    profile.add_argument(
+        "--skip-existing",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="do not measure again what the store holds (default); --no-skip-existing adds new measurements to it",
+    )
     profile.add_argument("--retry-failed", action="store_true", help="measure again what the store holds as failed")
     profile.add_argument("--json", action="store_true")
     passes = profile.add_mutually_exclusive_group()

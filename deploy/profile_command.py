@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from deploy import console, passes_command
@@ -15,7 +16,7 @@ from deploy.tflite.read import read
 from hil.boards.inventory import BoardConfig, find_board, open_board
 from hil.errors import ModelError, UsageError
 from hil.fleet import Lost, measure_on_fleet
-from hil.measure import Job, MeasureProtocol, measure
+from hil.measure import Job, MeasureProtocol, measure, now
 from hil.measurement import Measurement
 from hil.session import open_session
 from hil.store import Store
@@ -29,6 +30,8 @@ def run(arguments: argparse.Namespace, settings: MeasureProtocol) -> int:
         if len(configs) > 1:
             raise UsageError(f"--board {arguments.board}: memory and layers are looked at on one board")
         return passes_command.run(jobs, settings, configs[0], layers=arguments.layers, as_json=arguments.json)
+    if not arguments.skip_existing:
+        settings = replace(settings, series=now())  # nothing that was measured before answers
     with tempfile.TemporaryDirectory() as scratch, open_store(arguments.store) as store:
         canary = known_good(Path(scratch))
         done = list(_measured(configs, jobs, settings, store, canary=canary, retry_failed=arguments.retry_failed))
