@@ -80,8 +80,10 @@ def test_whole_students_with_the_full_head(size, seed):
         np.testing.assert_array_equal(answer, simulated(tail.until(name), logits), name)
 
 
-def test_a_whole_student_on_the_reference_kernels():
-    graph = random_student(MIXED, (90, 122), 3, Head(64))
+@pytest.mark.parametrize("size", [(90, 122), (180, 240), (360, 480), (512, 1024)], ids=str)
+def test_a_whole_student_on_the_reference_kernels(size):
+    """A head of 64 channels: the reference kernels are plain C."""
+    graph = random_student(MIXED, size, 3, Head(64))
     q = random_integers(graph, 3)
     for name in ("logits", "upsampled", "classes"):
         cut = graph.until(name)
