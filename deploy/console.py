@@ -176,7 +176,7 @@ def _delegated(measurement: Measurement) -> str:
 
 
 def profile(measurements: Sequence[Measurement], as_json: bool) -> None:
-    from deploy.latency import summaries
+    from deploy.latency.table import summaries
 
     if as_json:
         print(json.dumps([m.to_json() for m in measurements], indent=1))

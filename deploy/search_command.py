@@ -19,7 +19,7 @@ from typing import Any
 
 from deploy import console
 from deploy.config import file_digest
-from deploy.latency import CPU_OPERATORS
+from deploy.latency.table import CPU_OPERATORS
 from deploy.run import read_json, write_atomically
 from hil.errors import CheckFailed, UsageError
 from nas.search.budgets import Amount, limits_within

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deploy.agreement import Sample, agreement
 from deploy.compile import Artifact, bits_outside_blocks, model_metadata, quantize, save_model
 from deploy.context import Context, protocol
-from deploy.feedback import correct
-from deploy.latency import summaries
+from deploy.latency.agreement import Sample, agreement
+from deploy.latency.feedback import correct
+from deploy.latency.table import summaries
 from deploy.predictor import fitted
 from deploy.run import Progress, write_json
 from deploy.stages.networks import assembled

@@ -10,7 +10,7 @@ from typing import Any
 from deploy.bundle import Contents, export, verify
 from deploy.compile import Artifact, ReadBack, model_metadata, quantize, read_back, save_model
 from deploy.context import Context, protocol
-from deploy.latency import summaries
+from deploy.latency.table import summaries
 from deploy.report import write_report
 from deploy.run import Progress, write_json
 from deploy.stages.networks import retrained

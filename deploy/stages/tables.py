@@ -12,7 +12,7 @@ from pathlib import Path
 from deploy import population
 from deploy.compile import Artifact
 from deploy.context import Context, protocol
-from deploy.latency import CPU_OPERATORS, cpu_operators_table, latency_table, summaries
+from deploy.latency.table import CPU_OPERATORS, cpu_operators_table, latency_table, summaries
 from deploy.population import IMAGES, Population, SubTree, sub_trees
 from deploy.run import Progress, write_atomically, write_json
 from deploy.stages.judge import compile_teacher

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.agreement import Sample, agreement, tau_b
-from deploy.feedback import correct
+from deploy.latency.agreement import Sample, agreement, tau_b
+from deploy.latency.feedback import correct
 from hil.errors import CheckFailed
 from nas.space import Block, SearchSpace
 from nas.table import Entry, Table

@@ -14,7 +14,7 @@ from tiny_experiment import arguments, finished_run, one_line, record, run
 import deploy.search_command
 from deploy.cli import main
 from deploy.config import Overrides, load_experiment
-from deploy.latency import CPU_OPERATORS, cpu_operators_table
+from deploy.latency.table import CPU_OPERATORS, cpu_operators_table
 from nas.search.brute_force import k_best_by_all
 from nas.search.candidates import candidates
 from nas.search.prove import Proof

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.agreement import Sample, tau_b
+from deploy.latency.agreement import Sample, tau_b
 from nas.table import Entry, Table
 
 STRENGTHS = (1e-2, 1e-1, 1.0, 10.0, 100.0)
