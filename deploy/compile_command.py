@@ -18,6 +18,7 @@ from deploy.run import Progress, Run
 from deploy.standalone import Writing, compile_subnets, in_space
 from deploy.tflite.operators import Form
 from hil.errors import UsageError
+from nas.engine import Engine, open_engine
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.settings import build
 from nas.space import SearchSpace
@@ -94,6 +95,9 @@ def run(arguments: Arguments) -> int:
         raise UsageError("compile: name subnets, or give --all for every one of the space")
     if arguments.jobs < 1:
         raise UsageError(f"--jobs {arguments.jobs}: give at least 1")
+    if arguments.engine != "local" and not arguments.all:
+        raise UsageError(f"--engine {arguments.engine}: is for --all; leave it out")
+    engine = open_engine(arguments.engine, arguments.jobs)
     if arguments.all and arguments.format != "tflite":
         raise UsageError(f"--format {arguments.format}: is for single subnets; name them instead of --all")
     alone = arguments.form == "isolated"
@@ -108,7 +112,7 @@ def run(arguments: Arguments) -> int:
         origin = _origin(arguments, borrowed)
         bits, form = parse_bits(arguments.bits, origin.space), _form(arguments, origin.scheme)
         if arguments.all:
-            return _all(arguments, origin, bits, form)
+            return _all(origin, bits, arguments.out, engine, form)
         subnets = [in_space(origin.space, name, bits) for name in arguments.subnets]
         writing = Writing(form, arguments.format, arguments.form, target)
         for path in compile_subnets(origin, subnets, arguments.out, writing):
@@ -116,10 +120,10 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def _all(arguments: Arguments, origin: Origin, bits: Sequence[int], form: Form) -> int:
+def _all(origin: Origin, bits: Sequence[int], out: Path, engine: Engine, form: Form) -> int:
     written = 0
     with console.progress() as show:
-        for written, total in write_all(origin, bits, arguments.out, arguments.jobs, form):
+        for written, total in write_all(origin, bits, out, engine, form):
             show(Progress("compile", written, total))
-    console.say(f"{written} subnets in {arguments.out}, listed in {arguments.out / INDEX}")
+    console.say(f"{written} subnets in {out}, listed in {out / INDEX}")
     return 0

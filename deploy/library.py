@@ -1,4 +1,4 @@
-"""Every subnet of a space as a file: in parallel, resumable, one flat folder with an index.
+"""Every subnet of a space as a file: on any engine, resumable, one flat folder with an index.
 
 Files are named by their sha256. `index.jsonl` holds a line that says what the library was made of, then one line for
 each sub-tree (block, bits, first layer's choice) that is on disk as a whole, with the subnet of each file. Every file
@@ -10,22 +10,22 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
-
-import torch
 
 from deploy.origin import Origin
 from deploy.run import write_atomically
 from deploy.tflite.operators import Form
 from deploy.tflite.writer import write
 from hil.errors import UsageError
-from nas.engine import in_processes
+from nas.engine import Engine
+from nas.errors import EngineError
 from nas.space import Choice, SearchSpace, Subnet
+from nas.threads import one_thread
 
 INDEX = "index.jsonl"
 
@@ -53,22 +53,15 @@ def branches(space: SearchSpace, bits: Sequence[int]) -> list[Branch]:
 
 def write_branch(origin: Origin, form: Form, out: Path, branch: Branch) -> list[dict[str, object]]:
     """Compile one sub-tree into `out`; a row for each subnet. A file that is there already is kept."""
-    torch.set_num_threads(1)  # the other cores have branches of their own
     rows: list[dict[str, object]] = []
-    for subnet, graph in origin.graphs(branch.subnets(origin.space)):
-        content = write(graph, origin.metadata(subnet, form), form)
-        path = out / f"{hashlib.sha256(content).hexdigest()}.tflite"
-        if not _holds(path, len(content)):
-            write_atomically(path, content, durable=False)
-        rows.append(
-            {
-                "subnet": str(subnet),
-                "file": path.name,
-                "bytes": len(content),
-                "size_bits": graph.size_bits,
-                "macs": graph.macs,
-            }
-        )
+    with one_thread():  # the other cores have branches of their own
+        for subnet, graph in origin.graphs(branch.subnets(origin.space)):
+            content = write(graph, origin.metadata(subnet, form), form)
+            path = out / f"{hashlib.sha256(content).hexdigest()}.tflite"
+            if not _holds(path, len(content)):
+                write_atomically(path, content, durable=False)
+            row = {"subnet": str(subnet), "file": path.name, "bytes": len(content)}
+            rows.append({**row, "size_bits": graph.size_bits, "macs": graph.macs})
     return rows
 
 
@@ -144,6 +137,13 @@ def _is_whole(record: dict[str, Any], out: Path) -> bool:
     return False
 
 
+def _check_files(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """`EngineError` where a worker wrote a branch's files, but not here."""
+    for row in rows:
+        if not _holds(out / row["file"], row["bytes"]):
+            raise EngineError(f"{out}: a worker's {row['subnet']} is not here: put --out on storage they share")
+
+
 def _difference(found: object, wanted: dict[str, object]) -> str:
     if not isinstance(found, dict):
         return f"its {INDEX} is not a library's"
@@ -155,22 +155,26 @@ def write_all(
     origin: Origin,
     bits: Sequence[int],
     out: Path,
-    jobs: int,
+    engine: Engine,
     form: Form = Form(),  # noqa: B008
 ) -> Iterator[tuple[int, int]]:
-    """Compile every subnet at these bit widths with `jobs` processes; yields (subnets written, all).
+    """Compile every subnet at these bit widths, a branch a task of `engine`; yields (subnets written, all).
 
-    Goes on where it was stopped, and adds bit widths to a library that has others. Raises `UsageError` if `out` holds
-    another library.
+    Goes on where it was stopped, and adds bit widths to a library that has others. Workers on other machines need
+    `out`, and the origin's checkpoint, under the same path. Raises `UsageError` if `out` holds another library,
+    `EngineError` if a branch's workers were lost time and again or wrote elsewhere.
     """
+    found_anywhere = replace(origin, checkpoint=origin.checkpoint and origin.checkpoint.resolve())
+    task = partial(write_branch, found_anywhere, form, out.resolve())  # a worker may be in another folder
     total = sum(len(branch.subnets(origin.space)) for branch in branches(origin.space, bits))
     with _opened(out, origin.describe(form)) as (index, done):
         missing = [branch for branch in branches(origin.space, bits) if str(branch) not in done]
         written = total - sum(len(branch.subnets(origin.space)) for branch in missing)
         yield written, total
         try:
-            with closing(in_processes(partial(write_branch, origin, form, out), missing, jobs, attempts=1)) as finished:
+            with closing(engine.each(task, missing)) as finished:
                 for branch, rows in finished:
+                    _check_files(out, rows)
                     index.write(_line({"branch": str(branch), "subnets": rows}))
                     index.flush()
                     written += len(rows)

@@ -30,6 +30,7 @@ from nas.quant.lower import lower_nodes, parameters_of
 from nas.quant.post_training import prepared
 from nas.quant.ranges import OBSERVERS, Parameters, observe
 from nas.quant.scheme import DEFAULT, Scheme
+from nas.quant.simulate import Applied
 from nas.space import Choice, Subnet
 
 BATCH = 2  # evaluation images at a time: their widest maps stay in the cache; 32 take twice as long (table1, block 5)
@@ -101,7 +102,7 @@ class Target:
 
     def _sum(self, images: Iterable[Tensor]) -> Tensor:
         """Each channel's sum (C,), float64, over maps (C, H, W)."""
-        total = torch.zeros(self.maps.shape[1], dtype=torch.float64)
+        total = torch.zeros(self.maps.shape[1], dtype=torch.float64, device=self.maps.device)
         for image in images:
             total += image.flatten(1).sum(1)
         return total
@@ -130,15 +131,17 @@ def judge(
     wanted: Iterable[Subnet],
     scheme: Scheme = DEFAULT,
     batch: int = BATCH,
+    *,
+    applied: Applied = simulate.apply,
 ) -> Iterator[Judged]:
     """The subnets in `wanted`, of one block and any bit widths, in one descent, depth first.
 
-    Evaluation images are run `batch` at a time. Batch norms are recalibrated on the way (they are overwritten in
-    `supernet`).
+    Evaluation images are run `batch` at a time, by the kernels `applied`. Batch norms are recalibrated on the way (they
+    are overwritten in `supernet`).
     """
     wanted = list(wanted)
     source = block_input(data, scheme)
-    tree = Tree(supernet, scheme, batch)
+    tree = Tree(supernet, scheme, batch, applied)
     target = Target(data.target)
     root = tree.root(data.x_calibration, source, widths_of(wanted), data.x_evaluation)
     for leaf, subnet in tree.descend(root, wanted):
@@ -188,6 +191,7 @@ class Tree:
     supernet: SuperBlock
     scheme: Scheme = DEFAULT
     batch: int = BATCH
+    applied: Applied = simulate.apply
 
     def root(self, x: Tensor, source: IntTensor, widths: Iterable[int], evaluation: Tensor | None = None) -> Prefix:
         """No layer yet: the calibration maps `x` and, where subnets are judged, those of the evaluation images."""
@@ -241,7 +245,9 @@ class Tree:
             q_calibration = integers[0][nodes[-1].name].to(torch.int8)
         q = None
         if before.q is not None:
-            q = self._streamed(before.q, lambda part: simulate.simulate(operators, tensors, {prefix.name: part}))
+            q = self._streamed(
+                before.q, lambda part: simulate.simulate(operators, tensors, {prefix.name: part}, self.applied)
+            )
         return Integers((*before.operators, *operators), q, q_calibration)
 
     def _streamed(self, maps: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:

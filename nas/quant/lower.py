@@ -69,13 +69,13 @@ def quantize_weight(
     node: Weighted, input_scale: float, granularity: Granularity
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32]]:
     """Weight (O, ...), its scales (O,) or (1,), and the bias in units of input x weight scale."""
-    weight, bias = node.weight.numpy(), node.bias.numpy().astype(np.float64)
+    weight, bias = (part.cpu().numpy() for part in (node.weight, node.bias))
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise QuantizationError(f"layer '{node.name}' holds NaN or infinity: the network diverged; retrain it")
     qmax = 2 ** (node.bits - 1) - 1
     peak = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
     # A (nearly) dead channel keeps its bias: the scale is never so small that the bias leaves int32.
-    scale = np.maximum(np.maximum(peak / qmax, np.abs(bias) / (input_scale * 2.0**30)), 1e-12)
+    scale = np.maximum(np.maximum(peak / qmax, np.abs(bias.astype(np.float64)) / (input_scale * 2.0**30)), 1e-12)
     if granularity == "tensor":
         scale = scale.max(keepdims=True)
     scale32 = scale.astype(np.float32)
@@ -83,7 +83,7 @@ def quantize_weight(
     inverse = (np.float32(1) / scale32).reshape(-1, *[1] * (weight.ndim - 1))
     quantized = np.rint(weight * inverse).clip(-qmax, qmax).astype(np.int8)
     per_unit = np.float32(1) / (scale32 * np.float32(input_scale))
-    return quantized, scale32, np.rint(node.bias.numpy() * per_unit).astype(np.int32)
+    return quantized, scale32, np.rint(bias * per_unit).astype(np.int32)
 
 
 def _lower_weighted(node: Weighted, x: IntTensor, y: IntTensor, granularity: Granularity) -> QWeighted:

@@ -1,14 +1,14 @@
 """Run an `IntegerGraph` in torch, bit for bit as LiteRT's XNNPACK kernels do.
 
-Integers travel in float32 tensors (N, C, H, W): exact while every accumulator stays below 2^24, which is
-checked for each convolution; float64 beyond. The rules were matched against the runtime by experiment; the
-tests hold them to it.
+Integers travel in float32 tensors (N, C, H, W). 1 x 1 convolutions are int8 matrix products (`products.py`), others
+are exact in float32 while every accumulator stays below 2^24, which is checked for each; float64 beyond. The rules were
+matched against the runtime by experiment; the tests hold them to it. Everything runs on the device of the maps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.blocks import conv_same
+from nas.quant import products
 from nas.quant.integer_graph import (
     IntegerGraph,
     IntTensor,
@@ -52,17 +53,25 @@ def oihw(op: QConv) -> NDArray[np.int8]:
     return op.weight.transpose((3, 0, 1, 2) if op.depthwise else (0, 3, 1, 2))  # to (O, I/groups, k, k)
 
 
-def _exact_dtype(weight: NDArray[np.int8], bias: NDArray[np.int32], x: IntTensor) -> torch.dtype:
-    """The narrowest float in which no accumulator of weights (O, ...) and bias (O,) can lose a bit."""
+def _reach(op: Weighted, x: IntTensor) -> int:
+    """What no accumulator of `op` can exceed in size, in whatever order it is summed."""
     span = max(127 - x.zero_point, x.zero_point + 128)
-    reach = np.abs(weight.reshape(len(weight), -1).astype(np.int64)).sum(axis=1) * span + np.abs(bias.astype(np.int64))
-    return torch.float32 if reach.max() < FLOAT32_EXACT else torch.float64
+    weight = oihw(op) if isinstance(op, QConv) else op.weight
+    sums = np.abs(weight.reshape(len(weight), -1).astype(np.int64)).sum(axis=1)
+    return int((sums * span + np.abs(op.bias.astype(np.int64))).max())
+
+
+def _exact_dtype(op: Weighted, reach: int, device: torch.device) -> torch.dtype:
+    """The narrowest float in which no accumulator can lose a bit."""
+    plain = device.type == "cpu" or (isinstance(op, QConv) and op.depthwise)  # elsewhere TF32 or Winograd may round
+    return torch.float32 if plain and reach < FLOAT32_EXACT else torch.float64
 
 
 def _requantized(accumulator: Tensor, op: Weighted, x: IntTensor, y: IntTensor) -> Tensor:
     """Integer accumulators (N, O, H, W) to the output's integers, clamped to the activation."""
-    multiplier = torch.from_numpy(np.float32(x.scale) * op.weight_scale / np.float32(y.scale))
-    result = accumulator.float().mul_(multiplier.view(1, -1, 1, 1)).round_().add_(y.zero_point)
+    multiplier = torch.from_numpy(np.float32(x.scale) * op.weight_scale / np.float32(y.scale)).to(accumulator.device)
+    real = accumulator.to(torch.float32, memory_format=torch.contiguous_format)
+    result = real.mul_(multiplier.view(1, -1, 1, 1)).round_().add_(y.zero_point)
     low, high = -128, 127
     if op.activation == "relu6":
         low = max(low, y.zero_point)
@@ -72,9 +81,16 @@ def _requantized(accumulator: Tensor, op: Weighted, x: IntTensor, y: IntTensor) 
 
 def accumulate(op: Weighted, q: Tensor, x: IntTensor) -> Tensor:
     """The accumulators (N, O, H, W), bias included, for the integers `q` of the tensor `x`."""
+    reach = _reach(op, x)
+    if products.is_product(op) and reach < products.INT32_EXACT and products.exact_on(q.device):
+        return products.accumulate(op, q, x)
+    return accumulate_in_float(op, q, x, _exact_dtype(op, reach, q.device))
+
+
+def accumulate_in_float(op: Weighted, q: Tensor, x: IntTensor, dtype: torch.dtype) -> Tensor:
+    """`accumulate`, for any operator, in a float that is wide enough."""
     weight = np.ascontiguousarray(oihw(op)) if isinstance(op, QConv) else op.weight
-    dtype = _exact_dtype(weight, op.bias, x)
-    kernel, bias = torch.from_numpy(weight).to(dtype), torch.from_numpy(op.bias).to(dtype)
+    kernel, bias = (torch.from_numpy(part).to(q.device, dtype) for part in (weight, op.bias))
     real = (q - x.zero_point).to(dtype)
     if isinstance(op, QConv):
         return conv_same(real, kernel, bias, op.stride, op.dilation)
@@ -90,10 +106,10 @@ def _average_pool(q: Tensor, kernel: int, stride: int) -> Tensor:
 def _softmax(q: Tensor, x: IntTensor) -> Tensor:
     """The builtin kernel's table of float32 exponentials, summed in the channels' order."""
     table = np.exp(np.float32(-x.scale) * np.arange(256, dtype=np.float32))
-    powers = table[(q.amax(1, keepdim=True) - q).numpy().astype(np.int64)]  # (N, C, H, W)
+    powers = table[(q.amax(1, keepdim=True) - q).cpu().numpy().astype(np.int64)]  # (N, C, H, W)
     total = np.add.accumulate(powers, axis=1, dtype=np.float32)[:, -1:]
     probability = powers * (np.float32(1) / (total * np.float32(1 / 256)))
-    return torch.from_numpy(np.rint(probability) - 128).clamp_(-128, 127)
+    return torch.from_numpy(np.rint(probability) - 128).clamp_(-128, 127).to(q.device)
 
 
 def _add(qa: Tensor, qb: Tensor, a: IntTensor, b: IntTensor, y: IntTensor) -> Tensor:
@@ -117,7 +133,7 @@ def _mean(q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
     return total.mul_(float(multiplier)).add_(float(offset)).round_().clamp_(-128, 127)
 
 
-def _axis(size_in: int, size_out: int) -> tuple[Tensor, Tensor, Tensor]:
+def _axis(size_in: int, size_out: int, device: torch.device) -> Iterator[Tensor]:
     """Lower index, upper index and 11-bit weight of the upper one, along one axis."""
     ratio = np.float32(size_in) / np.float32(size_out)
     position = (np.arange(size_out, dtype=np.float32) + np.float32(0.5)) * ratio - np.float32(0.5)
@@ -125,15 +141,15 @@ def _axis(size_in: int, size_out: int) -> tuple[Tensor, Tensor, Tensor]:
     low = position.astype(np.int64)
     weight = np.rint((position - low.astype(np.float32)) * np.float32(2048)).astype(np.float64)
     high = np.minimum(low + 1, size_in - 1)
-    return torch.from_numpy(low), torch.from_numpy(high), torch.from_numpy(weight)
+    return (torch.from_numpy(part).to(device) for part in (low, high, weight))
 
 
 def _resize(q: Tensor, size: tuple[int, int]) -> Tensor:
     """XNNPACK's fixed-point bilinear: 11 bits an axis, rounded once."""
     q = q.double()
-    top, bottom, weight = _axis(q.shape[2], size[0])
+    top, bottom, weight = _axis(q.shape[2], size[0], q.device)
     rows = q[:, :, top] * 2048 + (q[:, :, bottom] - q[:, :, top]) * weight[:, None]
-    left, right, weight = _axis(q.shape[3], size[1])
+    left, right, weight = _axis(q.shape[3], size[1], q.device)
     total = rows[..., left] * 2048 + (rows[..., right] - rows[..., left]) * weight
     return ((total + 2**21) * 2.0**-22).floor_().float()
 
@@ -164,10 +180,12 @@ def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -
 
 
 @torch.no_grad()
-def simulate(operators: Iterable[Operator], tensors: dict[str, IntTensor], env: dict[str, Tensor]) -> Tensor:
+def simulate(
+    operators: Iterable[Operator], tensors: dict[str, IntTensor], env: dict[str, Tensor], applied: Applied = apply
+) -> Tensor:
     """Run operators on the integers in `env`; results are left in `env`, the last one is returned."""
     for op in operators:
-        env[op.name] = apply(op, env, tensors)
+        env[op.name] = applied(op, env, tensors)
     return env[op.name]
 
 
@@ -186,4 +204,4 @@ def run(graph: IntegerGraph, q: Tensor, applied: Applied = apply) -> Tensor:
 
 def as_nhwc(q: Tensor, dtype: type[np.int8 | np.int32] = np.int8) -> NDArray[np.int8 | np.int32]:
     """(N, C, H, W) integers as the runtime's (N, H, W, C) array."""
-    return np.ascontiguousarray(q.permute(0, 2, 3, 1).numpy().astype(dtype))
+    return np.ascontiguousarray(q.permute(0, 2, 3, 1).cpu().numpy().astype(dtype))

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,7 +22,8 @@ import torch
 from deploy.compile import model_metadata
 from deploy.origin import Origin
 from deploy.tflite.writer import write
-from nas.nsr import Target, Tree, source_tensor
+from nas.device import CPU
+from nas.nsr import BATCH, Target, Tree, source_tensor
 from nas.quant import simulate
 from nas.space import SearchSpace, Subnet
 from nas.threads import one_thread
@@ -29,30 +32,52 @@ SPACE = Path(__file__).parents[2] / "configs/spaces/table1.toml"
 BITS = 8
 
 
-def block_seconds(origin: Origin, block: int, calibration: int, images: int) -> tuple[float, float]:
-    """Processor seconds that one block's sub-trees take in all (extrapolated), and that were measured."""
-    space, supernet = origin.space, origin.supernet(block)
-    generator = torch.Generator().manual_seed(block)
+@dataclass(frozen=True)
+class Walk:
+    """How the table is computed: how many images of each kind, where, and how many at a time."""
+
+    calibration: int
+    images: int
+    device: torch.device = CPU
+    batch: int = BATCH
+
+    def now(self) -> float:
+        """Processor seconds, so that busy neighbours do not count; on a GPU the clock, with nothing under way."""
+        if self.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize(self.device)
+        return time.monotonic()
+
+    def maps(self, count: int, *shape: int) -> torch.Tensor:
+        generator = torch.Generator(self.device).manual_seed(0)
+        return torch.randn(count, *shape, generator=generator, device=self.device)
+
+
+def block_seconds(origin: Origin, block: int, walk: Walk) -> tuple[float, float]:
+    """Seconds that one block's sub-trees take in all (extrapolated), and that were measured."""
+    space, supernet = origin.space, deepcopy(origin.supernet(block)).to(walk.device)
     channels, size = space.input_channels(block), origin.map_size(block)
-    x, evaluation = (torch.randn(n, channels, *size, generator=generator) for n in (calibration, images))
-    tree = Tree(supernet)
-    source = source_tensor(x)
-    prefixes = [tree.root(x, source, [BITS], evaluation)] * len(space.choices)
+    x, evaluation = (walk.maps(n, channels, *size) for n in (walk.calibration, walk.images))
+    tree = Tree(supernet, batch=walk.batch)
+    root = tree.root(x, source_tensor(x), [BITS], evaluation)
+    del evaluation
+    tree.extend(root, space.choices[0], [BITS])  # the first one is slower
+    prefixes = [root] * len(space.choices)
     total = measured = 0.0
     for layer in range(len(supernet.layers)):
-        start = time.process_time()
+        start = walk.now()
         prefixes = [tree.extend(p, c, [BITS]) for p, c in zip(prefixes, space.choices, strict=True)]
-        seconds = time.process_time() - start
+        seconds = walk.now() - start
         measured += seconds
         total += seconds * len(space.choices) ** layer
-    target = Target(torch.randn(prefixes[0].x.shape, generator=generator)[:1].repeat(images, 1, 1, 1))
-    start = time.process_time()
+    target = Target(walk.maps(walk.images, *prefixes[0].x.shape[1:]))
+    start = walk.now()
     for prefix in prefixes:
         subnet, q = Subnet(block, prefix.choices, BITS), prefix.widths[BITS].q
         assert q is not None
         target.nsr(simulate.dequantize(part.float(), prefix.tensors[prefix.name]) for part in q.split(tree.batch))
         write(prefix.graph(BITS), model_metadata(prefix.graph(BITS), str(subnet), "key"))
-    seconds = time.process_time() - start
+    seconds = walk.now() - start
     return total + seconds * len(space.choices) ** (len(supernet.layers) - 1), measured + seconds
 
 
@@ -69,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     whole = part = 0.0
     with one_thread():
         for block in range(1, len(space.blocks) + 1):
-            total, measured = block_seconds(origin, block, arguments.calibration, arguments.images)
+            total, measured = block_seconds(origin, block, Walk(arguments.calibration, arguments.images))
             count = sum(1 for _ in space.subnets(block, BITS))
             print(f"block {block}: {count} subnets, {total:.0f} s on one core (measured {measured:.1f} s of them)")
             whole, part = whole + total, part + measured

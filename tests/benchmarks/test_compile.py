@@ -15,6 +15,7 @@ from deploy.library import write_all
 from deploy.origin import Origin
 from deploy.tflite.writer import write
 from nas.blocks import SuperBlock, recalibrate
+from nas.engine import Local
 from nas.quant.float_graph import INPUT, fold_layers
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
@@ -118,7 +119,7 @@ def test_compile_table1(benchmark, tmp_path):
     peaks = Peaks()
 
     def whole() -> None:
-        for written, total in write_all(Origin(space, (180, 240)), space.bits, tmp_path, 2):
+        for written, total in write_all(Origin(space, (180, 240)), space.bits, tmp_path, Local(2)):
             peaks.see(written / total)
 
     benchmark.pedantic(whole, rounds=1)
