@@ -9,6 +9,10 @@ BOARD   ?= loopback
 CONFIG  ?= configs/demo-$(firstword $(subst :, ,$(DATA))).toml
 RUN     ?= runs/$(if $(filter scenes,$(DATA)),demo,$(firstword $(subst :, ,$(DATA))))
 
+MODELS  ?=
+TAU     ?=
+
+JUDGED     = $(if $(MODELS),--models $(MODELS)) $(if $(TAU),--tau $(TAU))
 EXPERIMENT = --config $(CONFIG) --data $(DATA) --board $(BOARD) $(if $(ENCODER),--encoder-from $(ENCODER))
 SETUP := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
@@ -30,7 +34,7 @@ $(SETUP): pyproject.toml
 	@touch $@
 
 $(DEVELOP): $(SETUP)
-	$(BIN)/python -m pip install --quiet --editable '.[tensorflow,onnx,postgres,labgrid,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[tensorflow,onnx,postgres,labgrid,plots,dev]'
 	@touch $@
 
 system:  ## Debian packages that some tests need (sshd, PostgreSQL's programs); as root
@@ -71,10 +75,10 @@ luts: $(SETUP)  ## the NSR, size and latency tables
 	@$(BIN)/hilnas lut latency $(EXPERIMENT)
 
 loop: $(SETUP)  ## every stage of CONFIG
-	@$(BIN)/hilnas loop $(EXPERIMENT)
+	@$(BIN)/hilnas loop $(EXPERIMENT) $(JUDGED)
 
-agree: $(SETUP)  ## tau-b between the tables' sums and whole models on BOARD
-	@$(BIN)/hilnas agree $(EXPERIMENT)
+agree: $(SETUP)  ## do the tables' sums rank MODELS whole models as BOARD does? fails below TAU
+	@$(BIN)/hilnas agree $(EXPERIMENT) $(JUDGED)
 
 regress: $(SETUP)  ## latency of RUN's models against baselines/BOARD (make one: hilnas regress --update)
 	@$(BIN)/hilnas regress --run $(RUN) --board $(BOARD)

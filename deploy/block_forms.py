@@ -44,11 +44,15 @@ class BlockForm:
 
         With it, `deploy.compile.golden_pair` gives the form's golden input and output.
         """
-        name = self.reads(reference, block)
-        if name == reference.input:
-            return image
-        q = simulate.quantize(image, reference.tensors[reference.input])
-        return simulate.dequantize(simulate.run(reference.until(name), q), reference.tensors[name])
+        return values_at(reference, self.reads(reference, block), image)
+
+
+def values_at(reference: IntegerGraph, name: str, image: Tensor) -> Tensor:
+    """The real values (1, C, h, w) of a whole model's tensor `name` when it sees `image` (1, 3, H, W)."""
+    if name == reference.input:
+        return image
+    q = simulate.quantize(image, reference.tensors[reference.input])
+    return simulate.dequantize(simulate.run(reference.until(name), q), reference.tensors[name])
 
 
 FORMS: Mapping[str, BlockForm] = {

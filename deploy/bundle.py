@@ -17,20 +17,33 @@ from typing import Any
 
 from deploy.compile import Artifact
 from deploy.config import file_digest
+from deploy.inspection import inspect_model
 from deploy.run import write_atomically, write_json
+from deploy.tflite.read import read
 from hil.boards import Board
 from hil.errors import ModelError, UsageError
 from hil.session import DEFAULT_WORKDIR
 
 FORMAT = "hilnas-bundle/1"
 VERIFIER = "verify_bundle.py"
-PREPROCESSING = {
-    "input": "int8, NHWC, batch 1, RGB",
-    "from_uint8": "int8 = uint8 - 128",
-    "scale": 1 / 128,
-    "zero_point": 0,
-    "resize": "bilinear to the input's height and width",
+RESIZE = {"resize": "bilinear to the input's height and width"}
+PREPROCESSING: Mapping[str, Mapping[str, str | float]] = {
+    "int8": {
+        "input": "int8, NHWC, batch 1, RGB",
+        "from_uint8": "int8 = uint8 - 128",
+        "scale": 1 / 128,
+        "zero_point": 0,
+        **RESIZE,
+    },
+    "uint8": {
+        "input": "uint8, NHWC, batch 1, RGB",
+        "from_uint8": "as it is",
+        "scale": 1 / 128,
+        "zero_point": 128,
+        **RESIZE,
+    },
 }
+"""By the type of the model's input."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ ANSWERS: Mapping[str, Answer] = {
     ),
     "classification": Answer(
         task="Image classification",
-        output="a score a class, int8, the largest being the answer",
+        output="a score a class, {kind}, the largest being the answer",
         max_mismatch=1.0,
         max_abs_diff=3,
         tolerance="the scores may be off by 3\nsteps, as delegates round differently",
@@ -95,9 +108,10 @@ def export(contents: Contents, target: Path) -> Path:
     shutil.copyfile(contents.artifact.expected, part / "golden/output.bin")
     (part / VERIFIER).write_bytes(files("board_scripts").joinpath(VERIFIER).read_bytes())
     write_atomically(part / "labels.txt", "\n".join(contents.classes) + "\n")
-    write_json(part / "preprocessing.json", {**PREPROCESSING, "size": list(contents.size)})
+    kind = input_type(contents.artifact.model)
+    write_json(part / "preprocessing.json", {**PREPROCESSING[kind], "size": list(contents.size)})
     write_json(part / "measurement.json", contents.measurement)
-    write_atomically(part / "README.md", _readme(contents))
+    write_atomically(part / "README.md", _readme(contents, kind))
     listed = sorted(p for p in part.rglob("*") if p.is_file())
     write_json(
         part / "manifest.json",
@@ -129,13 +143,22 @@ def export(contents: Contents, target: Path) -> Path:
     return target
 
 
-def _readme(contents: Contents) -> str:
-    answer = ANSWERS[contents.task]
+def input_type(model: Path) -> str:
+    """What the model's file takes; `UsageError` for a type that no model of this kit has."""
+    kind = inspect_model(read(model)).inputs[0].dtype.lower()
+    if kind not in PREPROCESSING:
+        raise UsageError(f"{model}: takes {kind}; a bundle holds models that take {' or '.join(PREPROCESSING)}")
+    return kind
+
+
+def _readme(contents: Contents, kind: str) -> str:
+    answer, preprocessing = ANSWERS[contents.task], PREPROCESSING[kind]
     facts = "\n".join(f"- {key}: {value}" for key, value in contents.facts.items())
     return f"""# {contents.name}
 
 {answer.task}, {len(contents.classes)} classes (labels.txt), {contents.size[0]} x {contents.size[1]} pixels.
-Input: RGB, int8 = uint8 - 128, NHWC (preprocessing.json). Output: {answer.output}.
+Input: RGB, {preprocessing["from_uint8"] if kind == "int8" else kind}, NHWC (preprocessing.json). \
+Output: {answer.output.format(kind=kind)}.
 
 {facts}
 

@@ -14,10 +14,11 @@ INTERRUPTED = 130
 DEFAULT_CONFIG = "configs/demo-scenes.toml"
 DEFAULT_STORE = "runs/measurements.sqlite"
 STORE_HELP = "a SQLite file, or postgresql+psycopg://USER@HOST/DATABASE (the password: ~/.pgpass or PGPASSWORD)"
+LUT_ACTIONS = ("versions", "diff A B", "validate", "record FILE", "compare FILE")
 STAGE_COMMANDS = {
     "teacher": "train the network that the blocks learn from",
     "distil": "train every block's supernet on the teacher's feature maps",
-    "agree": "measure whole models and compare them with the table's sums (tau-b)",
+    "agree": "measure whole models and compare them with the table's sums; exits 1 if tau-b is below the gate",
     "search": "the exact front, and the best architecture under each budget",
     "retrain": "train the found architectures on the task",
 }
@@ -51,16 +52,24 @@ def parser() -> argparse.ArgumentParser:
 def _loops(commands: Commands) -> None:
     loop = _experiment(commands.add_parser("loop", help="run every stage of a configuration"))
     loop.add_argument("--until", help="stop after this stage (teacher, distil, tables, profile, agree, search, ...)")
-    _experiment(commands.add_parser("demo", help="the loop on scenes and the loopback board (--data for others)"))
+    demo = _experiment(commands.add_parser("demo", help="the loop on scenes and a loopback board (--data for others)"))
+    for whole in (loop, demo):
+        _judged(whole)
     for name, text in STAGE_COMMANDS.items():
         stage = _experiment(commands.add_parser(name, help=f"the loop up to here: {text}"))
+        if name in ("agree", "search", "retrain"):
+            _judged(stage)
+        if name == "agree":
+            stage.add_argument("--plot", type=Path, metavar="FILE", help="draw predicted against measured (.png, .svg)")
         if name == "search":
             _search(stage)
     compare = _experiment(
         commands.add_parser("compare-search", help="block-wise search against DNA, SPOS, FairNAS and random search")
     )
     compare.add_argument("--methods", metavar="A,B", help="of blockwise, dna, spos, fairnas, random (default: all)")
-    compare.add_argument("--budget", metavar="NAME", help="of the configuration's budgets (default: the first)")
+    compare.add_argument(
+        "--budget", dest="budget_name", metavar="NAME", help="of the configuration's budgets (default: the first)"
+    )
     predict = _experiment(
         commands.add_parser(
             "predict",
@@ -71,10 +80,58 @@ def _loops(commands: Commands) -> None:
         )
     )
     predict.add_argument("--models", type=int, metavar="N", help="how many to fine-tune (default: the configuration's)")
-    lut = _experiment(commands.add_parser("lut", help="the loop up to a look-up table, and what is in it"))
-    lut.add_argument("table", choices=("nsr", "size", "latency"))
+    _threshold(predict)
+    _lut(_experiment(commands.add_parser("lut", help="the loop up to a look-up table, and what is in it")))
     report = commands.add_parser("report", help="write a finished run's summary.json and report.html again")
     _experiment(report)
+
+
+def _judged(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--models", type=int, metavar="N", help="whole models to measure (default: [agreement] models)")
+    _budget(sub)
+    _threshold(sub)
+
+
+def _budget(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="of the board, as 10min: measure only what counts, until the front is stable, and regress the rest",
+    )
+
+
+def _threshold(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--tau",
+        type=float,
+        metavar="X",
+        help="the least tau-b with which the latency table is searched, recorded as an override "
+        "(default: [agreement] tau)",
+    )
+
+
+def _lut(lut: argparse.ArgumentParser) -> None:
+    lut.description = (
+        "Makes a table and shows it. `lut latency versions` lists those that were current; `lut latency diff A B` says "
+        "what changed between two of them (digits of a version, or files); `lut latency validate` measures some "
+        "entries again on a board that changed, and says whether the table still holds. `lut latency record FILE` "
+        "measures more whole models and writes all into one small file, and `lut latency compare FILE` lets active "
+        "measuring, random choice and measuring everything compete on it, without a board."
+    )
+    lut.add_argument("table", choices=("nsr", "size", "latency"))
+    lut.add_argument("action", nargs="*", metavar="ACTION", help="of latency: " + ", ".join(LUT_ACTIONS))
+    _budget(lut)
+    tried = lut.add_argument_group("compare")
+    tried.add_argument("--seeds", type=int, default=20, help="of active and of random choice (default %(default)s)")
+    tried.add_argument("--most-blocks", type=int, metavar="N", help="that active may measure (default: 5 %% of all)")
+    tried.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures there too")
+    tried.add_argument("--plot", type=Path, metavar="FILE", help="draw them after each batch (.png, .svg)")
+    again = lut.add_argument_group("validate")
+    again.add_argument("--entries", type=int, default=30, help="how many are measured again (default %(default)s)")
+    again.add_argument("--tolerance", type=float, default=0.02, help="how far from 1 their median ratio may be")
+    again.add_argument(
+        "--tau", dest="least_tau", type=float, default=0.95, help="least tau-b of old and new (default %(default)s)"
+    )
 
 
 def _search(search: argparse.ArgumentParser) -> None:
@@ -84,7 +141,18 @@ def _search(search: argparse.ArgumentParser) -> None:
     )
     asked = search.add_argument_group("questions")
     asked.add_argument("--size-budget", metavar="X", help="250kB (also bits, B, MB), or 75%% of the teacher's weights")
-    asked.add_argument("--latency-budget", metavar="Y", help="3.5ms (also us, s), or 80%% of the teacher's latency")
+    asked.add_argument(
+        "--latency-budget",
+        action="append",
+        metavar="Y",
+        help="3.5ms (also us, s), or 80%% of the teacher's latency; NAME=3.5ms for each of several devices",
+    )
+    asked.add_argument(
+        "--latency",
+        action="append",
+        metavar="NAME=FILE",
+        help="a device's latency table; several: models for all of them and for each, and what sharing costs",
+    )
     asked.add_argument("--k", type=int, help="how many to list, best first (default 1)")
     asked.add_argument("--objectives", metavar="A,B", help="of nsr,size,latency; the first is minimised (default: all)")
     asked.add_argument("--no-cpu-fallback", action="store_true", help="only subnets that the delegate took whole")
@@ -104,7 +172,15 @@ def _compile(commands: Commands) -> None:
     )
     build.add_argument("subnets", nargs="*", metavar="SUBNET", help="for example b3_k3e6-k5e3-k7e6_w8")
     build.add_argument("--all", action="store_true", help="every subnet of the space, in parallel, with an index")
-    build.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes for --all")
+    build.add_argument(
+        "--engine",
+        default="local",
+        metavar="local|ray|ray://HOST:PORT",
+        help="what writes --all: processes, or Ray on this machine or a cluster (default %(default)s)",
+    )
+    build.add_argument(
+        "--jobs", "--workers", type=int, default=os.cpu_count() or 1, help="of the engine (default %(default)s)"
+    )
     build.add_argument("--out", type=Path, required=True)
     build.add_argument("--space", type=Path, help="default configs/spaces/demo.toml, or the one of --config")
     build.add_argument("--size", help="the network's input, HxW (default 96x128, or that of --config)")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from deploy import console
 from deploy.config import Measuring, Overrides, load_experiment
 from deploy.context import Context, protocol
+from deploy.latency.gate import check_threshold
 from deploy.run import Run, read_json
 from hil.boards.inventory import find_board, open_board
 from hil.errors import CheckFailed, ModelError, UsageError
@@ -41,11 +42,11 @@ def _loop(arguments: Arguments, until: str) -> Path:
 
     if until not in STAGES:
         raise UsageError(f"--until {until}: no such stage; there are {', '.join(STAGES)}")
-    overrides = Overrides(arguments.data, arguments.encoder_from, arguments.board, arguments.name, arguments.device)
-    experiment, space = load_experiment(_config_path(arguments), overrides)
+    experiment, space = load_experiment(_config_path(arguments), Overrides.of(arguments))
     with Run(arguments.runs_dir / experiment.name) as run:
         engine = open_engine(arguments.engine, arguments.workers)
-        context = Context(experiment, space, run, arguments.boards, engine)
+        tau = getattr(arguments, "tau", None)
+        context = Context(experiment, space, run, arguments.boards, engine, tau=check_threshold(tau))
         with console.progress() as show:
             for done in loop(context, until):
                 show(done)
@@ -76,37 +77,66 @@ def _show_summary(folder: Path, as_json: bool) -> int:
 
 def stage_command(arguments: Arguments) -> int:
     folder = _loop(arguments, arguments.command)
-    record = {"agree": "agreement.json", "search": "search.json"}.get(arguments.command)
-    if arguments.json and record:
-        print(json.dumps(read_json(folder / record), indent=1))
-    elif arguments.command == "agree":
-        console.agreement(read_json(folder / "agreement.json"))
-    elif arguments.command == "search":
-        console.found(read_json(folder / "search.json"))
+    if arguments.command == "search":
+        record = read_json(folder / "search.json")
+        print(json.dumps(record, indent=1)) if arguments.json else console.found(record)
     else:
         console.say(f"{arguments.command} is done in {folder}")
     return 0
 
 
+def agree_command(arguments: Arguments) -> int:
+    """The agreement, its page and its gate; `CheckFailed` where that does not hold."""
+    from deploy.figures import check_image
+    from deploy.latency.gate import Gate
+    from deploy.latency.scatter import write_image
+    from deploy.report import watermark
+
+    if arguments.plot:
+        check_image(arguments.plot)
+    folder = _loop(arguments, "agree")
+    judged = read_json(folder / "agreement.json", ("agreement", "gate"))
+    if arguments.plot:
+        write_image(arguments.plot, judged, watermark(judged["conditions"]))
+    if arguments.json:
+        print(json.dumps(judged, indent=1))
+    else:
+        console.agreement(judged)
+        console.say(f"predicted against measured: {arguments.plot or folder / 'agreement.html'}")
+    Gate.of_record(judged["gate"]).check()
+    return 0
+
+
 def search_command(arguments: Arguments) -> int:
+    from deploy import devices_search
     from deploy import search_command as searching
 
     if not searching.asks(arguments):
         return stage_command(arguments)
+    answer = devices_search.run if arguments.latency else searching.run
+    if (arguments.tables or arguments.space) and (arguments.tau is not None or arguments.models is not None):
+        raise UsageError("--tables alone were never compared with whole models: leave out --tau and --models")
     if arguments.tables or arguments.space:
         if arguments.tables is None:
             raise UsageError("--space goes with --tables; a run's space is its configuration's")
-        return searching.run(arguments, searching.material_of_tables(arguments.tables, arguments.space))
+        return answer(arguments, searching.material_of_tables(arguments.tables, arguments.space))
     _, space = load_experiment(_config_path(arguments), Overrides())
-    return searching.run(arguments, searching.material_of_run(_loop(arguments, "search"), space))
+    return answer(arguments, searching.material_of_run(_loop(arguments, "search"), space))
 
 
 def lut_command(arguments: Arguments) -> int:
+    from deploy.latency import command
+
+    if arguments.action:
+        return command.run(arguments, _config_path(arguments))
     folder = _loop(arguments, "profile" if arguments.table == "latency" else "tables")
     from nas.table import Table
 
     path = folder / "tables" / f"{arguments.table}.parquet"
-    console.table(Table.load(path), path)
+    if arguments.table == "latency":
+        command.show(path, arguments.json)
+    else:
+        console.table(Table.load(path), path)
     return 0
 
 
@@ -275,8 +305,7 @@ def bundle_command(arguments: Arguments) -> int:
 def report_command(arguments: Arguments) -> int:
     from deploy.stages.ship import summarize_run
 
-    overrides = Overrides(arguments.data, arguments.encoder_from, arguments.board, arguments.name, arguments.device)
-    experiment, space = load_experiment(_config_path(arguments), overrides)
+    experiment, space = load_experiment(_config_path(arguments), Overrides.of(arguments))
     if not (arguments.runs_dir / experiment.name / "final.json").exists():
         raise UsageError(f"{arguments.runs_dir / experiment.name}: no finished run; run `hilnas loop` first")
     with Run(arguments.runs_dir / experiment.name) as run:
@@ -297,7 +326,8 @@ def doctor_command(_: Arguments) -> int:
 COMMANDS: Mapping[str, Callable[[Arguments], int]] = {
     "loop": loop_command,
     "demo": loop_command,
-    **dict.fromkeys(("teacher", "distil", "agree", "retrain"), stage_command),
+    **dict.fromkeys(("teacher", "distil", "retrain"), stage_command),
+    "agree": agree_command,
     "search": search_command,
     "lut": lut_command,
     "report": report_command,

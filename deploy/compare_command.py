@@ -26,10 +26,9 @@ COSTS = ("teacher", "train", "tables", "search", "retrain")
 
 def run(arguments: argparse.Namespace, config: Path) -> int:
     """Run the loop up to its tables where that is not done, compare, show; the exit code."""
-    overrides = Overrides(arguments.data, arguments.encoder_from, arguments.board, arguments.name, arguments.device)
-    experiment, space = load_experiment(config, overrides)
+    experiment, space = load_experiment(config, Overrides.of(arguments))
     engine = open_engine(arguments.engine, arguments.workers)
-    methods, budget = _methods(arguments.methods), _budget(experiment, arguments.budget)
+    methods, budget = _methods(arguments.methods), _budget(experiment, arguments.budget_name)
     with Run(arguments.runs_dir / experiment.name) as of_experiment, Run(of_experiment.path / "compare") as own:
         context = Context(experiment, space, of_experiment, arguments.boards, engine)
         with console.progress() as show:

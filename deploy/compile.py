@@ -13,19 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deploy.inspection import inspect_model
 from deploy.placement import Lint, Target, lint
 from deploy.run import write_atomically
+from deploy.tflite.operators import Form
 from deploy.tflite.read import parse, read
 from deploy.tflite.writer import write
 from hil.errors import ModelError
 from hil.measure import Job
-from nas.quant import post_training, simulate
+from nas.quant import post_training, simulate, uint8
 from nas.quant.integer_graph import IntegerGraph, Weighted
 from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import DEFAULT, Scheme
+from nas.quant.simulate import Applied
 from nas.space import Architecture
 from nas.task import fold
 from nas.teacher import Encoder
@@ -73,12 +76,24 @@ def quantize(
     return split_resizes(post_training.quantize(nodes, images, (*size, 3), scheme), resize_factors)
 
 
-def golden_pair(graph: IntegerGraph, image: Tensor) -> tuple[bytes, bytes]:
-    """Input and expected output bytes for one image (1, 3, H, W)."""
+def kernels_of(form: Form) -> Applied:
+    """What a file of this form computes, in int8's integers."""
+    return uint8.apply if form.activations == "uint8" else simulate.apply
+
+
+def stored(values: NDArray[np.int8 | np.int32], form: Form) -> bytes:
+    """int8's integers as a file of this form takes and gives them; a class map (int32) is the same in all."""
+    if form.activations == "uint8" and values.dtype == np.int8:
+        return (values.view(np.uint8) ^ 128).tobytes()
+    return values.tobytes()
+
+
+def golden_pair(graph: IntegerGraph, image: Tensor, form: Form = Form()) -> tuple[bytes, bytes]:  # noqa: B008
+    """Input and expected output bytes for one image (1, 3, H, W); the form's ends are quantized."""
     q = simulate.quantize(image, graph.tensors[graph.input])
-    output = simulate.run(graph, q)
+    output = simulate.run(graph, q, kernels_of(form))
     kind = np.int32 if graph.tensors[graph.output].dtype == "int32" else np.int8
-    return simulate.as_nhwc(q).tobytes(), simulate.as_nhwc(output, kind).tobytes()
+    return stored(simulate.as_nhwc(q), form), stored(simulate.as_nhwc(output, kind), form)
 
 
 def model_metadata(graph: IntegerGraph, subnet: str, key: str, **facts: object) -> dict[str, object]:
@@ -144,15 +159,17 @@ def save_model(
     artifact: Artifact,
     metadata: dict[str, object],
     target: Target | None = None,
+    *,
+    form: Form = Form(),  # noqa: B008
 ) -> Artifact:
     """Compile a whole model and write its three files; the model last, so that it stands for all of them.
 
     Nothing is written of a model that `target` would answer wrongly: `lint_written`.
     """
-    content = write(graph, metadata)
+    content = write(graph, metadata, form)
     if target:
         lint_written(content, artifact.name, target)
-    source, expected = golden_pair(graph, image)
+    source, expected = golden_pair(graph, image, form)
     write_atomically(artifact.input, source)
     write_atomically(artifact.expected, expected)
     write_atomically(artifact.model, content)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
+from deploy.alternatives import Alternative
+from hil.reservation import seconds_of
 from nas.device import FLOAT32, Compute, DeviceName
 from nas.errors import ConfigError
 from nas.quant.scheme import Granularity, Scheme
@@ -76,7 +78,11 @@ class Distil:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How networks are quantized (nas.quant.scheme), and on how many images that is calibrated and judged."""
+    """How networks are quantized (nas.quant.scheme), and on how many images that is calibrated and judged.
+
+    Attributes:
+        alternatives: other schemes that the search may pick for a whole model (`deploy.alternatives`).
+    """
 
     granularity: Granularity = "channel"
     calibration_images: int = 16
@@ -84,10 +90,22 @@ class Quantization:
     observer: str = "minmax"
     equalize: bool = False
     bias_correction: bool = False
+    alternatives: tuple[str, ...] = field(default=(), repr=False)
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         _ = self.scheme  # refuses an unknown observer now, not hours later
+        schemes = [self.own, *self.others]
+        for twice in {str(scheme) for scheme in schemes if schemes.count(scheme) > 1}:
+            raise ConfigError(f"quantization.alternatives: '{twice}' is there already; name each scheme once")
+
+    @property
+    def own(self) -> Alternative:
+        return Alternative(self.granularity)
+
+    @property
+    def others(self) -> tuple[Alternative, ...]:
+        return tuple(Alternative.parse(text) for text in self.alternatives)
 
     @property
     def scheme(self) -> Scheme:
@@ -105,10 +123,49 @@ class Measuring:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    models: int = 36
-    measuring: Measuring = Measuring()
+class Profile(Measuring):
+    """How the latency table is measured.
+
+    Attributes:
+        form: alone; between its neighbours; or a whole model with the one block exchanged (`deploy.block_forms`).
+        budget: of the board's time, as "10min": only what counts is measured (`deploy.latency.active`), and no more
+            once the front is stable; the rest is regressed. None: everything is measured.
+    """
+
+    form: Literal["isolated", "bounded", "exchanged"] = "isolated"
+    budget: str | None = None
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.budget is not None:
+            seconds_of(self.budget)
+            if self.form != "isolated":
+                raise ConfigError(f"profile.budget goes with isolated blocks, not with form '{self.form}'")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Whole models that the latency table is compared with.
+
+    Attributes:
+        models: how many, over the whole range of the table's sums.
+        top: the k of top-k recall.
+        tau: the gate: the search uses no table with a lower tau-b. Nothing is measured again for another one.
+    """
+
+    models: int = 36
+    top: int = 10
+    measuring: Measuring = Measuring()
+    tau: float = field(default=0.95, repr=False)
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.models < 3:
+            raise ConfigError(f"agreement.models {self.models}: a rank correlation needs at least 3 models")
+        if self.top < 1:
+            raise ConfigError(f"agreement.top {self.top}: ask for the fastest 1 or more")
+        if not -1 <= self.tau <= 1:
+            raise ConfigError(f"agreement.tau {self.tau}: a rank correlation is between -1 and 1")
 
 
 @dataclass(frozen=True)
@@ -229,7 +286,7 @@ class Experiment:
     retrain: Retrain
     budgets: tuple[Budget, ...]
     quantization: Quantization = Quantization()
-    profile: Measuring = Measuring()
+    profile: Profile = Profile()
     agreement: Agreement = Agreement()
     compute: Compute = FLOAT32
     predictor: Predictor = Predictor()
@@ -241,8 +298,14 @@ class Experiment:
     def __post_init__(self) -> None:
         if len({budget.name for budget in self.budgets}) != len(self.budgets) or not self.budgets:
             raise ConfigError("budgets: give at least one, each with a name of its own")
-        if self.agreement.models < 3:
-            raise ConfigError("agreement.models: a rank correlation needs at least 3 models")
+        if self.quantization.alternatives and self.profile.form != "isolated":
+            raise ConfigError(
+                f"profile.form '{self.profile.form}': alternatives are measured block by block alone; leave either out"
+            )
+        if self.predictor.objective and self.quantization.alternatives:
+            raise ConfigError(
+                "predictor.objective: it is fitted on models of one scheme; leave it or quantization.alternatives out"
+            )
 
 
 @dataclass(frozen=True)
@@ -254,6 +317,13 @@ class Overrides:
     board: str | None = None
     name: str | None = None
     device: DeviceName | None = None
+    models: int | None = None
+    budget: str | None = None
+
+    @classmethod
+    def of(cls, arguments: object) -> Overrides:
+        """Those that the command line's arguments have."""
+        return cls(**{field.name: getattr(arguments, field.name, None) for field in fields(cls)})
 
 
 def load_experiment(path: Path, overrides: Overrides) -> tuple[Experiment, SearchSpace]:
@@ -270,6 +340,10 @@ def load_experiment(path: Path, overrides: Overrides) -> tuple[Experiment, Searc
         experiment = replace(experiment, data=replace(experiment.data, spec=overrides.data))
     if overrides.encoder_from:
         experiment = replace(experiment, teacher=replace(experiment.teacher, encoder_from=overrides.encoder_from))
+    if overrides.models is not None:
+        experiment = replace(experiment, agreement=replace(experiment.agreement, models=overrides.models))
+    if overrides.budget is not None:
+        experiment = replace(experiment, profile=replace(experiment.profile, budget=overrides.budget))
     if overrides.device:
         experiment = replace(experiment, compute=replace(experiment.compute, device=overrides.device))
     return replace(experiment, board=overrides.board or experiment.board, name=overrides.name or experiment.name), space

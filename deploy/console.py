@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from deploy.latency.gate import gate_text
 from deploy.report import bits_text, metric_of, off_text, watermark
 from deploy.run import Progress
 
@@ -90,7 +91,7 @@ def summary(record: Mapping[str, Any], folder: Path) -> None:
     _say_watermark(record["conditions"])
     out.print(_models_table([record["teacher"], *record["models"]], metric_of(record)))
     for m in record["models"]:
-        lines.print(f"  {m['name']}: {m['subnet']}")
+        lines.print(f"  {m['name']}: {m['subnet']}{_scheme(m)}")
     off = ", ".join(f"{m['name']} {off_text(m)}" for m in (record["teacher"], *record["models"]))
     lines.print(f"multiply-accumulates, expected by the target's rules: {off}", markup=False)
     a, c, counts, bundle = (record[k] for k in ("agreement", "correction", "counts", "bundle"))
@@ -104,6 +105,8 @@ def summary(record: Mapping[str, Any], folder: Path) -> None:
         f"subnets: {counts['subnets_compiled']} compiled, {counts['subnets_measured']} measured, "
         f"{counts['subnets_exact_parity']} byte for byte the integer simulation's"
     )
+    if "gate" in record:
+        say(gate_text(record["gate"]))
     verdict = f"verified on {bundle['board']}" if bundle["verified"] else f"NOT verified on {bundle['board']}"
     lines.print(f"bundle: {bundle['path']} ({bundle['model']}), {verdict}")
     lines.print(
@@ -125,17 +128,41 @@ def agreement(record: Mapping[str, Any]) -> None:
         f"noise ceiling {a['ceiling_tau_b']:.4f}, Spearman {a['spearman']:.4f}"
     )
     say(
+        f"top-{a['top_k']} recall {a['top_recall']:.3f} "
+        f"[{a['top_recall_ci95'][0]:.3f}, {a['top_recall_ci95'][1]:.3f}], "
+        f"mean error {a['error_percent']:.2f} % after a constant of {a['offset_us']:.0f} us"
+    )
+    say(f"regret of the pick under a budget of {record['regret']['quantity']}: {_regret(record['regret'])}")
+    for left_out in record["excluded"]:
+        say(f"excluded: {left_out['subnet']}: {left_out['reason']}")
+    for o in record["offenders"]:
+        say(
+            f"told badly: {o['subnet']} predicted {o['predicted_us'] / 1000:.3f} ms, "
+            f"measured {o['measured_us'] / 1000:.3f} ms ({o['residual_percent']:+.1f} %)"
+        )
+    say(
         f"feedback {'applied' if c['applied'] else 'not applied'}: held-out tau-b {c['tau_b_held_out']:.4f}, "
         f"mean error {c['error_before']:.2f} % before, {c['error_held_out']:.2f} % after"
     )
+    if record["with_feedback"]:
+        say(f"regret with feedback, held out: {_regret(record['with_feedback']['regret'])}")
+    say(gate_text(record["gate"]))
+
+
+def _regret(regret: Mapping[str, Any]) -> str:
+    said = ", ".join(f"{budget['percent']:.1f} % at {budget['quantile']:.0%}" for budget in regret["budgets"])
+    return f"{said}; worst {regret['worst_percent']:.1f} %"
 
 
 def found(record: Mapping[str, Any]) -> None:
+    if record["gate"]["override"]:
+        say(gate_text(record["gate"]))
     say(f"front: {len(record['front'])} architectures over (NSR, latency)")
     for entry in record["found"]:
         say(
             f"{entry['name']}: {entry['subnet']} nsr {entry['nsr']:.4f} "
             f"predicted {entry['predicted_us'] / 1000:.3f} ms weights {entry['size_bits'] / 8000:.1f} kB"
+            f"{_scheme(entry)}"
         )
 
 
@@ -146,10 +173,7 @@ def searched(record: Mapping[str, Any]) -> None:
         f"({', '.join(record['objectives'])}), in {record['seconds']:.3f} s; costs are of {record['of']}"
     )
     for rank, entry in enumerate(record["found"], start=1):
-        costs = [f"nsr {entry['nsr']:.4f}"] if "nsr" in entry else []
-        costs += [f"weights {entry['size_bits'] / 8000:.1f} kB"] if "size_bits" in entry else []
-        costs += [f"predicted {entry['latency_us'] / 1000:.3f} ms"] if "latency_us" in entry else []
-        say(f"{rank}: {entry['subnet']} {' '.join(costs)}")
+        say(f"{rank}: {_costs(entry)}")
     proof = record.get("proof")
     if proof:
         say(
@@ -157,6 +181,28 @@ def searched(record: Mapping[str, Any]) -> None:
             f"{proof['queries']} budgets against brute force, {proof['sampled']} random architectures against the "
             f"front: {proof['difference'] or 'no difference'}"
         )
+
+
+def searched_for_devices(record: Mapping[str, Any]) -> None:
+    """The answer for several devices (deploy/devices_search.py)."""
+    searched(record)
+    for name, device in record["devices"].items():
+        say(f"{name} alone: {_costs(device['alone'])}; sharing costs {device['sharing_costs_nsr']:.4f} of NSR")
+
+
+def _costs(entry: Mapping[str, Any]) -> str:
+    costs = [f"nsr {entry['nsr']:.4f}"] if "nsr" in entry else []
+    costs += [f"weights {entry['size_bits'] / 8000:.1f} kB"] if "size_bits" in entry else []
+    for key, value in entry.items():
+        plain, _, device = key.partition("@")
+        if plain == "latency_us":
+            costs.append(f"predicted {value / 1000:.3f} ms{' on ' + device if device else ''}")
+    return f"{entry['subnet']} {' '.join(costs)}{_scheme(entry)}"
+
+
+def _scheme(entry: Mapping[str, Any]) -> str:
+    """Of an entry that says its scheme: there are several."""
+    return f" ({entry['scheme']})" if "scheme" in entry else ""
 
 
 def table(entries: Table, path: Path) -> None:

@@ -47,15 +47,23 @@ class Context:
         target: the rules of the board's `target`, from targets/ beside the boards' file; None if it names none.
         resize_factors: the target's safe ones; empty: all.
         engine: what runs the tables' sub-trees; no result depends on it.
+        tau: the command line's threshold of the gate before the search; None: the configuration's.
 
     Raises `QuantizationError` before anything is trained if the target could not enlarge the class map rightly.
     """
 
     def __init__(
-        self, experiment: Experiment, space: SearchSpace, run: Run, boards_file: Path, engine: Engine = ONE_WORKER
+        self,
+        experiment: Experiment,
+        space: SearchSpace,
+        run: Run,
+        boards_file: Path,
+        engine: Engine = ONE_WORKER,
+        *,
+        tau: float | None = None,
     ) -> None:
         self.experiment, self.space, self.run, self.boards_file = experiment, space, run, boards_file
-        self.engine = engine
+        self.engine, self.tau = engine, tau
         self.boards = [find_board(boards_file, name) for name in experiment.board.split(",")]
         self.board = self.boards[0]
         name = self.board.target
@@ -79,11 +87,14 @@ class Context:
             "tables": (e.quantization, self.space.bits),
             "profile": (*self.boards, e.profile),
             "agree": (e.agreement, self.resize_factors),
+            "alternatives": e.quantization.alternatives,
             "search": (e.budgets, *e.predictor.parts),
             "retrain": e.retrain.parts,
             "ship": (),
         }
         keys, previous = {}, ""
+        if not e.quantization.alternatives:
+            del parts["alternatives"]  # no such stage, and the others' keys as before there was one
         for stage, settings in parts.items():
             previous = keys[stage] = digest(previous, stage, *settings)
         return keys

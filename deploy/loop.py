@@ -1,20 +1,24 @@
 """The loop, stage by stage: what runs after what, and what is already done.
 
 teacher -> distil -> tables (NSR, size, every subnet compiled) -> profile (every subnet measured) -> agree
-(whole models measured, table corrected) -> search -> retrain -> ship (measured, bundled, verified).
+(whole models measured, table corrected) -> alternatives (the tables of other schemes, where some are named) -> search
+-> retrain -> ship (measured, bundled, verified).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 from deploy.context import Context
 from deploy.run import Progress
+from deploy.stages.alternatives import alternatives
 from deploy.stages.distillation import distil
-from deploy.stages.judge import agree, search
+from deploy.stages.judge import agree, search, settle
 from deploy.stages.networks import retrain, train_teacher
 from deploy.stages.ship import ship
 from deploy.stages.tables import populate, profile
+from hil.errors import UsageError
 
 STAGES: Mapping[str, Callable[[Context], Iterator[Progress]]] = {
     "teacher": train_teacher,
@@ -22,6 +26,7 @@ STAGES: Mapping[str, Callable[[Context], Iterator[Progress]]] = {
     "tables": populate,
     "profile": profile,
     "agree": agree,
+    "alternatives": alternatives,
     "search": search,
     "retrain": retrain,
     "ship": ship,
@@ -33,6 +38,10 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "tables": ("tables/nsr.parquet", "tables/size.parquet"),
     "profile": ("tables/latency.parquet", "profile.json"),
     "agree": ("tables/latency-corrected.parquet", "agreement.json"),
+    "alternatives": (
+        "alternatives.json",
+        *(f"tables/{{scheme}}/{name}.parquet" for name in ("nsr", "size", "latency")),
+    ),
     "search": ("search.json",),
     "retrain": ("students/{found}.pt",),
     "ship": (
@@ -44,13 +53,15 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
         ),
     ),
 }
-"""What a stage leaves in the run's folder for others, `{found}` being each budget's name."""
+"""What a stage leaves in the run's folder for others; `{found}`: each budget's name, `{scheme}`: each alternative's."""
 
 
 def is_done(context: Context, name: str) -> bool:
     """Whether a stage ended well under its present key, and what it made is still there."""
     found = [budget.name for budget in context.experiment.budgets]
-    paths = {context.path / output.format(found=model) for output in OUTPUTS[name] for model in found}
+    schemes = [scheme.slug for scheme in context.experiment.quantization.others] or [""]
+    made = itertools.product(OUTPUTS[name], found, schemes)
+    paths = {context.path / output.format(found=model, scheme=scheme) for output, model, scheme in made}
     return context.run.is_done(name, context.keys[name]) and all(path.exists() for path in paths)
 
 
@@ -59,13 +70,16 @@ def loop(context: Context, until: str = "ship") -> Iterator[Progress]:
 
     Any of them may be killed at any moment: the next call goes on from what had been finished.
     """
-    names = list(STAGES)
-    for i, (name, stage) in enumerate(STAGES.items()):
+    names = [name for name in STAGES if name in context.keys]
+    if until not in names:
+        raise UsageError(f"--until {until}: the configuration has no such stage; it has {', '.join(names)}")
+    for i, name in enumerate(names):
         if not is_done(context, name):
             context.run.reopen(names[i:])  # what is built on it may change, whatever its own key says
             with context.run.stage(name, context.keys[name]):
                 yield Progress(name, 0, 1, "starts")
-                yield from stage(context)
+                yield from STAGES[name](context)
+        settle(context, name)
         yield Progress(name, 1, 1, "done")
         if name == until:
             return

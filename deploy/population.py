@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,8 +17,9 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from deploy.compile import Artifact, model_metadata
+from deploy.compile import Artifact, kernels_of, model_metadata, stored
 from deploy.run import write_atomically
+from deploy.tflite.operators import Form
 from deploy.tflite.writer import write
 from nas.blocks import SuperBlock
 from nas.nsr import BlockData, golden_input, judge
@@ -66,17 +67,18 @@ class Population:
     scheme: Scheme
     folder: Path
     key: str
+    form: Form = field(default=Form(), kw_only=True)
 
     def __call__(self, sub_tree: SubTree) -> dict[Subnet, float]:
         """The NSR of each subnet, whose files are there when this returns."""
         values = {}
         with one_thread():
             supernet, data = self._supernet(sub_tree.block), self.data(sub_tree.block)
-            for judged in judge(supernet, data, sub_tree.subnets, self.scheme):
+            for judged in judge(supernet, data, sub_tree.subnets, self.scheme, applied=kernels_of(self.form)):
                 target = artifact(self.folder, judged.subnet)
                 metadata = model_metadata(judged.graph, str(judged.subnet), self.key)
-                write_atomically(target.expected, judged.golden_output.tobytes(), durable=False)
-                write_atomically(target.model, write(judged.graph, metadata), durable=False)
+                write_atomically(target.expected, stored(judged.golden_output, self.form), durable=False)
+                write_atomically(target.model, write(judged.graph, metadata, self.form), durable=False)
                 values[judged.subnet] = judged.nsr
         return values
 
@@ -95,7 +97,7 @@ class Population:
         for supernet in supernets:
             save(self.inputs / f"supernet{supernet.block}.pt", supernet.state_dict())
             golden = golden_input(self.data(supernet.block), self.scheme)
-            write_atomically(self.folder / f"b{supernet.block}.input.bin", golden.tobytes())
+            write_atomically(self.folder / f"b{supernet.block}.input.bin", stored(golden, self.form))
 
     @property
     def inputs(self) -> Path:

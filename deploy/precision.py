@@ -28,6 +28,11 @@ def executed_bits(op: OperatorInfo, model: ModelInfo) -> int | None:
     return max(8, width, BITS.get(x, 8) if "INT" in x else 8)
 
 
+def executed_as(bits: int) -> int:
+    """The width in which weights of `bits` are multiplied that our writer stored as int8, as it does unless told."""
+    return max(8, bits)
+
+
 def widths(bits: Iterable[int | None]) -> tuple[int, ...]:
     """The distinct ones, ascending."""
     return tuple(sorted({b for b in bits if b is not None}))

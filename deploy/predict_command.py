@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from deploy import console
 from deploy.config import Overrides, load_experiment
 from deploy.context import Context
+from deploy.latency.gate import check_threshold
 from deploy.loop import loop
 from deploy.predictor import predict
 from deploy.run import Run, read_json
@@ -25,12 +26,11 @@ WAYS = {"nsr_sum": "NSR sum", "order_1": "ridge, first order", "order_2": "ridge
 def run(arguments: argparse.Namespace, config: Path) -> int:
     """Run the loop up to the search where that is not done, fine-tune, fit, show; the exit code."""
     engine = open_engine(arguments.engine, arguments.workers)
-    overrides = Overrides(arguments.data, arguments.encoder_from, arguments.board, arguments.name, arguments.device)
-    experiment, space = load_experiment(config, overrides)
+    experiment, space = load_experiment(config, Overrides.of(arguments))
     if arguments.models is not None:
         experiment = replace(experiment, predictor=replace(experiment.predictor, models=arguments.models))
     with Run(arguments.runs_dir / experiment.name) as folder:
-        context = Context(experiment, space, folder, arguments.boards, engine)
+        context = Context(experiment, space, folder, arguments.boards, engine, tau=check_threshold(arguments.tau))
         with console.progress() as show:
             for done in loop(context, "search"):
                 show(done)

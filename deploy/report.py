@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deploy.figures import ACCENT, QUIET, styled
+from deploy.latency.gate import gate_text
+from deploy.latency.scatter import scatter
 from deploy.run import write_atomically
 
 STYLE = """
@@ -20,12 +23,11 @@ overflow-wrap: anywhere } .figures { display: grid; grid-template-columns: 1fr 1
 @media (max-width: 800px) { .figures { grid-template-columns: 1fr } }
 """
 MEAN_IOU = {"name": "mIoU", "key": "miou"}  # by which models are judged whose summary does not say
-INK, ACCENT, QUIET = "#1c2733", "#d1495b", "#7a9cc6"
 
 
 def write_report(path: Path, summary: Mapping[str, Any], judged: Mapping[str, Any], search: Mapping[str, Any]) -> None:
     """The page for one run, from its records; plotly's script is inside, nothing is fetched."""
-    figures = [_front_figure(search), _agreement_figure(judged)]
+    figures = [_front_figure(search), scatter(judged)]
     drawn = [
         figure.to_html(full_html=False, include_plotlyjs=(i == 0), config={"displayModeBar": False})
         for i, figure in enumerate(figures)
@@ -37,7 +39,7 @@ def write_report(path: Path, summary: Mapping[str, Any], judged: Mapping[str, An
 <h1>hilnas: {name}</h1>
 {_banner(summary["conditions"])}<p class="muted">{html.escape(_conditions(summary["conditions"]))}</p>
 <h2>Models</h2>{_model_table([summary["teacher"], *summary["models"]], metric_of(summary))}
-<h2>Do the tables agree with the board?</h2>{_agreement_text(summary)}
+<h2>Do the tables agree with the board?</h2>{_agreement_text(summary, judged)}
 <div class="figures"><div>{drawn[0]}</div><div>{drawn[1]}</div></div>
 <h2>The bundle</h2><p>{_bundle_text(summary["bundle"])}</p>
 <h2>Where the time went</h2><p>{_seconds_text(summary["seconds"])}</p>
@@ -113,7 +115,7 @@ def _model_table(models: Sequence[Mapping[str, Any]], metric: Mapping[str, str])
     return f"<table><tr>{head}</tr>{rows}</table>"
 
 
-def _agreement_text(summary: Mapping[str, Any]) -> str:
+def _agreement_text(summary: Mapping[str, Any], judged: Mapping[str, Any]) -> str:
     a, c = summary["agreement"], summary["correction"]
     text = (
         f"Kendall's tau-b between the sum of block latencies and the measured latency of {a['n_models']} whole "
@@ -124,9 +126,27 @@ def _agreement_text(summary: Mapping[str, Any]) -> str:
     )
     counts = summary["counts"]
     return (
-        f"<p>{text}</p><p>{counts['subnets_compiled']} subnets compiled, {counts['subnets_measured']} measured, "
+        f"<p>{text}</p>{_decision_text(summary, judged)}<p>{counts['subnets_compiled']} subnets compiled, "
+        f"{counts['subnets_measured']} measured, "
         f"{counts['subnets_exact_parity']} of them byte for byte the integer simulation's.</p>"
     )
+
+
+def _decision_text(summary: Mapping[str, Any], judged: Mapping[str, Any]) -> str:
+    """What the agreement means for the search; less in records of earlier versions."""
+    said = []
+    if "regret" in judged:
+        a, regret = judged["agreement"], judged["regret"]
+        said.append(
+            f"Of the {a['top_k']} fastest models {a['top_recall']:.0%} are among the {a['top_k']} that the table calls "
+            f"fastest; picked under five budgets of {regret['quantity']}, a model is at most "
+            f"{regret['worst_percent']:.1f} % slower than the fastest one."
+        )
+    if judged.get("excluded"):
+        said.append(f"{len(judged['excluded'])} sampled models failed on the board and are left out.")
+    if "gate" in summary:
+        said.append(f"{gate_text(summary['gate'])}.")
+    return f"<p>{html.escape(' '.join(said))}</p>"
 
 
 def _bundle_text(bundle: Mapping[str, Any]) -> str:
@@ -137,20 +157,6 @@ def _bundle_text(bundle: Mapping[str, Any]) -> str:
 
 def _seconds_text(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
-
-
-def _styled(figure: Any, x: str, y: str, title: str) -> Any:
-    figure.update_layout(
-        template="simple_white",
-        title={"text": title, "font": {"size": 15}},
-        height=420,
-        margin={"l": 60, "r": 20, "t": 50, "b": 50},
-        legend={"x": 0.98, "xanchor": "right", "y": 0.98},
-        font={"color": INK},
-    )
-    figure.update_xaxes(title=x)
-    figure.update_yaxes(title=y)
-    return figure
 
 
 def _front_figure(search: Mapping[str, Any]) -> Any:
@@ -175,30 +181,4 @@ def _front_figure(search: Mapping[str, Any]) -> Any:
         textposition="middle right",
         marker={"size": 11, "color": ACCENT, "symbol": "diamond"},
     )
-    return _styled(figure, "predicted latency, ms", "sum of block NSR", "Exact front: quality against latency")
-
-
-def _agreement_figure(judged: Mapping[str, Any]) -> Any:
-    import plotly.graph_objects as go
-
-    samples, offset = judged["samples"], judged["agreement"]["offset_us"]
-    x = [s["additive_us"] / 1000 for s in samples]
-    ends = [min(x), max(x)]
-    figure = go.Figure()
-    figure.add_scatter(
-        x=x,
-        y=[s["measured_us"] / 1000 for s in samples],
-        mode="markers",
-        name="models",
-        marker={"size": 7, "color": QUIET},
-        text=[s["subnet"] for s in samples],
-    )
-    figure.add_scatter(
-        x=ends,
-        y=[e + offset / 1000 for e in ends],
-        mode="lines",
-        name="sum + constant",
-        line={"color": ACCENT, "dash": "dot"},
-    )
-    figure = _styled(figure, "sum of block latencies, ms", "measured, ms", "Whole models: additive against measured")
-    return figure.update_layout(legend={"x": 0.02, "xanchor": "left"})
+    return styled(figure, "predicted latency, ms", "sum of block NSR", "Exact front: quality against latency")

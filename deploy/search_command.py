@@ -1,7 +1,7 @@
 """`hilnas search` with a question: the k best within budgets, the whole front, a proof; over a run's tables or any.
 
 Over a run a model is whole: what lies around the blocks (stem, head, the correction's constant) counts, and a share is
-of the run's INT8 teacher. Tables alone know the blocks only.
+of the run's INT8 teacher. Tables alone know the blocks only. A run with alternatives is asked for all of its schemes.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from deploy import console
-from deploy.config import file_digest
+from deploy.alternatives import Alternative
 from deploy.latency.table import CPU_OPERATORS
 from deploy.run import read_json, write_atomically
+from deploy.sides import main_side, other_side, tables_folder
 from hil.errors import CheckFailed, UsageError
-from nas.search.budgets import Amount, limits_within
-from nas.search.candidates import candidates, within_count
-from nas.search.front import front
-from nas.search.k_best import k_best
-from nas.search.prove import prove
-from nas.space import SearchSpace, Subnet
+from nas.search.budgets import Amount
+from nas.search.candidates import Candidates, Limits, within_count
+from nas.search.front import Front, front
+from nas.search.prove import Proof, prove
+from nas.search.union import Point, Side, k_best_of_sides, limits_of_sides, union_front
+from nas.space import SearchSpace
 from nas.table import Table, size_table
 
 QUANTITIES = ("nsr", "size", "latency")
@@ -36,13 +37,22 @@ UNIT = {"size": "bits", "latency": "us"}
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What is searched; `around` and `teacher` are in the tables' units, and empty for tables alone."""
+    """What is searched; `around` and `teacher` are in the tables' units, and empty for tables alone.
+
+    `name` is the scheme of `tables`, and `others` are the other schemes' sides; there is neither where there is one.
+    """
 
     space: SearchSpace
     tables: Mapping[str, Table]
     folder: Path
     around: Mapping[str, float] = field(default_factory=dict)
     teacher: Mapping[str, float] = field(default_factory=dict)
+    name: str = ""
+    others: tuple[Side, ...] = ()
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        return (Side(self.name, self.tables, self.around), *self.others)
 
     def whole(self, quantity: str, value: float) -> float:
         """A sum over blocks with what lies around them."""
@@ -52,7 +62,7 @@ class Material:
 def asks(arguments: argparse.Namespace) -> bool:
     """Whether more was asked than the stage's own answer."""
     names = ("size_budget", "latency_budget", "prove", "tables", "space", "objectives", "front", "no_cpu_fallback")
-    return any(getattr(arguments, name) for name in names) or arguments.k is not None
+    return any(getattr(arguments, name) for name in (*names, "latency")) or arguments.k is not None
 
 
 def material_of_tables(folder: Path, space_file: Path | None) -> Material:
@@ -71,61 +81,102 @@ def material_of_tables(folder: Path, space_file: Path | None) -> Material:
 
 
 def material_of_run(folder: Path, space: SearchSpace) -> Material:
-    """A searched run's tables, which must be those that its stages made."""
+    """A searched run's tables, of all its schemes, which must be those that its stages made."""
     stages = read_json(folder / "state.json", ("tables", "profile"))
     searched = read_json(folder / "search.json", ("teacher_size_bits", "around"))
     judged = read_json(folder / "agreement.json", ("teacher_us",))
-    files = {"nsr": "nsr", "size": "size", "latency": "latency-corrected"}
-    tables = {name: Table.load(folder / "tables" / f"{file}.parquet") for name, file in files.items()}
-    checkpoint = file_digest(folder / "supernets.pt")
-    tables["nsr"].check_origin({"key": stages["tables"]["key"], "checkpoint": checkpoint})
-    tables["latency"].check_origin({"key": stages["profile"]["key"]})
+    keys = {stage: stages[stage]["key"] for stage in ("tables", "profile")}
     teacher = {"size": float(searched["teacher_size_bits"]), "latency": float(judged["teacher_us"])}
     around = {"size": float(searched["around"]["size_bits"]), "latency": float(searched["around"]["latency_us"])}
-    return Material(space, tables, folder / "tables", around, teacher)
+    main, *others = searched.get("schemes", [""])
+    side = main_side(folder, main, keys, around)
+    sides = tuple(other_side(folder, Alternative.parse(name), keys, around["size"]) for name in others)
+    return Material(space, side.tables, folder / "tables", around, teacher, main, sides)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What was searched, and the record of what was found for `hilnas search --json`; `found` as points."""
+
+    material: Material
+    sides: Sequence[Side]
+    of: Sequence[Candidates]
+    fronts: Sequence[Front]
+    found: Sequence[Point]
+    record: dict[str, Any]
+
+    def best(self, budgets: Limits) -> Point:
+        """The best within other budgets."""
+        return k_best_of_sides(self.sides, self.of, limits_of_sides(self.sides, self.fronts, budgets), 1)[0]
+
+    def row(self, point: Point) -> dict[str, Any]:
+        names = map(key_of, self.of[0].objectives)
+        scheme = {"scheme": point.side} if len(self.sides) > 1 else {}
+        return {"subnet": str(point.architecture), **dict(zip(names, point.costs, strict=True)), **scheme}
 
 
 def run(arguments: argparse.Namespace, material: Material) -> int:
     """Answer; `CheckFailed` if a proof was asked for and does not hold."""
+    return tell(arguments, ask(arguments, material, _budgets(arguments, material)), console.searched)
+
+
+def ask(arguments: argparse.Namespace, material: Material, budgets: Limits) -> Answer:
+    """The front, and the `--k` best within budgets of whole models, in the tables' units."""
     k = 1 if arguments.k is None else arguments.k
     if k < 1:
         raise UsageError(f"--k {k}: ask for at least one")
-    budgets = _budgets(arguments, material)
-    allowed = _allowed(material) if arguments.no_cpu_fallback else None
-    tables = [material.tables[name] for name in _objectives(arguments, material)]
+    sides = [_with_allowed(side, material) for side in material.sides] if arguments.no_cpu_fallback else material.sides
+    names = _objectives(arguments, material)
     started = time.perf_counter()
-    of = candidates(material.space, tables, allowed)
-    whole = front(of)
+    of = [side.candidates(material.space, names) for side in sides]
+    fronts = [front(candidates) for candidates in of]
     seconds = time.perf_counter() - started
-    limits = limits_within(whole, budgets, material.around)
-    found = [(str(r.architecture), r.costs) for r in k_best(of, limits, k)]
+    found = k_best_of_sides(sides, of, limits_of_sides(sides, fronts, budgets), k)
     record: dict[str, Any] = {
         "of": "whole models" if material.teacher else "the blocks alone",
         "space": material.space.name,
-        "objectives": list(of.objectives),
-        "architectures": of.count,
-        "front": len(whole),
+        "objectives": list(names),
+        "architectures": sum(candidates.count for candidates in of),
+        "front": len(fronts[0]) if len(sides) == 1 else len(union_front(sides, fronts)),
         "seconds": round(seconds, 4),
-        "budgets": {_key(name): value for name, value in budgets.items()},
-        "found": [_row(material, of.objectives, name, costs) for name, costs in found],
+        "budgets": {key_of(name): value for name, value in budgets.items()},
     }
+    answer = Answer(material, sides, of, fronts, found, record)
+    record["found"] = [answer.row(point) for point in found]
     if arguments.prove:
-        record["proof"] = asdict(prove(of, whole, random.Random(0), k))
+        record["proof"] = asdict(_proof(answer, k))
+    return answer
+
+
+def tell(arguments: argparse.Namespace, answer: Answer, say: Callable[[Mapping[str, Any]], None]) -> int:
+    """Print the record, or `say` it, and write the front; `CheckFailed` if a proof does not hold."""
+    record = answer.record
     if arguments.front:
-        rows = zip(map(str, whole.architectures), whole.costs.tolist(), strict=True)
-        _write_csv(arguments.front, [_row(material, of.objectives, name, costs) for name, costs in rows])
+        _write_csv(arguments.front, [answer.row(point) for point in union_front(answer.sides, answer.fronts)])
     if arguments.json:
         print(json.dumps(record, indent=1))
     else:
-        console.searched(record)
+        say(record)
     if arguments.prove and record["proof"]["difference"]:
         raise CheckFailed(f"the search is not brute force's: {record['proof']['difference']} differs; report this")
     return 0
 
 
+def _proof(answer: Answer, k: int) -> Proof:
+    """Of every scheme, added up; their union is a sort."""
+    proofs = [prove(of, whole, random.Random(0), k) for of, whole in zip(answer.of, answer.fronts, strict=True)]
+    return Proof(
+        sum(proof.sub_spaces for proof in proofs),
+        sum(proof.architectures for proof in proofs),
+        sum(proof.queries for proof in proofs),
+        sum(proof.sampled for proof in proofs),
+        next((proof.difference for proof in proofs if proof.difference), None),
+    )
+
+
 def _objectives(arguments: argparse.Namespace, material: Material) -> list[str]:
     """Those asked for, the first to be minimised; all tables' by default."""
-    there = [name for name in QUANTITIES if name in material.tables]
+    there = sorted(material.tables, key=lambda name: QUANTITIES.index(name.partition("@")[0]))
     names = arguments.objectives.split(",") if arguments.objectives else there
     for name in names:
         if name not in there:
@@ -135,33 +186,43 @@ def _objectives(arguments: argparse.Namespace, material: Material) -> list[str]:
 
 def _budgets(arguments: argparse.Namespace, material: Material) -> dict[str, float]:
     """The most that a model may cost, in the tables' units; whole ones over a run."""
+    latency = arguments.latency_budget or []
+    if len(latency) > 1 or any("=" in text for text in latency):
+        raise UsageError(f"--latency-budget {latency[-1]}: one for each device goes with --latency NAME=FILE, else one")
     found = {}
-    for name, text in (("size", arguments.size_budget), ("latency", arguments.latency_budget)):
+    for name, text in (("size", arguments.size_budget), ("latency", latency[0] if latency else None)):
         if text is not None:
-            if name not in material.tables:
-                raise UsageError(f"--{name}-budget: no table of the {name} in {material.folder}")
-            found[name] = Amount.parse(text, name).of_teacher(material.teacher.get(name))
+            found[name] = budget(material, name, text)
     return found
 
 
-def _allowed(material: Material) -> Callable[[Subnet], bool]:
-    path = material.folder / f"{CPU_OPERATORS}.parquet"
+def budget(material: Material, quantity: str, text: str) -> float:
+    """A budget in the table's unit, as it is written; `UsageError` or `ConfigError` where it cannot be one."""
+    plain = quantity.partition("@")[0]
+    if quantity not in material.tables:
+        raise UsageError(f"--{plain}-budget: no table of the {quantity} in {material.folder}")
+    return Amount.parse(text, plain).of_teacher(material.teacher.get(quantity))
+
+
+def _with_allowed(side: Side, material: Material) -> Side:
+    """Only subnets that the delegate took whole."""
+    folder = material.folder
+    if side.name != material.name:
+        folder = tables_folder(folder.parent, Alternative.parse(side.name))
+    path = folder / f"{CPU_OPERATORS}.parquet"
     if not path.exists():
         raise UsageError(
             f"--no-cpu-fallback: no {path}; profile on a board with a delegate, or what stays on the CPU is not known"
         )
     table = Table.load(path)
     table.check(material.space)
-    return within_count(0.0, table)
+    return replace(side, allowed=within_count(0.0, table))
 
 
-def _key(quantity: str) -> str:
-    return f"{quantity}_{UNIT[quantity]}" if quantity in UNIT else quantity
-
-
-def _row(material: Material, objectives: Sequence[str], name: str, costs: Sequence[float]) -> dict[str, Any]:
-    totals = zip(objectives, costs, strict=True)
-    return {"subnet": name, **{_key(quantity): material.whole(quantity, value) for quantity, value in totals}}
+def key_of(quantity: str) -> str:
+    """A quantity's name in records, with its unit: latency_us, of one of several devices latency_us@DEVICE."""
+    plain, at, device = quantity.partition("@")
+    return f"{plain}_{UNIT[plain]}{at}{device}" if plain in UNIT else quantity
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

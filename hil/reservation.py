@@ -14,7 +14,7 @@ from hil.session import DEFAULT_WORKDIR, owner
 
 TIMEOUT_S = 30.0
 LONGEST_S = 30 * 86400
-UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+UNITS_S = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1}
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def release(board: Board, *, force: bool = False) -> None:
 
 
 def seconds_of(text: str) -> int:
-    """ "90s", "30m", "1h30m", "2d". Raises UsageError."""
-    parts = re.findall(r"(\d+)([dhms])", text)
+    """ "90s", "30m", "10min", "1h30m", "2d". Raises UsageError."""
+    parts = re.findall(r"(\d+)(d|h|min|m|s)", text)
     seconds = sum(int(number) * UNITS_S[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text or not 0 < seconds <= LONGEST_S:
         raise UsageError(f"{text!r} is no time of at most 30 days: give for example 45m, 2h or 1h30m")

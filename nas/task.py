@@ -23,6 +23,7 @@ from nas.errors import ConfigError
 from nas.quant import simulate
 from nas.quant.float_graph import Node, fold_segmenter
 from nas.quant.integer_graph import IntegerGraph
+from nas.quant.simulate import Applied
 from nas.space import Architecture, Choice, SearchSpace
 from nas.teacher import Encoder, Head, Segmenter
 
@@ -135,7 +136,11 @@ def score_float(model: Encoder, data: Dataset) -> float:
     return task.score(lambda images: task.answers(model(images), data.size), data)
 
 
-def score_integer(graph: IntegerGraph, data: Dataset) -> float:
-    """The metric of the deployed integers: what the board computes, image by image."""
+def score_integer(graph: IntegerGraph, data: Dataset, applied: Applied = simulate.apply) -> float:
+    """The metric of the deployed integers: what the board computes, image by image, by the kernels `applied`."""
     source, task = graph.tensors[graph.input], TASKS[data.task]
-    return task.score(lambda images: task.integer_answers(simulate.run(graph, simulate.quantize(images, source))), data)
+
+    def answers(images: Tensor) -> Tensor:
+        return task.integer_answers(simulate.run(graph, simulate.quantize(images, source), applied))
+
+    return task.score(answers, data)

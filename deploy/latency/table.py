@@ -1,13 +1,17 @@
-"""The latency table: what the board measured for every subnet, alone.
+"""The latency table: what the board measured for every subnet, alone or in context.
 
-The interval is that of the median over all rounds' samples. Bits that ran as INT8 have INT8's time because
-that is what was measured: nothing is credited to bits here.
+Bits that run as INT8 have INT8's entry, the very same: nothing is credited to bits here, nor to the noise between two
+measurements of one computation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
+
+from deploy.precision import executed_as
 from hil.errors import ModelError
 from hil.measure import pooled
 from hil.measurement import Measurement
@@ -33,14 +37,15 @@ def summaries(measurements: Sequence[Measurement]) -> dict[str, LatencySummary]:
     return {m.model: summarize(pools[m.model_sha256]) for m in measurements}
 
 
-def latency_table(
-    space: SearchSpace, measured: Mapping[str, LatencySummary], provenance: Mapping[str, object]
-) -> Table:
-    """The table of the isolated subnets' medians; every subnet of the space must have been measured."""
-    entries: dict[Subnet, Entry] = {}
-    for subnet in space.all_subnets():
-        s = measured[str(subnet)]
-        entries[subnet] = Entry(s.median_us, s.ci95_us[0], s.ci95_us[1], s.n, "isolated")
+def measured_as(space: SearchSpace, subnet: Subnet) -> Subnet:
+    """The subnet whose measured latency is that of `subnet`: the same choices at the widest width that runs alike."""
+    width = executed_as(subnet.bits)
+    return replace(subnet, bits=max(bits for bits in space.bits if executed_as(bits) == width))
+
+
+def latency_table(space: SearchSpace, measured: Mapping[Subnet, Entry], provenance: Mapping[str, object]) -> Table:
+    """Every subnet's entry from those that were measured: the others have the one that they are `measured_as`."""
+    entries = {subnet: measured[measured_as(space, subnet)] for subnet in space.all_subnets()}
     return Table("latency", "us", entries, {"space": space.digest, **provenance})
 
 
@@ -53,3 +58,15 @@ def cpu_operators_table(
         left[m.model] = max(left.get(m.model, 0), len(m.cpu_operators))
     entries = {subnet: Entry.exact(left[str(subnet)]) for subnet in space.all_subnets()}
     return Table("cpu_operators", "operators", entries, {"space": space.digest, **provenance})
+
+
+def halves(measurements: Sequence[Measurement]) -> dict[str, tuple[float, float]]:
+    """For each model's name the medians of its even and odd rounds, or runs where there is one round, microseconds."""
+    rounds: dict[str, list[tuple[int, ...]]] = {}
+    for m in sorted(measurements, key=lambda m: m.round):
+        rounds.setdefault(m.model, []).append(m.latencies_us)
+    pairs = {
+        name: (np.concatenate(of[::2]), np.concatenate(of[1::2])) if len(of) > 1 else (of[0][::2], of[0][1::2])
+        for name, of in rounds.items()
+    }
+    return {name: (float(np.median(first)), float(np.median(second))) for name, (first, second) in pairs.items()}

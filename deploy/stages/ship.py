@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.alternatives import Alternative
 from deploy.bundle import Contents, export, verify
-from deploy.compile import Artifact, ReadBack, model_metadata, quantize, read_back, save_model
+from deploy.compile import Artifact, ReadBack, kernels_of, model_metadata, quantize, read_back, save_model
 from deploy.context import Context, protocol
 from deploy.latency.table import summaries
 from deploy.report import write_report
@@ -24,7 +25,7 @@ from nas.teacher import Encoder
 
 @dataclass(frozen=True)
 class Final:
-    """A network judged before the board: its task's metric in percent, size in bits."""
+    """A network judged before the board: metric in percent, size in bits, its scheme where there are several."""
 
     name: str
     subnet: str
@@ -35,29 +36,48 @@ class Final:
     macs: int
     predicted_us: float | None
     read_back: ReadBack
+    scheme: str | None = None
 
 
-def _judge(context: Context, name: str, model: Encoder, subnet: str, predicted_us: float | None) -> Final:
+NOT_FOUND: Mapping[str, Any] = {}
+
+
+def _judge(context: Context, name: str, model: Encoder, subnet: str, found: Mapping[str, Any] = NOT_FOUND) -> Final:
+    """`found`: what search.json says of the model, which is quantized by the scheme that was found."""
     experiment = context.experiment
+    settings = experiment.quantization
+    scheme = Alternative.parse(found.get("scheme", str(settings.own)))
     architecture = None if subnet == "teacher" else Architecture.parse(subnet)
     graph = quantize(
         model,
         [context.calibration],
         experiment.data.size,
         architecture=architecture,
-        scheme=experiment.quantization.scheme,
+        scheme=scheme.scheme(settings.scheme),
         resize_factors=context.resize_factors,
     )
-    score_fp32, score_int8 = score_float(model, context.val_data), score_integer(graph, context.val_data)
+    score_fp32 = score_float(model, context.val_data)
+    score_int8 = score_integer(graph, context.val_data, kernels_of(scheme.form))
     artifact = save_model(
         graph,
         context.evaluation[:1],
         Artifact.at(context.path / "models", name),
         model_metadata(graph, subnet, context.keys["ship"], **{f"{context.task.key}_int8": score_int8}),
         context.target,
+        form=scheme.form,
     )
-    written = read_back(artifact.model, context.target)
-    return Final(name, subnet, artifact, score_fp32, score_int8, graph.size_bits, graph.macs, predicted_us, written)
+    return Final(
+        name,
+        subnet,
+        artifact,
+        score_fp32,
+        score_int8,
+        graph.size_bits,
+        graph.macs,
+        found.get("predicted_us"),
+        read_back(artifact.model, context.target),
+        found.get("scheme"),
+    )
 
 
 def ship(context: Context) -> Iterator[Progress]:
@@ -65,11 +85,11 @@ def ship(context: Context) -> Iterator[Progress]:
     found: Any = context.record("search")["found"]
     settings = protocol(context.experiment.agreement.measuring)
     total = len(found) + 1 + (len(found) + 1) * settings.rounds + 1
-    finals = [_judge(context, "teacher", context.teacher, "teacher", None)]
+    finals = [_judge(context, "teacher", context.teacher, "teacher")]
     yield Progress("ship", 1, total, "teacher judged")
     for entry in found:
         model = retrained(context, entry["name"], Architecture.parse(entry["subnet"]))
-        finals.append(_judge(context, entry["name"], model, entry["subnet"], entry["predicted_us"]))
+        finals.append(_judge(context, entry["name"], model, entry["subnet"], entry))
         yield Progress("ship", len(finals), total, f"{entry['name']} judged")
 
     measurements: list[Measurement] = []
@@ -103,6 +123,7 @@ def _record(final: Final, metric: str, latency: LatencySummary) -> dict[str, Any
     return {
         "name": final.name,
         "subnet": final.subnet,
+        **({"scheme": final.scheme} if final.scheme else {}),
         f"{metric}_fp32": final.score_fp32,
         f"{metric}_int8": final.score_int8,
         "size_bits": final.size_bits,
@@ -120,6 +141,7 @@ def _latency(latency: LatencySummary) -> dict[str, Any]:
 def _bundle(context: Context, final: Final, latency: LatencySummary, conditions: Mapping[str, Any]) -> Path:
     facts = {
         "subnet": final.subnet,
+        **({"scheme": final.scheme} if final.scheme else {}),
         "data": context.experiment.data.name,
         f"{context.task.metric} (INT8, validation)": f"{final.score_int8:.2f} %",
         "size": f"{final.size_bits / 8000:.1f} kB of weights",
@@ -141,7 +163,7 @@ def _bundle(context: Context, final: Final, latency: LatencySummary, conditions:
 
 def summarize_run(context: Context) -> dict[str, Any]:
     """summary.json and report.html from the stages' records; cheap, so it is written every time."""
-    final, judged, profiled = (context.record(name) for name in ("final", "agreement", "profile"))
+    final, judged, profiled, search = (context.record(n) for n in ("final", "agreement", "profile", "search"))
     agreement: Any = judged["agreement"]
     models: Any = final["models"]
     seconds = context.run.seconds
@@ -161,6 +183,7 @@ def summarize_run(context: Context) -> dict[str, Any]:
         "models": models[1:],
         "agreement": {key: agreement[key] for key in ("tau_b", "ci95", "n_models", "spearman", "ceiling_tau_b")},
         "correction": judged["correction"],
+        **({"gate": search["gate"]} if "gate" in search else {}),  # a run of an earlier version had none
         "counts": {
             "subnets_compiled": profiled["compiled"],
             "subnets_measured": profiled["measured"],
@@ -171,5 +194,5 @@ def summarize_run(context: Context) -> dict[str, Any]:
         "seconds": {**seconds, "total": round(sum(seconds.values()), 2)},
     }
     write_json(context.path / "summary.json", summary)
-    write_report(context.path / "report.html", summary, judged, context.record("search"))
+    write_report(context.path / "report.html", summary, judged, search)
     return summary

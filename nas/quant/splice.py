@@ -8,6 +8,7 @@ b' = round(b * s_old / s_new). That moves it by half a unit of input x weight sc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -29,6 +30,7 @@ from nas.quant.integer_graph import (
 from nas.quant.lower import RATIO_LIMIT
 
 BIAS_LIMIT = 2**30  # as in `lower`: half of int32 is left to the products
+_IN_A_BLOCK = re.compile(r"b\d+/")
 
 
 def block_of(reference: IntegerGraph, block: int) -> IntegerGraph:
@@ -89,6 +91,21 @@ def fence_input(reference: IntegerGraph, block: int) -> str:
 def block_input(reference: IntegerGraph, block: int) -> str:
     """The name of the reference's tensor that block number `block` reads."""
     return _seams(reference, block)[1].name
+
+
+def maps_between(reference: IntegerGraph) -> tuple[IntTensor, ...]:
+    """The tensors around a whole graph's blocks, in order: what enters block 1, then what leaves each block."""
+    numbers = {op.name.partition("/")[0] for op in reference.operators if _IN_A_BLOCK.match(op.name)}
+    seams = [_seams(reference, block) for block in range(1, len(numbers) + 1)]
+    if not seams:
+        raise ConfigError("the reference has no block b1: take a whole model")
+    return (seams[0][1], *(leaving for _, _, leaving in seams))
+
+
+def after_blocks(reference: IntegerGraph) -> IntegerGraph:
+    """What follows the last block of a whole graph, alone: reads what that block leaves."""
+    span, _, leaving = _seams(reference, len(maps_between(reference)) - 1)
+    return _graph(leaving, reference.operators[span.stop :], reference)
 
 
 def _number(subnet: IntegerGraph) -> int:

@@ -79,7 +79,8 @@ def limits_within(front: Front, budgets: Limits, around: Limits, whose: str = ""
 
 
 def shown(quantity: str, value: float) -> str:
-    """A value in the unit that people read; other quantities as they are."""
-    if quantity not in SHOWN:
+    """A value in the unit that people read; other quantities as they are. `latency@npu` is a latency, on npu."""
+    plain = quantity.partition("@")[0]
+    if plain not in SHOWN:
         return f"{value:.4f}"
-    return f"{value / UNITS[quantity][SHOWN[quantity]]:.3f} {SHOWN[quantity]}"
+    return f"{value / UNITS[plain][SHOWN[plain]]:.3f} {SHOWN[plain]}"

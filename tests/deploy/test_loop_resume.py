@@ -13,8 +13,10 @@ from tiny_experiment import (
     AGREEMENT_MODELS,
     AGREEMENT_ROUNDS,
     MEASUREMENTS,
+    PROFILED,
     STAGES,
     SUBNETS,
+    TIMED,
     Finished,
     Started,
     arguments,
@@ -50,6 +52,11 @@ def contents(run_folder: Path) -> dict[str, tuple[int, int]]:
     rewritten = {"summary.json", "report.html", ".lock"}  # cheap, so written every time
     paths = (p for p in run_folder.rglob("*") if p.is_file() and p.name not in rewritten and ".sqlite-" not in p.name)
     return {str(p.relative_to(run_folder)): (p.stat().st_mtime_ns, p.stat().st_ino) for p in paths}
+
+
+def names(run_folder: Path) -> set[str]:
+    """Of everything that a stage makes; what was measured names a table's version, and differs."""
+    return {re.sub(r"-[0-9a-f]{12}\.parquet$", "-VERSION.parquet", name) for name in contents(run_folder)}
 
 
 def starts(stderr: str) -> list[str]:
@@ -89,7 +96,7 @@ def test_the_summary_holds_what_it_promises(finished):
 
 def test_every_subnet_is_compiled_measured_and_exact(finished):
     counts = record(finished.folder / "summary.json")["counts"]
-    assert counts == {"subnets_compiled": SUBNETS, "subnets_measured": SUBNETS, "subnets_exact_parity": SUBNETS}
+    assert counts == {"subnets_compiled": SUBNETS, "subnets_measured": TIMED, "subnets_exact_parity": SUBNETS}
     assert len(list((finished.folder / "subnets").glob("*.tflite"))) == SUBNETS
     for table in ("nsr", "size", "latency", "latency-corrected"):
         assert len(values(finished.folder, table)) == SUBNETS
@@ -165,14 +172,14 @@ def test_two_budgets_may_find_the_same_architecture(finished, tmp_path):
 def test_killed_in_every_stage_it_goes_on_and_loses_nothing(finished, tmp_path):
     config, folder = write_experiment(tmp_path), tmp_path / "runs" / "tiny"
     command = ["loop", *arguments(config, tmp_path / "runs")]
-    journal, agreed = folder / "subnets" / "nsr.jsonl", SUBNETS + (AGREEMENT_MODELS + 1) * AGREEMENT_ROUNDS
+    journal, agreed = folder / "subnets" / "nsr.jsonl", PROFILED + (AGREEMENT_MODELS + 1) * AGREEMENT_ROUNDS
     in_the_middle: list[tuple[str, Callable[[], bool]]] = [
         ("teacher", (folder / "teacher.pt").exists),
         ("distil", (folder / "supernets.pt").exists),
         ("tables", lambda: journal.exists() and journal.read_bytes().count(b"\n") > 2),
         ("profile", lambda: len(stored(folder)) > 2),
         ("agree", lambda: len(list((folder / "models").glob("*.tflite"))) > 2),
-        ("agree", lambda: len(stored(folder)) > SUBNETS + 2),
+        ("agree", lambda: len(stored(folder)) > PROFILED + 2),
         ("search", lambda: True),
         ("retrain", (folder / "students" / "fast.pt").exists),
         ("ship", lambda: len(stored(folder)) > agreed + 1),
@@ -201,7 +208,7 @@ def test_killed_in_every_stage_it_goes_on_and_loses_nothing(finished, tmp_path):
     rows = stored(folder)
     assert rows[: len(kept)] == kept and len(rows) == MEASUREMENTS, "something was measured twice, or not at all"
     assert not [p for p in folder.rglob("*") if ".part" in p.name]
-    assert contents(folder).keys() == contents(finished.folder).keys()
+    assert names(folder) == names(finished.folder)
     assert record(folder / "summary.json")["bundle"]["verified"] is True
 
 
@@ -234,7 +241,7 @@ def test_ctrl_c_while_it_trains_and_while_it_measures(finished, tmp_path):
     rows = stored(folder)
     ended = run(*command)
     assert ended.returncode == 0 and starts(ended.stderr) == ["profile"], ended.stderr
-    assert stored(folder)[: len(rows)] == rows and len(stored(folder)) == SUBNETS
+    assert stored(folder)[: len(rows)] == rows and len(stored(folder)) == PROFILED
     assert values(folder) == values(finished.folder)
 
 

@@ -16,6 +16,13 @@ MODEL = {
 }  # fmt: skip
 AGREEMENT = {
     "tau_b": 0.9, "ci95": [0.8, 0.95], "n_models": 3, "spearman": 0.9, "ceiling_tau_b": 0.95, "offset_us": 1.0,
+    "error_percent": 1.5, "top_k": 1, "top_recall": 1.0, "top_recall_ci95": [0.0, 1.0],
+}  # fmt: skip
+GATE = {"tau_b": 0.9, "of": "the table as measured", "tau": 0.95, "override": True, "holds": False}
+JUDGED = {
+    "agreement": AGREEMENT, "samples": [{"additive_us": 1.0, "measured_us": 2.0, "subnet": "s"}],
+    "excluded": [{"subnet": "f", "reason": "hung"}], "offenders": [], "with_feedback": None, "gate": GATE,
+    "regret": {"quantity": "nsr", "budgets": [{"quantile": 0.5, "percent": 1.0}], "worst_percent": 1.0},
 }  # fmt: skip
 CORRECTION = {"applied": True, "tau_b_held_out": 0.9, "error_before": 5.0, "error_held_out": 2.0}
 MARK = "REPLAY: these latencies are a replay of imx8mp"
@@ -33,14 +40,20 @@ def summary(kind: str, board: str) -> dict[str, Any]:
 @pytest.mark.parametrize(("kind", "board"), [("replay", "replay of imx8mp"), ("ssh", "imx8mp")])
 def test_only_a_replay_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, board: str) -> None:
     record = summary(kind, board)
-    judged = {"agreement": AGREEMENT, "samples": [{"additive_us": 1.0, "measured_us": 2.0, "subnet": "s"}]}
-    write_report(tmp_path / "report.html", record, judged, {"front": [], "found": []})
+    write_report(tmp_path / "report.html", record, JUDGED, {"front": [], "found": []})
     page = (tmp_path / "report.html").read_text()
     console.summary(record, tmp_path)
-    console.agreement({"agreement": AGREEMENT, "correction": CORRECTION, "conditions": record["conditions"]})
+    console.agreement({**JUDGED, "correction": CORRECTION, "conditions": record["conditions"]})
     said = capsys.readouterr().out
     marked = kind == "replay"
     assert (f'<p class="replay">{MARK}' in page) == marked
     assert ("Replayed, not measured: board replay of imx8mp" in page) == marked
     assert ("Measured on: board imx8mp" in page) != marked
     assert said.count(MARK) == 2 * marked
+
+
+def test_the_report_says_what_the_agreement_means(tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", {**summary("ssh", "b"), "gate": GATE}, JUDGED, {"front": [], "found": []})
+    page = (tmp_path / "report.html").read_text()
+    for words in ("at most 1.0 % slower", "1 sampled models failed", "at least 0.95 (--tau", "DOES NOT HOLD"):
+        assert words in page

@@ -25,9 +25,12 @@ EAGER = (
     "import sys, nas.train; nas.train.SECONDS_BETWEEN_CHECKPOINTS = -1.0; from deploy.cli import main; sys.exit(main())"
 )
 STAGES = ("teacher", "distil", "tables", "profile", "agree", "search", "retrain", "ship")
-SUBNETS = 2 * (2 + 4)  # bits x (2 choices ** 1 layer + 2 choices ** 2 layers)
+TIMED = 2 + 4  # 2 choices ** 1 layer + 2 choices ** 2 layers
+SUBNETS = 2 * TIMED  # at 4 and 8 bits, which run alike: the one for its answer, the other for its latency
+CONSTANTS = 3 + 2 * 3  # empty, stem, head; one and three copies of each map around the blocks
 PROFILE_ROUNDS, AGREEMENT_ROUNDS, AGREEMENT_MODELS, BUDGETS = 1, 2, 4, 1
-MEASUREMENTS = SUBNETS * PROFILE_ROUNDS + (AGREEMENT_MODELS + 1 + BUDGETS + 1) * AGREEMENT_ROUNDS
+PROFILED = SUBNETS - TIMED + (TIMED + CONSTANTS) * PROFILE_ROUNDS
+MEASUREMENTS = PROFILED + (AGREEMENT_MODELS + 1 + BUDGETS + 1) * AGREEMENT_ROUNDS
 
 SPACE = """
 name = "tiny"
@@ -73,6 +76,7 @@ rounds = 1
 
 [agreement]
 models = 4
+tau = -1.0
 measuring = { warmup_runs = 1, runs = 3, rounds = 2 }
 
 [retrain]

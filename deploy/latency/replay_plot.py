@@ -1,0 +1,36 @@
+"""What a share of the blocks is worth: active measuring and random choice after each batch, over all seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deploy.figures import ACCENT, INK, QUIET, image
+
+COLOURS = {"active": ACCENT, "random": QUIET}
+PANELS = (
+    ("tau_b_corrected", "tau-b of held-out models, with feedback"),
+    ("hypervolume", "hypervolume of the front found, share of everything's"),
+)
+
+
+def write_image(path: Path, found: Mapping[str, Any]) -> None:
+    """From `deploy.latency.replay.said`: a line a seed, and what measuring everything gives."""
+    everything = found["methods"]["everything"]
+    with image(path, (10, 4)) as figure:
+        for axes, (field, label) in zip(figure.subplots(1, 2), PANELS, strict=True):
+            for method, colour in COLOURS.items():
+                for number, line in enumerate(_lines(found["outcomes"], method, field)):
+                    axes.plot(*line, color=colour, linewidth=0.8, alpha=0.7, label=None if number else method)
+            axes.axhline(everything[field]["mean"], color=INK, linestyle=":", linewidth=1, label="everything measured")
+            axes.set_xlabel(f"blocks measured, of {found['blocks']}")
+            axes.set_ylabel(label)
+            axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="lower right")
+
+
+def _lines(outcomes: Sequence[Mapping[str, Any]], method: str, field: str) -> list[tuple[list[int], list[float]]]:
+    of = [o for o in outcomes if o["method"] == method]
+    seeds = sorted({o["seed"] for o in of})
+    return [([o["blocks"] for o in of if o["seed"] == s], [o[field] for o in of if o["seed"] == s]) for s in seeds]
