@@ -15,9 +15,10 @@ from deploy.run import Progress
 from deploy.stages.alternatives import alternatives
 from deploy.stages.distillation import distil
 from deploy.stages.judge import agree, search, settle
+from deploy.stages.measuring import profile
 from deploy.stages.networks import retrain, train_teacher
 from deploy.stages.ship import ship
-from deploy.stages.tables import populate, profile
+from deploy.stages.tables import populate
 from hil.errors import UsageError
 
 STAGES: Mapping[str, Callable[[Context], Iterator[Progress]]] = {

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from deploy.latency.features import GROUPS, Features, Matrix, Vector
 from hil.errors import UsageError
 from nas.space import Subnet
+from nas.table import Entry
 
 KERNEL_SPREAD, VARIANT_SPREAD, BLOCK_SPREAD = 1.0, 0.3, 0.3  # of the mean latency: weak, the data decide
+Z95 = 1.959964  # standard errors to either end of a 95 % interval
 LEAST_NOISE = 0.002  # of a latency: medians of the same file on another day differ by this much at least
 MOST_FOR_SPREADS = 600  # measurements that the groups' spreads are chosen by
 STARTS = np.log([0.1, 0.03, 0.01])  # layers, pairs, own: shares of a latency
@@ -34,6 +36,11 @@ class Measured:
 
     value_us: float
     error_us: float
+
+    @classmethod
+    def of(cls, entry: Entry) -> Measured:
+        """A table's entry; the clock tells no more than half a microsecond."""
+        return cls(entry.value, max((entry.high - entry.low) / (2 * Z95), 0.5))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +124,20 @@ def fit(
     if spreads is None:
         spreads = _likeliest(problem, seed)
     return _posterior(problem, spreads, x_all, rows, cells)
+
+
+def told(model: BlockModel, measured: Mapping[Subnet, Entry]) -> dict[Subnet, Entry]:
+    """An entry for every cell: its posterior. `measured` says how a cell was, and with how many runs.
+
+    A measurement that agrees with itself stays nearly as it was; one whose rounds differ is drawn to what the others
+    tell of it.
+    """
+    entries = {}
+    for subnet, mean, deviation in zip(model.cells, model.mean_us.tolist(), model.deviation_us.tolist(), strict=True):
+        there = measured.get(subnet)
+        n, source = (there.n, there.source) if there else (0, "regressed")
+        entries[subnet] = Entry(mean, max(mean - Z95 * deviation, 0.0), mean + Z95 * deviation, n, source)
+    return entries
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.latency.agreement import Sample, tau_b
-from deploy.latency.blocks import BlockModel
+from deploy.latency.blocks import Z95, BlockModel
 from deploy.latency.features import CONTEXT_GROUPS, ContextFeatures, Matrix, Vector
 from hil.errors import CheckFailed
 from nas.space import Architecture, SearchSpace, Subnet
@@ -28,7 +28,6 @@ FEWEST = 4  # models, for a fit to each fold's rest
 STARTS = np.log([0.05, 0.01, 0.003, 0.005])  # slopes, layers, seams, what is a model's own: shares of latencies
 JOINED = np.log([0.05, 0.01, 0.1, 0.005])  # a second start, from where strong seams are found
 LEAST_NOISE = 0.001
-Z95 = 1.959964
 
 
 @dataclass(frozen=True)

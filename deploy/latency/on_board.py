@@ -19,9 +19,8 @@ from deploy.latency.active import Plan, Step, measure_actively
 from deploy.latency.agreement import Sample
 from deploy.latency.blocks import Measured
 from deploy.latency.constants import Constants
-from deploy.latency.features import block_features
-from deploy.latency.feedback import Z95
-from deploy.latency.table import halves, measured_as, summaries
+from deploy.latency.features import Features
+from deploy.latency.table import halves, summaries
 from deploy.run import read_json, write_json
 from deploy.whole_models import compile_sample
 from hil.job import Job
@@ -54,7 +53,7 @@ class OnBoard:
         for subnet, job in jobs.items():
             entry = self.constants.work(times[job.name], subnet.block)
             self.entries[subnet] = entry
-            yield subnet, Measured(entry.value, max((entry.high - entry.low) / (2 * Z95), 0.5)), took_s[job.name]
+            yield subnet, Measured.of(entry), took_s[job.name]
 
     def models(self, architectures: Sequence[Architecture]) -> Iterator[tuple[Sample, float]]:
         jobs = {a: compiled_once(self.context, a).job() for a in architectures}
@@ -87,13 +86,11 @@ def compiled_once(context: Context, architecture: Architecture) -> Artifact:
     return there if there.exists else compile_sample(context, architecture, name)
 
 
-def spend(bench: OnBoard, plan: Plan) -> Iterator[Step]:
+def spend(bench: OnBoard, features: Features, plan: Plan) -> Iterator[Step]:
     """Measure what counts within the plan; `active.json` says at the end what was measured, and why no more."""
-    context, space = bench.context, bench.context.space
-    cells = {subnet: measured_as(space, subnet) for subnet in space.all_subnets()}
-    features = block_features(space, context.experiment.data.size).of(sorted(set(cells.values())))
+    context = bench.context
     nsr = Table.load(context.path / "tables" / "nsr.parquet")
-    for step in measure_actively(space, features, nsr, bench, plan):
+    for step in measure_actively(context.space, features, nsr, bench, plan):
         yield step
     write_json(context.path / ACTIVE, _record(step, context.keys["profile"]))
 
@@ -120,16 +117,6 @@ def _record(step: Step, key: str) -> dict[str, Any]:
         "expected_tau_b": step.chances.expected_tau,
         "spreads": asdict(step.model.spreads),
     }
-
-
-def completed(bench: OnBoard, step: Step) -> dict[Subnet, Entry]:
-    """An entry for every cell of the model: as measured where it was, else regressed, with the model's interval."""
-    entries = dict(bench.entries)
-    deviations = step.model.deviation_us.tolist()
-    for subnet, mean, deviation in zip(step.model.cells, step.model.mean_us.tolist(), deviations, strict=True):
-        if subnet not in entries:
-            entries[subnet] = Entry(mean, max(mean - Z95 * deviation, 0.0), mean + Z95 * deviation, 0, "regressed")
-    return entries
 
 
 def whole_models(folder: Path, key: str) -> list[Sample]:

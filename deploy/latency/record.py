@@ -19,7 +19,7 @@ from deploy.latency.on_board import compiled_once
 from deploy.latency.table import halves, summaries
 from deploy.run import Progress
 from deploy.stages.judge import sampled_architectures
-from deploy.stages.tables import artifact
+from deploy.stages.measuring import jobs as jobs_of
 from hil.job import Job
 from hil.measurement import Measurement
 from nas.errors import TableError
@@ -139,7 +139,7 @@ def record(context: Context, counts: Counts, out: Path) -> Iterator[Progress]:
         yield Progress("record", len(models), len(jobs) * settings.rounds, f"measured {measured.model}")
     blocks = list(
         context.measured(
-            [artifact(context, subnet).job() for subnet in context.space.all_subnets()],
+            jobs_of(context, context.space.all_subnets()),
             protocol(context.experiment.profile),
         )
     )

@@ -18,9 +18,9 @@ from rich.table import Table as RichTable
 
 from deploy.latency.active import Known, Plan, measure_actively
 from deploy.latency.agreement import Sample, tau_b
-from deploy.latency.blocks import BlockModel, Measured, fit
+from deploy.latency.blocks import Z95, BlockModel, Measured, fit
 from deploy.latency.features import Features, Vector, block_features
-from deploy.latency.feedback import Z95, Blocks, Feedback, mean_error
+from deploy.latency.feedback import Blocks, Feedback, mean_error
 from deploy.latency.record import Recorded, Row
 from hil.errors import UsageError
 from nas.search.candidates import candidates

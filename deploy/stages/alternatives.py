@@ -21,13 +21,15 @@ from deploy.alternatives import Alternative
 from deploy.compile import Artifact, model_metadata, quantize, save_model
 from deploy.context import Context, protocol
 from deploy.latency.agreement import FEWEST, stratified, tau_b
+from deploy.latency.blocks import told
 from deploy.latency.key import BELONGS, TableKey
 from deploy.latency.table import CPU_OPERATORS, cpu_operators_table, latency_table, measured_as, summaries
 from deploy.population import Population
 from deploy.run import Progress, write_json
 from deploy.sides import RECORD, key_of, tables_folder
+from deploy.stages.measuring import PARITY, posterior
 from deploy.stages.networks import assembled
-from deploy.stages.tables import PARITY, fill
+from deploy.stages.tables import fill
 from hil.errors import CheckFailed
 from hil.measure import MeasureProtocol
 from hil.measurement import Measurement
@@ -84,7 +86,8 @@ class _Making:
             "scheme": scheme,
         }
         entries = {subnet: _entry(times[str(subnet)]) for subnet in timed}
-        latency_table(space, entries, provenance).save(self.tables / "latency.parquet")
+        known = told(posterior(space, size, entries), entries)
+        latency_table(space, known, provenance).save(self.tables / "latency.parquet")
         left = self.tables / f"{CPU_OPERATORS}.parquet"
         left.unlink(missing_ok=True)
         if conditions.delegate != "none":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from deploy.compile import bits_outside_blocks, quantize
 from deploy.context import Context, protocol
-from deploy.latency.agreement import Sample, check_enough, comparison, failures, stratified
+from deploy.latency.agreement import Sample, check_enough, comparison, failures, stratified, tau_b
 from deploy.latency.constants import around_blocks_us
 from deploy.latency.feedback import correct, held_out
 from deploy.latency.gate import Gate, gate
@@ -17,7 +19,7 @@ from deploy.latency.key import on_its_device
 from deploy.latency.on_board import whole_models
 from deploy.latency.scatter import write_page
 from deploy.latency.table import halves, summaries
-from deploy.latency.versions import Lineage, save_version
+from deploy.latency.versions import Lineage, find_version, save_version
 from deploy.predictor import Fitted, fitted
 from deploy.report import watermark
 from deploy.run import Progress, write_json
@@ -78,6 +80,7 @@ def agree(context: Context) -> Iterator[Progress]:
     predicted = [replace(s, additive_us=us) for s, us in zip(samples, left_out, strict=bool(feedback))]
     record: dict[str, Any] = {
         **compared,
+        "as_measured": _as_measured(context, Lineage.of(table), samples),
         "correction": correction.record(),
         "with_feedback": comparison(predicted, cost, seed, top) if feedback else None,
         "excluded": [{"subnet": str(names[name]), "reason": reason} for name, reason in failed.items()],
@@ -87,6 +90,15 @@ def agree(context: Context) -> Iterator[Progress]:
     record["gate"] = gate(record, context.experiment.agreement.tau, context.tau).record()
     write_page(context.path / "agreement.html", record, watermark(record["conditions"]))
     write_json(context.path / "agreement.json", record)
+
+
+def _as_measured(context: Context, lineage: Lineage, samples: Sequence[Sample]) -> dict[str, Any] | None:
+    """tau-b of the table before blocks were told from each other; None where not all were measured."""
+    if lineage.how != "regressed" or not lineage.parents:
+        return None
+    before = find_version(context.path / "tables", lineage.parents[0])
+    sums = np.array([before.total(s.architecture) for s in samples])
+    return {"version": lineage.parents[0], "tau_b": tau_b(sums, np.array([s.measured_us for s in samples]))}
 
 
 def _other_cost(context: Context) -> Table:

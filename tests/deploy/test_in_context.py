@@ -19,7 +19,7 @@ from deploy.latency.constants import FLOOR_US, Constants
 from deploy.latency.in_context import REFERENCE, Form, measure_in_context, reference_architecture
 from deploy.origin import of_run
 from deploy.run import Progress, Run
-from deploy.stages.tables import PARITY, profile
+from deploy.stages.measuring import PARITY, profile
 from deploy.tflite.writer import write
 from deploy.whole_models import quantized
 from hil.errors import UsageError
