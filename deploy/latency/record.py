@@ -104,8 +104,8 @@ class Recorded:
 class Counts:
     """How many whole models beside the held-out ones, which are those of the run's agreement."""
 
-    pool: int = 60
-    front: int = 40
+    pool: int = 30
+    front: int = 10
 
 
 def chosen(context: Context, counts: Counts) -> dict[Architecture, Role]:

@@ -24,7 +24,7 @@ from deploy.latency.feedback import Blocks, Feedback, mean_error
 from deploy.latency.record import Recorded, Row
 from hil.errors import UsageError
 from nas.search.candidates import candidates
-from nas.search.front import front
+from nas.search.front import Front, front
 from nas.search.hypervolume import hypervolume
 from nas.settings import build
 from nas.space import Architecture, SearchSpace, Subnet
@@ -150,14 +150,20 @@ class Judge:
             ended,
         )
 
+    @cached_property
+    def truth(self) -> Table:
+        return table_of(self.full, self.world.space)
+
+    @cached_property
+    def best(self) -> Front:
+        return front(candidates(self.world.space, [self.world.nsr, self.truth]))
+
     def hypervolume_share(self, model: BlockModel) -> float:
         """Of the front by `model`, both at the full table's latencies."""
-        truth = table_of(self.full, self.world.space)
-        best = front(candidates(self.world.space, [self.world.nsr, truth]))
         found = front(candidates(self.world.space, [self.world.nsr, table_of(model, self.world.space)]))
-        real = np.array([[self.world.nsr.total(a), truth.total(a)] for a in found.architectures])
-        reference = 1.02 * best.costs.max(axis=0)
-        return hypervolume(real, reference) / hypervolume(best.costs, reference)
+        real = np.array([[self.world.nsr.total(a), self.truth.total(a)] for a in found.architectures])
+        reference = 1.02 * self.best.costs.max(axis=0)
+        return hypervolume(real, reference) / hypervolume(self.best.costs, reference)
 
 
 def table_of(model: BlockModel, space: SearchSpace) -> Table:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from deploy.latency import blocks
-from deploy.latency.blocks import Measured, Spreads, fit
+from deploy.latency.blocks import Measured, Spreads, fit, told
 from deploy.latency.features import GROUPS, block_features, kernels
 from hil.errors import UsageError
+from nas.table import Entry
 from tests.deploy.made_up_device import SIZE, SPACE, Device
 
 FEATURES = block_features(SPACE, SIZE)
@@ -99,6 +100,34 @@ def test_what_was_measured_is_kept():
     model = fit(FEATURES, known)
     for s, m in known.items():
         assert model.mean_us[model.index[s]] == pytest.approx(m.value_us, rel=0.01)
+
+
+def test_a_measurement_that_contradicts_itself_is_drawn_to_the_others():
+    """Rounds that differ by half make a wide interval around a wrong median; agreeing ones stay."""
+    device = Device(own=0.005, noise=0.001)
+    entries = {}
+    for s, m, _ in device.blocks(SUBNETS):
+        entries[s] = Entry(m.value_us, 0.998 * m.value_us, 1.002 * m.value_us, 20, "isolated")
+    spoiled = SUBNETS[100]
+    true_us = device.true_us[spoiled]
+    entries[spoiled] = Entry(1.25 * true_us, true_us, 1.5 * true_us, 20, "isolated")
+    found = told(fit(FEATURES, {s: Measured.of(e) for s, e in entries.items()}), entries)
+    assert found[spoiled].value == pytest.approx(true_us, rel=0.03)
+    assert found[spoiled].high - found[spoiled].low < 0.2 * true_us
+    others = [found[s].value / entries[s].value for s in SUBNETS if s != spoiled]
+    assert np.abs(np.array(others) - 1).max() < 0.02
+    assert {(e.n, e.source) for e in found.values()} == {(20, "isolated")}
+
+
+def test_what_was_not_measured_says_so():
+    known = measured(Device(), 60)
+    entries = {s: Entry(m.value_us, m.value_us, m.value_us, 7, "in_context") for s, m in known.items()}
+    found = told(fit(FEATURES, known), entries)
+    assert set(found) == set(SUBNETS)
+    assert {found[s].source for s in known} == {"in_context"} and {found[s].n for s in known} == {7}
+    rest = [found[s] for s in SUBNETS if s not in known]
+    assert {(e.n, e.source) for e in rest} == {(0, "regressed")}
+    assert all(e.low < e.value < e.high for e in rest)
 
 
 def test_drawn_tables_have_the_posteriors_spread():
