@@ -22,6 +22,13 @@ STAGE_COMMANDS = {
     "search": "the exact front, and the best architecture under each budget",
     "retrain": "train the found architectures on the task",
 }
+LCPAQ_ACTIONS = {
+    "sensitivity": "how much each layer loses at each width",
+    "solve": "the bits of least perturbation within the limits, by integer programming",
+    "refine": "score the policies around that answer, keep the best",
+    "proxy": "search the quantization's hyperparameters for the policy, most trials judged cheaply",
+    "run": "all of it, then measure and bundle the network",
+}
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -38,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     _loops(commands)
+    _lcpaq(commands)
     _compile(commands)
     _models(commands)
     _reading(commands)
@@ -84,6 +92,28 @@ def _loops(commands: Commands) -> None:
     _lut(_experiment(commands.add_parser("lut", help="the loop up to a look-up table, and what is in it")))
     report = commands.add_parser("report", help="write a finished run's summary.json and report.html again")
     _experiment(report)
+
+
+def _lcpaq(commands: Commands) -> None:
+    lcpaq = commands.add_parser("lcpaq", help="bits for each layer of a trained network, by LCPAQ")
+    actions = lcpaq.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, text in LCPAQ_ACTIONS.items():
+        action = _experiment(actions.add_parser(name, help=text))
+        action.add_argument("--model", default="teacher", metavar="NAME", help="teacher (default), or a found model's")
+        limits = action.add_argument_group("limits (default: --size-limit 67%)")
+        limits.add_argument("--size-limit", metavar="X", help="67%% of INT8's, 250kB; blocks: a found model's own bits")
+        limits.add_argument("--bops-limit", metavar="X", help="50%% of INT8's, or 3.2G bit operations (M, G, T)")
+        limits.add_argument("--latency-limit", metavar="X", help="90%% of the layers' sum, or 3.5ms")
+        action.add_argument("--measure-latency", action="store_true", help="of every layer, without a limit on it")
+        action.add_argument("--sensitivity", default="hessian", metavar="KIND", help="hessian, fisher, nsr or sqnr")
+        action.add_argument("--bits", default="2,3,4,5,6,7,8", metavar="4,6,8", help="to choose from (%(default)s)")
+        action.add_argument("--all-layers", action="store_true", help="the first and the last may leave 8 bits too")
+        action.add_argument("--images", type=int, default=64, help="for the sensitivity, labelled (%(default)s)")
+        action.add_argument("--judged", type=int, default=512, help="images to score policies on (default %(default)s)")
+        action.add_argument("--k", type=int, default=8, help="policies of the frontier to score (default %(default)s)")
+        action.add_argument("--trials", type=int, default=40, help="of the proxy search (default %(default)s)")
+        action.add_argument("--tuning-steps", type=int, default=64, help="of a full trial (default %(default)s)")
+        action.add_argument("--plot", type=Path, metavar="FILE", help="draw it, beside lcpaq.html (.png, .svg)")
 
 
 def _judged(sub: argparse.ArgumentParser) -> None:

@@ -158,6 +158,12 @@ def predict_command(arguments: Arguments) -> int:
     return predicting.run(arguments, _config_path(arguments))
 
 
+def lcpaq_command(arguments: Arguments) -> int:
+    from deploy.lcpaq import command
+
+    return command.run(arguments, _config_path(arguments))
+
+
 def profile_command(arguments: Arguments) -> int:
     from deploy import profile_command as profiling
 
@@ -333,6 +339,7 @@ COMMANDS: Mapping[str, Callable[[Arguments], int]] = {
     "report": report_command,
     "compare-search": compare_search_command,
     "predict": predict_command,
+    "lcpaq": lcpaq_command,
     "compile": compile_command,
     "profile": profile_command,
     "inspect": inspect_command,

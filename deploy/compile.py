@@ -24,6 +24,7 @@ from deploy.tflite.read import parse, read
 from deploy.tflite.writer import write
 from hil.errors import ModelError
 from hil.measure import Job
+from nas.lcpaq.policy import Policy, applied
 from nas.quant import post_training, simulate, uint8
 from nas.quant.integer_graph import IntegerGraph, Weighted
 from nas.quant.safe_resize import split_resizes
@@ -66,13 +67,17 @@ def quantize(
     architecture: Architecture | None = None,
     scheme: Scheme = DEFAULT,
     resize_factors: Sequence[int] = (),
+    policy: Policy | None = None,
 ) -> IntegerGraph:
     """The whole network, from the image to the task's answer, calibrated on `images` (batches (N, 3, H, W)).
 
     `resize_factors` are the target's safe ones (`nas.quant.safe_resize`); empty: every resize stays as it is.
+    `policy` gives each layer its bits (`nas.lcpaq.policy`), over the architecture's.
     """
     model.eval()
     nodes = fold(model, size, architecture)
+    if policy is not None:
+        nodes = applied(nodes, policy)
     return split_resizes(post_training.quantize(nodes, images, (*size, 3), scheme), resize_factors)
 
 

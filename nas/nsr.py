@@ -28,7 +28,7 @@ from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator
 from nas.quant.lower import lower_nodes, parameters_of
 from nas.quant.post_training import prepared
-from nas.quant.ranges import OBSERVERS, Parameters, observe
+from nas.quant.ranges import Parameters, observe, observer_of
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import Applied
 from nas.space import Choice, Subnet
@@ -111,7 +111,7 @@ class Target:
 def source_tensor(x: Tensor, scheme: Scheme = DEFAULT) -> IntTensor:
     """A block's input tensor: a map (N, C, H, W) that enters it, with its calibrated range."""
     _, channels, height, width = x.shape
-    ranges = {INPUT: observe(x, INPUT, OBSERVERS[scheme.observer])}
+    ranges = {INPUT: observe(x, INPUT, observer_of(scheme.observer))}
     return IntTensor(INPUT, (height, width, channels), *parameters_of(ranges)[INPUT])
 
 
@@ -221,7 +221,7 @@ class Tree:
         nodes = prepared(nodes, [{prefix.name: prefix.x}], self.scheme)
         env = {prefix.name: prefix.x}
         x = float_graph.run(nodes, env)
-        observer = OBSERVERS[self.scheme.observer]
+        observer = observer_of(self.scheme.observer)
         parameters = parameters_of({node.name: observe(env[node.name], node.name, observer) for node in nodes})
         tensors = dict(prefix.tensors)  # lowering adds the same ones at every width
         integers = {bits: self._lowered(prefix, _at(nodes, bits), parameters, tensors, bits) for bits in widths}

@@ -16,7 +16,7 @@ from nas.quant.equalize import equalize
 from nas.quant.float_graph import INPUT, Node
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.lower import lower
-from nas.quant.ranges import IMAGE_RANGE, OBSERVERS, Range, calibrate
+from nas.quant.ranges import IMAGE_RANGE, Range, calibrate, observer_of
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.shapes import shapes_of
 
@@ -50,7 +50,7 @@ def quantize(
     batches = list(batches)
     shapes_of(nodes, input_shape)  # before torch meets maps that do not fit together
     nodes = prepared(nodes, [{INPUT: batch} for batch in batches], scheme)
-    ranges = calibrate(nodes, batches, OBSERVERS[scheme.observer]) | {INPUT: input_range}
+    ranges = calibrate(nodes, batches, observer_of(scheme.observer)) | {INPUT: input_range}
     graph = lower(nodes, ranges, input_shape, scheme.granularity)
     if scheme.bias_correction:
         source = graph.tensors[INPUT]

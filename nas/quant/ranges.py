@@ -6,14 +6,16 @@ merged by the widest, whatever the observer: one with outliers in a single batch
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nas.errors import QuantizationError
+from nas.errors import ConfigError, QuantizationError
 from nas.quant.float_graph import INPUT, Node, Rearranging, inputs_of, stepwise
 
 Range = tuple[float, float]
@@ -92,6 +94,21 @@ class LeastSquares:
 
 OBSERVERS: Mapping[str, Observer] = {"minmax": minmax, "percentile": Percentile(), "mse": LeastSquares()}
 """From a feature map, of any shape, to the (low, high) that its integers will span."""
+
+
+def observer_of(text: str) -> Observer:
+    """A key of `OBSERVERS`, or `percentile 99.9` for another percentile; `ConfigError` for anything else."""
+    name, _, percent = text.partition(" ")
+    if name == "percentile" and percent:
+        with suppress(ValueError):
+            if 50 < float(percent) <= 100:
+                return Percentile(float(percent))
+        raise ConfigError(f"quantization.observer: '{text}': write a percentile above 50, up to 100: percentile 99.9")
+    if text not in OBSERVERS:
+        close = difflib.get_close_matches(text, OBSERVERS, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(OBSERVERS)}"
+        raise ConfigError(f"quantization.observer: unknown observer '{text}'; {hint}")
+    return OBSERVERS[text]
 
 
 def observe(x: Tensor, name: str, observer: Observer = minmax) -> Range:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
 
-from nas.errors import ConfigError
-from nas.quant.ranges import OBSERVERS
+from nas.quant.ranges import observer_of
 
 Granularity = Literal["channel", "tensor"]
 
@@ -18,7 +16,7 @@ class Scheme:
 
     Attributes:
         granularity: one weight scale an output channel, or one a tensor.
-        observer: how an activation's range follows from its values; a key of `nas.quant.ranges.OBSERVERS`.
+        observer: how an activation's range follows from its values; as `nas.quant.ranges.observer_of` reads it.
         equalize: rescale channels across neighbouring convolutions first (`nas.quant.equalize`).
         bias_correction: take the mean error out of every bias afterwards (`nas.quant.bias_correction`).
     """
@@ -29,10 +27,7 @@ class Scheme:
     bias_correction: bool = False
 
     def __post_init__(self) -> None:
-        if self.observer not in OBSERVERS:
-            close = difflib.get_close_matches(self.observer, OBSERVERS, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(OBSERVERS)}"
-            raise ConfigError(f"quantization.observer: unknown observer '{self.observer}'; {hint}")
+        observer_of(self.observer)  # refuses an unknown one
 
     @property
     def preparation(self) -> str:

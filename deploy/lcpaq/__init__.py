@@ -1,0 +1,1 @@
+"""LCPAQ over a run: its command, its steps, and the experiments that it is held to."""

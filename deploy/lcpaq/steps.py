@@ -1,0 +1,157 @@
+"""LCPAQ's steps over a run's trained network; each leaves a record in RUN/lcpaq/MODEL/ and is not done twice.
+
+sensitivity.json -> (latency.json) -> solve.json, policy.json -> refine.json -> proxy.json -> shipped.json and bundle/.
+A record holds the key of what it was made from; another key makes it afresh.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from deploy.config import digest
+from deploy.lcpaq import latency
+from deploy.lcpaq.subject import Subject, Wanted, limits_of
+from deploy.run import Progress, read_json, write_json
+from nas.data import Dataset
+from nas.data.batches import load
+from nas.data.part import Part
+from nas.lcpaq import refine
+from nas.lcpaq.hessian import Problem
+from nas.lcpaq.options import options_of
+from nas.lcpaq.policy import INT8, Options, Policy, layers_of, network_digest, policy_of, save_policy, ties
+from nas.lcpaq.program import solve, totals
+from nas.lcpaq.sensitivity import SENSITIVITIES
+from nas.lcpaq.tied import ends_exempt
+from nas.quant.float_graph import Node
+from nas.task import score_integer
+from nas.threads import one_thread
+
+
+def _done(path: Path, key: str) -> bool:
+    return path.exists() and read_json(path, ("key",))["key"] == key
+
+
+def _indices(data: Dataset, count: int, shift: float) -> list[int]:
+    """`count` places at even distances; `shift` moves them, so that two choices are disjoint."""
+    count = min(count, len(data))
+    return [int((i + shift) * len(data) / count) for i in range(count)]
+
+
+def sensitivity(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
+    """sensitivity.json: each layer's perturbation at every width, and what it cost in CPU seconds."""
+    context, path = subject.context, subject.folder / "sensitivity.json"
+    key = digest(subject.key, wanted.kind, wanted.widths, wanted.images)
+    if _done(path, key):
+        return
+    yield Progress("lcpaq sensitivity", 0, 1, wanted.kind)
+    data = context.train_data
+    batches = [
+        load(data, part)
+        for part in _batched(_indices(data, wanted.images, 0.25), context.experiment.distil.schedule.batch_size)
+    ]
+    problem = Problem(subject.nodes, batches, context.task.loss)
+    started = time.process_time()
+    with one_thread():
+        found = SENSITIVITIES[wanted.kind](problem, wanted.widths, context.experiment.quantization.scheme)
+    cpu_s = round(time.process_time() - started, 2)
+    write_json(path, {"key": key, "kind": wanted.kind, "images": wanted.images, "cpu_s": cpu_s, "layers": found.table})
+    yield Progress("lcpaq sensitivity", 1, 1, f"{len(found.names)} layers in {cpu_s:.1f} s of CPU")
+
+
+def _batched(indices: list[int], size: int) -> list[list[int]]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def measure_latency(subject: Subject) -> Iterator[Progress]:
+    """latency.json: every layer alone on the run's board."""
+    image = subject.context.evaluation[:1]
+    yield from latency.measure(subject.context, subject.graph(_uniform(subject.nodes, INT8)), image, subject.folder)
+
+
+def _uniform(nodes: list[Node], bits: int) -> Policy:
+    return Policy(dict.fromkeys(policy_of(nodes).bits, bits))
+
+
+def options_for(subject: Subject, wanted: Wanted) -> Options:
+    """What may be chosen, at what cost; the latency where it was measured."""
+    record = read_json(subject.folder / "sensitivity.json", ("layers",))["layers"]
+    table = {name: {int(bits): float(value) for bits, value in row.items()} for name, row in record.items()}
+    measured = (subject.folder / latency.RECORD).exists()
+    size = subject.context.experiment.data.size
+    options = options_of(
+        layers_of(subject.nodes, (*size, 3)),
+        [(width, INT8) for width in wanted.widths],
+        table,
+        latency_us=latency.load(subject.folder) if measured else None,
+        groups=ties(subject.nodes),
+    )
+    return ends_exempt(options) if wanted.exempt_ends else options
+
+
+def solve_policy(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
+    """solve.json and policy.json: the integer program's answer."""
+    options = options_for(subject, wanted)
+    limits = limits_of(subject, wanted, options)
+    started = time.perf_counter()
+    policy = solve(options, limits)
+    seconds = time.perf_counter() - started
+    int8 = {
+        name: sum(float(cost.max()) for cost in costs)
+        for name, costs in options.costs.items()
+        if name != "perturbation"
+    }
+    record = {"key": _solve_key(subject, wanted), "limits": limits, "int8": int8, "totals": totals(options, policy),
+              "seconds": round(seconds, 4), "bits": dict(policy.bits)}  # fmt: skip
+    write_json(subject.folder / "solve.json", record)
+    save_policy(policy, subject.folder / "policy.json", network_digest(subject.nodes))
+    yield Progress("lcpaq solve", 1, 1, f"{len(policy.bits)} layers in {seconds:.3f} s")
+
+
+def _solve_key(subject: Subject, wanted: Wanted) -> str:
+    made = [read_json(subject.folder / name)["key"] for name in _made_from(subject)]
+    return digest(subject.key, *made, sorted(wanted.limits.items()), wanted.widths, wanted.exempt_ends)
+
+
+def _made_from(subject: Subject) -> list[str]:
+    return ["sensitivity.json", *([latency.RECORD] if (subject.folder / latency.RECORD).exists() else [])]
+
+
+def scorer(subject: Subject, wanted: Wanted, journal: Path, key: str) -> Callable[[Policy], float]:
+    """The deployed integers' metric on training images that no calibration saw; each durable, so judged once."""
+    data = subject.context.train_data
+    judged = Part(data, tuple(_indices(data, wanted.judged, 0.5)))
+    known: dict[str, float] = read_json(journal, ("scores",))["scores"] if _done(journal, key) else {}
+
+    def score(policy: Policy) -> float:
+        text = str(policy)
+        if text not in known:
+            with one_thread():
+                known[text] = score_integer(subject.graph(policy), judged)
+            write_json(journal, {"key": key, "scores": known})
+        return known[text]
+
+    return score
+
+
+def refine_policy(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
+    """refine.json, and policy.json anew: the best of the program's answer, greedy descent's and the frontier's."""
+    options, path = options_for(subject, wanted), subject.folder / "refine.json"
+    key = digest(_solve_key(subject, wanted), wanted.k, wanted.factor, wanted.judged)
+    if not _done(path, key):
+        limits = limits_of(subject, wanted, options)
+        score = scorer(subject, wanted, subject.folder / "scores.json", digest(subject.key, wanted.judged))
+        found = []
+        for one in refine.refine(options, limits, score, wanted.k, wanted.factor):
+            found.append(one)
+            yield Progress("lcpaq refine", one.done, one.total, f"{one.origin} {one.score:.2f}")
+        best = refine.best(found)
+        scored = [{**asdict(one), "policy": str(one.policy)} for one in found]
+        task = subject.context.task
+        write_json(path, {"key": key, "metric": task.metric, "judged": wanted.judged, "scored": scored,
+                          "best": str(best.policy), "origin": best.origin})  # fmt: skip
+    policy = Policy.parse(read_json(path, ("best",))["best"])
+    save_policy(policy, subject.folder / "policy.json", network_digest(subject.nodes))
+    yield Progress("lcpaq refine", 1, 1, "done")

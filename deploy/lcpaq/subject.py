@@ -1,0 +1,147 @@
+"""What `hilnas lcpaq` works on: the network that gets its bits, and what the command line asks for."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deploy.compile import quantize
+from deploy.config import digest
+from deploy.context import Context
+from deploy.stages.networks import retrained
+from hil.errors import UsageError
+from nas.errors import ConfigError
+from nas.lcpaq.policy import WEIGHT_BITS, Options, Policy, load_policy, network_digest, policy_of
+from nas.lcpaq.sensitivity import SENSITIVITIES
+from nas.quant.float_graph import Node
+from nas.quant.integer_graph import IntegerGraph
+from nas.space import Architecture
+from nas.task import fold
+from nas.teacher import Encoder
+
+UNITS: Mapping[str, Mapping[str, float]] = {
+    "size_bits": {"bits": 1.0, "B": 8.0, "kB": 8e3, "MB": 8e6},
+    "bops": {"M": 1e6, "G": 1e9, "T": 1e12},
+    "latency_us": {"us": 1.0, "ms": 1e3, "s": 1e6},
+}
+AMOUNT = re.compile(r"(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?) ?([A-Za-z]+|%)")
+OPTION = {"size_bits": "--size-limit", "bops": "--bops-limit", "latency_us": "--latency-limit"}
+BLOCKS = "blocks"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for.
+
+    Attributes:
+        limits: by cost, as `67%` of the all-INT8 network's, with a unit, or `blocks` (size_bits only): what the found
+            model's own block bits take.
+        kind: of sensitivity.
+        images: labelled training images, for the sensitivity and for scoring each.
+        k: policies of the frontier that are scored, up to `factor` times the answer's perturbation.
+    """
+
+    limits: Mapping[str, str] = field(default_factory=lambda: {"size_bits": "67%"})
+    kind: str = "hessian"
+    widths: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
+    exempt_ends: bool = True
+    images: int = 64
+    judged: int = 512
+    k: int = 8
+    factor: float = 1.1
+    trials: int = 40
+    tuning_steps: int = 64
+
+    def __post_init__(self) -> None:
+        if self.kind not in SENSITIVITIES:
+            raise UsageError(f"--sensitivity {self.kind}: there are {', '.join(SENSITIVITIES)}")
+        wrong = [width for width in self.widths if width not in WEIGHT_BITS]
+        if wrong or not self.widths:
+            raise UsageError(f"--bits: weights take 2 to 8 bits, not {wrong[0] if wrong else 'none'}")
+        if min(self.images, self.judged, self.k, self.trials) < 1 or self.tuning_steps < 0:
+            raise UsageError("--images, --judged, --k, --trials: give at least 1 of each")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The network that gets its bits: the teacher, or a found model with its own block bits as `architecture`."""
+
+    context: Context
+    name: str
+    model: Encoder
+    architecture: Architecture | None
+
+    @classmethod
+    def of(cls, context: Context, name: str) -> Subject:
+        """`UsageError` for a name that the run has no network of."""
+        if name == "teacher":
+            return cls(context, name, context.teacher, None)
+        entries: Any = context.record("search")["found"]
+        subnets = {entry["name"]: entry["subnet"] for entry in entries}
+        if name not in subnets:
+            raise UsageError(f"--model {name}: the run has {', '.join(('teacher', *subnets))}")
+        architecture = Architecture.parse(subnets[name])
+        return cls(context, name, retrained(context, name, architecture), architecture)
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        return fold(self.model.eval(), self.context.experiment.data.size, self.architecture)
+
+    @property
+    def folder(self) -> Path:
+        return self.context.path / "lcpaq" / self.name
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of the network's weights and of how it is quantized."""
+        e = self.context.experiment
+        stage = "teacher" if self.architecture is None else "retrain"
+        return digest(self.context.keys[stage], self.name, str(self.architecture), e.quantization.scheme,
+                      e.quantization.calibration_images)  # fmt: skip
+
+    def graph(self, policy: Policy | None = None) -> IntegerGraph:
+        """The deployed network at the policy's bits."""
+        context = self.context
+        return quantize(
+            self.model,
+            [context.calibration],
+            context.experiment.data.size,
+            architecture=self.architecture,
+            scheme=context.experiment.quantization.scheme,
+            resize_factors=context.resize_factors,
+            policy=policy,
+        )
+
+
+def limits_of(subject: Subject, wanted: Wanted, options: Options) -> dict[str, float]:
+    """The limits in the costs' own units; `ConfigError` for anything that is none."""
+    return {name: _limit(subject, options, name, text) for name, text in wanted.limits.items()}
+
+
+def _limit(subject: Subject, options: Options, name: str, text: str) -> float:
+    own = policy_of(subject.nodes)
+    if name == "size_bits" and text == BLOCKS:
+        if subject.architecture is None:
+            raise ConfigError(f"{OPTION[name]} {BLOCKS}: the teacher has no block bits; name a found model or give a %")
+        return float(sum(layer.size_bits(own.bits[layer.name]) for layer in options.layers))
+    match = AMOUNT.fullmatch(text)
+    value, unit = (float(match[1]), match[2]) if match else (math.nan, "")
+    if not (0 < value < math.inf and unit in {*UNITS[name], "%"}):
+        raise ConfigError(
+            f"{OPTION[name]} {text}: give a positive number with {', '.join(UNITS[name])}, or % of INT8's"
+        )
+    if unit != "%":
+        return value * UNITS[name][unit]
+    if name not in options.costs:
+        raise ConfigError(f"{OPTION[name]}: no latency was measured; delete {subject.folder} and run again")
+    return value / 100 * sum(float(cost.max()) for cost in options.costs[name])
+
+
+def stored_policy(subject: Subject) -> Policy:
+    """policy.json; `ConfigError` if it is not there, damaged or of another network."""
+    return load_policy(subject.folder / "policy.json", network_digest(subject.nodes))

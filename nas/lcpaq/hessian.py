@@ -1,0 +1,240 @@
+"""How sharply the loss bends along each layer's weights: the trace of its Hessian, without the Hessian.
+
+Hutchinson's estimate, as HAWQ-V2 (arXiv 1911.03852) and LCPAQ take it: the mean of z'Hz over Rademacher vectors z, one
+for each layer. A single z over all layers would give them all samples of z_i'(Hz)_i in two backward passes, but its
+cross terms drown the small layers: on a trained classifier one sample strays by up to 40 times a depthwise layer's
+trace, against 0.5 times with a z of the layer's own, which is how it is done here.
+
+Such a network is piecewise linear in any one layer's weights (convolutions, sums, RELU6), so that layer's Hessian is
+J'BJ exactly, B being the loss's at the output, and z'Hz = (Jz)'B(Jz): the change z makes is pushed forward through the
+layers that follow, and only the loss is differentiated twice. RELU6's corners count nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nas.errors import ConfigError, QuantizationError
+from nas.quant.float_graph import (
+    INPUT,
+    Add,
+    FullyConnected,
+    Mean,
+    Node,
+    Rearranging,
+    Weighted,
+    inputs_of,
+    last_reads,
+)
+
+PROBES_A_ROUND = 8  # as many times a batch's images are pushed at once
+LEAST_PROBES = 16  # before a standard error is believed
+Loss = Callable[[Tensor, Tensor], Tensor]  # (output, labels) to the mean over the batch
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A folded network, what it is judged by, and on what.
+
+    Attributes:
+        nodes: the network; operators that `output` does not need (the deployed argmax) are left out.
+        batches: (images (N, 3, H, W), labels) on the nodes' device; the loss is the mean over their images.
+        loss: from (output, labels) to a scalar, as `nas.task.Task.loss`.
+        output: the tensor that the loss reads, (N, classes, h, w) for maps and (N, classes) for vectors.
+    """
+
+    nodes: Sequence[Node]
+    batches: Sequence[tuple[Tensor, Tensor]]
+    loss: Loss
+    output: str = "logits"
+
+    def __post_init__(self) -> None:
+        if self.output not in [node.name for node in self.nodes]:
+            raise ConfigError(f"sensitivity: the network has no tensor '{self.output}' for the loss to read")
+        if not sum(len(images) for images, _ in self.batches):
+            raise ConfigError("sensitivity: no images; set quant.calibration_images")
+
+    @cached_property
+    def needed(self) -> tuple[Node, ...]:
+        """The nodes that the output depends on, in order."""
+        wanted, kept = {self.output}, []
+        for node in reversed(self.nodes):
+            if node.name in wanted:
+                wanted.update(inputs_of(node))
+                kept.append(node)
+        return tuple(reversed(kept))
+
+    @cached_property
+    def layers(self) -> tuple[Weighted, ...]:
+        """Those of them with weights."""
+        return tuple(node for node in self.needed if isinstance(node, Weighted))
+
+    @cached_property
+    def images(self) -> int:
+        return sum(len(images) for images, _ in self.batches)
+
+    def logits(self, env: Mapping[str, Tensor]) -> Tensor:
+        """The output among the results in `env`, as the loss takes it: a fully connected layer's without H and W."""
+        y = env[self.output]
+        return y.flatten(1) if isinstance(self.needed[-1], FullyConnected) else y
+
+    def loss_of(self, weights: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of one batch, by `weights` where a layer is named there; `QuantizationError` if it is not finite."""
+        env = forward(self.needed, weights, images)
+        return self.checked_loss(env, self.logits(env), labels)
+
+    def checked_loss(self, env: Mapping[str, Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss; `QuantizationError` naming the first tensor of `env` that is not finite, if it is not."""
+        value = self.loss(logits, labels)
+        if not bool(torch.isfinite(value)):
+            raise _not_finite(env, float(value.detach()))
+        return value
+
+
+def forward(nodes: Sequence[Node], weights: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
+    """Every node's result, differentiable, by `weights` where a layer is named there."""
+    env = {INPUT: images}
+    for node in nodes:
+        used = replace(node, weight=weights[node.name]) if isinstance(node, Weighted) and node.name in weights else node
+        env[node.name] = used(env)
+    return env
+
+
+def _not_finite(env: Mapping[str, Tensor], loss: float) -> QuantizationError:
+    for name, y in env.items():
+        if not bool(torch.isfinite(y).all()):
+            what = "the images hold" if name == INPUT else f"tensor '{name}' holds"
+            todo = "mend the data set" if name == INPUT else "the network diverged; retrain it"
+            return QuantizationError(f"the loss is {loss}: {what} NaN or infinity: {todo}")
+    return QuantizationError(f"the loss is {loss} of finite outputs: is every pixel of a batch unlabelled?")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One layer's estimated Hessian trace, its standard error, and the probes that it took.
+
+    `converged` is false where the cap on probes came before the wanted error.
+    """
+
+    trace: float
+    standard_error: float
+    weights: int
+    probes: int
+    converged: bool
+
+    @property
+    def mean(self) -> float:
+        """The trace a weight, HAWQ-V2's sensitivity."""
+        return self.trace / self.weights
+
+
+def estimated(
+    problem: Problem, *, relative_error: float = 0.05, most_probes: int = 512, seed: int = 0
+) -> Iterator[dict[str, Trace]]:
+    """Every layer's `Trace` after each round of probes, until all are within `relative_error` or the cap is reached.
+
+    A layer is done, and costs nothing more, when its standard error is at most `relative_error` of its trace. A layer's
+    probes depend on the seed and its name alone. Raises `QuantizationError` where the loss is not finite and
+    `ConfigError` where the output is no linear function of a layer's.
+    """
+    if not relative_error > 0 or most_probes < LEAST_PROBES:
+        raise ConfigError(f"sensitivity: give a relative error above 0 and at least {LEAST_PROBES} probes")
+    bent = [node.name for node in problem.needed if not isinstance(node, Weighted | Add | Mean | Rearranging)]
+    if bent:
+        raise ConfigError(f"sensitivity: the loss reads what '{bent[0]}' makes, which bends; give it the logits")
+    generators = {layer.name: _generator(f"{seed}/{layer.name}") for layer in problem.layers}
+    samples: dict[str, list[float]] = {layer.name: [] for layer in problem.layers}
+    found: dict[str, Trace] = {}
+    active = problem.layers
+    for start in range(0, most_probes, PROBES_A_ROUND):
+        count = min(PROBES_A_ROUND, most_probes - start)
+        probes = [[_rademacher(layer, generators[layer.name]) for _ in range(count)] for layer in active]
+        for layer, forms in zip(active, quadratic_forms(problem, active, probes), strict=True):
+            samples[layer.name] += forms
+            found[layer.name] = _trace(samples[layer.name], layer.weight.numel(), relative_error)
+        yield dict(found)
+        active = tuple(layer for layer in active if not found[layer.name].converged)
+        if not active:
+            return
+
+
+def traces(
+    problem: Problem, *, relative_error: float = 0.05, most_probes: int = 512, seed: int = 0
+) -> dict[str, Trace]:
+    """The last of `estimated`."""
+    *_, last = estimated(problem, relative_error=relative_error, most_probes=most_probes, seed=seed)
+    return last
+
+
+def _trace(samples: Sequence[float], weights: int, relative_error: float) -> Trace:
+    count = len(samples)
+    mean = math.fsum(samples) / count
+    variance = math.fsum((sample - mean) ** 2 for sample in samples) / max(count - 1, 1)
+    error = math.sqrt(variance / count)
+    converged = count >= LEAST_PROBES and error <= relative_error * abs(mean)
+    return Trace(mean, error, weights, count, converged)
+
+
+def _generator(seed: str) -> torch.Generator:
+    return torch.Generator().manual_seed(random.Random(seed).getrandbits(63))
+
+
+def _rademacher(layer: Weighted, generator: torch.Generator) -> Tensor:
+    """Drawn on the CPU: the same on every device."""
+    return (torch.randint(2, layer.weight.shape, generator=generator) * 2 - 1).to(layer.weight)
+
+
+def quadratic_forms(
+    problem: Problem, layers: Sequence[Weighted], probes: Sequence[Sequence[Tensor]]
+) -> list[list[float]]:
+    """z'H_i z for each layer and each of its probes (shaped as its weight), H_i being that of the mean loss."""
+    forms = torch.zeros(len(layers), len(probes[0]), dtype=torch.float64)
+    for images, labels in problem.batches:
+        with torch.no_grad():
+            env = forward(problem.needed, {}, images)
+        logits = problem.logits(env).requires_grad_()
+        (slope,) = torch.autograd.grad(problem.checked_loss(env, logits, labels), logits, create_graph=True)
+        share = len(images) / problem.images
+        for i, (layer, of_layer) in enumerate(zip(layers, probes, strict=True)):
+            for number, v in enumerate(_pushed(problem, env, layer, of_layer).view(-1, *logits.shape)):
+                (bend,) = torch.autograd.grad(slope, logits, v, retain_graph=True)
+                forms[i, number] += share * (v * bend).sum(dtype=torch.float64).cpu()
+    result: list[list[float]] = forms.tolist()
+    return result
+
+
+@torch.no_grad()
+def _pushed(problem: Problem, env: Mapping[str, Tensor], layer: Weighted, probes: Sequence[Tensor]) -> Tensor:
+    """Jz: how the output changes with the layer's weights along each probe, (probes x N, C, H, W)."""
+    first = torch.cat([_linear(replace(layer, weight=z))(env) for z in probes])
+    changes = {layer.name: _through(layer, env, first)}
+    start = problem.needed.index(layer) + 1
+    for node, done in zip(problem.needed[start:], last_reads(problem.needed)[start:], strict=True):
+        read = inputs_of(node)
+        if any(x in changes for x in read):
+            still = {x: env[x].new_zeros(1).expand(len(first), *env[x].shape[1:]) for x in read if x not in changes}
+            changes[node.name] = _through(node, env, _linear(node)(still | changes))
+        for name in done:
+            changes.pop(name, None)
+    return changes[problem.output]
+
+
+def _linear(node: Node) -> Node:
+    """What `node` makes of a change: itself, where it is linear; a layer without its bias and activation."""
+    return replace(node, bias=torch.zeros_like(node.bias), activation="none") if isinstance(node, Weighted) else node
+
+
+def _through(node: Node, env: Mapping[str, Tensor], change: Tensor) -> Tensor:
+    """`change` (probes x N, C, H, W) where the node's activation lets it pass."""
+    if not isinstance(node, Weighted) or node.activation == "none":
+        return change
+    y = env[node.name]
+    open_ = (y > 0) & (y < 6)
+    return (change.view(-1, *y.shape) * open_).view(change.shape)

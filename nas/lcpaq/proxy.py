@@ -1,0 +1,235 @@
+"""The low-cost proxy: a search of quantization's hyperparameters in which most trials are judged cheaply.
+
+Source: LCPAQ (arXiv 2402.17706), third module, which says that a proxy takes 1/200 of the time and not which. Chosen
+here: successive halving (Li et al., arXiv 1810.05934) over fewer images, fewer fine-tuning steps and smaller images, in
+which Optuna's tree-structured Parzen estimator is the surrogate that proposes (Bergstra et al., 2011).
+The study is an SQLite file; one that was killed goes on, and repeats no more than the trial that it was in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.errors import ConfigError
+from nas.lcpaq.trial import Fidelity, Settings, Space
+from nas.settings import build
+
+Evaluate = Callable[[Settings, Fidelity], float]  # more is better
+
+REDUCTION = 4
+PROPOSALS = 4  # in a row that were all tried before: then one is drawn that was not
+SMALL_SHARE = 0.75  # of the image's side, on the lowest rung
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one trial found, on as many rungs of the ladder as it reached; costs in CPU seconds."""
+
+    settings: Settings
+    values: tuple[float, ...]
+    cpu_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a cheap rung ranks against the last one: over `trials` that were judged on both. NaN below 3 of them."""
+
+    rung: int
+    trials: int
+    tau_b: float
+    spearman: float
+
+
+def ladder(full: Fidelity, *, rungs: int = 3, smaller: bool = False) -> tuple[Fidelity, ...]:
+    """Fidelities from the cheapest to `full`, each with a quarter of the next one's images and steps.
+
+    `smaller`: the cheapest sees smaller images too. Raises `ConfigError` where `full` has too little to divide.
+    """
+    if rungs < 1 or full.images < 1 or full.steps < 0:
+        raise ConfigError(f"proxy: {rungs} rungs up to {full.images} images and {full.steps} steps: give positive ones")
+    if full.images < REDUCTION ** (rungs - 1):
+        raise ConfigError(
+            f"proxy: {full.images} images to judge on are too few for {rungs} rungs; give {REDUCTION ** (rungs - 1)}"
+        )
+    parts = [REDUCTION ** (rungs - 1 - i) for i in range(rungs)]
+    found = [Fidelity(full.images // part, full.steps // part, full.scale) for part in parts]
+    if smaller and rungs > 1:
+        found[0] = Fidelity(found[0].images, found[0].steps, full.scale * SMALL_SHARE)
+    return tuple(found)
+
+
+def grid(space: Space) -> Iterator[Settings]:
+    """Every setting of `space`."""
+    for values in itertools.product(*space.values()):
+        yield settings_of(dict(zip(space, values, strict=True)))
+
+
+def grid_size(space: Space) -> int:
+    return math.prod(len(values) for values in space.values())
+
+
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """`ConfigError` for an unknown hyperparameter, or a value that it cannot have."""
+    return build(Settings, dict(values), "proxy")
+
+
+def search(
+    evaluate: Evaluate, space: Space, rungs: Sequence[Fidelity], study: Path, *, trials: int, key: str, seed: int = 0
+) -> Iterator[Trial]:
+    """`trials` different settings, those that are done already first; each is durable when yielded.
+
+    A trial climbs from rung to rung as long as it is among the best quarter of those that were judged there. `key`
+    names the study inside the file: a digest of all that a value depends on.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    found = _opened(study, _name(key, space, rungs), seed)
+    for left in found.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # killed in the middle: once more
+        found.tell(left.number, state=optuna.trial.TrialState.FAIL)
+        if len(left.params) == len(space):
+            found.enqueue_trial(left.params)
+    done = finished(found)
+    yield from done[:trials]
+    known = {trial.settings for trial in done}
+    while len(known) < min(trials, grid_size(space)):
+        settings, asked = _new(found, space, known, seed)
+        known.add(settings)
+        yield _climb(evaluate, settings, rungs, found, asked)
+
+
+def _new(study: Any, space: Space, known: Collection[Settings], seed: int) -> tuple[Settings, Any]:
+    """Settings that are not `known`, with their trial: the surrogate's, or drawn where it only repeats itself."""
+    import optuna
+
+    for attempt in range(PROPOSALS + 1):
+        if attempt == PROPOSALS:
+            drawn = asdict(_drawn(space, known, random.Random(f"{seed}/{len(known)}")))
+            study.enqueue_trial({name: drawn[name] for name in space})
+        asked = study.ask()
+        settings = settings_of({name: asked.suggest_categorical(name, values) for name, values in space.items()})
+        if settings not in known:
+            break
+        study.tell(asked, state=optuna.trial.TrialState.FAIL)
+    return settings, asked
+
+
+def _drawn(space: Space, known: Collection[Settings], rng: random.Random) -> Settings:
+    while True:
+        settings = settings_of({name: rng.choice(values) for name, values in space.items()})
+        if settings not in known:
+            return settings
+
+
+def _climb(evaluate: Evaluate, settings: Settings, rungs: Sequence[Fidelity], study: Any, asked: Any) -> Trial:
+    """Judge `settings` rung by rung until it is pruned or at the top."""
+    from optuna.trial import TrialState
+
+    values: list[float] = []
+    cpu_s: list[float] = []
+    for i, fidelity in enumerate(rungs):
+        started = time.process_time()
+        value = evaluate(settings, fidelity)
+        cpu_s.append(round(time.process_time() - started, 4))
+        if not math.isfinite(value):
+            raise ConfigError(f"proxy: a trial of {settings} scored {value}; mend the network or the data first")
+        values.append(value)
+        asked.report(value, REDUCTION**i)
+        if i + 1 < len(rungs) and asked.should_prune():
+            break
+    asked.set_user_attr("values", values)
+    asked.set_user_attr("cpu_s", cpu_s)
+    complete = len(values) == len(rungs)
+    study.tell(asked, values[-1] if complete else None, state=TrialState.COMPLETE if complete else TrialState.PRUNED)
+    return Trial(settings, tuple(values), tuple(cpu_s))
+
+
+def _name(key: str, space: Space, rungs: Sequence[Fidelity]) -> str:
+    return json.dumps([key, space, [asdict(rung) for rung in rungs]])
+
+
+def _opened(path: Path, name: str, seed: int) -> Any:
+    import optuna
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")  # one flush to disk a commit
+    except sqlite3.Error as error:
+        raise ConfigError(f"{path}: not a study that can be read ({error}); delete it to search again") from None
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    names = {study.study_name for study in optuna.get_all_study_summaries(storage, include_best_trial=False)}
+    done = len(optuna.load_study(study_name=name, storage=storage).trials) if name in names else 0
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        load_if_exists=True,
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=seed * 10_000 + done),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION),
+    )
+
+
+def finished(study: Any) -> list[Trial]:
+    """A study's trials that came to an end, in order."""
+    from optuna.trial import TrialState
+
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return [
+        Trial(settings_of(trial.params), tuple(trial.user_attrs["values"]), tuple(trial.user_attrs["cpu_s"]))
+        for trial in ended
+        if {"values", "cpu_s"} <= trial.user_attrs.keys()
+    ]
+
+
+def best(trials: Sequence[Trial]) -> Trial:
+    """The one that came furthest, and among those scored most; the earliest of equals."""
+    if not trials:
+        raise ConfigError("proxy: no trial was finished; run it again")
+    return max(trials, key=lambda trial: (len(trial.values), trial.values[-1]))
+
+
+def cost_s(trials: Sequence[Trial]) -> float:
+    """CPU seconds of all evaluations."""
+    return sum(sum(trial.cpu_s) for trial in trials)
+
+
+def agreements(trials: Sequence[Trial], full: Mapping[Settings, float] | None = None) -> list[Agreement]:
+    """Each cheap rung's rank correlation with the full evaluation: that of `full`, or of the trials themselves.
+
+    Without `full` only those that climbed to the top can be compared, which were chosen for being alike.
+    """
+    if full is None:
+        top = max(len(trial.values) for trial in trials)
+        full = {trial.settings: trial.values[-1] for trial in trials if len(trial.values) == top}
+    else:
+        top = 1 + max(len(trial.values) for trial in trials)
+    found = []
+    for rung in range(top - 1):
+        pairs = [
+            (trial.values[rung], full[trial.settings])
+            for trial in trials
+            if len(trial.values) > rung and trial.settings in full
+        ]
+        found.append(Agreement(rung, len(pairs), *rank_correlations(pairs)))
+    return found
+
+
+def rank_correlations(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """(tau-b, Spearman) of paired scores; NaN where fewer than 3, or one side all alike."""
+    from scipy.stats import kendalltau, spearmanr
+
+    cheap, full = [a for a, _ in pairs], [b for _, b in pairs]
+    if len(pairs) < 3 or len(set(cheap)) == 1 or len(set(full)) == 1:
+        return math.nan, math.nan
+    return float(kendalltau(cheap, full).statistic), float(spearmanr(cheap, full).statistic)

@@ -1,0 +1,189 @@
+"""How much each layer loses at each weight width: the perturbation tables that LCPAQ's integer program sums.
+
+Omega_i(b) belongs to layer i alone, at b bits, all others as they are. "hessian" is HAWQ-V2's (arXiv 1911.03852):
+the mean Hessian trace times ||Q_b(W_i) - W_i||^2. The paper does not publish alternatives; these are ours: "fisher"
+weighs each weight's squared error by its own mean squared gradient, "nsr" measures the noise at the network's output,
+"sqnr" at the layer's. Q_b is the deployed rounding, `nas.quant.lower.quantize_weight`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.errors import ConfigError
+from nas.lcpaq.hessian import Problem, Trace, forward, traces
+from nas.lcpaq.policy import WEIGHT_BITS
+from nas.nsr import Target
+from nas.quant.float_graph import INPUT, Node, Weighted
+from nas.quant.lower import parameters_of, quantize_weight
+from nas.quant.post_training import prepared
+from nas.quant.ranges import calibrate, observer_of
+from nas.quant.scheme import DEFAULT, Granularity, Scheme
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbations:
+    """Omega_i(b): `values` is (layers, widths), in the network's order and in that of `widths`; none is negative."""
+
+    names: tuple[str, ...]
+    widths: tuple[int, ...]
+    values: NDArray[np.float64]
+
+    @property
+    def table(self) -> dict[str, dict[int, float]]:
+        """By layer and width, as `nas.lcpaq.options.options_of` takes it."""
+        return {
+            name: dict(zip(self.widths, row, strict=True))
+            for name, row in zip(self.names, self.values.tolist(), strict=True)
+        }
+
+
+Sensitivity = Callable[[Problem, Sequence[int], Scheme], Perturbations]
+
+
+def ready(problem: Problem, scheme: Scheme) -> Problem:
+    """The problem of the network that `scheme` rounds: equalized where it equalizes."""
+    calibration = [{INPUT: images} for images, _ in problem.batches]
+    return replace(problem, nodes=prepared(problem.needed, calibration, scheme))
+
+
+@torch.no_grad()
+def rounded(node: Weighted, bits: int, input_scale: float, granularity: Granularity) -> Tensor:
+    """The layer's weight as the deployed integers say it, in real values."""
+    quantized, scale, _ = quantize_weight(replace(node, bits=bits), input_scale, granularity)
+    real = quantized.astype(np.float32) * scale.reshape(-1, *[1] * (quantized.ndim - 1))
+    return torch.from_numpy(real).to(node.weight)
+
+
+def input_scales(problem: Problem, scheme: Scheme) -> dict[str, float]:
+    """For each layer the scale of what it reads, on which the rounding of (nearly) dead channels depends."""
+    ranges = calibrate(problem.needed, [images for images, _ in problem.batches], observer_of(scheme.observer))
+    parameters = parameters_of(ranges)
+    return {layer.name: parameters[layer.x][0] for layer in problem.layers}
+
+
+def candidates(problem: Problem, widths: Sequence[int], scheme: Scheme) -> Iterator[tuple[Weighted, list[Tensor]]]:
+    """Each layer with its rounded weight at each width."""
+    wrong = [bits for bits in widths if bits not in WEIGHT_BITS]
+    if wrong or not widths:
+        raise ConfigError(f"sensitivity: weights take 2 to 8 bits, not {wrong[0] if wrong else 'none'}")
+    scales = input_scales(problem, scheme)
+    for layer in problem.layers:
+        yield layer, [rounded(layer, bits, scales[layer.name], scheme.granularity) for bits in widths]
+
+
+def _perturbations(names: Sequence[str], widths: Sequence[int], rows: Sequence[Sequence[float]]) -> Perturbations:
+    return Perturbations(tuple(names), tuple(widths), np.array(rows, np.float64).reshape(len(names), len(widths)))
+
+
+def squared_errors(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
+    """||Q_b(W_i) - W_i||^2 of a problem that is `ready`."""
+    names, rows = [], []
+    for layer, weights in candidates(problem, widths, scheme):
+        names.append(layer.name)
+        rows.append([float((weight - layer.weight).double().square().sum()) for weight in weights])
+    return _perturbations(names, widths, rows)
+
+
+@dataclass(frozen=True)
+class Hessian:
+    """HAWQ-V2's perturbation: the mean trace (`nas.lcpaq.hessian.traces`, whose settings these are) times ||dW||^2."""
+
+    relative_error: float = 0.05
+    most_probes: int = 512
+    seed: int = 0
+
+    def __call__(self, problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
+        problem = ready(problem, scheme)
+        found = traces(problem, relative_error=self.relative_error, most_probes=self.most_probes, seed=self.seed)
+        return by_trace(problem, widths, scheme, found)
+
+
+def by_trace(problem: Problem, widths: Sequence[int], scheme: Scheme, found: Mapping[str, Trace]) -> Perturbations:
+    """Omega_i(b) of a problem that is `ready`, from traces that are known.
+
+    A negative trace, which no convex loss has, counts as zero: no layer is paid for its noise.
+    """
+    errors = squared_errors(problem, widths, scheme)
+    sensitivity = [max(found[name].mean, 0.0) for name in errors.names]
+    return replace(errors, values=errors.values * np.array(sensitivity)[:, None])
+
+
+def fisher(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
+    """sum_j F_j dW_j^2, F_j being the mean over images of the squared gradient of an image's loss (empirical)."""
+    problem = ready(problem, scheme)
+    diagonal = fisher_diagonal(problem)
+    names, rows = [], []
+    for layer, weights in candidates(problem, widths, scheme):
+        names.append(layer.name)
+        rows.append([float(((weight - layer.weight).square() * diagonal[layer.name]).sum()) for weight in weights])
+    return _perturbations(names, widths, rows)
+
+
+def fisher_diagonal(problem: Problem) -> dict[str, Tensor]:
+    """The mean over images of each weight's squared gradient, float64, shaped as the weights."""
+    weights = {layer.name: layer.weight.detach().requires_grad_() for layer in problem.layers}
+    total = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
+    for images, labels in problem.batches:
+        for i in range(len(images)):
+            loss = problem.loss_of(weights, images[i : i + 1], labels[i : i + 1])
+            gradients = torch.autograd.grad(loss, list(weights.values()))
+            for name, gradient in zip(weights, gradients, strict=True):
+                total[name] += gradient.double().square()
+    return {name: squares / problem.images for name, squares in total.items()}
+
+
+@torch.no_grad()
+def output_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
+    """NSR (QA-BWNAS's, `nas.distil.nsr`) of the output, with this layer's weights rounded and nothing else."""
+    problem = ready(problem, scheme)
+    batches = [forward(problem.needed, {}, images) for images, _ in problem.batches]
+    target = Target(torch.cat([env[problem.output] for env in batches]))
+    names, rows = [], []
+    for layer, weights in candidates(problem, widths, scheme):
+        names.append(layer.name)
+        changed = [replace(layer, weight=weight) for weight in weights]
+        rows.append([target.nsr(_rerun(problem, env, node) for env in batches) for node in changed])
+    return _perturbations(names, widths, rows)
+
+
+def _rerun(problem: Problem, env: Mapping[str, Tensor], changed: Weighted) -> Tensor:
+    """The output where one node is `changed`: only what follows it is computed."""
+    names = [node.name for node in problem.needed]
+    here = dict(env)
+    rest: list[Node] = [changed, *problem.needed[names.index(changed.name) + 1 :]]
+    for node in rest:
+        here[node.name] = node(here)
+    return here[problem.output]
+
+
+@torch.no_grad()
+def layer_sqnr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
+    """1 / SQNR at the layer's own output, before its activation: the rounding's power by the signal's, zero mean."""
+    problem = ready(problem, scheme)
+    layers = list(candidates(problem, widths, scheme))
+    noise = np.zeros((len(layers), len(widths)))
+    signal = np.zeros((len(layers), 1))
+    for images, _ in problem.batches:
+        env = forward(problem.needed, {}, images)
+        for i, (layer, weights) in enumerate(layers):
+            linear = replace(layer, activation="none")
+            y = linear(env)
+            signal[i] += float((y - y.mean((0, 2, 3), keepdim=True)).double().square().sum())
+            noise[i] += [float((replace(linear, weight=w)(env) - y).double().square().sum()) for w in weights]
+    return Perturbations(tuple(layer.name for layer, _ in layers), tuple(widths), noise / np.maximum(signal, 1e-12))
+
+
+SENSITIVITIES: Mapping[str, Sensitivity] = {
+    "hessian": Hessian(),
+    "fisher": fisher,
+    "nsr": output_nsr,
+    "sqnr": layer_sqnr,
+}
+"""From (problem, weight widths, scheme) to perturbations; values of different ones do not compare."""

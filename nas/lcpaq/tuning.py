@@ -1,0 +1,111 @@
+"""Fine-tuning a folded network at its own bits: rounded weights forward, gradients straight through.
+
+Source: the straight-through estimator (Bengio et al., arXiv 1308.3432), as HAWQ-V3 fine-tunes what it solved for.
+Activations stay in float here: at 8 bits they cost little, and their ranges are calibrated afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import ConfigError
+from nas.quant.float_graph import INPUT, ArgMax, FullyConnected, Node, Resize, Softmax, Weighted
+from nas.quant.scheme import Granularity
+from nas.soft_targets import Forward, Loss
+from nas.train import Schedule, Step, train
+
+
+class FoldedNetwork(nn.Module):
+    """Folded nodes as a module: images (N, 3, H, W) to logits, (N, classes) or (N, classes, h, w).
+
+    With a `granularity` every forward pass rounds the weights to their nodes' bits; None: they are as they are.
+    """
+
+    def __init__(self, nodes: Sequence[Node], granularity: Granularity | None = None) -> None:
+        super().__init__()
+        self.nodes, self.granularity = list(nodes), granularity
+        weighted = [node for node in nodes if isinstance(node, Weighted)]
+        if not weighted:
+            raise ConfigError("fine-tuning: the network has no layer with weights")
+        self.weights = nn.ParameterList(node.weight.detach().clone() for node in weighted)
+        self.biases = nn.ParameterList(node.bias.detach().clone() for node in weighted)
+
+    def forward(self, images: Tensor) -> Tensor:
+        env = {INPUT: images}
+        nodes = until_logits(self.layers(rounded=True))
+        for node in nodes:
+            env[node.name] = node(env)
+        y = env[nodes[-1].name]
+        return y.flatten(1) if isinstance(nodes[-1], FullyConnected) else y
+
+    def layers(self, *, rounded: bool = False) -> list[Node]:
+        """The nodes with the weights of now, rounded if asked for."""
+        parts = iter(zip(self.weights, self.biases, strict=True))
+        nodes: list[Node] = []
+        for node in self.nodes:
+            if isinstance(node, Weighted):
+                weight, bias = next(parts)
+                if rounded and self.granularity is not None:
+                    weight = straight_through(weight, node.bits, self.granularity)
+                nodes.append(replace(node, weight=weight, bias=bias))
+            else:
+                nodes.append(node)
+        return nodes
+
+
+def until_logits(nodes: Sequence[Node]) -> list[Node]:
+    """`nodes` without what only turns logits into an answer."""
+    end = len(nodes)
+    while isinstance(nodes[end - 1], Resize | ArgMax | Softmax):
+        end -= 1
+    return list(nodes[:end])
+
+
+def straight_through(weight: Tensor, bits: int, granularity: Granularity) -> Tensor:
+    """`weight` (O, ...) at `bits`, symmetric, a scale a channel or a tensor; its gradient is the result's."""
+    qmax = 2 ** (bits - 1) - 1
+    with torch.no_grad():
+        peak = weight.abs().flatten(1).amax(1) if granularity == "channel" else weight.abs().max().expand(len(weight))
+        scale = (peak / qmax).clamp(min=1e-12).reshape(-1, *[1] * (weight.ndim - 1))
+        error = (weight / scale).round() * scale - weight
+    rounded: Tensor = weight + error
+    return rounded
+
+
+def fine_tuned(
+    nodes: Sequence[Node],
+    task: Callable[[Forward], Loss],
+    schedule: Schedule,
+    checkpoint: Path,
+    key: str,
+    *,
+    granularity: Granularity = "channel",
+) -> list[Node]:
+    """`nodes` after training on `task` (a forward function's loss as a function of the step, `nas.task.training_loss`).
+
+    Goes on from `checkpoint` where that was written under `key`. No steps: the nodes as they are.
+    Raises `DivergedError` where the loss becomes NaN or infinite.
+    """
+    if not schedule.steps:
+        return list(nodes)
+    network = FoldedNetwork(nodes, granularity)
+    for _ in tuning(network, task, schedule, checkpoint, key):
+        pass
+    return [
+        replace(node, weight=node.weight.detach().contiguous(), bias=node.bias.detach())
+        if isinstance(node, Weighted)
+        else node
+        for node in network.layers()
+    ]
+
+
+def tuning(
+    network: FoldedNetwork, task: Callable[[Forward], Loss], schedule: Schedule, checkpoint: Path, key: str
+) -> Iterator[Step]:
+    """The steps of `fine_tuned`."""
+    return train(network, task(network), schedule, checkpoint, key)

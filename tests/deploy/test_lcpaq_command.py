@@ -1,0 +1,178 @@
+"""`hilnas lcpaq` on a tiny network and the loopback board: from sensitivity to a verified bundle; what it refuses."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import random_integers
+from tiny_experiment import arguments, one_line, record, run, start, write_experiment
+
+from deploy.compile import quantize
+from deploy.inspection import inspect_model
+from deploy.latency.constants import COPIES, Known
+from deploy.lcpaq import plots
+from deploy.lcpaq.latency import EMPTY, alone, compiled, layers_alone, shapes_at_ends, solved
+from deploy.tflite.read import read
+from nas.classifier import Classifier
+from nas.lcpaq.policy import Policy, policy_of
+from nas.quant import simulate
+from nas.quant.integer_graph import IntegerGraph, Weighted
+from nas.space import Block, SearchSpace
+from nas.task import fold
+from nas.teacher import teacher_layers
+
+QUICK = ("--images", "8", "--judged", "16", "--k", "3", "--trials", "4", "--tuning-steps", "4", "--bits", "3,4,8")
+LARGER = {"train = 16": "train = 64"}
+SPACE = SearchSpace("t", 8, 8, (Block(2, 16, 1, 3), Block(1, 16, 1, 1)), kernels=(3,), expansions=(2,))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(the configuration, LCPAQ's folder) after everything."""
+    base = tmp_path_factory.mktemp("lcpaq")
+    config = write_experiment(base, LARGER)
+    limits = ("--size-limit", "67%", "--bops-limit", "80%", "--measure-latency", "--plot", str(base / "plot.svg"))
+    ended = run("lcpaq", "run", *arguments(config, base / "runs", *QUICK, *limits))
+    assert ended.returncode == 0, ended.stderr
+    return config, base / "runs" / "tiny" / "lcpaq" / "teacher"
+
+
+def test_a_run_ends_in_a_verified_bundle_of_the_policys_bits_within_the_limits(finished: tuple[Path, Path]):
+    config, folder = finished
+    solution, refined, shipped = (record(folder / f"{name}.json") for name in ("solve", "refine", "shipped"))
+    policy = Policy.parse(refined["best"])
+    assert shipped["verified"] and (folder / "bundle" / "manifest.json").exists()
+    assert (
+        shipped["size_bits"] <= solution["limits"]["size_bits"] == pytest.approx(0.67 * solution["int8"]["size_bits"])
+    )
+    assert all(one["costs"]["bops"] <= solution["limits"]["bops"] for one in refined["scored"])
+    assert policy.bits["stem"] == policy.bits["logits"] == 8 and len(set(policy.bits.values())) > 1
+    metadata = inspect_model(read(folder / "models" / "lcpaq-teacher.tflite"))
+    assert metadata.requested_bits == tuple(sorted(set(policy.bits.values())))
+    assert {
+        name: layer["weight_bits"] for name, layer in record(folder / "policy.json")["layers"].items()
+    } == policy.bits
+    assert record(folder / "sensitivity.json")["layers"].keys() == record(folder / "latency.json")["layers"].keys()
+    proxy = record(folder / "proxy.json")
+    assert proxy["reached"][0] == 4 >= proxy["reached"][-1] >= 1
+    assert "sensitivity by layer" in (config.parent / "plot.svg").read_text() and (folder / "lcpaq.html").exists()
+
+
+def test_what_is_done_is_not_done_again(finished: tuple[Path, Path]):
+    config, folder = finished
+    kept = ("sensitivity.json", "latency.json", "refine.json", "scores.json", "shipped.json", "bundle/manifest.json")
+    before = {name: (folder / name).stat().st_mtime_ns for name in kept}
+    limits = ("--size-limit", "67%", "--bops-limit", "80%", "--measure-latency")
+    ended = run("lcpaq", "run", *arguments(config, folder.parents[2], *QUICK, *limits))
+    assert ended.returncode == 0, ended.stderr
+    assert {name: (folder / name).stat().st_mtime_ns for name in kept} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--size-limit", "20%"), ("no policy fits size_bits", "give size_bits", "% more")),
+        (("--size-limit", "67"), ("--size-limit 67", "% of INT8's")),
+        (("--size-limit", "blocks"), ("teacher has no block bits",)),
+        (("--latency-limit", "50%"), ("no policy fits latency_us",)),
+        (("--model", "nobody"), ("--model nobody", "teacher, fast")),
+        (("--bits", "1,8"), ("2 to 8 bits, not 1",)),
+        (("--bits", "four"), ("--bits four", "4,6,8")),
+        (("--sensitivity", "guess"), ("--sensitivity guess", "hessian, fisher, nsr, sqnr")),
+        (("--k", "0"), ("at least 1",)),
+    ],
+)
+def test_bad_input_is_one_line(finished: tuple[Path, Path], options: tuple[str, ...], words: tuple[str, ...]):
+    config, folder = finished
+    ended = run("lcpaq", "solve", *arguments(config, folder.parents[2], *QUICK, *options))
+    assert ended.returncode == 2
+    one_line(ended.stderr, *words)
+
+
+def test_a_killed_run_goes_on(tmp_path: Path):
+    config = write_experiment(tmp_path, LARGER)
+    command = ["lcpaq", "refine", *arguments(config, tmp_path / "runs", *QUICK)]
+    folder = tmp_path / "runs" / "tiny" / "lcpaq" / "teacher"
+    started, deadline = start(command), time.monotonic() + 120
+    while not (folder / "scores.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert started.end(signal.SIGKILL) == -signal.SIGKILL and not (folder / "refine.json").exists()
+    scores = record(folder / "scores.json")["scores"]
+    sensitivity = (folder / "sensitivity.json").stat().st_mtime_ns
+    ended = run(*command)
+    assert ended.returncode == 0, ended.stderr
+    assert (folder / "sensitivity.json").stat().st_mtime_ns == sensitivity
+    assert scores.items() <= record(folder / "scores.json")["scores"].items()
+
+
+# Parts
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(SPACE, teacher_layers(SPACE), 4, 16).eval()
+
+
+@pytest.fixture(scope="module")
+def graph(model: Classifier) -> IntegerGraph:
+    return quantize(model, [torch.rand(4, 3, 32, 32) * 2 - 1], (32, 32))
+
+
+def test_the_compiler_takes_a_policy(model: Classifier):
+    names = list(policy_of(fold(model, (32, 32))).bits)
+    policy = Policy({name: 3 + i % 4 for i, name in enumerate(names)})
+    graph = quantize(model, [torch.rand(4, 3, 32, 32) * 2 - 1], (32, 32), policy=policy)
+    found = {op.name: op.bits for op in graph.operators if isinstance(op, Weighted)}
+    assert found == policy.bits
+    assert all(np.abs(op.weight).max() <= 2 ** (op.bits - 1) - 1 for op in graph.operators if isinstance(op, Weighted))
+
+
+def test_a_layer_alone_answers_as_inside_the_network_and_equal_ones_are_measured_once(
+    graph: IntegerGraph, tmp_path: Path
+):
+    q = random_integers(graph, 0)
+    env = {graph.input: q}
+    simulate.simulate(graph.operators, graph.tensors, env)
+    layers = [op for op in graph.operators if isinstance(op, Weighted)]
+    for layer in layers:
+        assert torch.equal(simulate.run(alone(graph, layer), env[layer.x]), env[layer.name])
+    measured = layers_alone(graph)
+    assert list(measured) == [layer.name for layer in layers]
+    assert measured["b1/1/depthwise"] is measured["b1/2/depthwise"] is not measured["b1/0/depthwise"]
+    files = {artifact.name for artifact in compiled(graph, torch.zeros(1, 3, 32, 32), tmp_path, "key")}
+    distinct = len({id(one) for one in measured.values()})
+    assert len(files) == distinct + 1 + len(COPIES) * len(shapes_at_ends(graph)) < len(layers) + 2 * len(layers)
+
+
+def test_a_layers_own_time_is_less_the_call_and_half_of_its_ends(graph: IntegerGraph):
+    ends = {shape: 2.0 * i for i, shape in enumerate(shapes_at_ends(graph), start=1)}
+    times = {EMPTY: Known(10.0, 0.0)}
+    for shape, end in ends.items():
+        for count in COPIES:
+            times[f"copy-{'x'.join(map(str, shape))}-{count}"] = Known(10 + end + 3 * count, 0.0)
+    true = {}
+    for i, (name, one) in enumerate(layers_alone(graph).items()):
+        x, y = (ends[one.tensors[end].shape] for end in (one.input, one.output))
+        file = "layer-" + one.output.replace("/", "-")
+        true[name] = times[file].us - 10 - x / 2 - y / 2 if file in times else 20.0 + i
+        times.setdefault(file, Known(10 + true[name] + x / 2 + y / 2, 0.0))
+    assert {name: time.us for name, time in solved(times, graph).items()} == pytest.approx(true)
+
+
+def test_figures_show_every_layer_and_the_policy_that_was_kept():
+    sensitivity = {"layers": {"stem": {"4": 0.5, "8": 0.0}, "b1/0/expand": {"4": 0.2, "8": 0.1}}}
+    scored = [
+        {"policy": "a", "costs": {"size_bits": 8000.0}, "score": 50.0, "origin": "program"},
+        {"policy": "b", "costs": {"size_bits": 7000.0}, "score": 60.0, "origin": "frontier"},
+    ]
+    refined = {"metric": "top-1", "scored": scored, "best": "b"}
+    d = plots.drawn(sensitivity, {"bits": {"stem": 8, "b1/0/expand": 4}}, refined)
+    assert d.layers == ("stem", "b1/0/expand") and d.bits == (8, 4)
+    assert d.perturbation[8] == (plots.LEAST, 0.1)
+    assert d.scored == ((0.875, 60.0, "frontier"), (1.0, 50.0, "program"))
