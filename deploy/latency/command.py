@@ -209,7 +209,7 @@ def _record(arguments: Arguments, config: Path) -> int:
 def _compete(arguments: Arguments, config: Path) -> int:  # noqa: ARG001 (a record stands alone)
     from deploy.latency.active import Plan
     from deploy.latency.record import Recorded
-    from deploy.latency.replay import compete, said, table_of_outcomes
+    from deploy.latency.replay import agreed, compete, said, table_of_outcomes
     from deploy.latency.replay_plot import write_image
 
     if arguments.plot:
@@ -231,6 +231,8 @@ def _compete(arguments: Arguments, config: Path) -> int:  # noqa: ARG001 (a reco
         _print(found)
     else:
         console.out.print(table_of_outcomes(found))
+        for way, judged in found["agreement"].items():
+            console.say(f"{way}: {agreed(judged)}")
     return 0
 
 

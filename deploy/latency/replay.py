@@ -17,7 +17,7 @@ import numpy as np
 from rich.table import Table as RichTable
 
 from deploy.latency.active import Known, Plan, measure_actively
-from deploy.latency.agreement import Sample, tau_b
+from deploy.latency.agreement import Sample, comparison, tau_b
 from deploy.latency.blocks import Z95, BlockModel, Measured, fit
 from deploy.latency.features import Features, Vector, block_features
 from deploy.latency.feedback import Blocks, Feedback, mean_error
@@ -221,9 +221,32 @@ def said(recorded: Recorded, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "held_out": len(halves),
         "ceiling_tau_b": tau_b(np.array([a for a, _ in halves]), np.array([b for _, b in halves])),
         "seeds": len({o.seed for o in outcomes}),
+        "agreement": judged(recorded),
         "methods": methods,
         "outcomes": [asdict(o) for o in outcomes],
     }
+
+
+def judged(recorded: Recorded) -> dict[str, Any]:
+    """The whole table against the held-out models, as `hilnas agree` judges one.
+
+    `as_measured`: sums of what was measured; `told`: of the posterior that all of it gives together; `with_feedback`:
+    corrected by the pool's whole models.
+    """
+    world = World(recorded)
+    full = Judge.of(world).full
+    architectures = [s.architecture for s in world.held_out]
+    pool = [s for s, _ in world.pool.values()]
+    ways = {
+        "as_measured": [sum(world.every_block[s].value_us for s in a.subnets) for a in architectures],
+        "told": Blocks.of_model(full).sums(architectures).tolist(),
+        "with_feedback": Feedback.fitted(world.space, Blocks.of_model(full), pool).predict_us(architectures).tolist(),
+    }
+    found = {}
+    for way, predicted in ways.items():
+        samples = [replace(s, additive_us=us) for s, us in zip(world.held_out, predicted, strict=True)]
+        found[way] = comparison(samples, world.nsr, 0, 10)
+    return found
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -249,3 +272,13 @@ def table_of_outcomes(found: Mapping[str, Any]) -> RichTable:
             cells.append(f"{f['mean']:.{n}f}{spread}")
         table.add_row(name, *cells)
     return table
+
+
+def agreed(judged: Mapping[str, Any]) -> str:
+    """A comparison in a line."""
+    a, worst = judged["agreement"], judged["regret"]["worst_percent"]
+    low, high = a["ci95"]
+    return (
+        f"tau-b {a['tau_b']:.4f} [{low:.4f}, {high:.4f}], Spearman {a['spearman']:.4f}, mean error "
+        f"{a['error_percent']:.2f} % after a constant of {a['offset_us']:.0f} us, regret at most {worst:.1f} %"
+    )

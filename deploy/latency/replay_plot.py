@@ -18,8 +18,10 @@ PANELS = (
 def write_image(path: Path, found: Mapping[str, Any]) -> None:
     """From `deploy.latency.replay.said`: a line a seed, and what measuring everything gives."""
     everything = found["methods"]["everything"]
-    with image(path, (10, 4)) as figure:
-        for axes, (field, label) in zip(figure.subplots(1, 2), PANELS, strict=True):
+    with image(path, (13, 4)) as figure:
+        scatter, *curves = figure.subplots(1, 3)
+        _agreement(scatter, found["agreement"]["told"])
+        for axes, (field, label) in zip(curves, PANELS, strict=True):
             for method, colour in COLOURS.items():
                 for number, line in enumerate(_lines(found["outcomes"], method, field)):
                     axes.plot(*line, color=colour, linewidth=0.8, alpha=0.7, label=None if number else method)
@@ -28,6 +30,17 @@ def write_image(path: Path, found: Mapping[str, Any]) -> None:
             axes.set_ylabel(label)
             axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="lower right")
+
+
+def _agreement(axes: Any, judged: Mapping[str, Any]) -> None:
+    points = [(s["predicted_us"] / 1000, s["measured_us"] / 1000) for s in judged["samples"]]
+    ends = [min(map(min, points)), max(map(max, points))]
+    axes.plot(ends, ends, ":", color=INK, linewidth=1)
+    axes.plot(*zip(*points, strict=True), "o", color=QUIET, markersize=3)
+    axes.set_xlabel("sum of all blocks' posteriors + constant, ms")
+    axes.set_ylabel("measured, ms")
+    axes.set_title(f"tau-b {judged['agreement']['tau_b']:.3f} over {len(points)} whole models", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _lines(outcomes: Sequence[Mapping[str, Any]], method: str, field: str) -> list[tuple[list[int], list[float]]]:

@@ -11,7 +11,8 @@ from deploy.latency.active import Plan, covering, measure_actively
 from deploy.latency.blocks import fit
 from deploy.latency.features import block_features
 from deploy.latency.record import Recorded
-from deploy.latency.replay import Judge, World, at_random, compete, said, table_of_outcomes
+from deploy.latency.replay import Judge, World, agreed, at_random, compete, said, table_of_outcomes
+from deploy.latency.replay_plot import write_image
 from hil.errors import UsageError
 from nas.errors import TableError
 from tests.deploy.made_up_device import SIZE, SPACE, Device, nsr_table, recorded
@@ -107,6 +108,10 @@ def test_a_record_survives_its_file_and_compares(tmp_path):
     told = said(loaded, found)
     assert told["methods"]["active"]["blocks"]["mean"] == active.blocks and told["held_out"] == 30
     assert table_of_outcomes(told).row_count == 3
+    assert told["agreement"]["told"]["agreement"]["n_models"] == 30
+    assert "regret at most" in agreed(told["agreement"]["with_feedback"])
+    write_image(tmp_path / "c.svg", told)
+    assert "whole models" in (tmp_path / "c.svg").read_text()
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 not a table"])
