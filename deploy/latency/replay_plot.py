@@ -11,7 +11,7 @@ from deploy.figures import ACCENT, INK, QUIET, image
 COLOURS = {"active": ACCENT, "random": QUIET}
 PANELS = (
     ("tau_b_corrected", "tau-b of held-out models, with feedback"),
-    ("hypervolume", "hypervolume of the front found, share of everything's"),
+    ("hypervolume", "hypervolume of the front, share of all"),
 )
 
 
