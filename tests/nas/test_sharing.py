@@ -108,6 +108,7 @@ def test_a_fairnas_step_moves_every_choice_by_the_sum_of_its_paths_gradients(sup
     list(train(supernet, losses, schedule, tmp_path / "f.pt", "k"))
 
     images, labels = training_batch(data, 0, batch_size=4, augment=Augment(data.size), seed=7)
+    images = images.contiguous(memory_format=torch.channels_last)  # as training has them
     plain = start.train()
     total = torch.stack(
         [
@@ -118,8 +119,8 @@ def test_a_fairnas_step_moves_every_choice_by_the_sum_of_its_paths_gradients(sup
     total.backward()
     moved = dict(supernet.named_parameters())
     for name, parameter in start.named_parameters():
-        step = 0.5 * parameter.grad  # summed in another order and memory format, through batch norms of few values
-        assert torch.norm(parameter - step - moved[name]) <= 1e-2 * torch.norm(step) + 1e-6, name
+        step = 0.5 * parameter.grad  # summed in another order, through batch norms of few values
+        assert torch.norm(parameter - step - moved[name]) <= 1e-3 * torch.norm(step) + 1e-6, name
     projections = [m.project.weight for m in start.network.blocks.modules() if isinstance(m, MBConv)]
     assert len(projections) == 3 * 4 and all(weight.grad.abs().sum() > 0 for weight in projections)
 
