@@ -110,10 +110,13 @@ def agree_command(arguments: Arguments) -> int:
 def search_command(arguments: Arguments) -> int:
     from deploy import devices_search
     from deploy import search_command as searching
+    from nas.table import Table
 
     if not searching.asks(arguments):
         return stage_command(arguments)
     answer = devices_search.run if arguments.latency else searching.run
+    for device in devices_search.devices_of(arguments.latency or ()):
+        Table.load(device.path)  # refused before a loop runs
     if (arguments.tables or arguments.space) and (arguments.tau is not None or arguments.models is not None):
         raise UsageError("--tables alone were never compared with whole models: leave out --tau and --models")
     if arguments.tables or arguments.space:
