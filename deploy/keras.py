@@ -16,6 +16,7 @@ from torch import Tensor
 
 from deploy.tflite.read import ModelInfo, OperatorInfo
 from hil.errors import ModelError, UsageError
+from nas.blocks import ActivationName
 from nas.quant.float_graph import (
     INPUT,
     Add,
@@ -25,6 +26,7 @@ from nas.quant.float_graph import (
     Conv,
     Flatten,
     FullyConnected,
+    MaxPool,
     Mean,
     Node,
     Pad,
@@ -103,8 +105,11 @@ def _fully_connected(tf: Any, node: FullyConnected, env: Mapping[str, Any]) -> A
 
 
 def _finished(tf: Any, node: Conv | FullyConnected, y: Any) -> Any:
-    y = y + node.bias.numpy()
-    return tf.nn.relu6(y) if node.activation == "relu6" else y
+    return _activated(tf, y + node.bias.numpy(), node.activation)
+
+
+def _activated(tf: Any, y: Any, activation: ActivationName) -> Any:
+    return y if activation == "none" else getattr(tf.nn, activation)(y)
 
 
 def _pad(tf: Any, node: Pad, env: Mapping[str, Any]) -> Any:
@@ -117,9 +122,10 @@ def _resize(tf: Any, node: Resize, env: Mapping[str, Any]) -> Any:
 
 APPLIED: Mapping[type[Any], Callable[[Any, Any, Mapping[str, Any]], Any]] = {
     Conv: _conv,
-    Add: lambda _tf, node, env: env[node.a] + env[node.b],
+    Add: lambda tf, node, env: _activated(tf, env[node.a] + env[node.b], node.activation),
     FullyConnected: _fully_connected,
     AveragePool: lambda tf, node, env: tf.nn.avg_pool2d(env[node.x], node.kernel, node.stride, "VALID"),
+    MaxPool: lambda tf, node, env: tf.nn.max_pool2d(env[node.x], node.kernel, node.stride, "SAME"),
     Pad: _pad,
     Flatten: lambda tf, node, env: tf.reshape(env[node.x], (1, -1)),
     Softmax: lambda tf, node, env: tf.nn.softmax(env[node.x]),
@@ -133,6 +139,7 @@ BUILTINS: Mapping[str, type[Any]] = {
     "DEPTHWISE_CONV_2D": Conv,
     "FULLY_CONNECTED": FullyConnected,
     "AVERAGE_POOL_2D": AveragePool,
+    "MAX_POOL_2D": MaxPool,
     "PAD": Pad,
     "RESHAPE": Flatten,
     "SOFTMAX": Softmax,

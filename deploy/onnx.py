@@ -26,6 +26,7 @@ from nas.quant.integer_graph import (
     QConcat,
     QConv,
     QFullyConnected,
+    QMaxPool,
     QMean,
     QPad,
     QReshape,
@@ -89,12 +90,14 @@ class _Graph:
         named = (("weight", weight, op.weight_scale), ("bias", op.bias, scale))
         return [self.integers(f"{op.name}/{part}", data, scales) for part, data, scales in named]
 
-    def activated(self, op: Weighted, y: str) -> str:
-        """RELU6's clamp, left out where the output's int8 range clamps at 0 and 6 by itself."""
+    def activated(self, op: Weighted | QAdd, y: str) -> str:
+        """The activation's clamp, left out where the output's int8 range clamps at 0 (and 6) by itself."""
         tensor = self.graph.tensors[op.name]
-        steps = round(float(np.float32(6) / np.float32(tensor.scale)))
+        steps = round(float(np.float32(6) / np.float32(tensor.scale))) if op.activation == "relu6" else 255
         if op.activation == "none" or (tensor.zero_point == -128 and steps >= 255):
             return y
+        if op.activation == "relu":
+            return self.node("Relu", [y], f"{op.name}/clipped")
         bounds = [self.constant("zero", np.float32(0)), self.constant("six", np.float32(6))]
         return self.node("Clip", [y, *bounds], f"{op.name}/clipped")
 
@@ -105,13 +108,17 @@ def _shape(tensor: IntTensor) -> tuple[int, ...]:
     return (1, channels) if tensor.rank == 2 else (1, channels, height, width)
 
 
+def _same_pads(size: tuple[int, int], kernel: int, stride: int, dilation: int = 1) -> list[int]:
+    """TFLite's SAME as ONNX writes it: top, left, bottom, right."""
+    (top, bottom), (left, right) = (same_padding(side, kernel, stride, dilation) for side in size)
+    return [top, left, bottom, right]
+
+
 def _conv(op: Operator, g: _Graph) -> str:
     assert isinstance(op, QConv)  # noqa: S101 (dispatched on the type)
     height, width, channels = g.graph.tensors[op.x].shape
     weight = op.weight.transpose((3, 0, 1, 2) if op.depthwise else (0, 3, 1, 2))  # (O, I/groups, k, k)
     kernel = weight.shape[2:]
-    vertical = same_padding(height, kernel[0], op.stride, op.dilation)
-    horizontal = same_padding(width, kernel[1], op.stride, op.dilation)
     y = g.node(
         "Conv",
         [g.real(op.x), *g.weights(op, weight)],
@@ -119,7 +126,7 @@ def _conv(op: Operator, g: _Graph) -> str:
         kernel_shape=kernel,
         strides=[op.stride] * 2,
         dilations=[op.dilation] * 2,
-        pads=[vertical[0], horizontal[0], vertical[1], horizontal[1]],
+        pads=_same_pads((height, width), kernel[0], op.stride, op.dilation),
         group=channels // weight.shape[1],
     )
     return g.quantized(op.name, g.activated(op, y))
@@ -140,7 +147,7 @@ def _fully_connected(op: Operator, g: _Graph) -> str:
 
 def _add(op: Operator, g: _Graph) -> str:
     assert isinstance(op, QAdd)  # noqa: S101
-    return g.quantized(op.name, g.node("Add", [g.real(op.a), g.real(op.b)], f"{op.name}/sum"))
+    return g.quantized(op.name, g.activated(op, g.node("Add", [g.real(op.a), g.real(op.b)], f"{op.name}/sum")))
 
 
 def _mean(op: Operator, g: _Graph) -> str:
@@ -152,6 +159,13 @@ def _average_pool(op: Operator, g: _Graph) -> str:
     assert isinstance(op, QAveragePool)  # noqa: S101
     window = {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2}
     return g.quantized(op.name, g.node("AveragePool", [g.real(op.x)], f"{op.name}/pooled", **window))
+
+
+def _max_pool(op: Operator, g: _Graph) -> str:
+    assert isinstance(op, QMaxPool)  # noqa: S101
+    pads = _same_pads(g.graph.tensors[op.x].shape[:2], op.kernel, op.stride)
+    window = {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2, "pads": pads}
+    return g.quantized(op.name, g.node("MaxPool", [g.real(op.x)], f"{op.name}/pooled", **window))
 
 
 def _pad(op: Operator, g: _Graph) -> str:
@@ -198,6 +212,7 @@ EMITTERS: Mapping[type, Callable[[Operator, _Graph], str]] = {
     QConv: _conv,
     QFullyConnected: _fully_connected,
     QAveragePool: _average_pool,
+    QMaxPool: _max_pool,
     QPad: _pad,
     QReshape: _reshape,
     QSoftmax: _softmax,

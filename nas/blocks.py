@@ -6,7 +6,7 @@ exported, without a PAD operator. Feature maps are (N, C, H, W).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -15,7 +15,12 @@ from torch import Tensor, nn
 
 from nas.space import Choice, SearchSpace, Subnet
 
-ActivationName = Literal["none", "relu6"]
+ActivationName = Literal["none", "relu", "relu6"]
+ACTIVATIONS: Mapping[ActivationName, Callable[[Tensor], Tensor]] = {
+    "none": lambda y: y,
+    "relu": F.relu,
+    "relu6": F.relu6,
+}
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
@@ -25,11 +30,16 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
     return total // 2, total - total // 2
 
 
-def pad_same(x: Tensor, kernel: int, stride: int, dilation: int) -> Tensor:
-    """`x` with zeros around it, so that an unpadded convolution gives ceil(size / stride)."""
+def pad_same(x: Tensor, kernel: int, stride: int, dilation: int, value: float = 0.0) -> Tensor:
+    """`x` with `value` around it, so that an unpadded convolution gives ceil(size / stride)."""
     top, bottom = same_padding(x.shape[2], kernel, stride, dilation)
     left, right = same_padding(x.shape[3], kernel, stride, dilation)
-    return F.pad(x, (left, right, top, bottom)) if top or bottom or left or right else x
+    return F.pad(x, (left, right, top, bottom), value=value) if top or bottom or left or right else x
+
+
+def max_pool_same(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """The largest of each SAME window; what pads it never is."""
+    return F.max_pool2d(pad_same(x, kernel, stride, 1, -torch.inf), kernel, stride)
 
 
 def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int) -> Tensor:
@@ -64,7 +74,7 @@ class ConvBN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.bn(conv_same(x, self.weight, None, self.stride, self.dilation))
-        return F.relu6(y) if self.activation == "relu6" else y
+        return ACTIVATIONS[self.activation](y)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight (O, I/groups, k, k) and bias (O,) with batch normalization folded in."""

@@ -19,6 +19,7 @@ from nas.quant.integer_graph import (
     QConcat,
     QConv,
     QFullyConnected,
+    QMaxPool,
     QMean,
     QPad,
     QReshape,
@@ -29,7 +30,7 @@ from nas.quant.integer_graph import (
 
 Codes = schema.BuiltinOperator
 Options = schema.BuiltinOptions
-ACTIVATIONS = {"none": schema.ActivationFunctionType.NONE, "relu6": schema.ActivationFunctionType.RELU6}
+ACTIVATIONS = {name: getattr(schema.ActivationFunctionType, name.upper()) for name in ("none", "relu", "relu6")}
 INT4, INT8, UINT8, INT32 = (getattr(schema.TensorType, name) for name in ("INT4", "INT8", "UINT8", "INT32"))
 
 
@@ -102,13 +103,14 @@ def _fully_connected(op: Operator, graph: IntegerGraph) -> Emitted:
     return Emitted(Codes.FULLY_CONNECTED, version, Options.FullyConnectedOptions, options, constants)
 
 
-def _average_pool(op: Operator, _graph: IntegerGraph) -> Emitted:
-    assert isinstance(op, QAveragePool)  # noqa: S101 (dispatched on the type)
+def _pool(op: Operator, _graph: IntegerGraph) -> Emitted:
+    assert isinstance(op, QAveragePool | QMaxPool)  # noqa: S101 (dispatched on the type)
+    largest = isinstance(op, QMaxPool)
     options = schema.Pool2DOptionsT()
-    options.padding = schema.Padding.VALID
+    options.padding = schema.Padding.SAME if largest else schema.Padding.VALID
     options.strideW = options.strideH = op.stride
     options.filterWidth = options.filterHeight = op.kernel
-    return Emitted(Codes.AVERAGE_POOL_2D, 2, Options.Pool2DOptions, options)
+    return Emitted(Codes.MAX_POOL_2D if largest else Codes.AVERAGE_POOL_2D, 2, Options.Pool2DOptions, options)
 
 
 def _pad(op: Operator, _graph: IntegerGraph) -> Emitted:
@@ -130,8 +132,11 @@ def _softmax(_op: Operator, _graph: IntegerGraph) -> Emitted:
     return Emitted(Codes.SOFTMAX, 2, Options.SoftmaxOptions, options)
 
 
-def _add(_op: Operator, _graph: IntegerGraph) -> Emitted:
-    return Emitted(Codes.ADD, 2, Options.AddOptions, schema.AddOptionsT())
+def _add(op: Operator, _graph: IntegerGraph) -> Emitted:
+    assert isinstance(op, QAdd)  # noqa: S101 (dispatched on the type)
+    options = schema.AddOptionsT()
+    options.fusedActivationFunction = ACTIVATIONS[op.activation]
+    return Emitted(Codes.ADD, 2, Options.AddOptions, options)
 
 
 def _mean(op: Operator, _graph: IntegerGraph) -> Emitted:
@@ -164,7 +169,8 @@ def _argmax(op: Operator, _graph: IntegerGraph) -> Emitted:
 EMITTERS: Mapping[type, Callable[[Operator, IntegerGraph], Emitted]] = {
     QConv: _conv,
     QFullyConnected: _fully_connected,
-    QAveragePool: _average_pool,
+    QAveragePool: _pool,
+    QMaxPool: _pool,
     QPad: _pad,
     QReshape: _reshape,
     QSoftmax: _softmax,

@@ -4,7 +4,7 @@ Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bi
 arXiv 1906.04721, eq. 11: what the first convolution's channel i is divided by, s_i = sqrt(r1_i r2_i) / r2_i, the
 second's input channel i is multiplied by. Two things differ:
 
-- RELU6 commutes with a scale only below its clip. DFQ replaces it by RELU, which is another function. Here a
+- RELU commutes with a scale, RELU6 only below its clip. DFQ replaces it by RELU, which is another function. Here a
   channel that reaches 6 on the calibration data keeps s_i = 1, and no other channel is raised so far that it
   would: on the calibration data the float function is the same up to rounding. Elsewhere, a lowered channel
   (s_i > 1) can only clip later than before, a raised one earlier; `HEADROOM` keeps it away from that.
@@ -19,6 +19,7 @@ Projections are not rectified, and so no chain reaches beyond an inverted residu
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -64,7 +65,7 @@ def _chains(nodes: Sequence[Node]) -> dict[str, list[Conv]]:
     for node in nodes:
         if isinstance(node, Conv):
             before = chains.get(node.x)
-            linked = before is not None and before[-1].activation == "relu6" and readers[node.x] == 1
+            linked = before is not None and before[-1].activation != "none" and readers[node.x] == 1
             chains[node.name] = [*chains.pop(node.x), node] if linked else [node]
     return {chain[0].name: chain for chain in chains.values() if len(chain) > 1}
 
@@ -103,7 +104,7 @@ def factors(first: Conv, second: Conv, peak: Tensor, before: Tensor) -> Tensor:
     # Against the map as it was: lowering the largest channel must not tie down the others in the next pass.
     lowest = (HEADROOM * peak / peak.max()).clamp(max=1.0) / before
     wanted = torch.maximum(wanted, lowest)
-    free = alive & (peak > 0) & (peak < CLIP)
+    free = alive & (peak > 0) & (peak < (CLIP if first.activation == "relu6" else math.inf))
     return torch.where(free, wanted, torch.ones_like(wanted))
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.blocks import ActivationName, ConvBN, MBConv, conv_same
+from nas.blocks import ACTIVATIONS, ActivationName, ConvBN, MBConv, conv_same, max_pool_same
 from nas.space import Architecture
 from nas.teacher import Encoder, Segmenter, upsampled
 
@@ -20,12 +20,15 @@ INPUT = "input"
 
 
 def activated(y: Tensor, activation: ActivationName) -> Tensor:
-    return F.relu6(y) if activation == "relu6" else y
+    return ACTIVATIONS[activation](y)
 
 
 @dataclass(frozen=True, eq=False)
 class Conv:
-    """SAME convolution; weight (O, I/groups, k, k), bias (O,); `bits` is the width its weights will have."""
+    """SAME convolution; weight (O, I/groups, k, k), bias (O,).
+
+    `bits` is the width its weights will have, `input_bits` that of the tensor that it reads.
+    """
 
     name: str
     x: str
@@ -35,6 +38,7 @@ class Conv:
     dilation: int = 1
     activation: ActivationName = "none"
     bits: int = 8
+    input_bits: int = 8
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
         y = conv_same(env[self.x], self.weight, self.bias, self.stride, self.dilation)
@@ -51,6 +55,7 @@ class FullyConnected:
     bias: Tensor
     activation: ActivationName = "none"
     bits: int = 8
+    input_bits: int = 8
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
         y = F.linear(env[self.x].flatten(1), self.weight, self.bias)[:, :, None, None]
@@ -62,9 +67,10 @@ class Add:
     name: str
     a: str
     b: str
+    activation: ActivationName = "none"
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        return env[self.a] + env[self.b]
+        return activated(env[self.a] + env[self.b], self.activation)
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,19 @@ class AveragePool:
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
         return F.avg_pool2d(env[self.x], self.kernel, self.stride)
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """The largest of `kernel` x `kernel` windows, padded as TFLite's SAME (which no padding wins)."""
+
+    name: str
+    x: str
+    kernel: int
+    stride: int
+
+    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
+        return max_pool_same(env[self.x], self.kernel, self.stride)
 
 
 @dataclass(frozen=True)
@@ -159,7 +178,7 @@ class ArgMax:
 
 
 Weighted = Conv | FullyConnected
-Rearranging = AveragePool | Pad | Flatten | Resize | Concat
+Rearranging = AveragePool | MaxPool | Pad | Flatten | Resize | Concat
 """Kernels that cannot rescale: what they read and their result share one scale and zero point."""
 Node = Weighted | Rearranging | Add | Mean | Softmax | ArgMax
 

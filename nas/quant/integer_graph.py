@@ -8,10 +8,12 @@ weights (1, k, k, C).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Activation: TypeAlias = Literal["none", "relu", "relu6"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class QConv:
     stride: int
     dilation: int
     depthwise: bool
-    activation: Literal["none", "relu6"]
+    activation: Activation
     bits: int
 
     @property
@@ -63,7 +65,7 @@ class QFullyConnected:
     weight: NDArray[np.int8]
     weight_scale: NDArray[np.float32]  # (O,) per channel, (1,) per tensor
     bias: NDArray[np.int32]
-    activation: Literal["none", "relu6"]
+    activation: Activation
     bits: int
 
     @property
@@ -76,9 +78,12 @@ class QFullyConnected:
 
 @dataclass(frozen=True)
 class QAdd:
+    """The sum, requantized and clamped to the activation."""
+
     name: str
     a: str
     b: str
+    activation: Activation = "none"
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,16 @@ class QMean:
 @dataclass(frozen=True)
 class QAveragePool:
     """Mean of `kernel` x `kernel` windows, unpadded (VALID); scale and zero point unchanged."""
+
+    name: str
+    x: str
+    kernel: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class QMaxPool:
+    """The largest of `kernel` x `kernel` windows, padded as SAME; scale and zero point unchanged."""
 
     name: str
     x: str
@@ -151,7 +166,18 @@ class QArgMax:
 
 Weighted = QConv | QFullyConnected
 Operator = (
-    QConv | QFullyConnected | QAdd | QMean | QAveragePool | QPad | QReshape | QSoftmax | QResize | QConcat | QArgMax
+    QConv
+    | QFullyConnected
+    | QAdd
+    | QMean
+    | QAveragePool
+    | QMaxPool
+    | QPad
+    | QReshape
+    | QSoftmax
+    | QResize
+    | QConcat
+    | QArgMax
 )
 
 

@@ -1,7 +1,7 @@
 """Quantize: float operators and their tensors' ranges become an `IntegerGraph`.
 
-Weights are symmetric (per channel or per tensor), activations asymmetric int8:
-S = (beta - alpha) / (2^b - 1) (QA-BWNAS, section 3).
+Weights are symmetric (per channel or per tensor), activations asymmetric: S = (beta - alpha) / (2^b - 1) (QA-BWNAS,
+section 3). All are stored and run as int8: fewer bits use fewer of its 256 values.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from nas.quant.float_graph import (
     Conv,
     Flatten,
     FullyConnected,
+    MaxPool,
     Mean,
     Node,
     Pad,
@@ -41,6 +42,7 @@ from nas.quant.integer_graph import (
     QConcat,
     QConv,
     QFullyConnected,
+    QMaxPool,
     QMean,
     QPad,
     QReshape,
@@ -48,7 +50,7 @@ from nas.quant.integer_graph import (
     QSoftmax,
 )
 from nas.quant.integer_graph import Weighted as QWeighted
-from nas.quant.ranges import Parameters, Range, activation_parameters
+from nas.quant.ranges import Parameters, Range, activation_parameters, widths_of
 from nas.quant.scheme import Granularity
 from nas.quant.shapes import output_shape
 
@@ -110,9 +112,11 @@ def _lower_weighted(node: Weighted, x: IntTensor, y: IntTensor, granularity: Gra
 
 def _check_ratio(node: Node, ratio: float, reads: str) -> None:
     if not ratio < RATIO_LIMIT:  # nor NaN
+        few = isinstance(node, Weighted) and min(node.bits, node.input_bits) < 8
         raise QuantizationError(
             f"layer '{node.name}': requantization scale {ratio:.3g} is out of TFLite's range (below {RATIO_LIMIT}); "
-            f"its output's range is too narrow for its {reads}: retrain it, or calibrate on more images"
+            f"its output's range is too narrow for its {reads}: retrain it, or "
+            f"{'give it more bits' if few else 'calibrate on more images'}"
         )
 
 
@@ -145,9 +149,11 @@ def _operator(node: Node, read: list[IntTensor], y: IntTensor, granularity: Gran
             return _lower_weighted(node, read[0], y, granularity)
         case Add():
             _check_ratio(node, max(x.scale for x in read) / y.scale, "inputs")
-            return QAdd(node.name, node.a, node.b)
+            return QAdd(node.name, node.a, node.b, node.activation)
         case AveragePool():
             return QAveragePool(node.name, node.x, node.kernel, node.stride)
+        case MaxPool():
+            return QMaxPool(node.name, node.x, node.kernel, node.stride)
         case Pad():
             return QPad(node.name, node.x, node.rows, node.columns)
         case Concat():
@@ -156,15 +162,16 @@ def _operator(node: Node, read: list[IntTensor], y: IntTensor, granularity: Gran
             return PLAIN[type(node)](node.name, node.x)
 
 
-def parameters_of(ranges: Mapping[str, Range]) -> dict[str, Parameters]:
-    """Scale and zero point of every tensor, from its range."""
+def parameters_of(ranges: Mapping[str, Range], widths: Mapping[str, int] | None = None) -> dict[str, Parameters]:
+    """Scale and zero point of every tensor, from its range and its bits (8 where `widths` names none)."""
+    widths = widths or {}
     for name, (low, high) in ranges.items():
         if max(high, 0.0) - min(low, 0.0) < NARROWEST:
             raise QuantizationError(
                 f"tensor '{name}' is zero on all calibration images (range {low:g} to {high:g}): "
                 "its layer is dead; retrain it, or calibrate on more images"
             )
-    return {name: activation_parameters(low, high) for name, (low, high) in ranges.items()}
+    return {name: activation_parameters(low, high, widths.get(name, 8)) for name, (low, high) in ranges.items()}
 
 
 def lower_nodes(
@@ -192,8 +199,12 @@ def lower(
     input_shape: tuple[int, int, int],
     granularity: Granularity = "channel",
 ) -> IntegerGraph:
-    """The `IntegerGraph` of a whole list of nodes that read `INPUT` of shape (H, W, C)."""
-    parameters = parameters_of(ranges)
+    """The `IntegerGraph` of a whole list of nodes that read `INPUT` of shape (H, W, C).
+
+    A tensor has the bits that its readers ask for. Raises `QuantizationError` where they disagree.
+    """
+    nodes = list(nodes)
+    parameters = parameters_of(ranges, widths_of(nodes))
     tensors = {INPUT: IntTensor(INPUT, input_shape, *parameters[INPUT])}
     operators = lower_nodes(nodes, tensors, parameters, granularity)
     return IntegerGraph(tensors, tuple(operators), INPUT)

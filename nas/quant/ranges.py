@@ -9,14 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nas.errors import ConfigError, QuantizationError
-from nas.quant.float_graph import INPUT, Node, Rearranging, inputs_of, stepwise
+from nas.quant.float_graph import INPUT, Node, Rearranging, Weighted, inputs_of, stepwise
 
 Range = tuple[float, float]
 Observer = Callable[[Tensor], Range]
@@ -26,13 +26,24 @@ IMAGE_RANGE: Range = (-1.0, 127 / 128)
 """The input's: int8 = uint8 - 128 with scale 1/128 and zero point 0."""
 
 
-def activation_parameters(low: float, high: float) -> Parameters:
-    """Scale (a float32 value) and int8 zero point for [low, high], widened to hold 0 exactly."""
-    if (low, high) == IMAGE_RANGE:
+def activation_parameters(low: float, high: float, bits: int = 8) -> Parameters:
+    """Scale (a float32 value) and int8 zero point for [low, high], widened to hold 0 exactly.
+
+    At fewer than 8 bits the range spans the 2^bits upmost integers, S = (high - low) / (2^bits - 1): what is above
+    `high` is clamped to 127, and what a fused activation cuts off at 0, to the zero point. Other values below `low`
+    take further integers, down to -128: no kernel clamps there.
+    """
+    if (low, high) == IMAGE_RANGE and bits == 8:
         return 1 / 128, 0
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32(max((high - low) / 255, 1e-9)))
-    return scale, int(np.clip(round(-128 - low / scale), -128, 127))
+    lowest = lowest_level(bits)
+    scale = float(np.float32(max((high - low) / (127 - lowest), 1e-9)))
+    return scale, int(np.clip(round(lowest - low / scale), lowest, 127))
+
+
+def lowest_level(bits: int) -> int:
+    """The smallest of the 2^bits integers that a tensor of so many bits takes; the largest is 127."""
+    return 128 - (1 << bits)
 
 
 def minmax(x: Tensor) -> Range:
@@ -60,15 +71,17 @@ class Percentile:
 
 @dataclass(frozen=True)
 class LeastSquares:
-    """The range, of `candidates` shrunk evenly from min-max down to `narrowest` of it, whose int8 error is least.
+    """The range, of `candidates` shrunk evenly from min-max down to `narrowest` of it, whose integers err least.
 
     The error is clipping's and rounding's together (as Nagel et al., arXiv 2106.08295, section 3.1, choose
-    ranges), taken over a histogram: `bins` is so far above 256 that a bin's width does not matter.
+    ranges), taken over a histogram: `bins` is so far above 256 that a bin's width does not matter. `bits` is the
+    tensor's width.
     """
 
     candidates: int = 81
     narrowest: float = 0.2
     bins: int = 8192
+    bits: int = 8
 
     def factors(self) -> list[float]:
         return [float(factor) for factor in np.linspace(1.0, self.narrowest, self.candidates)]
@@ -80,15 +93,15 @@ class LeastSquares:
         counts = torch.histc(x, self.bins, low, high).double()
         width = (high - low) / self.bins
         centres = low + width * (torch.arange(self.bins, dtype=torch.float64) + 0.5)
-        errors = [self.error(centres, counts, (low * factor, high * factor)) for factor in self.factors()]
+        errors = [self.error(centres, counts, (low * factor, high * factor), self.bits) for factor in self.factors()]
         best = self.factors()[int(np.argmin(errors))]  # the widest of equals
         return low * best, high * best
 
     @staticmethod
-    def error(values: Tensor, counts: Tensor, interval: Range) -> float:
-        """The sum of squared int8 errors of `values`, each counted `counts` times."""
-        scale, zero_point = activation_parameters(*interval)
-        q = (torch.round(values / scale) + zero_point).clamp_(-128, 127)
+    def error(values: Tensor, counts: Tensor, interval: Range, bits: int = 8) -> float:
+        """The sum of squared errors of `values` on the 2^bits levels of `interval`, each counted `counts` times."""
+        scale, zero_point = activation_parameters(*interval, bits)
+        q = (torch.round(values / scale) + zero_point).clamp_(lowest_level(bits), 127)
         return float((((q - zero_point) * scale - values).square() * counts).sum())
 
 
@@ -119,6 +132,11 @@ def observe(x: Tensor, name: str, observer: Observer = minmax) -> Range:
     return (low, high) if observer is minmax else observer(x)
 
 
+def at_width(observer: Observer, bits: int) -> Observer:
+    """The observer of a tensor of so many bits."""
+    return replace(observer, bits=bits) if isinstance(observer, LeastSquares) else observer
+
+
 def widest(a: Range | None, b: Range) -> Range:
     return b if a is None else (min(a[0], b[0]), max(a[1], b[1]))
 
@@ -126,10 +144,11 @@ def widest(a: Range | None, b: Range) -> Range:
 def calibrate(nodes: Iterable[Node], batches: Iterable[Tensor], observer: Observer = minmax) -> dict[str, Range]:
     """The range of every tensor of `nodes` over batches of images (N, 3, H, W)."""
     nodes = list(nodes)
+    own = {name: at_width(observer, bits) for name, bits in widths_of(nodes).items()}
     ranges: dict[str, Range] = {}
     for batch in batches:
         for node, y in stepwise(nodes, {INPUT: batch}):
-            ranges[node.name] = widest(ranges.get(node.name), observe(y.float(), node.name, observer))
+            ranges[node.name] = widest(ranges.get(node.name), observe(y.float(), node.name, own[node.name]))
     if not ranges:
         raise QuantizationError("no calibration images: ranges cannot be known; set quant.calibration_images")
     ranges[INPUT] = IMAGE_RANGE
@@ -137,15 +156,65 @@ def calibrate(nodes: Iterable[Node], batches: Iterable[Tensor], observer: Observ
 
 
 def tie(nodes: Iterable[Node], ranges: dict[str, Range]) -> dict[str, Range]:
-    """One range for tensors that must share scale and zero point: around `Rearranging` operators."""
-    groups: dict[str, set[str]] = {}
-    for node in nodes:
-        if isinstance(node, Rearranging):
-            group = {node.name, *inputs_of(node)}
-            group = group.union(*(groups.get(name, set()) for name in group))
-            groups.update(dict.fromkeys(group, group))
+    """One range for tensors that must share scale and zero point."""
     tied = dict(ranges)
-    for name, group in groups.items():
-        low, high = zip(*(ranges[member] for member in group), strict=True)
-        tied[name] = (min(low), max(high))
+    for group in shared(nodes):
+        if len(group.tensors) > 1:
+            low, high = zip(*(ranges[name] for name in group.tensors), strict=True)
+            tied.update(dict.fromkeys(group.tensors, (min(low), max(high))))
     return tied
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Tensors that share scale and zero point, around `Rearranging` operators; most tensors are alone.
+
+    Attributes:
+        tensors: in the order in which they are read or made.
+        sources: those of them that no `Rearranging` operator makes out of others.
+        readers: the layers (with weights) that read one of them.
+    """
+
+    tensors: tuple[str, ...]
+    sources: tuple[str, ...]
+    readers: tuple[str, ...]
+
+
+def shared(nodes: Iterable[Node]) -> tuple[Shared, ...]:
+    """Every tensor of `nodes`, what they read included, in its group."""
+    nodes = list(nodes)
+    groups: dict[str, frozenset[str]] = {}
+    for node in nodes:
+        for name in (*inputs_of(node), node.name):
+            groups.setdefault(name, frozenset([name]))
+        if isinstance(node, Rearranging):
+            group = groups[node.name].union(*(groups[name] for name in inputs_of(node)))
+            groups.update(dict.fromkeys(group, group))
+    rearranged = {node.name for node in nodes if isinstance(node, Rearranging)}
+    layers = [node for node in nodes if isinstance(node, Weighted)]
+    found = []
+    for group in dict.fromkeys(groups.values()):
+        tensors = tuple(name for name in groups if name in group)
+        readers = tuple(layer.name for layer in layers if layer.x in group)
+        found.append(Shared(tensors, tuple(name for name in tensors if name not in rearranged), readers))
+    return tuple(found)
+
+
+def widths_of(nodes: Iterable[Node]) -> dict[str, int]:
+    """The bits of every tensor: what the layers that read it ask for (`input_bits`), 8 where none reads it.
+
+    Raises `QuantizationError` naming two layers that ask for different ones.
+    """
+    nodes = list(nodes)
+    layers = {node.name: node for node in nodes if isinstance(node, Weighted)}
+    widths: dict[str, int] = {}
+    for group in shared(nodes):
+        asked = {layers[name].input_bits: name for name in reversed(group.readers)}
+        if len(asked) > 1:
+            (bits, name), (other_bits, other) = sorted(asked.items())[:2]
+            raise QuantizationError(
+                f"layers '{name}' and '{other}' read the same integers ('{layers[name].x}'), the one at {bits} bits, "
+                f"the other at {other_bits}: give both the same activation bits"
+            )
+        widths.update(dict.fromkeys(group.tensors, next(iter(asked), 8)))
+    return widths

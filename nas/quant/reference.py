@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.blocks import conv_same
+from nas.blocks import conv_same, same_padding
 from nas.quant.fixed_point import (
     Int64,
     doubling_high_multiply,
@@ -26,6 +26,7 @@ from nas.quant.fixed_point import (
     truncated,
 )
 from nas.quant.integer_graph import (
+    Activation,
     IntegerGraph,
     IntTensor,
     Operator,
@@ -35,6 +36,7 @@ from nas.quant.integer_graph import (
     QConcat,
     QConv,
     QFullyConnected,
+    QMaxPool,
     QMean,
     QPad,
     QReshape,
@@ -45,10 +47,11 @@ from nas.quant.integer_graph import (
 from nas.quant.simulate import oihw
 
 
-def _clamp(values: Int64, y: IntTensor, activation: str = "none") -> Int64:
+def _clamp(values: Int64, y: IntTensor, activation: Activation = "none") -> Int64:
     low, high = -128, 127
-    if activation == "relu6":
+    if activation != "none":
         low = max(low, y.zero_point)
+    if activation == "relu6":
         six = float(np.float32(6) / np.float32(y.scale))
         high = min(high, y.zero_point + math.floor(six + 0.5))  # XNNPACK rounds with the zero point, ties to even
     return np.clip(values, low, high)
@@ -97,6 +100,15 @@ def _average_pool(q: Int64, kernel: int, stride: int) -> Int64:
     return mean
 
 
+def _max_pool(q: Int64, kernel: int, stride: int) -> Int64:
+    """The largest integer of each window; int8's smallest pads, which changes no maximum."""
+    around = [(0, 0), (0, 0), *(same_padding(side, kernel, stride, 1) for side in q.shape[2:])]
+    padded = np.pad(q, around, constant_values=-128)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (2, 3))[:, :, ::stride, ::stride]
+    largest: Int64 = windows.max((4, 5))
+    return largest
+
+
 def _softmax(q: Int64, x: IntTensor) -> Int64:
     """Fixed-point exponentials of 5 integer bits, their sum of 12; differences beyond those 5 bits count as zero."""
     q31, exponent = multiplier_of(min(float(np.float32(x.scale)) * 2**26, 2.0**31 - 1))
@@ -109,12 +121,14 @@ def _softmax(q: Int64, x: IntTensor) -> Int64:
     return result
 
 
-def _add(qa: Int64, qb: Int64, a: IntTensor, b: IntTensor, y: IntTensor) -> Int64:
+def _add(op: QAdd, qa: Int64, qb: Int64, tensors: dict[str, IntTensor]) -> Int64:
+    a, b, y = (tensors[name] for name in (op.a, op.b, op.name))
     twice = 2 * max(float(np.float32(a.scale)), float(np.float32(b.scale)))
     total = np.zeros_like(qa)
     for q, x in ((qa, a), (qb, b)):
         total = total + rescale((q - x.zero_point) << 20, *multiplier_of(float(np.float32(x.scale)) / twice))
-    return _clamp(rescale(total, *multiplier_of(twice / (2**20 * float(np.float32(y.scale))))) + y.zero_point, y)
+    total = rescale(total, *multiplier_of(twice / (2**20 * float(np.float32(y.scale)))))
+    return _clamp(total + y.zero_point, y, op.activation)
 
 
 def _axis(size_in: int, size_out: int) -> tuple[Int64, Int64, Int64]:
@@ -142,13 +156,15 @@ def apply(op: Operator, env: dict[str, Int64], tensors: dict[str, IntTensor]) ->
     if isinstance(op, QConv):
         return conv(op, env[op.x], tensors)
     if isinstance(op, QAdd):
-        return _add(env[op.a], env[op.b], tensors[op.a], tensors[op.b], y)
+        return _add(op, env[op.a], env[op.b], tensors)
     if isinstance(op, QFullyConnected):
         return _fully_connected(op, env[op.x], tensors[op.x], y)
     if isinstance(op, QMean):
         return _mean(env[op.x], tensors[op.x], y)
     if isinstance(op, QAveragePool):
         return _average_pool(env[op.x], op.kernel, op.stride)
+    if isinstance(op, QMaxPool):
+        return _max_pool(env[op.x], op.kernel, op.stride)
     if isinstance(op, QPad):
         return np.pad(env[op.x], ((0, 0), (0, 0), op.rows, op.columns), constant_values=tensors[op.x].zero_point)
     if isinstance(op, QReshape):

@@ -14,6 +14,7 @@ from nas.quant.float_graph import (
     Conv,
     Flatten,
     FullyConnected,
+    MaxPool,
     Mean,
     Node,
     Pad,
@@ -31,6 +32,8 @@ def output_shape(node: Node, shapes: Sequence[Shape]) -> Shape:
     match node:
         case Conv():
             return -(-height // node.stride), -(-width // node.stride), node.weight.shape[0]
+        case MaxPool():
+            return -(-height // node.stride), -(-width // node.stride), channels
         case FullyConnected():
             return 1, 1, node.weight.shape[0]
         case Mean():

@@ -8,7 +8,7 @@ matched against the runtime by experiment; the tests hold them to it. Everything
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.blocks import conv_same
+from nas.blocks import conv_same, max_pool_same
 from nas.quant import products
 from nas.quant.integer_graph import (
+    Activation,
     IntegerGraph,
     IntTensor,
     Operator,
@@ -27,6 +28,7 @@ from nas.quant.integer_graph import (
     QAveragePool,
     QConcat,
     QConv,
+    QMaxPool,
     QMean,
     QPad,
     QReshape,
@@ -71,12 +73,17 @@ def _requantized(accumulator: Tensor, op: Weighted, x: IntTensor, y: IntTensor) 
     """Integer accumulators (N, O, H, W) to the output's integers, clamped to the activation."""
     multiplier = torch.from_numpy(np.float32(x.scale) * op.weight_scale / np.float32(y.scale)).to(accumulator.device)
     real = accumulator.to(torch.float32, memory_format=torch.contiguous_format)
-    result = real.mul_(multiplier.view(1, -1, 1, 1)).round_().add_(y.zero_point)
+    return real.mul_(multiplier.view(1, -1, 1, 1)).round_().add_(y.zero_point).clamp_(*_bounds(op.activation, y))
+
+
+def _bounds(activation: Activation, y: IntTensor) -> tuple[int, int]:
+    """The smallest and the largest integer that an activation leaves."""
     low, high = -128, 127
-    if op.activation == "relu6":
+    if activation != "none":
         low = max(low, y.zero_point)
+    if activation == "relu6":
         high = min(high, round(float(np.float32(6) / np.float32(y.scale) + np.float32(y.zero_point))))
-    return result.clamp_(low, high)
+    return low, high
 
 
 def accumulate(op: Weighted, q: Tensor, x: IntTensor) -> Tensor:
@@ -112,7 +119,8 @@ def _softmax(q: Tensor, x: IntTensor) -> Tensor:
     return torch.from_numpy(np.rint(probability) - 128).clamp_(-128, 127).to(q.device)
 
 
-def _add(qa: Tensor, qb: Tensor, a: IntTensor, b: IntTensor, y: IntTensor) -> Tensor:
+def _add(op: QAdd, qa: Tensor, qb: Tensor, tensors: Mapping[str, IntTensor]) -> Tensor:
+    a, b, y = (tensors[name] for name in (op.a, op.b, op.name))
     ratio_a = np.float32(a.scale) / np.float32(y.scale)
     ratio_b = np.float32(b.scale) / np.float32(y.scale)
     shift = 20 - math.floor(math.log2(max(ratio_a, ratio_b)))
@@ -120,7 +128,7 @@ def _add(qa: Tensor, qb: Tensor, a: IntTensor, b: IntTensor, y: IntTensor) -> Te
     factor_a, factor_b = round(float(ratio_a) * 2**shift), round(float(ratio_b) * 2**shift)
     offset = 2 ** (shift - 1) - factor_a * a.zero_point - factor_b * b.zero_point
     total = (qa.double() * factor_a).add_(qb.double() * factor_b).add_(offset)
-    result: Tensor = total.mul_(2.0**-shift).floor_().add_(y.zero_point).clamp_(-128, 127).float()
+    result: Tensor = total.mul_(2.0**-shift).floor_().add_(y.zero_point).clamp_(*_bounds(op.activation, y)).float()
     return result
 
 
@@ -160,13 +168,15 @@ def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -
     if isinstance(op, Weighted):
         return _requantized(accumulate(op, env[op.x], tensors[op.x]), op, tensors[op.x], y)
     if isinstance(op, QAdd):
-        return _add(env[op.a], env[op.b], tensors[op.a], tensors[op.b], y)
+        return _add(op, env[op.a], env[op.b], tensors)
     if isinstance(op, QMean):
         return _mean(env[op.x], tensors[op.x], y)
     if isinstance(op, QResize):
         return _resize(env[op.x], y.shape[:2])
     if isinstance(op, QAveragePool):
         return _average_pool(env[op.x], op.kernel, op.stride)
+    if isinstance(op, QMaxPool):
+        return max_pool_same(env[op.x], op.kernel, op.stride)
     if isinstance(op, QPad):
         return F.pad(env[op.x], (*op.columns, *op.rows), value=tensors[op.x].zero_point)
     if isinstance(op, QReshape):

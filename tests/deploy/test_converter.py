@@ -18,6 +18,7 @@ from deploy.tflite.writer import write
 from hil.errors import ModelError, UsageError
 from nas.blocks import SuperBlock, recalibrate
 from nas.quant.float_graph import INPUT, Add, Conv, fold_layers, fold_segmenter, run
+from nas.resnet import ResNet, fold_resnet
 from nas.teacher import Head, student
 
 DEMO = space("demo")
@@ -73,6 +74,17 @@ def test_a_whole_model_equals_the_converters(tmp_path, end):
     nodes = fold_segmenter(model, (64, 80), architecture)
     last = [node.name for node in nodes].index(end)
     holds(nodes[: last + 1], images, tmp_path, f"{architecture} up to {end}")
+
+
+@pytest.mark.tensorflow
+def test_a_resnet_equals_the_converters(tmp_path):
+    """MAX_POOL_2D, and RELU after convolutions and additions."""
+    pytest.importorskip("tensorflow", reason=NEEDS)
+    torch.manual_seed(2)
+    model = trained_like(ResNet(7, (64, 70), 8), 2).eval()
+    images = (torch.randint(0, 256, (3, 3, 64, 70)).float() - 128) / 128
+    recalibrate(model, images)
+    holds(fold_resnet(model), images, tmp_path, "ResNet18")
 
 
 @pytest.mark.tensorflow

@@ -28,6 +28,7 @@ from nas.quant.float_graph import (
     Conv,
     Flatten,
     FullyConnected,
+    MaxPool,
     Mean,
     Node,
     Pad,
@@ -112,6 +113,7 @@ def test_a_whole_model_quantized_with_everything():
 
 sizes = st.integers(1, 17)
 channels = st.integers(1, 20)
+activations = st.sampled_from(["none", "relu", "relu6"])
 
 
 @st.composite
@@ -131,14 +133,14 @@ def cases(draw: st.DrawFn) -> tuple[list[Node], tuple[int, int, int], int, str]:
         out = c if depthwise else draw(channels)
         weight = torch.randn(out, 1 if depthwise else c, kernel, kernel, generator=generator) * spread
         bias = torch.randn(out, generator=generator) * draw(st.sampled_from([0.0, 1.0, 20.0]))
-        nodes.append(Conv(f"c{i}", last, weight, bias, stride, dilation, draw(st.sampled_from(["none", "relu6"]))))
+        nodes.append(Conv(f"c{i}", last, weight, bias, stride, dilation, draw(activations)))
         height, width, c, last = -(-height // stride), -(-width // stride), out, f"c{i}"
     size = (height * draw(st.integers(1, 4)), width * draw(st.integers(1, 4)))
     other = Conv("other", last, torch.randn(c, c, 1, 1, generator=generator), torch.randn(c, generator=generator))
     dense = FullyConnected("dense", "mean", torch.randn(7, c, generator=generator), torch.randn(7, generator=generator))
     tails: list[list[Node]] = [
         [],
-        [other, Add("sum", last, "other")],
+        [other, Add("sum", last, "other", draw(activations))],
         [Resize("resized", last, size)],
         [other, Concat("both", (last, "other"))],
         [ArgMax("classes", last)],
@@ -147,6 +149,8 @@ def cases(draw: st.DrawFn) -> tuple[list[Node], tuple[int, int, int], int, str]:
         [AveragePool("pool", last, min(height, width), 1), Flatten("vector", "pool")],
         [AveragePool("pool", last, 1, 1), replace(other, x="pool"), Concat("both", ("pool", "other"))],
         [Mean("mean", last), dense, Softmax("probabilities", "dense")],
+        [MaxPool("pool", last, draw(st.integers(1, 3)), draw(st.integers(1, 3))), replace(other, x="pool")],
+        [MaxPool("pool", last, 3, 1), other, Add("sum", "pool", "other", draw(activations)), Mean("mean", "sum")],
     ]
     return nodes + draw(st.sampled_from(tails)), shape, seed, draw(st.sampled_from(["channel", "tensor"]))
 

@@ -37,10 +37,12 @@ from nas.quant.float_graph import INPUT
 from nas.quant.integer_graph import (
     IntegerGraph,
     IntTensor,
+    QAdd,
     QArgMax,
     QAveragePool,
     QConcat,
     QConv,
+    QMaxPool,
     QMean,
     QPad,
     QReshape,
@@ -181,6 +183,20 @@ def test_a_classifiers_end(seed, inputs, classes, per_channel):
         expected = simulate.as_nhwc(env[op.name])
         expected = expected.reshape(1, -1) if graph.tensors[op.name].rank == 2 else expected
         assert difference(opinion(alone(graph, op.name), q_in), expected).largest_lsb <= 1, op
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.sampled_from(["none", "relu", "relu6"]))
+def test_max_pooling_and_an_addition_with_an_activation(seed, height, width, stride, activation):
+    rng = np.random.default_rng(seed)
+    x = tensor("input", (height, width, 5), rng)
+    pooled = IntTensor("pool", (-(-height // stride), -(-width // stride), 5), x.scale, x.zero_point)
+    y = tensor("sum", pooled.shape, rng)
+    ops = (QMaxPool("pool", "input", 3, stride), QAdd("sum", "pool", "pool", activation))
+    graph = IntegerGraph({t.name: t for t in (x, pooled, y)}, ops, "input")
+    q = torch.from_numpy(rng.integers(-128, 128, (1, 5, height, width))).float()
+    assert compared(graph.until("pool"), q).largest_lsb == 0
+    assert compared(graph, q).largest_lsb <= 1
 
 
 def test_mean_to_a_fully_connected_map():

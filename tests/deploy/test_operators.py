@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,9 +20,11 @@ from nas.quant.integer_graph import (
     IntegerGraph,
     IntTensor,
     Operator,
+    QAdd,
     QAveragePool,
     QConv,
     QFullyConnected,
+    QMaxPool,
     QMean,
     QPad,
     QReshape,
@@ -29,6 +33,7 @@ from nas.quant.integer_graph import (
 
 seeds = st.integers(0, 2**31)
 ratios = st.sampled_from([0, 0.25, 0.5, 0.75, 1, 1.5, 2])
+ACTIVATIONS = ("none", "relu", "relu6")
 
 
 def tensor(name: str, shape: tuple[int, int, int], rng: np.random.Generator, rank: int = 4) -> IntTensor:
@@ -52,7 +57,7 @@ def fully_connected(x: IntTensor, y: IntTensor, rng: np.random.Generator, per_ch
     scale = rng.uniform(0.001, 0.02, outputs if per_channel else 1).astype(np.float32)
     weight = rng.integers(-127, 128, (outputs, inputs)).astype(np.int8)
     bias = rng.integers(-5000, 5000, outputs).astype(np.int32)
-    return QFullyConnected(y.name, x.name, weight, scale, bias, ("none", "relu6")[int(rng.integers(2))], 8)
+    return QFullyConnected(y.name, x.name, weight, scale, bias, ACTIVATIONS[int(rng.integers(3))], 8)
 
 
 @settings(max_examples=100, deadline=None)
@@ -76,6 +81,37 @@ def test_average_pooling(seed, size, window, stride):
     shape = ((size[0] - kernel) // stride + 1, (size[1] - kernel) // stride + 1, size[2])
     y = IntTensor("pool", shape, x.scale, x.zero_point)
     agrees(x, [y], [QAveragePool("pool", "input", kernel, stride)], rng)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seeds, st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 20)), st.integers(1, 4), st.integers(1, 3)
+)
+@example(0, (14, 15, 16), 3, 2)  # a ResNet's: nothing is padded before an even side, one pixel before an odd one
+def test_max_pooling(seed, size, kernel, stride):
+    rng = np.random.default_rng(seed)
+    x = tensor("input", size, rng)
+    y = IntTensor("pool", (-(-size[0] // stride), -(-size[1] // stride), size[2]), x.scale, x.zero_point)
+    agrees(x, [y], [QMaxPool("pool", "input", kernel, stride)], rng)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seeds, st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 20)), ratios, st.sampled_from(ACTIVATIONS))
+def test_addition_and_its_activation(seed, size, ratio, activation):
+    """Of a map and its maxima: two tensors of one scale; then of that and the map, whose scales differ."""
+    rng = np.random.default_rng(seed)
+    x = tensor("input", size, rng)
+    pooled = IntTensor("pool", size, x.scale, x.zero_point)
+    other = float(np.float32(x.scale * (ratio or rng.uniform(0.1, 3))))
+    first = IntTensor("first", size, other, int(rng.integers(-128, 128)))
+    second = tensor("second", size, rng)
+    operators: list[Operator] = [
+        QMaxPool("pool", "input", 3, 1),
+        QAdd("first", "input", "pool", activation),
+        QAdd("second", "first", "input", activation),
+    ]
+    agrees(x, [pooled, first], operators[:2], rng)
+    agrees(x, [pooled, first, second], operators, rng)
 
 
 @settings(max_examples=40, deadline=None)
@@ -133,4 +169,21 @@ def test_six_between_two_integers(scale, zero_point):
     weight, one, zero = np.full((1, 1, 1, 1), 100, np.int8), np.ones(1, np.float32), np.zeros(1, np.int32)
     conv = QConv("c", "x", weight, one, zero, 1, 1, False, "relu6", 8)
     y = IntTensor("c", (3, 3, 1), float(np.float32(scale)), zero_point)
-    agrees(IntTensor("x", (3, 3, 1), 1.0, -128), [y], [conv], np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    agrees(IntTensor("x", (3, 3, 1), 1.0, -128), [y], [conv], rng)
+    agrees(IntTensor("x", (8, 8, 4), 0.5, 0), [replace(y, shape=(8, 8, 4))], [QAdd("c", "x", "x", "relu6")], rng)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds, st.integers(1, 9), st.booleans(), st.sampled_from([1, 3]))
+def test_relu_of_a_convolution(seed, channels, depthwise, kernel):
+    """Zero points inside int8: the clamp at 0 is the activation's own."""
+    rng = np.random.default_rng(seed)
+    x, y = tensor("x", (5, 6, channels), rng), tensor("c", (5, 6, channels), rng)
+    shape = (1, kernel, kernel, channels) if depthwise else (channels, kernel, kernel, channels)
+    weight, scale = (
+        rng.integers(-127, 128, shape).astype(np.int8),
+        rng.uniform(0.001, 0.02, channels).astype(np.float32),
+    )
+    bias = rng.integers(-2000, 2000, channels).astype(np.int32)
+    agrees(x, [y], [QConv("c", "x", weight, scale, bias, 1, 1, depthwise, "relu", 8)], rng)

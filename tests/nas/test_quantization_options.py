@@ -84,6 +84,20 @@ def test_equalization_keeps_the_float_function_and_evens_out_the_weights(seed):
     assert sum(map(weight_error, equalized)) < 0.8 * sum(map(weight_error, nodes))
 
 
+def test_a_channel_beyond_six_is_free_where_relu_follows():
+    """RELU commutes with any scale: what RELU6 would hold back is equalized, and the function stays."""
+    clipped, x = uneven_chain(0)
+    nodes = [replace(conv, activation="none" if conv.activation == "none" else "relu") for conv in clipped]
+    before = run(nodes, {INPUT: x})
+    equalized = equalize(nodes, [{INPUT: x}])
+    torch.testing.assert_close(run(equalized, {INPUT: x}), before, rtol=1e-5, atol=1e-4)
+    beyond = run(nodes[:1], {INPUT: x}).amax((0, 2, 3)) >= CLIP
+    moved = (equalized[0].weight != nodes[0].weight).flatten(1).any(1)
+    held = (equalize(clipped, [{INPUT: x}])[0].weight == clipped[0].weight).flatten(1).all(1)
+    assert beyond.any() and moved[beyond].all() and held[beyond].all()
+    assert sum(map(weight_error, equalized)) < 0.8 * sum(map(weight_error, nodes))
+
+
 def stepwise_results(nodes, x):
     return ((node.name, y) for node, y in stepwise(nodes, {INPUT: x}))
 
