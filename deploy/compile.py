@@ -31,8 +31,7 @@ from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import Applied
 from nas.space import Architecture
-from nas.task import fold
-from nas.teacher import Encoder
+from nas.task import Network, fold
 
 IN_A_BLOCK = re.compile(r"b\d+/")
 
@@ -60,7 +59,7 @@ class Artifact:
 
 
 def quantize(
-    model: Encoder,
+    model: Network,
     images: Iterable[Tensor],
     size: tuple[int, int],
     *,

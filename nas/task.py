@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas import classification, segmentation
 from nas.classifier import Classifier, PooledHead, fold_classifier
@@ -24,10 +24,12 @@ from nas.quant import simulate
 from nas.quant.float_graph import Node, fold_segmenter
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.simulate import Applied
+from nas.resnet import ResNet, fold_resnet
 from nas.space import Architecture, Choice, SearchSpace
 from nas.teacher import Encoder, Head, Segmenter
 
 AnyHead: TypeAlias = Head | PooledHead
+Network: TypeAlias = Encoder | ResNet
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Task:
     Attributes:
         metric: what it is judged by, in percent, more being better; `key`: the same in records (KEY_fp32, KEY_int8).
         dense: every pixel gets an answer, so that the deployed network ends by enlarging its map to the image.
-        network, head: classes of the network and of its head's settings; `head_example`: those in a configuration.
+        head: class of the head's settings; `head_example`: those in a configuration.
         build: a network from (space, its layers' choices, number of classes, head).
-        fold: a network's float nodes for images of (H, W), block weights in the architecture's bits.
+        folds: by class of network, its float nodes for images of (H, W), block weights in the architecture's bits.
         loss: from (logits, labels) to a scalar.
         answers: the classes that float logits mean for images of (H, W).
         integer_answers: the same of what the deployed graph gives, (N, C, H, W).
@@ -50,11 +52,10 @@ class Task:
     metric: str
     key: str
     dense: bool
-    network: type[Encoder]
     head: type[Head] | type[PooledHead]
     head_example: str
     build: Callable[[SearchSpace, Sequence[Sequence[Choice]], int, Any], Encoder]
-    fold: Callable[[Any, tuple[int, int], Architecture | None], list[Node]]
+    folds: Mapping[type[nn.Module], Callable[[Any, tuple[int, int], Architecture | None], list[Node]]]
     loss: Callable[[Tensor, Tensor], Tensor]
     answers: Callable[[Tensor, tuple[int, int]], Tensor]
     integer_answers: Callable[[Tensor], Tensor]
@@ -67,11 +68,10 @@ TASKS: Mapping[TaskName, Task] = {
         metric="mIoU",
         key="miou",
         dense=True,
-        network=Segmenter,
         head=Head,
         head_example="{ channels = 48, rates = [2, 4, 6] }",
         build=Segmenter,
-        fold=fold_segmenter,
+        folds={Segmenter: fold_segmenter},
         loss=segmentation.pixel_cross_entropy,
         answers=segmentation.class_maps,
         integer_answers=lambda q: q[:, 0].long(),
@@ -82,11 +82,13 @@ TASKS: Mapping[TaskName, Task] = {
         metric="top-1",
         key="top1",
         dense=False,
-        network=Classifier,
         head=PooledHead,
         head_example="{ features = 256 }",
         build=lambda space, layers, classes, head: Classifier(space, layers, classes, head.features),
-        fold=lambda model, _, architecture: fold_classifier(model, architecture),
+        folds={
+            Classifier: lambda model, _, architecture: fold_classifier(model, architecture),
+            ResNet: lambda model, *_: fold_resnet(model),
+        },
         loss=torch.nn.functional.cross_entropy,
         answers=lambda logits, _: logits.argmax(1),
         integer_answers=lambda q: q[:, :, 0, 0].argmax(1),
@@ -106,10 +108,11 @@ def network(data: Dataset, space: SearchSpace, layers: Sequence[Sequence[Choice]
     return task.build(space, layers, len(data.classes), head)
 
 
-def fold(model: Encoder, size: tuple[int, int], architecture: Architecture | None = None) -> list[Node]:
+def fold(model: Network, size: tuple[int, int], architecture: Architecture | None = None) -> list[Node]:
     """The float nodes of a network of any task, from an image of `size` = (H, W) to the deployed answer."""
-    task = next(task for task in TASKS.values() if isinstance(model, task.network))
-    return task.fold(model, size, architecture)
+    known = (entry for task in TASKS.values() for entry in task.folds.items())
+    folded = next(folded for kind, folded in known if isinstance(model, kind))
+    return folded(model, size, architecture)
 
 
 def training_loss(
@@ -129,7 +132,7 @@ def training_loss(
     return loss
 
 
-def score_float(model: Encoder, data: Dataset) -> float:
+def score_float(model: Network, data: Dataset) -> float:
     """The metric of `model` on all of `data`, in percent."""
     model.eval()
     task = TASKS[data.task]

@@ -61,6 +61,10 @@ class Encoder(nn.Module):
             for i, choices in enumerate(layers, start=1)
         )
 
+    @property
+    def output_stride(self) -> int:
+        return self.space.output_stride
+
     def boundaries(self, x: Tensor) -> list[Tensor]:
         """The feature maps around the blocks: what enters block 1, then what leaves each block."""
         maps = [self.first(self.stem(x))]

@@ -5,9 +5,10 @@ for each layer. A single z over all layers would give them all samples of z_i'(H
 cross terms drown the small layers: on a trained classifier one sample strays by up to 40 times a depthwise layer's
 trace, against 0.5 times with a z of the layer's own, which is how it is done here.
 
-Such a network is piecewise linear in any one layer's weights (convolutions, sums, RELU6), so that layer's Hessian is
-J'BJ exactly, B being the loss's at the output, and z'Hz = (Jz)'B(Jz): the change z makes is pushed forward through the
-layers that follow, and only the loss is differentiated twice. RELU6's corners count nothing.
+Such a network is piecewise linear in any one layer's weights (convolutions, sums, RELU, maxima), so that layer's
+Hessian is J'BJ exactly, B being the loss's at the output, and z'Hz = (Jz)'B(Jz): the change z makes is pushed forward
+through the layers that follow, and only the loss is differentiated twice. Corners count nothing. All of it holds for a
+tensor between the layers as it does for weights, image by image: no image's activations move another's loss.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from nas.blocks import pad_same
 from nas.errors import ConfigError, QuantizationError
 from nas.quant.float_graph import (
     INPUT,
     Add,
     FullyConnected,
+    MaxPool,
     Mean,
     Node,
     Rearranging,
@@ -118,21 +122,25 @@ def _not_finite(env: Mapping[str, Tensor], loss: float) -> QuantizationError:
 
 @dataclass(frozen=True)
 class Trace:
-    """One layer's estimated Hessian trace, its standard error, and the probes that it took.
+    """The estimated trace of a Hessian over `size` weights, or one image's activations, and the probes that it took.
 
-    `converged` is false where the cap on probes came before the wanted error.
+    `converged` is false where the cap on probes came before the wanted standard error.
     """
 
     trace: float
     standard_error: float
-    weights: int
+    size: int
     probes: int
     converged: bool
 
     @property
     def mean(self) -> float:
-        """The trace a weight, HAWQ-V2's sensitivity."""
-        return self.trace / self.weights
+        """The trace a weight (or an activation), HAWQ-V2's sensitivity."""
+        return self.trace / self.size
+
+
+Change = Callable[[Mapping[str, Tensor]], Tensor]
+"""From a batch's results to how one tensor changes with each probe, (probes x N, C, H, W)."""
 
 
 def estimated(
@@ -144,23 +152,39 @@ def estimated(
     probes depend on the seed and its name alone. Raises `QuantizationError` where the loss is not finite and
     `ConfigError` where the output is no linear function of a layer's.
     """
+    layers = {layer.name: layer for layer in problem.layers}
+    generators = {name: generator_of(f"{seed}/{name}") for name in layers}
+
+    def sampled(names: Sequence[str], count: int) -> list[list[float]]:
+        probes = [[rademacher(layers[name].weight, generators[name]) for _ in range(count)] for name in names]
+        return quadratic_forms(problem, [layers[name] for name in names], probes)
+
+    sizes = {name: layer.weight.numel() for name, layer in layers.items()}
+    return rounds(problem, sizes, sampled, relative_error, most_probes)
+
+
+def rounds(
+    problem: Problem,
+    sizes: Mapping[str, int],
+    sampled: Callable[[Sequence[str], int], list[list[float]]],
+    relative_error: float,
+    most_probes: int,
+) -> Iterator[dict[str, Trace]]:
+    """The traces after each round of `sampled` (names, probes of each) quadratic forms."""
     if not relative_error > 0 or most_probes < LEAST_PROBES:
         raise ConfigError(f"sensitivity: give a relative error above 0 and at least {LEAST_PROBES} probes")
     bent = [node.name for node in problem.needed if not isinstance(node, Weighted | Add | Mean | Rearranging)]
     if bent:
         raise ConfigError(f"sensitivity: the loss reads what '{bent[0]}' makes, which bends; give it the logits")
-    generators = {layer.name: _generator(f"{seed}/{layer.name}") for layer in problem.layers}
-    samples: dict[str, list[float]] = {layer.name: [] for layer in problem.layers}
+    samples: dict[str, list[float]] = {name: [] for name in sizes}
     found: dict[str, Trace] = {}
-    active = problem.layers
+    active = list(sizes)
     for start in range(0, most_probes, PROBES_A_ROUND):
-        count = min(PROBES_A_ROUND, most_probes - start)
-        probes = [[_rademacher(layer, generators[layer.name]) for _ in range(count)] for layer in active]
-        for layer, forms in zip(active, quadratic_forms(problem, active, probes), strict=True):
-            samples[layer.name] += forms
-            found[layer.name] = _trace(samples[layer.name], layer.weight.numel(), relative_error)
+        for name, values in zip(active, sampled(active, min(PROBES_A_ROUND, most_probes - start)), strict=True):
+            samples[name] += values
+            found[name] = _trace(samples[name], sizes[name], relative_error)
         yield dict(found)
-        active = tuple(layer for layer in active if not found[layer.name].converged)
+        active = [name for name in active if not found[name].converged]
         if not active:
             return
 
@@ -173,54 +197,66 @@ def traces(
     return last
 
 
-def _trace(samples: Sequence[float], weights: int, relative_error: float) -> Trace:
+def _trace(samples: Sequence[float], size: int, relative_error: float) -> Trace:
     count = len(samples)
     mean = math.fsum(samples) / count
     variance = math.fsum((sample - mean) ** 2 for sample in samples) / max(count - 1, 1)
     error = math.sqrt(variance / count)
     converged = count >= LEAST_PROBES and error <= relative_error * abs(mean)
-    return Trace(mean, error, weights, count, converged)
+    return Trace(mean, error, size, count, converged)
 
 
-def _generator(seed: str) -> torch.Generator:
+def generator_of(seed: str) -> torch.Generator:
     return torch.Generator().manual_seed(random.Random(seed).getrandbits(63))
 
 
-def _rademacher(layer: Weighted, generator: torch.Generator) -> Tensor:
+def rademacher(like: Tensor, generator: torch.Generator) -> Tensor:
     """Drawn on the CPU: the same on every device."""
-    return (torch.randint(2, layer.weight.shape, generator=generator) * 2 - 1).to(layer.weight)
+    return (torch.randint(2, like.shape, generator=generator) * 2 - 1).to(like)
 
 
 def quadratic_forms(
     problem: Problem, layers: Sequence[Weighted], probes: Sequence[Sequence[Tensor]]
 ) -> list[list[float]]:
     """z'H_i z for each layer and each of its probes (shaped as its weight), H_i being that of the mean loss."""
-    forms = torch.zeros(len(layers), len(probes[0]), dtype=torch.float64)
+
+    def changed(layer: Weighted, of_layer: Sequence[Tensor]) -> Change:
+        moved = [_linear(replace(layer, weight=z)) for z in of_layer]
+        return lambda env: _through(layer, env, torch.cat([node(env) for node in moved]))
+
+    changes = [(layer.name, changed(layer, of_layer)) for layer, of_layer in zip(layers, probes, strict=True)]
+    return forms(problem, changes, len(probes[0]))
+
+
+def forms(problem: Problem, changes: Sequence[tuple[str, Change]], count: int) -> list[list[float]]:
+    """v'Hv of the mean loss for each (tensor, its change v with each of `count` probes), by what follows the tensor."""
+    found = torch.zeros(len(changes), count, dtype=torch.float64)
     for images, labels in problem.batches:
         with torch.no_grad():
             env = forward(problem.needed, {}, images)
         logits = problem.logits(env).requires_grad_()
         (slope,) = torch.autograd.grad(problem.checked_loss(env, logits, labels), logits, create_graph=True)
         share = len(images) / problem.images
-        for i, (layer, of_layer) in enumerate(zip(layers, probes, strict=True)):
-            for number, v in enumerate(_pushed(problem, env, layer, of_layer).view(-1, *logits.shape)):
+        for i, (name, change) in enumerate(changes):
+            with torch.no_grad():
+                first = change(env)
+            for number, v in enumerate(_pushed(problem, env, name, first).view(-1, *logits.shape)):
                 (bend,) = torch.autograd.grad(slope, logits, v, retain_graph=True)
-                forms[i, number] += share * (v * bend).sum(dtype=torch.float64).cpu()
-    result: list[list[float]] = forms.tolist()
+                found[i, number] += share * (v * bend).sum(dtype=torch.float64).cpu()
+    result: list[list[float]] = found.tolist()
     return result
 
 
 @torch.no_grad()
-def _pushed(problem: Problem, env: Mapping[str, Tensor], layer: Weighted, probes: Sequence[Tensor]) -> Tensor:
-    """Jz: how the output changes with the layer's weights along each probe, (probes x N, C, H, W)."""
-    first = torch.cat([_linear(replace(layer, weight=z))(env) for z in probes])
-    changes = {layer.name: _through(layer, env, first)}
-    start = problem.needed.index(layer) + 1
+def _pushed(problem: Problem, env: Mapping[str, Tensor], source: str, first: Tensor) -> Tensor:
+    """How the output changes with the tensor `source` that changes by `first`, (probes x N, C, H, W) both."""
+    changes = {source: first}
+    start = [INPUT, *(node.name for node in problem.needed)].index(source)
     for node, done in zip(problem.needed[start:], last_reads(problem.needed)[start:], strict=True):
         read = inputs_of(node)
         if any(x in changes for x in read):
             still = {x: env[x].new_zeros(1).expand(len(first), *env[x].shape[1:]) for x in read if x not in changes}
-            changes[node.name] = _through(node, env, _linear(node)(still | changes))
+            changes[node.name] = _through(node, env, _changed(node, env, still | changes))
         for name in done:
             changes.pop(name, None)
     return changes[problem.output]
@@ -228,13 +264,26 @@ def _pushed(problem: Problem, env: Mapping[str, Tensor], layer: Weighted, probes
 
 def _linear(node: Node) -> Node:
     """What `node` makes of a change: itself, where it is linear; a layer without its bias and activation."""
+    if isinstance(node, Add):
+        return replace(node, activation="none")
     return replace(node, bias=torch.zeros_like(node.bias), activation="none") if isinstance(node, Weighted) else node
+
+
+def _changed(node: Node, env: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> Tensor:
+    """What `node` makes of the changes (probes x N, C, H, W) of what it reads, before its activation."""
+    if not isinstance(node, MaxPool):
+        return _linear(node)(changes)
+    x = pad_same(env[node.x], node.kernel, node.stride, 1, -torch.inf)
+    _, largest = F.max_pool2d(x, node.kernel, node.stride, return_indices=True)  # where they stand: (N, C, h, w)
+    change = pad_same(changes[node.x], node.kernel, node.stride, 1).view(-1, *x.shape).flatten(3)
+    taken = change.gather(3, largest.flatten(2).expand(len(change), -1, -1, -1))
+    return taken.view(-1, *largest.shape[1:])
 
 
 def _through(node: Node, env: Mapping[str, Tensor], change: Tensor) -> Tensor:
     """`change` (probes x N, C, H, W) where the node's activation lets it pass."""
-    if not isinstance(node, Weighted) or node.activation == "none":
+    if not isinstance(node, Weighted | Add) or node.activation == "none":
         return change
     y = env[node.name]
-    open_ = (y > 0) & (y < 6)
+    open_ = (y > 0) & (y < 6) if node.activation == "relu6" else y > 0
     return (change.view(-1, *y.shape) * open_).view(change.shape)

@@ -32,8 +32,7 @@ from nas.quant.post_training import quantize
 from nas.quant.scheme import Granularity, Scheme
 from nas.settings import STRICT
 from nas.soft_targets import Forward, Loss, distilled
-from nas.task import fold, score_integer, training_loss
-from nas.teacher import Encoder
+from nas.task import Network, fold, score_integer, training_loss
 from nas.train import Schedule
 
 Value = str | float | int | bool
@@ -104,7 +103,7 @@ class Material:
         key: a digest of what the network was trained with.
     """
 
-    model: Encoder
+    model: Network
     policy: Policy
     data: Mapping[float, tuple[Dataset, Dataset]]
     schedule: Schedule

@@ -7,7 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.lcpaq.hessian import Problem
-from nas.quant.float_graph import INPUT, Add, ArgMax, Concat, Conv, FullyConnected, Mean, Node, Resize, Softmax
+from nas.quant.float_graph import (
+    INPUT,
+    Add,
+    ArgMax,
+    Concat,
+    Conv,
+    FullyConnected,
+    MaxPool,
+    Mean,
+    Node,
+    Resize,
+    Softmax,
+)
 
 
 def small_nodes(seed: int = 0) -> list[Node]:
@@ -54,6 +66,27 @@ def dense_problem() -> Problem:
     ]
     images, labels = torch.randn(4, 3, 8, 8, generator=generator), torch.randint(3, (4, 8, 8), generator=generator)
     return Problem(nodes, [(images, labels)], lambda y, t: F.cross_entropy(F.interpolate(y, scale_factor=2), t))
+
+
+def residual_problem() -> Problem:
+    """A small ResNet: a pooled stem, RELU after a convolution and after the addition of a down-sampled map."""
+    generator = torch.Generator().manual_seed(4)
+
+    def drawn(*shape: int) -> Tensor:
+        return 0.5 * torch.randn(*shape, generator=generator)
+
+    nodes = [
+        Conv("stem", INPUT, drawn(3, 2, 3, 3), drawn(3), activation="relu"),
+        MaxPool("pool", "stem", 3, 2),
+        Conv("conv1", "pool", drawn(4, 3, 3, 3), drawn(4), 2, activation="relu"),
+        Conv("conv2", "conv1", drawn(4, 4, 3, 3), drawn(4)),
+        Conv("downsample", "pool", drawn(4, 3, 1, 1), drawn(4), 2),
+        Add("add", "conv2", "downsample", "relu"),
+        Mean("mean", "add"),
+        FullyConnected("logits", "mean", 2 * drawn(3, 4), drawn(3)),
+    ]
+    images, labels = torch.randn(5, 2, 9, 8, generator=generator), torch.randint(3, (5,), generator=generator)
+    return Problem(nodes, [(images, labels)], F.cross_entropy)
 
 
 def exact_blocks(problem: Problem) -> dict[str, Tensor]:

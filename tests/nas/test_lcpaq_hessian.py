@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from nas.errors import ConfigError, QuantizationError
 from nas.lcpaq.hessian import LEAST_PROBES, Problem, estimated, quadratic_forms, traces
 from nas.quant.float_graph import INPUT
-from tests.nas.lcpaq_problem import dense_problem, exact_blocks, small_nodes, small_problem
+from tests.nas.lcpaq_problem import dense_problem, exact_blocks, residual_problem, small_nodes, small_problem
 
 
-@pytest.mark.parametrize("problem", [small_problem(), dense_problem()], ids=["classifier", "segmenter"])
+@pytest.mark.parametrize(
+    "problem", [small_problem(), dense_problem(), residual_problem()], ids=["classifier", "segmenter", "residual"]
+)
 def test_a_quadratic_form_is_that_of_the_full_hessian(problem: Problem) -> None:
     """Unit vectors too: the sum over them is the exact trace."""
     blocks = exact_blocks(problem)

@@ -1,0 +1,61 @@
+"""ResNet18, LCPAQ's reference network, as one that gets its bits: trained on a run's data, beside the loop's stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from deploy.config import Experiment, digest
+from deploy.context import Context
+from deploy.run import Progress
+from nas.device import on_its_device
+from nas.errors import ConfigError
+from nas.resnet import ResNet, width_of
+from nas.task import TASKS, training_loss
+from nas.train import restore, train
+
+
+def width_in(experiment: Experiment, name: str) -> int | None:
+    """The width of the ResNet18 that `name` means; None for a budget's model, which comes first, and others."""
+    return None if name in {budget.name for budget in experiment.budgets} else width_of(name)
+
+
+def key_of(context: Context, width: int) -> str:
+    """A digest of what the weights are a function of."""
+    e = context.experiment
+    return digest("resnet18", width, e.seed, e.data, e.teacher.schedule, *e.compute.parts)
+
+
+def checkpoint(context: Context, name: str) -> Path:
+    return context.path / "lcpaq" / name / "network.pt"
+
+
+def untrained(context: Context, width: int) -> ResNet:
+    """The network with new weights; `ConfigError` where the run's data is not for classification."""
+    data = context.train_data
+    if ResNet not in TASKS[data.task].folds:
+        raise ConfigError(f"resnet18 is a classifier, and data '{data.name}' is for {data.task}: try --data shapes")
+    torch.manual_seed(context.experiment.seed)
+    return ResNet(len(data.classes), context.experiment.data.size, width)
+
+
+def train_resnet(context: Context, name: str, width: int) -> Iterator[Progress]:
+    """Train it by the teacher's schedule, into RUN/lcpaq/NAME/network.pt; what is trained is not trained again."""
+    model = untrained(context, width)
+    experiment, schedule = context.experiment, context.experiment.teacher.schedule
+    device = experiment.compute.place()
+    model.to(device)
+    _ = context.val_data  # refuses a validation split that cannot be opened now, not hours later
+    loss = training_loss(on_its_device(model), context.train_data, schedule.batch_size, experiment.seed, device=device)
+    path, key = checkpoint(context, name), key_of(context, width)
+    for step in train(model, loss, schedule, path, key, compute=experiment.compute):
+        yield Progress(name, step.step, step.steps, f"loss {step.loss:.3f}")
+
+
+def trained(context: Context, name: str, width: int) -> ResNet:
+    """What `train_resnet` left; `CheckpointError` if it is damaged or trained under other settings."""
+    model = untrained(context, width)
+    restore(model, checkpoint(context, name), key_of(context, width))
+    return model.eval()
