@@ -108,10 +108,10 @@ def export(contents: Contents, target: Path) -> Path:
     shutil.copyfile(contents.artifact.expected, part / "golden/output.bin")
     (part / VERIFIER).write_bytes(files("board_scripts").joinpath(VERIFIER).read_bytes())
     write_atomically(part / "labels.txt", "\n".join(contents.classes) + "\n")
-    kind = input_type(contents.artifact.model)
-    write_json(part / "preprocessing.json", {**PREPROCESSING[kind], "size": list(contents.size)})
+    kind, steps = input_type(contents.artifact.model), preprocessing(contents.artifact.model)
+    write_json(part / "preprocessing.json", {**steps, "size": list(contents.size)})
     write_json(part / "measurement.json", contents.measurement)
-    write_atomically(part / "README.md", _readme(contents, kind))
+    write_atomically(part / "README.md", _readme(contents, kind, steps))
     listed = sorted(p for p in part.rglob("*") if p.is_file())
     write_json(
         part / "manifest.json",
@@ -151,13 +151,24 @@ def input_type(model: Path) -> str:
     return kind
 
 
-def _readme(contents: Contents, kind: str) -> str:
-    answer, preprocessing = ANSWERS[contents.task], PREPROCESSING[kind]
+def preprocessing(model: Path) -> Mapping[str, str | float]:
+    """From an image to the model's input: plain, or by the model's own scale where it reads fewer than 8 bits."""
+    kind, end = input_type(model), inspect_model(read(model)).inputs[0]
+    plain = PREPROCESSING[kind]
+    if len(end.scale) != 1 or (*end.scale, *end.zero_point) == (plain["scale"], plain["zero_point"]):
+        return plain
+    scale, zero_point = end.scale[0], end.zero_point[0]
+    formula = f"{kind} = round((uint8 - 128) / 128 / {scale!r}) + {zero_point}, ties to even"
+    return {**plain, "from_uint8": formula, "scale": scale, "zero_point": zero_point}
+
+
+def _readme(contents: Contents, kind: str, steps: Mapping[str, str | float]) -> str:
+    answer = ANSWERS[contents.task]
     facts = "\n".join(f"- {key}: {value}" for key, value in contents.facts.items())
     return f"""# {contents.name}
 
 {answer.task}, {len(contents.classes)} classes (labels.txt), {contents.size[0]} x {contents.size[1]} pixels.
-Input: RGB, {preprocessing["from_uint8"] if kind == "int8" else kind}, NHWC (preprocessing.json). \
+Input: RGB, {steps["from_uint8"] if kind == "int8" else kind}, NHWC (preprocessing.json). \
 Output: {answer.output.format(kind=kind)}.
 
 {facts}

@@ -71,7 +71,8 @@ def _lcpaq(commands: Commands) -> None:
     actions = lcpaq.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in LCPAQ_ACTIONS.items():
         action = _experiment(actions.add_parser(name, help=text))
-        action.add_argument("--model", default="teacher", metavar="NAME", help="teacher (default), or a found model's")
+        model = "teacher (default), a found model's name, resnet18, or resnet18w16: that with 16 channels for 64"
+        action.add_argument("--model", default="teacher", metavar="NAME", help=model)
         limits = action.add_argument_group("limits (default: --size-limit 67%)")
         limits.add_argument("--size-limit", metavar="X", help="67%% of INT8's, 250kB; blocks: a found model's own bits")
         limits.add_argument("--bops-limit", metavar="X", help="50%% of INT8's, or 3.2G bit operations (M, G, T)")
@@ -79,6 +80,13 @@ def _lcpaq(commands: Commands) -> None:
         action.add_argument("--measure-latency", action="store_true", help="of every layer, without a limit on it")
         action.add_argument("--sensitivity", default="hessian", metavar="KIND", help="hessian, fisher, nsr or sqnr")
         action.add_argument("--bits", default="2,3,4,5,6,7,8", metavar="4,6,8", help="to choose from (%(default)s)")
+        action.add_argument(
+            "--activation-bits",
+            metavar="4,6,8",
+            help="of what a layer reads, 4 to 8, to choose from (default 8): fewer save bit operations, for which give "
+            "--bops-limit, and no size",
+        )
+        action.add_argument("--tie-bits", action="store_true", help="a layer's weights and what it reads: one width")
         action.add_argument("--all-layers", action="store_true", help="the first and the last may leave 8 bits too")
         action.add_argument("--images", type=int, default=64, help="for the sensitivity, labelled (%(default)s)")
         action.add_argument("--judged", type=int, default=512, help="images to score policies on (default %(default)s)")

@@ -18,14 +18,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.errors import ConfigError
+from nas.errors import ConfigError, QuantizationError
 from nas.quant.float_graph import Add, Conv, Node, Rearranging, Weighted, inputs_of
+from nas.quant.ranges import shared, widths_of
 from nas.quant.shapes import Shape, shapes_of
 
 FORMAT = "hilnas-policy/1"
 INT8 = 8
 WEIGHT_BITS = range(2, INT8 + 1)
 """What `nas.quant.lower` gives a weight: symmetric, and stored in int8."""
+ACTIVATION_BITS = range(4, INT8 + 1)
+"""What it gives a tensor that a layer reads: asymmetric, and stored in int8."""
 WORD = re.compile(r"(?P<name>\S+)=(?:(?P<bits>\d{1,2})|w(?P<weights>\d{1,2})a(?P<activations>\d{1,2}))")
 
 Kind = Literal["pointwise", "depthwise", "conv", "linear"]
@@ -122,11 +125,13 @@ def _kind(node: Weighted, channels: int) -> Kind:
     return "pointwise" if node.weight.shape[2:] == (1, 1) else "conv"
 
 
-def ties(nodes: Iterable[Node]) -> tuple[tuple[str, ...], ...]:
+def ties(nodes: Iterable[Node], *, activations: bool = False) -> tuple[tuple[str, ...], ...]:
     """Layers that must share bits: those whose outputs meet in an addition, through other additions too.
 
+    With `activations`, where these have widths to choose, also those that read the same tensor, which has one width.
     A layer alone is in no group. Padding, pooling and the like pass a layer's output on.
     """
+    nodes = list(nodes)
     order: list[str] = []
     made_by: dict[str, frozenset[str]] = {}  # for each tensor, the layers that it is a sum of
     group_of: dict[str, frozenset[str]] = {}
@@ -139,35 +144,47 @@ def ties(nodes: Iterable[Node]) -> tuple[tuple[str, ...], ...]:
         makers = frozenset().union(*(made_by.get(x, frozenset()) for x in inputs_of(node))) if through else frozenset()
         made_by[node.name] = makers
         if isinstance(node, Add):
-            group = makers.union(*(group_of.get(name, frozenset()) for name in makers))
-            group_of.update(dict.fromkeys(group, group))
+            _merge(group_of, makers)
+    for read in shared(nodes) if activations else ():
+        _merge(group_of, frozenset(read.readers))
     groups = dict.fromkeys(group_of[name] for name in order if len(group_of.get(name, ())) > 1)
     return tuple(tuple(name for name in order if name in group) for group in groups)
 
 
+def _merge(group_of: dict[str, frozenset[str]], names: frozenset[str]) -> None:
+    group = names.union(*(group_of.get(name, frozenset()) for name in names))
+    group_of.update(dict.fromkeys(group, group))
+
+
 def policy_of(nodes: Iterable[Node]) -> Policy:
     """The policy that the nodes hold already."""
-    return Policy({node.name: node.bits for node in nodes if isinstance(node, Weighted)})
+    layers = [node for node in nodes if isinstance(node, Weighted)]
+    return Policy({layer.name: layer.bits for layer in layers}, {layer.name: layer.input_bits for layer in layers})
 
 
 def applied(nodes: Sequence[Node], policy: Policy) -> list[Node]:
     """`nodes` with the policy's bits; layers that it does not name keep theirs.
 
-    Raises `ConfigError` naming a layer that is not there, or bits that the quantizer cannot give.
+    Raises `ConfigError` naming a layer that is not there, bits that the quantizer cannot give, or layers that read the
+    same tensor at different bits.
     """
     _check_known(policy.bits, [node.name for node in nodes if isinstance(node, Weighted)], "policy")
     for name, bits in policy.bits.items():
         if bits not in WEIGHT_BITS:
             raise ConfigError(f"policy: layer '{name}': weights take 2 to 8 bits (they are stored in int8), not {bits}")
-        if policy.activations[name] != INT8:
-            raise ConfigError(
-                f"policy: layer '{name}': the quantizer gives int8 activations, not {policy.activations[name]} bits;"
-                " solve with 8 activation bits"
-            )
-    return [
-        replace(node, bits=policy.bits.get(node.name, node.bits)) if isinstance(node, Weighted) else node
+        if policy.activations[name] not in ACTIVATION_BITS:
+            raise ConfigError(f"policy: layer '{name}': activations take 4 to 8 bits, not {policy.activations[name]}")
+    changed: list[Node] = [
+        replace(node, bits=policy.bits[node.name], input_bits=policy.activations[node.name])
+        if isinstance(node, Weighted) and node.name in policy.bits
+        else node
         for node in nodes
     ]
+    try:
+        widths_of(changed)
+    except QuantizationError as error:
+        raise ConfigError(f"policy: {error}") from None
+    return changed
 
 
 def network_digest(nodes: Iterable[Node]) -> str:

@@ -167,7 +167,7 @@ def test_a_policy_is_applied_and_read_back() -> None:
         (Policy({"add": 4}), "no layer 'add' with weights"),
         (Policy({"project": 16}), "'project': weights take 2 to 8 bits .*, not 16"),
         (Policy({"project": 1}), "'project': weights take 2 to 8 bits .*, not 1"),
-        (Policy({"project": 4}, {"project": 4}), "'project': the quantizer gives int8 activations, not 4"),
+        (Policy({"project": 4}, {"project": 3}), "'project': activations take 4 to 8 bits, not 3"),
     ],
 )
 def test_bits_that_the_quantizer_cannot_give_are_refused(policy: Policy, message: str) -> None:
