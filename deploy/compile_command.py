@@ -9,19 +9,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from deploy import console
+from deploy.compile_network import compile_network, network_of
 from deploy.config import Overrides, load_experiment
 from deploy.context import Context
 from deploy.library import INDEX, write_all
 from deploy.origin import RANDOM, Origin, of_run, trained
-from deploy.placement import load_target
+from deploy.placement import Target, load_target
 from deploy.run import Progress, Run
 from deploy.standalone import Writing, compile_subnets, in_space
 from deploy.tflite.operators import Form
 from hil.errors import UsageError
 from nas.engine import Engine, open_engine
+from nas.errors import ConfigError
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.settings import build
-from nas.space import SearchSpace
+from nas.space import SearchSpace, Subnet
 
 Arguments = argparse.Namespace
 SPACE, SIZE = Path("configs/spaces/demo.toml"), "96x128"
@@ -63,26 +65,32 @@ def _form(arguments: Arguments, scheme: Scheme) -> Form:
     return form
 
 
+def _context(arguments: Arguments, borrowed: ExitStack, *, whole: bool = False) -> Context:
+    """The run that --config and --weights name, held open in `borrowed`; for `whole` networks the folder will do."""
+    if arguments.weights == RANDOM:
+        raise UsageError("--config: is for the weights of a run; add --weights RUN/supernets.pt")
+    if arguments.space or arguments.size:
+        raise UsageError("--config: names the space and the size itself; leave --space and --size out")
+    weights = Path(arguments.weights)
+    if not ((weights.name == "supernets.pt" and weights.is_file()) or (whole and weights.is_dir())):
+        raise UsageError(f"{weights}: with --config, --weights takes the supernets.pt in the folder of its run")
+    experiment, space = load_experiment(arguments.config, Overrides(arguments.data, arguments.encoder_from))
+    run = borrowed.enter_context(Run(weights if weights.is_dir() else weights.parent))
+    return Context(experiment, space, run, arguments.boards)
+
+
 def _origin(arguments: Arguments, borrowed: ExitStack) -> Origin:
     """Weights and calibration; a run's folder is held open in `borrowed`."""
-    checkpoint = None if arguments.weights == RANDOM else Path(arguments.weights)
     if arguments.config is not None:
-        if checkpoint is None:
-            raise UsageError("--config: is for the weights of a run; add --weights RUN/supernets.pt")
-        if arguments.space or arguments.size:
-            raise UsageError("--config: names the space and the size itself; leave --space and --size out")
-        if checkpoint.name != "supernets.pt" or not checkpoint.is_file():
-            raise UsageError(f"{checkpoint}: with --config, --weights takes the supernets.pt in the folder of its run")
-        overrides = Overrides(arguments.data, arguments.encoder_from)
-        experiment, space = load_experiment(arguments.config, overrides)
-        run = borrowed.enter_context(Run(checkpoint.parent))
-        scheme = _scheme(arguments, experiment.quantization.scheme)
-        return of_run(Context(experiment, space, run, arguments.boards), scheme)
+        context = _context(arguments, borrowed)
+        return of_run(context, _scheme(arguments, context.experiment.quantization.scheme))
     if arguments.data or arguments.encoder_from:
         raise UsageError("--data and --encoder-from: are what a run was trained with; add its --config")
     space = SearchSpace.load(arguments.space or SPACE)
     size, scheme = parse_size(arguments.size or SIZE), _scheme(arguments, DEFAULT)
-    return trained(space, size, scheme, checkpoint) if checkpoint else Origin(space, size, scheme)
+    if arguments.weights == RANDOM:
+        return Origin(space, size, scheme)
+    return trained(space, size, scheme, Path(arguments.weights))
 
 
 def _scheme(arguments: Arguments, scheme: Scheme) -> Scheme:
@@ -108,6 +116,8 @@ def run(arguments: Arguments) -> int:
     target = load_target(arguments.targets, arguments.target) if arguments.target else None
     if arguments.size:
         parse_size(arguments.size)
+    if _names_networks(arguments):
+        return _networks(arguments, target)
     with ExitStack() as borrowed:
         origin = _origin(arguments, borrowed)
         bits, form = parse_bits(arguments.bits, origin.space), _form(arguments, origin.scheme)
@@ -117,6 +127,45 @@ def run(arguments: Arguments) -> int:
         writing = Writing(form, arguments.format, arguments.form, target)
         for path in compile_subnets(origin, subnets, arguments.out, writing):
             console.say(str(path))
+    return 0
+
+
+def _names_networks(arguments: Arguments) -> bool:
+    """Whether whole networks of a run are named, not subnets; a policy is for the former alone."""
+    subnets = [name for name in arguments.subnets if _is_subnet(name)]
+    if arguments.policy is not None:
+        if arguments.all or subnets:
+            named = subnets[0] if subnets else "--all"
+            raise UsageError(f"--policy: is for one whole network, not {named}; name teacher or a found model")
+        if len(arguments.subnets) > 1:
+            raise UsageError("--policy: is for one network; compile the others for themselves")
+        if arguments.config is None:
+            raise UsageError("--policy: is for a network of a run; add its --config and --weights RUN")
+    return arguments.config is not None and not arguments.all and not subnets
+
+
+def _is_subnet(name: str) -> bool:
+    try:
+        Subnet.parse(name)
+    except ConfigError:
+        return False
+    return True
+
+
+def _networks(arguments: Arguments, target: Target | None) -> int:
+    """Write whole networks of a run."""
+    if arguments.bits:
+        raise UsageError("--bits: is for subnets; a whole network has its own bits, or those of a --policy")
+    if arguments.format == "converter":
+        raise UsageError("--format converter: is for subnets; leave it out")
+    with ExitStack() as borrowed:
+        context = _context(arguments, borrowed, whole=True)
+        scheme = _scheme(arguments, context.experiment.quantization.scheme)
+        linted = None if arguments.format == "onnx" else target or context.target
+        writing = Writing(_form(arguments, scheme), arguments.format, target=linted)
+        for name in arguments.subnets:
+            network = network_of(context, name, scheme, arguments.policy)
+            console.say(str(compile_network(network, arguments.out, writing)))
     return 0
 
 

@@ -174,6 +174,8 @@ def searched(record: Mapping[str, Any]) -> None:
     )
     for rank, entry in enumerate(record["found"], start=1):
         say(f"{rank}: {_costs(entry)}")
+    for name in record.get("stale", ()):
+        say(f"left out: lcpaq {name}, refined for another search or other bits; hilnas lcpaq refine --model {name}")
     proof = record.get("proof")
     if proof:
         say(

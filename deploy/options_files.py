@@ -34,9 +34,10 @@ def _compile(commands: Commands) -> None:
         help="write subnets of a space as files, with random weights or a run's",
         description="Random weights are calibrated on noise: they time an idea before anything is trained. "
         "--weights RUN/supernets.pt takes trained ones, still calibrated on noise; with the run's --config they are "
-        "calibrated as in the run, and the files are the run's own.",
+        "calibrated as in the run, and the files are the run's own. With --config and --weights RUN the teacher or a "
+        "found model's name is taken too: the whole network, whose layers may have the bits of a --policy.",
     )
-    build.add_argument("subnets", nargs="*", metavar="SUBNET", help="for example b3_k3e6-k5e3-k7e6_w8")
+    build.add_argument("subnets", nargs="*", metavar="SUBNET", help="b3_k3e6-k5e3-k7e6_w8; of a run: teacher, fast")
     build.add_argument("--all", action="store_true", help="every subnet of the space, in parallel, with an index")
     build.add_argument(
         "--engine",
@@ -51,8 +52,11 @@ def _compile(commands: Commands) -> None:
     build.add_argument("--space", type=Path, help="default configs/spaces/demo.toml, or the one of --config")
     build.add_argument("--size", help="the network's input, HxW (default 96x128, or that of --config)")
     build.add_argument("--bits", metavar="4,6,8", help="weight bit widths (default: the space's)")
-    build.add_argument("--weights", default="random", metavar="CKPT", help="random (default), or a run's supernets.pt")
+    build.add_argument(
+        "--weights", default="random", metavar="CKPT", help="random (default), a run's supernets.pt, its folder"
+    )
     build.add_argument("--config", type=Path, help="the configuration of the run that --weights is of")
+    build.add_argument("--policy", type=Path, metavar="FILE", help="a network's bits by layer (`hilnas lcpaq`)")
     build.add_argument("--data", help="the --data that run was given")
     build.add_argument("--encoder-from", metavar="FILE.tflite", help="the --encoder-from that run was given")
     build.add_argument("--boards", type=Path, default=Path("boards.toml"))

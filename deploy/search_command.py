@@ -1,7 +1,8 @@
 """`hilnas search` with a question: the k best within budgets, the whole front, a proof; over a run's tables or any.
 
 Over a run a model is whole: what lies around the blocks (stem, head, the correction's constant) counts, and a share is
-of the run's INT8 teacher. Tables alone know the blocks only. A run with alternatives is asked for all of its schemes.
+of the run's INT8 teacher. Tables alone know the blocks only. A run with alternatives is asked for all of its schemes,
+and the models that LCPAQ refined stand beside them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from deploy import console
 from deploy.alternatives import Alternative
 from deploy.latency.table import CPU_OPERATORS
 from deploy.run import read_json, write_atomically
-from deploy.sides import main_side, other_side, tables_folder
+from deploy.sides import main_side, other_side, refined_sides, tables_folder
 from hil.errors import CheckFailed, UsageError
 from nas.search.budgets import Amount
 from nas.search.candidates import Candidates, Limits, within_count
@@ -40,6 +41,7 @@ class Material:
     """What is searched; `around` and `teacher` are in the tables' units, and empty for tables alone.
 
     `name` is the scheme of `tables`, and `others` are the other schemes' sides; there is neither where there is one.
+    `refined` are found models at LCPAQ's bits, of the scheme of `tables`; `stale` names those with an old record.
     """
 
     space: SearchSpace
@@ -49,10 +51,12 @@ class Material:
     teacher: Mapping[str, float] = field(default_factory=dict)
     name: str = ""
     others: tuple[Side, ...] = ()
+    refined: tuple[Side, ...] = ()
+    stale: tuple[str, ...] = ()
 
     @property
     def sides(self) -> tuple[Side, ...]:
-        return (Side(self.name, self.tables, self.around), *self.others)
+        return (Side(self.name, self.tables, self.around), *self.others, *self.refined)
 
     def whole(self, quantity: str, value: float) -> float:
         """A sum over blocks with what lies around them."""
@@ -94,6 +98,16 @@ def material_of_run(folder: Path, space: SearchSpace) -> Material:
     return Material(space, side.tables, folder / "tables", around, teacher, main, sides)
 
 
+def with_refined(material: Material) -> Material:
+    """A run's material with the models that LCPAQ refined."""
+    run = material.folder.parent
+    keys = {stage: entry["key"] for stage, entry in read_json(run / "state.json").items()}
+    main, *_ = material.sides
+    refined, stale = refined_sides(run, main, keys)
+    name = material.name or (f"{main.tables['nsr'].provenance['granularity']} int8" if refined else "")
+    return replace(material, name=name, refined=tuple(refined), stale=tuple(stale))
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """What was searched, and the record of what was found for `hilnas search --json`; `found` as points."""
@@ -117,6 +131,8 @@ class Answer:
 
 def run(arguments: argparse.Namespace, material: Material) -> int:
     """Answer; `CheckFailed` if a proof was asked for and does not hold."""
+    if material.teacher:
+        material = with_refined(material)
     return tell(arguments, ask(arguments, material, _budgets(arguments, material)), console.searched)
 
 
@@ -125,7 +141,7 @@ def ask(arguments: argparse.Namespace, material: Material, budgets: Limits) -> A
     k = 1 if arguments.k is None else arguments.k
     if k < 1:
         raise UsageError(f"--k {k}: ask for at least one")
-    sides = [_with_allowed(side, material) for side in material.sides] if arguments.no_cpu_fallback else material.sides
+    sides = _delegated(material) if arguments.no_cpu_fallback else material.sides
     names = _objectives(arguments, material)
     started = time.perf_counter()
     of = [side.candidates(material.space, names) for side in sides]
@@ -140,6 +156,7 @@ def ask(arguments: argparse.Namespace, material: Material, budgets: Limits) -> A
         "front": len(fronts[0]) if len(sides) == 1 else len(union_front(sides, fronts)),
         "seconds": round(seconds, 4),
         "budgets": {key_of(name): value for name, value in budgets.items()},
+        **({"stale": list(material.stale)} if material.stale else {}),
     }
     answer = Answer(material, sides, of, fronts, found, record)
     record["found"] = [answer.row(point) for point in found]
@@ -204,8 +221,15 @@ def budget(material: Material, quantity: str, text: str) -> float:
     return Amount.parse(text, plain).of_teacher(material.teacher.get(quantity))
 
 
+def _delegated(material: Material) -> list[Side]:
+    """Only subnets that the delegate took whole; a refined model that has another is none."""
+    plain = [_with_allowed(side, material) for side in (material.sides[0], *material.others)]
+    whole = plain[0].allowed or (lambda _: True)
+    own = [[s for s in material.space.all_subnets() if side.allowed and side.allowed(s)] for side in material.refined]
+    return plain + [side for side, subnets in zip(material.refined, own, strict=True) if all(map(whole, subnets))]
+
+
 def _with_allowed(side: Side, material: Material) -> Side:
-    """Only subnets that the delegate took whole."""
     folder = material.folder
     if side.name != material.name:
         folder = tables_folder(folder.parent, Alternative.parse(side.name))

@@ -1,19 +1,27 @@
-"""A run's tables as the sides of one search: the main scheme's, and those of the alternatives that it names."""
+"""A run's tables as the sides of one search: the main scheme's, those of the alternatives that it names, and the found
+models whose bits LCPAQ dealt out anew inside the blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from deploy.alternatives import Alternative
 from deploy.config import digest, file_digest
 from deploy.latency.key import check_device
 from deploy.run import read_json
+from hil.errors import UsageError
 from hil.measurement import Conditions
+from nas.errors import ConfigError
+from nas.lcpaq.policy import Policy, load_policy
 from nas.search.union import Side
-from nas.table import Table
+from nas.space import Architecture
+from nas.table import Entry, Table
 
 RECORD = "alternatives.json"
+REFINED = "blocks.json"
 MAIN = {"nsr": "nsr", "size": "size", "latency": "latency-corrected"}
 OTHER = {"nsr": "nsr", "size": "size", "latency": "latency"}  # the constant alone corrects it
 
@@ -51,3 +59,49 @@ def _load(run: Path, folder: Path, files: Mapping[str, str], keys: Mapping[str, 
     judged = read_json(run / "agreement.json", ("conditions",))
     check_device(tables["latency"], Conditions.from_json(judged["conditions"]))
     return tables
+
+
+def refined_key(keys: Mapping[str, str], checkpoint: str, architecture: str, network: str, policy: Policy) -> str:
+    """What blocks.json was made from: the stages, supernets.pt (its digest), the found model, and its bits now."""
+    stages = [keys.get(stage, "") for stage in ("tables", "search", "retrain")]
+    return digest("lcpaq blocks", *stages, checkpoint, architecture, network, str(policy))
+
+
+def refined_sides(run: Path, main: Side, keys: Mapping[str, str]) -> tuple[list[Side], list[str]]:
+    """A side for every found model that LCPAQ refined, and the names of those whose record is out of date.
+
+    A side allows the one model. Its NSRs and sizes are the record's, as is the size around the blocks; few bits run as
+    int8, so its latencies are those of the main tables.
+    """
+    sides, stale = [], []
+    found = {entry["name"]: entry["subnet"] for entry in read_json(run / "search.json", ("found",))["found"]}
+    for path in sorted(run.glob(f"lcpaq/*/{REFINED}")):
+        name = path.parent.name
+        record = read_json(path, ("key", "network", "around_bits", "blocks"))
+        if name in found and record["key"] == _key_now(run, path, found[name], record["network"], keys):
+            sides.append(_refined(f"lcpaq {name}", main, Architecture.parse(found[name]), path, record))
+        else:
+            stale.append(name)
+    return sides, stale
+
+
+def _key_now(run: Path, path: Path, architecture: str, network: str, keys: Mapping[str, str]) -> str | None:
+    """None where policy.json is not there, or of another network."""
+    try:
+        policy = load_policy(path.with_name("policy.json"), network)
+    except ConfigError:
+        return None
+    return refined_key(keys, file_digest(run / "supernets.pt"), architecture, network, policy)
+
+
+def _refined(name: str, main: Side, architecture: Architecture, path: Path, record: Mapping[str, Any]) -> Side:
+    subnets, tables = architecture.subnets, dict(main.tables)
+    try:
+        for quantity, column in (("nsr", "nsr"), ("size", "size_bits")):
+            own = {block["subnet"]: Entry.exact(float(block[column])) for block in record["blocks"]}
+            entries = {**main.tables[quantity].entries, **{subnet: own[str(subnet)] for subnet in subnets}}
+            tables[quantity] = replace(main.tables[quantity], entries=entries)
+        around = {**main.around, "size": float(record["around_bits"])}
+    except (KeyError, TypeError, ValueError):
+        raise UsageError(f"{path}: not a record of this kit; delete it and run again") from None
+    return Side(name, tables, around, frozenset(subnets).__contains__)

@@ -86,7 +86,7 @@ def compile_subnets(
         if writing.target is not None:
             lint_written(content, name, writing.target)
         if writing.has_golden_pair(subnet):
-            source, expected = _golden_pair(graph, x, writing.form)
+            source, expected = golden_bytes(graph, x, writing.form)
             write_atomically(target.input, source)
             write_atomically(target.expected, expected)
         write_atomically(model, content)
@@ -134,7 +134,7 @@ def _converted(origin: Origin, subnet: Subnet) -> tuple[IntegerGraph, bytes]:
     return equivalent(parse(content, str(subnet)), nodes), content
 
 
-def _golden_pair(graph: IntegerGraph, x: Tensor, form: Form) -> tuple[bytes, bytes]:
+def golden_bytes(graph: IntegerGraph, x: Tensor, form: Form) -> tuple[bytes, bytes]:
     """The bytes that the file takes for the map `x` (1, C, H, W), and those that it has to answer."""
     q = simulate.quantize(x, graph.tensors[graph.input])
     answer = (uint8 if form.activations == "uint8" else simulate).run(graph, q)

@@ -33,7 +33,12 @@ from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import Applied
 from nas.space import Choice, Subnet
 
+At = Callable[[Sequence[Node], int], list[Node]]  # a layer's nodes at one of the tree's widths
 BATCH = 2  # evaluation images at a time: their widest maps stay in the cache; 32 take twice as long (table1, block 5)
+
+
+def _at(nodes: Sequence[Node], bits: int) -> list[Node]:
+    return [replace(node, bits=bits) if isinstance(node, Weighted) else node for node in nodes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,15 +138,16 @@ def judge(
     batch: int = BATCH,
     *,
     applied: Applied = simulate.apply,
+    at: At = _at,
 ) -> Iterator[Judged]:
     """The subnets in `wanted`, of one block and any bit widths, in one descent, depth first.
 
     Evaluation images are run `batch` at a time, by the kernels `applied`. Batch norms are recalibrated on the way (they
-    are overwritten in `supernet`).
+    are overwritten in `supernet`). `at` gives layers other bits than their subnet's (`nas.lcpaq.blocks`).
     """
     wanted = list(wanted)
     source = block_input(data, scheme)
-    tree = Tree(supernet, scheme, batch, applied)
+    tree = Tree(supernet, scheme, batch, applied, at)
     target = Target(data.target)
     root = tree.root(data.x_calibration, source, widths_of(wanted), data.x_evaluation)
     for leaf, subnet in tree.descend(root, wanted):
@@ -192,6 +198,7 @@ class Tree:
     scheme: Scheme = DEFAULT
     batch: int = BATCH
     applied: Applied = simulate.apply
+    at: At = _at
 
     def root(self, x: Tensor, source: IntTensor, widths: Iterable[int], evaluation: Tensor | None = None) -> Prefix:
         """No layer yet: the calibration maps `x` and, where subnets are judged, those of the evaluation images."""
@@ -224,7 +231,7 @@ class Tree:
         observer = observer_of(self.scheme.observer)
         parameters = parameters_of({node.name: observe(env[node.name], node.name, observer) for node in nodes})
         tensors = dict(prefix.tensors)  # lowering adds the same ones at every width
-        integers = {bits: self._lowered(prefix, _at(nodes, bits), parameters, tensors, bits) for bits in widths}
+        integers = {bits: self._lowered(prefix, self.at(nodes, bits), parameters, tensors, bits) for bits in widths}
         return Prefix((*prefix.choices, choice), nodes[-1].name, x, tensors, integers)
 
     def _lowered(
@@ -258,7 +265,3 @@ class Tree:
 def batches(maps: Tensor, count: int) -> Iterator[Tensor]:
     """Views of maps (N, C, H, W), `count` images at a time."""
     return (maps[i : i + count] for i in range(0, len(maps), count))
-
-
-def _at(nodes: Iterable[Node], bits: int) -> list[Node]:
-    return [replace(node, bits=bits) if isinstance(node, Weighted) else node for node in nodes]
