@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,23 @@ from deploy.config import Overrides, load_experiment
 from deploy.context import Context
 from deploy.figures import check_image
 from deploy.lcpaq import plots, steps
+from deploy.lcpaq.blocks import judge_blocks
 from deploy.lcpaq.proxy import search_settings
+from deploy.lcpaq.resnet import train_resnet, width_in
 from deploy.lcpaq.ship import ship
-from deploy.lcpaq.subject import Subject, Wanted
+from deploy.lcpaq.subject import BLOCKS, Subject, Wanted
 from deploy.loop import loop
 from deploy.run import Progress, Run, read_json
 from hil.errors import UsageError
+from nas.lcpaq.policy import ACTIVATION_BITS, INT8
 
 Step = Callable[[Subject, Wanted], Iterator[Progress]]
 STEPS: Mapping[str, tuple[Step, ...]] = {
     "sensitivity": (steps.sensitivity,),
     "solve": (steps.sensitivity, steps.solve_policy),
-    "refine": (steps.sensitivity, steps.solve_policy, steps.refine_policy),
+    "refine": (steps.sensitivity, steps.solve_policy, steps.refine_policy, judge_blocks),
     "proxy": (search_settings,),
-    "run": (steps.sensitivity, steps.solve_policy, steps.refine_policy, search_settings, ship),
+    "run": (steps.sensitivity, steps.solve_policy, steps.refine_policy, judge_blocks, search_settings, ship),
 }
 SHOWN = {
     "size_bits": ("weights", 8e3, "kB"),
@@ -46,17 +50,20 @@ def run(arguments: argparse.Namespace, config: Path) -> int:
     if arguments.plot:
         check_image(arguments.plot)
     experiment, space = load_experiment(config, Overrides.of(arguments))
-    names = ("teacher", *(budget.name for budget in experiment.budgets))
-    if arguments.model not in names:
+    names = ("teacher", *(budget.name for budget in experiment.budgets), "resnet18")
+    if arguments.model not in names and width_in(experiment, arguments.model) is None:
         raise UsageError(f"--model {arguments.model}: '{experiment.name}' has {', '.join(names)}")
+    if BLOCKS in wanted.limits.values() and arguments.model not in {budget.name for budget in experiment.budgets}:
+        raise UsageError(f"--size-limit {BLOCKS}: {arguments.model} has no block bits; name a found model or give %")
     if experiment.quantization.calibration_images < 2:
-        console.say(
-            "warning: one calibration image: ranges are that image's; set quantization.calibration_images to 16"
+        print(
+            "warning: one calibration image: ranges are that image's; set quantization.calibration_images to 16",
+            file=sys.stderr,
         )
     with Run(arguments.runs_dir / experiment.name) as folder:
         context = Context(experiment, space, folder, arguments.boards)
         with console.progress() as show:
-            for done in loop(context, "teacher" if arguments.model == "teacher" else "retrain"):
+            for done in _trained(context, arguments.model):
                 show(done)
             subject = Subject.of(context, arguments.model)
             for done in _steps(arguments, subject, wanted):
@@ -65,6 +72,13 @@ def run(arguments: argparse.Namespace, config: Path) -> int:
             _draw(subject, arguments.plot)
     _show(arguments, subject.folder)
     return 0
+
+
+def _trained(context: Context, name: str) -> Iterator[Progress]:
+    """Train what the network needs, where it is not done; a ResNet18 needs nothing of the loop."""
+    if (width := width_in(context.experiment, name)) is not None:
+        return train_resnet(context, name, width)
+    return loop(context, "teacher" if name == "teacher" else "retrain")
 
 
 def _steps(arguments: argparse.Namespace, subject: Subject, wanted: Wanted) -> Iterator[Progress]:
@@ -77,24 +91,34 @@ def _steps(arguments: argparse.Namespace, subject: Subject, wanted: Wanted) -> I
 def _wanted(arguments: argparse.Namespace) -> Wanted:
     given = {"size_bits": arguments.size_limit, "bops": arguments.bops_limit, "latency_us": arguments.latency_limit}
     limits = {name: text for name, text in given.items() if text is not None}
-    bits = arguments.bits.split(",")
-    if not all(part.isascii() and part.isdigit() for part in bits):
-        raise UsageError(f"--bits {arguments.bits}: write bit widths with commas between, for example 4,6,8")
+    widths = _widths("--bits", arguments.bits)
+    activation_widths = (INT8,) if not arguments.tie_bits else tuple(w for w in widths if w in ACTIVATION_BITS)
+    if arguments.activation_bits:
+        activation_widths = _widths("--activation-bits", arguments.activation_bits)
     return Wanted(
         limits or {"size_bits": "67%"},
         arguments.sensitivity,
-        tuple(sorted({int(part) for part in bits})),
+        widths,
         not arguments.all_layers,
         arguments.images,
         arguments.judged,
         arguments.k,
         trials=arguments.trials,
         tuning_steps=arguments.tuning_steps,
+        activation_widths=activation_widths,
+        tie_bits=arguments.tie_bits,
     )
 
 
+def _widths(option: str, text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(f"{option} {text}: write bit widths with commas between, for example 4,6,8")
+    return tuple(sorted({int(part) for part in parts}))
+
+
 def _records(folder: Path) -> dict[str, Any]:
-    names = ("sensitivity", "solve", "refine", "proxy", "shipped")
+    names = ("sensitivity", "solve", "refine", "blocks", "proxy", "shipped")
     return {name: read_json(folder / f"{name}.json") for name in names if (folder / f"{name}.json").exists()}
 
 
@@ -120,6 +144,7 @@ def _show(arguments: argparse.Namespace, folder: Path) -> None:
         _show_solution(records["solve"])
     if arguments.action in ("refine", "run"):
         _show_refinement(records["refine"])
+        _show_blocks(records.get("blocks"))
     if arguments.action in ("proxy", "run"):
         _show_proxy(records["proxy"])
     if arguments.action == "run":
@@ -133,18 +158,23 @@ def _show(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def _show_sensitivity(record: Mapping[str, Any]) -> None:
+    tables = {"{} bits": record["layers"], "reads {} bits": record.get("activations", {})}
+    columns = [(title.format(width), rows, width) for title, rows in tables.items() for width in _first(rows)]
     table = RichTable()
-    widths = list(next(iter(record["layers"].values())))
-    for column in ("layer", *(f"{width} bits" for width in widths)):
+    for column in ("layer", *(title for title, _, _ in columns)):
         table.add_column(column, justify="left" if column == "layer" else "right")
-    for name, row in record["layers"].items():
-        table.add_row(name, *(f"{row[width]:.3g}" for width in widths))
+    for name in record["layers"]:
+        table.add_row(name, *(f"{rows[name][width]:.3g}" for _, rows, width in columns))
     console.out.print(table)
     console.say(f"{record['kind']} on {record['images']} images, {record['cpu_s']:.1f} s of CPU")
 
 
+def _first(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    return list(next(iter(rows.values()), {}))
+
+
 def _show_solution(record: Mapping[str, Any]) -> None:
-    console.say(" ".join(f"{name}={bits}" for name, bits in record["bits"].items()))
+    console.say(record["policy"])
     for name, value in record["totals"].items():
         if name in SHOWN:
             text, unit, symbol = SHOWN[name]
@@ -168,6 +198,13 @@ def _show_refinement(record: Mapping[str, Any]) -> None:
             f"{costs['size_bits'] / 8e3:.1f}",
         )
     console.out.print(table)
+
+
+def _show_blocks(record: Mapping[str, Any] | None) -> None:
+    """Of a found model: what its search would say of it now."""
+    if record:
+        nsr, plain = (sum(block[name] for block in record["blocks"]) for name in ("nsr", "plain_nsr"))
+        console.say(f"NSR of the blocks {nsr:.4f}, at the bits that the search gave them {plain:.4f}")
 
 
 def _show_proxy(record: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What LCPAQ is held to, on a classifier of generated figures: the tables of docs/lcpaq.md.
 
-    python -m deploy.lcpaq.experiment bits --out FOLDER      # policies at 67 % of the INT8 size, over seeds
+    python -m deploy.lcpaq.experiment bits --out FOLDER      # policies at 67 % of the INT8 size (--share), over seeds
     python -m deploy.lcpaq.experiment proxy --out FOLDER     # the low-cost search against its exhaustive grid
 
 Minutes each on one core. What was finished is kept in FOLDER; the same command goes on, and prints Markdown.
@@ -42,7 +42,6 @@ from nas.quant.scheme import Granularity, Scheme
 from nas.task import TASKS, score_float
 from nas.threads import one_thread
 
-SHARE = 0.67  # of the all-INT8 network's size
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 BLOCK_WIDTHS = (4, 5, 6, 7, 8)  # all that a search space may give a block
 GRANULARITIES: tuple[Granularity, ...] = ("channel", "tensor")
@@ -108,13 +107,13 @@ def size_bits(options: Options, policy: Policy) -> float:
 
 
 def policies(
-    of: Trained, problem: Problem, known: Mapping[str, Trace], granularity: Granularity
+    of: Trained, problem: Problem, known: Mapping[str, Trace], granularity: Granularity, most: float
 ) -> Iterator[tuple[str, Policy, float]]:
-    """(method, policy, share of the INT8 size)."""
+    """(method, policy, share of the INT8 size), none but uniform ones above `most`."""
     free = options_for(of, problem, known, granularity)
     options = ends_exempt(free)
     int8 = size_bits(free, of.uniform(INT8))
-    limits = {"size_bits": SHARE * int8}
+    limits = {"size_bits": most * int8}
     _, judged = of.parts((32, 32))
     scored = list(refine(options, limits, lambda policy: of.score(policy, granularity, judged)))
     found = {
@@ -126,17 +125,18 @@ def policies(
         "uniform 6 bits": of.uniform(6),
         "uniform 6 bits, ends at 8": of.uniform(6, INT8),
         "uniform 5 bits, ends at 8": of.uniform(5, INT8),
+        "uniform 4 bits, ends at 8": of.uniform(4, INT8),
     }
     for name, policy in found.items():
         yield name, policy, size_bits(free, policy) / int8
 
 
-def bits(folder: Path, seeds: Sequence[int], steps: int) -> Iterator[str]:
+def bits(folder: Path, seeds: Sequence[int], steps: int, most: float) -> Iterator[str]:
     """The first table; bits.json holds every score and policy."""
     path = folder / "bits.json"
     record: dict[str, Any] = read_json(path) if path.exists() else {}
     for seed in seeds:
-        places = [f"{steps} {seed} {granularity}" for granularity in GRANULARITIES]
+        places = [_place(steps, seed, granularity, most) for granularity in GRANULARITIES]
         if all(entry in record for entry in places):
             continue
         of = Trained(seed, folder, steps)
@@ -146,13 +146,15 @@ def bits(folder: Path, seeds: Sequence[int], steps: int) -> Iterator[str]:
         for entry, granularity in zip(places, GRANULARITIES, strict=True):
             rows = {
                 name: {"share": share, "top1": of.score(policy, granularity, of.val), "policy": str(policy)}
-                for name, policy, share in policies(of, problem, known, granularity)
+                for name, policy, share in policies(of, problem, known, granularity, most)
             }
-            record[entry] = {"fp32": fp32, "rows": rows, "trace_cpu_s": traced_s}
+            record[entry] = {"fp32": fp32, "rows": rows, "trace_cpu_s": traced_s, "layers": len(known)}
             write_json(path, record)
     for granularity in GRANULARITIES:
-        entries = [record[f"{steps} {seed} {granularity}"] for seed in seeds]
-        yield f"Weight scales a {granularity}; float: {fmean(entry['fp32'] for entry in entries):.2f} %."
+        entries = [record[_place(steps, seed, granularity, most)] for seed in seeds]
+        traced_s, layers = fmean(entry["trace_cpu_s"] for entry in entries), entries[0]["layers"]
+        yield f"Weight scales a {granularity}; float: {fmean(entry['fp32'] for entry in entries):.2f} %. The traces of"
+        yield f"{layers} layers took {traced_s:.1f} s of CPU, {traced_s / layers:.2f} s a layer."
         yield ""
         yield f"| | size, % of INT8 | {' | '.join(f'seed {seed}' for seed in seeds)} | mean |"
         yield "|---|---" + "|---" * (len(seeds) + 1) + "|"
@@ -163,6 +165,10 @@ def bits(folder: Path, seeds: Sequence[int], steps: int) -> Iterator[str]:
         yield ""
 
 
+def _place(steps: int, seed: int, granularity: Granularity, most: float) -> str:
+    return f"{steps} steps, seed {seed}, scales a {granularity}, at most {most}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m deploy.lcpaq.experiment", description=(__doc__ or "").split("\n")[0]
@@ -170,14 +176,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("table", choices=("bits", "proxy"))
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--seeds", default="0,1,2", help="default %(default)s")
-    parser.add_argument("--steps", type=int, default=600, help="of the classifier's training (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=1200, help="of the classifier's training (default %(default)s)")
+    parser.add_argument("--share", type=float, default=0.67, help="of the INT8 size, for bits (default %(default)s)")
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
-        table = bits if arguments.table == "bits" else proxies
+        shared = (arguments.out, seeds, arguments.steps)
         with one_thread():
-            for line in table(arguments.out, seeds, arguments.steps):
+            for line in bits(*shared, arguments.share) if arguments.table == "bits" else proxies(*shared):
                 print(line, flush=True)
     except (HilError, NasError) as error:
         print(f"lcpaq.experiment: {error}", file=sys.stderr)

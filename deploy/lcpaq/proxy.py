@@ -21,6 +21,8 @@ from nas.quant.safe_resize import split_resizes
 from nas.task import score_integer
 from nas.threads import one_thread
 
+SMALL_IMAGE = 64  # pixels a side, below which a smaller image ranks badly (docs/lcpaq.md) and saves little
+
 
 def material_of(subject: Subject, wanted: Wanted) -> Material:
     """What the proxy's trials are about: policy.json's bits, the run's training images."""
@@ -90,11 +92,11 @@ def _data(subject: Subject, wanted: Wanted) -> dict[float, tuple[Dataset, Datase
     """For each scale the training images without those to judge on, and those; validation is for the end alone."""
     spec, seed = subject.context.experiment.data, subject.context.experiment.seed
     found: dict[float, tuple[Dataset, Dataset]] = {}
-    stride = subject.context.space.output_stride
+    stride = subject.model.output_stride
     for scale in (1.0, proxy.SMALL_SHARE):
         size = (round(spec.size[0] * scale), round(spec.size[1] * scale))
-        if scale != 1 and (size[0] % stride or size[1] % stride):
-            continue  # its maps would not be those of the full size, only smaller
+        if scale != 1 and (min(spec.size) < SMALL_IMAGE or size[0] % stride or size[1] % stride):
+            continue  # too little is left of it, or its maps would not be those of the full size, only smaller
         try:
             data = open_data(spec.spec, "train", size, seed=seed, count=spec.train)
         except ConfigError:

@@ -34,7 +34,7 @@ def ship(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
         graph,
         context.evaluation[:1],
         Artifact.at(subject.folder / "models", f"lcpaq-{subject.name}"),
-        model_metadata(graph, str(subject.architecture or "teacher"), subject.key, policy=str(policy)),
+        model_metadata(graph, str(subject.architecture or subject.name), subject.key, policy=str(policy)),
         context.target,
     )
     measured = list(context.measured([artifact.job()], protocol(context.experiment.agreement.measuring)))

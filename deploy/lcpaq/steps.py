@@ -7,20 +7,22 @@ A record holds the key of what it was made from; another key makes it afresh.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from deploy.config import digest
 from deploy.lcpaq import latency
-from deploy.lcpaq.subject import Subject, Wanted, limits_of
+from deploy.lcpaq.blocks import inside_blocks
+from deploy.lcpaq.subject import BLOCKS, Subject, Wanted, limits_of
 from deploy.run import Progress, read_json, write_json
 from nas.data import Dataset
 from nas.data.batches import load
 from nas.data.part import Part
 from nas.lcpaq import refine
+from nas.lcpaq.activations import ACTIVATION_SENSITIVITIES
 from nas.lcpaq.hessian import Problem
-from nas.lcpaq.options import options_of
+from nas.lcpaq.options import int8_costs, options_of
 from nas.lcpaq.policy import INT8, Options, Policy, layers_of, network_digest, policy_of, save_policy, ties
 from nas.lcpaq.program import solve, totals
 from nas.lcpaq.sensitivity import SENSITIVITIES
@@ -41,9 +43,13 @@ def _indices(data: Dataset, count: int, shift: float) -> list[int]:
 
 
 def sensitivity(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
-    """sensitivity.json: each layer's perturbation at every width, and what it cost in CPU seconds."""
+    """sensitivity.json: each layer's perturbation at every width, and what it cost in CPU seconds.
+
+    With "activations", by the width of what the layer reads, where that may be other than 8 bits.
+    """
     context, path = subject.context, subject.folder / "sensitivity.json"
-    key = digest(subject.key, wanted.kind, wanted.widths, wanted.images)
+    narrow = [wanted.activation_widths] if wanted.narrows_activations else []
+    key = digest(subject.key, wanted.kind, wanted.widths, wanted.images, *narrow)
     if _done(path, key):
         return
     yield Progress("lcpaq sensitivity", 0, 1, wanted.kind)
@@ -53,12 +59,15 @@ def sensitivity(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
         for part in _batched(_indices(data, wanted.images, 0.25), context.experiment.distil.schedule.batch_size)
     ]
     problem = Problem(subject.nodes, batches, context.task.loss)
-    started = time.process_time()
+    scheme, started = context.experiment.quantization.scheme, time.process_time()
     with one_thread():
-        found = SENSITIVITIES[wanted.kind](problem, wanted.widths, context.experiment.quantization.scheme)
+        tables = {"layers": SENSITIVITIES[wanted.kind](problem, wanted.widths, scheme).table}
+        if wanted.narrows_activations:
+            of_kind = ACTIVATION_SENSITIVITIES[wanted.kind]
+            tables["activations"] = of_kind(problem, wanted.activation_widths, scheme).table
     cpu_s = round(time.process_time() - started, 2)
-    write_json(path, {"key": key, "kind": wanted.kind, "images": wanted.images, "cpu_s": cpu_s, "layers": found.table})
-    yield Progress("lcpaq sensitivity", 1, 1, f"{len(found.names)} layers in {cpu_s:.1f} s of CPU")
+    write_json(path, {"key": key, "kind": wanted.kind, "images": wanted.images, "cpu_s": cpu_s, **tables})
+    yield Progress("lcpaq sensitivity", 1, 1, f"{len(tables['layers'])} layers in {cpu_s:.1f} s of CPU")
 
 
 def _batched(indices: list[int], size: int) -> list[list[int]]:
@@ -77,18 +86,24 @@ def _uniform(nodes: list[Node], bits: int) -> Policy:
 
 def options_for(subject: Subject, wanted: Wanted) -> Options:
     """What may be chosen, at what cost; the latency where it was measured."""
-    record = read_json(subject.folder / "sensitivity.json", ("layers",))["layers"]
-    table = {name: {int(bits): float(value) for bits, value in row.items()} for name, row in record.items()}
+    record = read_json(subject.folder / "sensitivity.json", ("layers",))
+    narrow = wanted.narrows_activations
     measured = (subject.folder / latency.RECORD).exists()
     size = subject.context.experiment.data.size
     options = options_of(
         layers_of(subject.nodes, (*size, 3)),
-        [(width, INT8) for width in wanted.widths],
-        table,
+        wanted.choices,
+        _table(record["layers"]),
+        activation_perturbation=_table(record["activations"]) if narrow else None,
         latency_us=latency.load(subject.folder) if measured else None,
-        groups=ties(subject.nodes),
+        groups=ties(subject.nodes, activations=narrow),
     )
-    return ends_exempt(options) if wanted.exempt_ends else options
+    options = ends_exempt(options) if wanted.exempt_ends else options
+    return inside_blocks(options) if wanted.limits.get("size_bits") == BLOCKS else options
+
+
+def _table(record: Mapping[str, Mapping[str, float]]) -> dict[str, dict[int, float]]:
+    return {name: {int(bits): float(value) for bits, value in row.items()} for name, row in record.items()}
 
 
 def solve_policy(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
@@ -98,13 +113,15 @@ def solve_policy(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
     started = time.perf_counter()
     policy = solve(options, limits)
     seconds = time.perf_counter() - started
-    int8 = {
-        name: sum(float(cost.max()) for cost in costs)
-        for name, costs in options.costs.items()
-        if name != "perturbation"
+    record = {
+        "key": _solve_key(subject, wanted),
+        "limits": limits,
+        "int8": int8_costs(options),
+        "totals": totals(options, policy),
+        "seconds": round(seconds, 4),
+        "bits": dict(policy.bits),
+        "policy": str(policy),
     }
-    record = {"key": _solve_key(subject, wanted), "limits": limits, "int8": int8, "totals": totals(options, policy),
-              "seconds": round(seconds, 4), "bits": dict(policy.bits)}  # fmt: skip
     write_json(subject.folder / "solve.json", record)
     save_policy(policy, subject.folder / "policy.json", network_digest(subject.nodes))
     yield Progress("lcpaq solve", 1, 1, f"{len(policy.bits)} layers in {seconds:.3f} s")
@@ -112,7 +129,7 @@ def solve_policy(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
 
 def _solve_key(subject: Subject, wanted: Wanted) -> str:
     made = [read_json(subject.folder / name)["key"] for name in _made_from(subject)]
-    return digest(subject.key, *made, sorted(wanted.limits.items()), wanted.widths, wanted.exempt_ends)
+    return digest(subject.key, *made, sorted(wanted.limits.items()), wanted.choices, wanted.exempt_ends)
 
 
 def _made_from(subject: Subject) -> list[str]:

@@ -13,16 +13,28 @@ from typing import Any
 from deploy.compile import quantize
 from deploy.config import digest
 from deploy.context import Context
+from deploy.lcpaq import resnet
 from deploy.stages.networks import retrained
 from hil.errors import UsageError
 from nas.errors import ConfigError
-from nas.lcpaq.policy import WEIGHT_BITS, Options, Policy, load_policy, network_digest, policy_of
+from nas.lcpaq.options import int8_costs
+from nas.lcpaq.policy import (
+    ACTIVATION_BITS,
+    INT8,
+    WEIGHT_BITS,
+    Choice,
+    Options,
+    Policy,
+    load_policy,
+    network_digest,
+    policy_of,
+)
 from nas.lcpaq.sensitivity import SENSITIVITIES
 from nas.quant.float_graph import Node
 from nas.quant.integer_graph import IntegerGraph
+from nas.resnet import ResNet
 from nas.space import Architecture
-from nas.task import fold
-from nas.teacher import Encoder
+from nas.task import Network, fold
 
 UNITS: Mapping[str, Mapping[str, float]] = {
     "size_bits": {"bits": 1.0, "B": 8.0, "kB": 8e3, "MB": 8e6},
@@ -44,6 +56,8 @@ class Wanted:
         kind: of sensitivity.
         images: labelled training images, for the sensitivity and for scoring each.
         k: policies of the frontier that are scored, up to `factor` times the answer's perturbation.
+        activation_widths: of what a layer reads.
+        tie_bits: weights and activations of a layer share one width.
     """
 
     limits: Mapping[str, str] = field(default_factory=lambda: {"size_bits": "67%"})
@@ -56,6 +70,8 @@ class Wanted:
     factor: float = 1.1
     trials: int = 40
     tuning_steps: int = 64
+    activation_widths: tuple[int, ...] = (INT8,)
+    tie_bits: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in SENSITIVITIES:
@@ -63,17 +79,39 @@ class Wanted:
         wrong = [width for width in self.widths if width not in WEIGHT_BITS]
         if wrong or not self.widths:
             raise UsageError(f"--bits: weights take 2 to 8 bits, not {wrong[0] if wrong else 'none'}")
+        wrong = [width for width in self.activation_widths if width not in ACTIVATION_BITS]
+        if wrong or not self.choices:
+            what = f"activations take 4 to 8 bits, not {wrong[0]}" if wrong else "none of them is one of --bits"
+            raise UsageError(f"--activation-bits: {what}")
+        if self.exempt_ends and (INT8, INT8) not in self.choices:
+            raise UsageError(
+                "--bits, --activation-bits: the first and the last layer keep 8 bits; name 8, or give --all-layers"
+            )
         if min(self.images, self.judged, self.k, self.trials) < 1 or self.tuning_steps < 0:
             raise UsageError("--images, --judged, --k, --trials: give at least 1 of each")
+        for name, text in self.limits.items():
+            if (name, text) != ("size_bits", BLOCKS):
+                amount(name, text)
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """What a layer may take."""
+        if self.tie_bits:
+            return tuple((width, width) for width in self.widths if width in self.activation_widths)
+        return tuple((width, read) for width in self.widths for read in self.activation_widths)
+
+    @property
+    def narrows_activations(self) -> bool:
+        return self.activation_widths != (INT8,)
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The network that gets its bits: the teacher, or a found model with its own block bits as `architecture`."""
+    """The network that gets its bits: the teacher, a found model with its block bits as `architecture`, a ResNet18."""
 
     context: Context
     name: str
-    model: Encoder
+    model: Network
     architecture: Architecture | None
 
     @classmethod
@@ -81,6 +119,8 @@ class Subject:
         """`UsageError` for a name that the run has no network of."""
         if name == "teacher":
             return cls(context, name, context.teacher, None)
+        if (width := resnet.width_in(context.experiment, name)) is not None:
+            return cls(context, name, resnet.trained(context, name, width), None)
         entries: Any = context.record("search")["found"]
         subnets = {entry["name"]: entry["subnet"] for entry in entries}
         if name not in subnets:
@@ -100,8 +140,11 @@ class Subject:
     def key(self) -> str:
         """A digest of the network's weights and of how it is quantized."""
         e = self.context.experiment
-        stage = "teacher" if self.architecture is None else "retrain"
-        return digest(self.context.keys[stage], self.name, str(self.architecture), e.quantization.scheme,
+        if isinstance(self.model, ResNet):
+            weights = resnet.key_of(self.context, self.model.width)
+        else:
+            weights = self.context.keys["teacher" if self.architecture is None else "retrain"]
+        return digest(weights, self.name, str(self.architecture), e.quantization.scheme,
                       e.quantization.calibration_images)  # fmt: skip
 
     def graph(self, policy: Policy | None = None) -> IntegerGraph:
@@ -118,28 +161,30 @@ class Subject:
         )
 
 
+def amount(name: str, text: str) -> tuple[float, str]:
+    """(value, unit) of a limit as it is written, `%` among the units; `UsageError` for anything that is none."""
+    match = AMOUNT.fullmatch(text)
+    value, unit = (float(match[1]), match[2]) if match else (math.nan, "")
+    if not (0 < value < math.inf and unit in {*UNITS[name], "%"}):
+        raise UsageError(f"{OPTION[name]} {text}: give a positive number with {', '.join(UNITS[name])}, or % of INT8's")
+    return value, unit
+
+
 def limits_of(subject: Subject, wanted: Wanted, options: Options) -> dict[str, float]:
     """The limits in the costs' own units; `ConfigError` for anything that is none."""
     return {name: _limit(subject, options, name, text) for name, text in wanted.limits.items()}
 
 
 def _limit(subject: Subject, options: Options, name: str, text: str) -> float:
-    own = policy_of(subject.nodes)
     if name == "size_bits" and text == BLOCKS:
-        if subject.architecture is None:
-            raise ConfigError(f"{OPTION[name]} {BLOCKS}: the teacher has no block bits; name a found model or give a %")
+        own = policy_of(subject.nodes)
         return float(sum(layer.size_bits(own.bits[layer.name]) for layer in options.layers))
-    match = AMOUNT.fullmatch(text)
-    value, unit = (float(match[1]), match[2]) if match else (math.nan, "")
-    if not (0 < value < math.inf and unit in {*UNITS[name], "%"}):
-        raise ConfigError(
-            f"{OPTION[name]} {text}: give a positive number with {', '.join(UNITS[name])}, or % of INT8's"
-        )
+    value, unit = amount(name, text)
     if unit != "%":
         return value * UNITS[name][unit]
     if name not in options.costs:
         raise ConfigError(f"{OPTION[name]}: no latency was measured; delete {subject.folder} and run again")
-    return value / 100 * sum(float(cost.max()) for cost in options.costs[name])
+    return value / 100 * int8_costs(options)[name]
 
 
 def stored_policy(subject: Subject) -> Policy:

@@ -22,7 +22,7 @@ from nas.teacher import Encoder, teacher_layers
 from nas.train import train
 
 CONFIG = Path("configs/demo-shapes.toml")
-VALIDATION, JUDGED, CALIBRATION = 4096, 1024, 32
+TRAINED_ON, JUDGED, VALIDATION, CALIBRATION = 4096, 8192, 8192, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Trained:
         return open_data("shapes", "val", (32, 32), seed=self.seed, count=VALIDATION)
 
     def _open(self, split: str, size: tuple[int, int]) -> Dataset:
-        return open_data("shapes", split, size, seed=self.seed)
+        return open_data("shapes", split, size, seed=self.seed, count=TRAINED_ON + JUDGED)
 
     def parts(self, size: tuple[int, int]) -> tuple[Dataset, Dataset]:
         return held_out(self._open("train", size), JUDGED)
@@ -61,7 +61,7 @@ class Trained:
 
     @property
     def key(self) -> str:
-        return digest("lcpaq experiment", self.seed, self.steps, JUDGED)
+        return digest("lcpaq experiment", self.seed, self.steps, TRAINED_ON, JUDGED)
 
     @cached_property
     def nodes(self) -> list[Node]:

@@ -51,6 +51,17 @@ def options_of(
     return Options(tuple(layers), (chosen,) * len(layers), costs, groups)
 
 
+def int8_costs(options: Options) -> dict[str, float]:
+    """What may be limited, with 8 bits everywhere; every width takes int8's time."""
+    costs = {
+        "size_bits": float(sum(layer.size_bits(INT8) for layer in options.layers)),
+        "bops": float(sum(layer.bops(INT8, INT8) for layer in options.layers)),
+    }
+    if "latency_us" in options.costs:
+        costs["latency_us"] = sum(float(cost.max()) for cost in options.costs["latency_us"])
+    return costs
+
+
 def _looked_up(table: Mapping[str, float | Mapping[int, float]] | BitTable, name: str, bits: int, what: str) -> float:
     entry = table.get(name)
     if isinstance(entry, Mapping):

@@ -51,18 +51,21 @@ class Agreement:
 
 
 def ladder(full: Fidelity, *, rungs: int = 3, smaller: bool = False) -> tuple[Fidelity, ...]:
-    """Fidelities from the cheapest to `full`, each with a quarter of the next one's images and steps.
+    """Fidelities from the cheapest to `full`, each with a quarter of the next one's steps and half of its images.
 
-    `smaller`: the cheapest sees smaller images too. Raises `ConfigError` where `full` has too little to divide.
+    Images cost less than steps, and the fewer there are the more of a score is chance. `smaller`: the cheapest sees
+    smaller images too. Raises `ConfigError` where `full` has too little to divide.
     """
     if rungs < 1 or full.images < 1 or full.steps < 0:
         raise ConfigError(f"proxy: {rungs} rungs up to {full.images} images and {full.steps} steps: give positive ones")
-    if full.images < REDUCTION ** (rungs - 1):
+    if full.images < 2 ** (rungs - 1):
         raise ConfigError(
-            f"proxy: {full.images} images to judge on are too few for {rungs} rungs; give {REDUCTION ** (rungs - 1)}"
+            f"proxy: {full.images} images to judge on are too few for {rungs} rungs; give {2 ** (rungs - 1)}"
         )
-    parts = [REDUCTION ** (rungs - 1 - i) for i in range(rungs)]
-    found = [Fidelity(full.images // part, full.steps // part, full.scale) for part in parts]
+    found = [
+        Fidelity(full.images // 2**below, full.steps // REDUCTION**below, full.scale)
+        for below in reversed(range(rungs))
+    ]
     if smaller and rungs > 1:
         found[0] = Fidelity(found[0].images, found[0].steps, full.scale * SMALL_SHARE)
     return tuple(found)

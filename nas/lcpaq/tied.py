@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -117,13 +117,30 @@ def ends_exempt(options: Options) -> Options:
 
     Raises `ConfigError` where one of them has no such choice.
     """
+    return kept_at_8(options, {0, len(options.choices) - 1})
+
+
+def kept_at_8(options: Options, layers: Collection[int]) -> Options:
+    """These layers (their numbers) keep 8 bits, of weights and of what they read; else as `ends_exempt`.
+
+    They leave the layers that they are tied to free, as they are not the program's any more; but not where activations
+    may be narrow, since layers that read one tensor share its bits.
+    """
+    kept = {options.layers[i].name for i in layers}
+    narrow = any(activations != INT8 for of in options.choices for _, activations in of)
+    left = options.groups if narrow else [tuple(name for name in group if name not in kept) for group in options.groups]
     choices = list(options.choices)
     costs = {name: list(by_layer) for name, by_layer in options.costs.items()}
-    for i in {0, len(choices) - 1}:
+    for i in layers:
         if (INT8, INT8) not in choices[i]:
             raise ConfigError(f"layer '{options.layers[i].name}' is to keep 8 bits, which is none of its choices")
         row = choices[i].index((INT8, INT8))
         choices[i] = ((INT8, INT8),)
         for by_layer in costs.values():
             by_layer[i] = by_layer[i][row : row + 1]
-    return replace(options, choices=tuple(choices), costs={name: tuple(rows) for name, rows in costs.items()})
+    return replace(
+        options,
+        choices=tuple(choices),
+        costs={name: tuple(rows) for name, rows in costs.items()},
+        groups=tuple(group for group in left if len(group) > 1),
+    )

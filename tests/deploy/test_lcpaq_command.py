@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from networks import random_integers
-from tiny_experiment import arguments, one_line, record, run, start, write_experiment
+from tiny_experiment import REPOSITORY, arguments, environment, one_line, record, write_experiment
 
+from deploy.cli import main
 from deploy.compile import quantize
 from deploy.inspection import inspect_model
 from deploy.latency.constants import COPIES, Known
 from deploy.lcpaq import plots
 from deploy.lcpaq.latency import EMPTY, alone, compiled, layers_alone, shapes_at_ends, solved
+from deploy.run import write_json
 from deploy.tflite.read import read
 from nas.classifier import Classifier
 from nas.lcpaq.policy import Policy, policy_of
@@ -26,19 +30,22 @@ from nas.space import Block, SearchSpace
 from nas.task import fold
 from nas.teacher import teacher_layers
 
-QUICK = ("--images", "8", "--judged", "16", "--k", "3", "--trials", "4", "--tuning-steps", "4", "--bits", "3,4,8")
-LARGER = {"train = 16": "train = 64"}
+QUICK = ("--images", "8", "--judged", "16", "--k", "3", "--trials", "2", "--tuning-steps", "4", "--bits", "3,4,8")
+CHANGES = {"train = 16": "train = 64", "size = [64, 96]": "size = [32, 48]"}
+LIMITS = ("--size-limit", "67%", "--bops-limit", "80%", "--measure-latency")
 SPACE = SearchSpace("t", 8, 8, (Block(2, 16, 1, 3), Block(1, 16, 1, 1)), kernels=(3,), expansions=(2,))
+
+
+def lcpaq(action: str, config: Path, runs: Path, *more: str) -> int:
+    return main(["lcpaq", action, *arguments(config, runs, *QUICK, *more)])
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(the configuration, LCPAQ's folder) after everything."""
     base = tmp_path_factory.mktemp("lcpaq")
-    config = write_experiment(base, LARGER)
-    limits = ("--size-limit", "67%", "--bops-limit", "80%", "--measure-latency", "--plot", str(base / "plot.svg"))
-    ended = run("lcpaq", "run", *arguments(config, base / "runs", *QUICK, *limits))
-    assert ended.returncode == 0, ended.stderr
+    config = write_experiment(base, CHANGES)
+    assert lcpaq("run", config, base / "runs", *LIMITS, "--plot", str(base / "plot.svg")) == 0
     return config, base / "runs" / "tiny" / "lcpaq" / "teacher"
 
 
@@ -59,7 +66,7 @@ def test_a_run_ends_in_a_verified_bundle_of_the_policys_bits_within_the_limits(f
     } == policy.bits
     assert record(folder / "sensitivity.json")["layers"].keys() == record(folder / "latency.json")["layers"].keys()
     proxy = record(folder / "proxy.json")
-    assert proxy["reached"][0] == 4 >= proxy["reached"][-1] >= 1
+    assert proxy["reached"][0] == 2 >= proxy["reached"][-1] >= 1
     assert "sensitivity by layer" in (config.parent / "plot.svg").read_text() and (folder / "lcpaq.html").exists()
 
 
@@ -67,9 +74,7 @@ def test_what_is_done_is_not_done_again(finished: tuple[Path, Path]):
     config, folder = finished
     kept = ("sensitivity.json", "latency.json", "refine.json", "scores.json", "shipped.json", "bundle/manifest.json")
     before = {name: (folder / name).stat().st_mtime_ns for name in kept}
-    limits = ("--size-limit", "67%", "--bops-limit", "80%", "--measure-latency")
-    ended = run("lcpaq", "run", *arguments(config, folder.parents[2], *QUICK, *limits))
-    assert ended.returncode == 0, ended.stderr
+    assert lcpaq("run", config, folder.parents[2], *LIMITS) == 0
     assert {name: (folder / name).stat().st_mtime_ns for name in kept} == before
 
 
@@ -83,31 +88,79 @@ def test_what_is_done_is_not_done_again(finished: tuple[Path, Path]):
         (("--model", "nobody"), ("--model nobody", "teacher, fast")),
         (("--bits", "1,8"), ("2 to 8 bits, not 1",)),
         (("--bits", "four"), ("--bits four", "4,6,8")),
+        (("--activation-bits", "3,8"), ("--activation-bits: activations take 4 to 8 bits, not 3",)),
+        (("--activation-bits", "4,6"), ("first and the last layer keep 8 bits", "--all-layers")),
+        (("--bits", "2,3", "--tie-bits"), ("--activation-bits: none of them is one of --bits",)),
         (("--sensitivity", "guess"), ("--sensitivity guess", "hessian, fisher, nsr, sqnr")),
         (("--k", "0"), ("at least 1",)),
     ],
 )
-def test_bad_input_is_one_line(finished: tuple[Path, Path], options: tuple[str, ...], words: tuple[str, ...]):
+def test_bad_input_is_one_line(
+    finished: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    words: tuple[str, ...],
+):
     config, folder = finished
-    ended = run("lcpaq", "solve", *arguments(config, folder.parents[2], *QUICK, *options))
-    assert ended.returncode == 2
-    one_line(ended.stderr, *words)
+    assert lcpaq("solve", config, folder.parents[2], *options) == 2
+    one_line(capsys.readouterr().err, *words)
 
 
-def test_a_killed_run_goes_on(tmp_path: Path):
-    config = write_experiment(tmp_path, LARGER)
-    command = ["lcpaq", "refine", *arguments(config, tmp_path / "runs", *QUICK)]
-    folder = tmp_path / "runs" / "tiny" / "lcpaq" / "teacher"
-    started, deadline = start(command), time.monotonic() + 120
-    while not (folder / "scores.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert started.end(signal.SIGKILL) == -signal.SIGKILL and not (folder / "refine.json").exists()
-    scores = record(folder / "scores.json")["scores"]
+def test_activations_of_fewer_bits_save_bit_operations_all_the_way_into_the_bundle(
+    finished: tuple[Path, Path], tmp_path: Path
+):
+    """The image too: what stands in the bundle says how to make one."""
+    config, done = finished
+    folder = Path(shutil.copytree(done.parents[1], tmp_path / "tiny")) / "lcpaq" / "teacher"
+    quick = ("--sensitivity", "sqnr", "--trials", "1", "--tuning-steps", "0", "--all-layers")
+    assert lcpaq("run", config, tmp_path, *quick, "--activation-bits", "4,6", "--bops-limit", "80M") == 0
+    sensitivity, refined, shipped = (record(folder / f"{name}.json") for name in ("sensitivity", "refine", "shipped"))
+    assert sensitivity["activations"].keys() == sensitivity["layers"].keys()
+    assert list(sensitivity["activations"]["stem"]) == ["4", "6"]
+    policy = Policy.parse(refined["best"])
+    assert set(policy.activations.values()) <= {4, 6} and shipped["verified"]
+    assert all(one["costs"]["bops"] <= 80e6 for one in refined["scored"])
+    assert policy.activations["head/pointwise"] == policy.activations["head/dilated0"]
+    metadata = inspect_model(read(folder / "models" / "lcpaq-teacher.tflite"))
+    assert metadata.hilnas is not None and metadata.hilnas["policy"] == refined["best"]
+    (source,), preprocessing = metadata.inputs, record(folder / "bundle" / "preprocessing.json")
+    levels = 2 ** policy.activations["stem"] - 1
+    assert source.scale == (preprocessing["scale"],) == pytest.approx((255 / 128 / levels,))
+    image = np.fromfile(folder / "bundle" / "golden" / "input.bin", np.int8)
+    assert image.min() >= 127 - levels and preprocessing["from_uint8"].startswith("int8 = round((uint8 - 128) / 128 / ")
+
+
+KILLED = """
+import os, signal, sys
+from deploy.cli import main
+from deploy.lcpaq import steps
+written = steps.write_json
+def dies(path, record):
+    written(path, record)
+    if path.name == "scores.json":
+        os.kill(os.getpid(), signal.SIGKILL)
+steps.write_json = dies
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_killed_run_goes_on(finished: tuple[Path, Path], tmp_path: Path):
+    config, done = finished
+    folder = Path(shutil.copytree(done.parents[1], tmp_path / "tiny")) / "lcpaq" / "teacher"
+    for made in ("refine", "scores"):
+        (folder / f"{made}.json").unlink()
+    command = ["lcpaq", "refine", *arguments(config, tmp_path, *QUICK)]
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, *command], cwd=REPOSITORY, env=environment(), timeout=120, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL and not (folder / "refine.json").exists()
+    journal = record(folder / "scores.json")
+    ((policy, _),) = journal["scores"].items()
+    write_json(folder / "scores.json", {**journal, "scores": {policy: 99.0}})  # would be another, were it judged again
     sensitivity = (folder / "sensitivity.json").stat().st_mtime_ns
-    ended = run(*command)
-    assert ended.returncode == 0, ended.stderr
+    assert main(command) == 0
     assert (folder / "sensitivity.json").stat().st_mtime_ns == sensitivity
-    assert scores.items() <= record(folder / "scores.json")["scores"].items()
+    assert max(one["score"] for one in record(folder / "refine.json")["scored"]) == 99.0
 
 
 # Parts

@@ -118,13 +118,23 @@ def test_weights_and_activations_have_bits_of_their_own():
     assert set(found.activations.values()) == {8}
 
 
-def test_the_ends_keep_8_bits_and_so_do_those_that_are_tied_to_them():
+def test_the_ends_keep_8_bits_and_leave_those_tied_to_them_free():
     options = ends_exempt(made_up(5, WIDTHS, 0, ((0, 2),)))
+    least_size = sum(float(row.min()) for row in options.costs["size_bits"])
+    assert list(solve(options, {"size_bits": least_size}).bits.values()) == [8, 4, 4, 4, 8]
+
+
+def test_narrow_activations_stay_tied_to_ends_that_keep_8_bits():
+    """Layers that read one tensor share its bits."""
+    options = ends_exempt(made_up(5, ((8, 8), (8, 4), (4, 8), (4, 4)), 0, ((0, 2),)))
     least_size = sum(float(row.min()) for row in options.costs["size_bits"])
     with pytest.raises(ConfigError):
         solve(options, {"size_bits": least_size})  # layer 2 has 8 bits, as layer 0
     found = solve(options, {"size_bits": least_size + 4 * options.layers[2].weights})
     assert list(found.bits.values()) == [8, 4, 8, 4, 8]
+
+
+def test_ends_without_a_choice_of_8_bits_are_refused():
     with pytest.raises(ConfigError, match="layer 'l0' is to keep 8 bits"):
         ends_exempt(made_up(3, ((6, 8), (4, 8)), 0))
 

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,20 +44,28 @@ SMALL = {"observer": ("minmax", "mse", "percentile 99"), "equalize": (False, Tru
 FULL = Fidelity(64, 16)
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """In memory where there is such a place: a study makes a thousand commits, and each waits for the disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
+        yield Path(path)
+
+
 def score(settings: Settings, fidelity: Fidelity) -> float:
     """A made-up task: cheap fidelities are off by a little, one setting is best."""
     value = 50.0 + 10 * settings.equalize + 5 * (settings.observer == "mse") + settings.calibration_images / 10
     return value - 8 / fidelity.images * (settings.observer == "minmax")
 
 
-def test_the_ladder_quarters_and_ends_at_the_full_fidelity():
+def test_the_ladder_quarters_steps_halves_images_and_ends_at_the_full_fidelity():
     rungs = ladder(FULL, smaller=True)
-    assert rungs == (Fidelity(4, 1, 0.75), Fidelity(16, 4), FULL)
+    assert rungs == (Fidelity(16, 1, 0.75), Fidelity(32, 4), FULL)
     with pytest.raises(ConfigError, match="too few"):
-        ladder(Fidelity(8, 4))
+        ladder(Fidelity(3, 4))
 
 
-def test_the_search_finds_the_grids_best_with_few_full_evaluations(tmp_path: Path):
+def test_the_search_finds_the_grids_best_with_few_full_evaluations(folder: Path):
     calls: list[Fidelity] = []
 
     def counted(settings: Settings, fidelity: Fidelity) -> float:
@@ -63,7 +73,7 @@ def test_the_search_finds_the_grids_best_with_few_full_evaluations(tmp_path: Pat
         return score(settings, fidelity)
 
     space = {**SMALL, "bias_correction": (False, True), "rounding": ("nearest", "adaptive")}
-    trials = list(search(counted, space, ladder(FULL), tmp_path / "study.sqlite", trials=24, key="k"))
+    trials = list(search(counted, space, ladder(FULL), folder / "study.sqlite", trials=24, key="k"))
     assert len({trial.settings for trial in trials}) == 24
     assert best(trials).values[-1] == max(score(settings, FULL) for settings in grid(space))
     assert calls.count(FULL) <= 6 and calls.count(ladder(FULL)[0]) == 24
@@ -72,8 +82,8 @@ def test_the_search_finds_the_grids_best_with_few_full_evaluations(tmp_path: Pat
     assert cost_s(trials) == pytest.approx(sum(sum(trial.cpu_s) for trial in trials))
 
 
-def test_a_finished_study_is_not_searched_again_and_a_small_space_is_exhausted(tmp_path: Path):
-    study = tmp_path / "study.sqlite"
+def test_a_finished_study_is_not_searched_again_and_a_small_space_is_exhausted(folder: Path):
+    study = folder / "study.sqlite"
     first = list(search(score, SMALL, ladder(FULL), study, trials=100, key="k"))
     assert len(first) == grid_size(SMALL) == len(list(grid(SMALL)))
 
@@ -102,8 +112,8 @@ for trial in search(dies, SMALL, ladder(FULL), Path(sys.argv[1]), trials=12, key
 """
 
 
-def test_a_killed_search_goes_on_and_loses_no_finished_trial(tmp_path: Path):
-    study = tmp_path / "study.sqlite"
+def test_a_killed_search_goes_on_and_loses_no_finished_trial(folder: Path):
+    study = folder / "study.sqlite"
     command = [sys.executable, "-c", KILLED, str(study), str(Path(__file__).parent)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ, timeout=120)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
@@ -114,13 +124,13 @@ def test_a_killed_search_goes_on_and_loses_no_finished_trial(tmp_path: Path):
     assert best(trials).values[-1] == max(score(settings, FULL) for settings in grid(SMALL))
 
 
-def test_bad_studies_and_scores_are_refused_in_a_line(tmp_path: Path):
-    study = tmp_path / "study.sqlite"
+def test_bad_studies_and_scores_are_refused_in_a_line(folder: Path):
+    study = folder / "study.sqlite"
     study.write_bytes(b"no database" * 100)
     with pytest.raises(ConfigError, match="delete it to search again"):
         next(search(score, SMALL, ladder(FULL), study, trials=2, key="k"))
     with pytest.raises(ConfigError, match="scored nan"):
-        next(search(lambda *_: math.nan, SMALL, ladder(FULL), tmp_path / "nan.sqlite", trials=2, key="k"))
+        next(search(lambda *_: math.nan, SMALL, ladder(FULL), folder / "nan.sqlite", trials=2, key="k"))
     with pytest.raises(ConfigError, match="did you mean 'rounding'"):
         settings_of({"roundin": "nearest"})
     with pytest.raises(ConfigError, match="no trial"):
