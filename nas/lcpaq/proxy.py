@@ -50,7 +50,7 @@ class Agreement:
     spearman: float
 
 
-def ladder(full: Fidelity, *, rungs: int = 3, smaller: bool = False) -> tuple[Fidelity, ...]:
+def ladder(full: Fidelity, *, rungs: int = 2, smaller: bool = False) -> tuple[Fidelity, ...]:
     """Fidelities from the cheapest to `full`, each with a quarter of the next one's steps and half of its images.
 
     Images cost less than steps, and the fewer there are the more of a score is chance. `smaller`: the cheapest sees

@@ -59,10 +59,10 @@ def score(settings: Settings, fidelity: Fidelity) -> float:
 
 
 def test_the_ladder_quarters_steps_halves_images_and_ends_at_the_full_fidelity():
-    rungs = ladder(FULL, smaller=True)
+    rungs = ladder(FULL, rungs=3, smaller=True)
     assert rungs == (Fidelity(16, 1, 0.75), Fidelity(32, 4), FULL)
     with pytest.raises(ConfigError, match="too few"):
-        ladder(Fidelity(3, 4))
+        ladder(Fidelity(3, 4), rungs=3)
 
 
 def test_the_search_finds_the_grids_best_with_few_full_evaluations(folder: Path):
@@ -73,10 +73,10 @@ def test_the_search_finds_the_grids_best_with_few_full_evaluations(folder: Path)
         return score(settings, fidelity)
 
     space = {**SMALL, "bias_correction": (False, True), "rounding": ("nearest", "adaptive")}
-    trials = list(search(counted, space, ladder(FULL), folder / "study.sqlite", trials=24, key="k"))
+    trials = list(search(counted, space, ladder(FULL, rungs=3), folder / "study.sqlite", trials=24, key="k"))
     assert len({trial.settings for trial in trials}) == 24
     assert best(trials).values[-1] == max(score(settings, FULL) for settings in grid(space))
-    assert calls.count(FULL) <= 6 and calls.count(ladder(FULL)[0]) == 24
+    assert calls.count(FULL) <= 6 and calls.count(ladder(FULL, rungs=3)[0]) == 24
     pruned = [trial for trial in trials if len(trial.values) == 1]
     assert len(pruned) >= 12
     assert cost_s(trials) == pytest.approx(sum(sum(trial.cpu_s) for trial in trials))
@@ -84,15 +84,15 @@ def test_the_search_finds_the_grids_best_with_few_full_evaluations(folder: Path)
 
 def test_a_finished_study_is_not_searched_again_and_a_small_space_is_exhausted(folder: Path):
     study = folder / "study.sqlite"
-    first = list(search(score, SMALL, ladder(FULL), study, trials=100, key="k"))
+    first = list(search(score, SMALL, ladder(FULL, rungs=3), study, trials=100, key="k"))
     assert len(first) == grid_size(SMALL) == len(list(grid(SMALL)))
 
     def never(_: Settings, __: Fidelity) -> float:
         raise AssertionError
 
-    assert list(search(never, SMALL, ladder(FULL), study, trials=12, key="k")) == first
+    assert list(search(never, SMALL, ladder(FULL, rungs=3), study, trials=12, key="k")) == first
     with pytest.raises(AssertionError):
-        list(search(never, SMALL, ladder(FULL), study, trials=12, key="another network"))
+        list(search(never, SMALL, ladder(FULL, rungs=3), study, trials=12, key="another network"))
 
 
 KILLED = """
@@ -107,7 +107,7 @@ def dies(settings, fidelity):
     if len(judged) == 8:
         os.kill(os.getpid(), signal.SIGKILL)
     return score(settings, fidelity)
-for trial in search(dies, SMALL, ladder(FULL), Path(sys.argv[1]), trials=12, key="k"):
+for trial in search(dies, SMALL, ladder(FULL, rungs=3), Path(sys.argv[1]), trials=12, key="k"):
     print(trial, flush=True)
 """
 
@@ -118,7 +118,7 @@ def test_a_killed_search_goes_on_and_loses_no_finished_trial(folder: Path):
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ, timeout=120)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     before = ended.stdout.splitlines()
-    trials = list(search(score, SMALL, ladder(FULL), study, trials=12, key="k"))
+    trials = list(search(score, SMALL, ladder(FULL, rungs=3), study, trials=12, key="k"))
     assert before and [str(trial) for trial in trials[: len(before)]] == before
     assert len({trial.settings for trial in trials}) == 12
     assert best(trials).values[-1] == max(score(settings, FULL) for settings in grid(SMALL))
@@ -128,9 +128,9 @@ def test_bad_studies_and_scores_are_refused_in_a_line(folder: Path):
     study = folder / "study.sqlite"
     study.write_bytes(b"no database" * 100)
     with pytest.raises(ConfigError, match="delete it to search again"):
-        next(search(score, SMALL, ladder(FULL), study, trials=2, key="k"))
+        next(search(score, SMALL, ladder(FULL, rungs=3), study, trials=2, key="k"))
     with pytest.raises(ConfigError, match="scored nan"):
-        next(search(lambda *_: math.nan, SMALL, ladder(FULL), folder / "nan.sqlite", trials=2, key="k"))
+        next(search(lambda *_: math.nan, SMALL, ladder(FULL, rungs=3), folder / "nan.sqlite", trials=2, key="k"))
     with pytest.raises(ConfigError, match="did you mean 'rounding'"):
         settings_of({"roundin": "nearest"})
     with pytest.raises(ConfigError, match="no trial"):
