@@ -89,26 +89,47 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
 def search(
     evaluate: Evaluate, space: Space, rungs: Sequence[Fidelity], study: Path, *, trials: int, key: str, seed: int = 0
 ) -> Iterator[Trial]:
-    """`trials` different settings, those that are done already first; each is durable when yielded.
+    """`trials` trials, those that are done already first; each is durable when yielded.
 
-    A trial climbs from rung to rung as long as it is among the best quarter of those that were judged there. `key`
-    names the study inside the file: a digest of all that a value depends on.
+    The surrogate's differ, and climb from rung to rung as long as they are among the best quarter of those that were
+    judged there. The last third of `trials` are unlike the best in one hyperparameter, and climb to the top, as far as
+    there are such that did not. `key` names the study inside the file: a digest of all that a value depends on.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     found = _opened(study, _name(key, space, rungs), seed)
+    done = finished(found)
+    proposed = trials - trials // 3
     for left in found.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # killed in the middle: once more
         found.tell(left.number, state=optuna.trial.TrialState.FAIL)
-        if len(left.params) == len(space):
+        if len(left.params) == len(space) and len(done) < proposed:
             found.enqueue_trial(left.params)
-    done = finished(found)
     yield from done[:trials]
-    known = {trial.settings for trial in done}
-    while len(known) < min(trials, grid_size(space)):
-        settings, asked = _new(found, space, known, seed)
-        known.add(settings)
-        yield _climb(evaluate, settings, rungs, found, asked)
+    while len(done) < trials:
+        known = {trial.settings for trial in done}
+        beside = _beside(done, space, len(rungs)) if len(done) >= proposed else None
+        if beside:
+            found.enqueue_trial({name: asdict(beside)[name] for name in space})
+            asked = found.ask()
+            done.append(_climb(evaluate, _suggested(asked, space), asked, rungs, found, prune=False))
+        elif len(known) < grid_size(space):
+            done.append(_climb(evaluate, *_new(found, space, known, seed), rungs, found))
+        else:
+            return
+        yield done[-1]
+
+
+def _beside(done: Sequence[Trial], space: Space, rungs: int) -> Settings | None:
+    """Settings unlike the best in one hyperparameter that were not judged on all rungs; None if all were."""
+    judged = {trial.settings for trial in done if len(trial.values) == rungs}
+    top = asdict(best(done).settings)
+    near = (settings_of({**top, name: value}) for name, values in space.items() for value in values)
+    return next((settings for settings in near if settings not in judged), None)
+
+
+def _suggested(asked: Any, space: Space) -> Settings:
+    return settings_of({name: asked.suggest_categorical(name, values) for name, values in space.items()})
 
 
 def _new(study: Any, space: Space, known: Collection[Settings], seed: int) -> tuple[Settings, Any]:
@@ -120,7 +141,7 @@ def _new(study: Any, space: Space, known: Collection[Settings], seed: int) -> tu
             drawn = asdict(_drawn(space, known, random.Random(f"{seed}/{len(known)}")))
             study.enqueue_trial({name: drawn[name] for name in space})
         asked = study.ask()
-        settings = settings_of({name: asked.suggest_categorical(name, values) for name, values in space.items()})
+        settings = _suggested(asked, space)
         if settings not in known:
             break
         study.tell(asked, state=optuna.trial.TrialState.FAIL)
@@ -134,7 +155,9 @@ def _drawn(space: Space, known: Collection[Settings], rng: random.Random) -> Set
             return settings
 
 
-def _climb(evaluate: Evaluate, settings: Settings, rungs: Sequence[Fidelity], study: Any, asked: Any) -> Trial:
+def _climb(
+    evaluate: Evaluate, settings: Settings, asked: Any, rungs: Sequence[Fidelity], study: Any, *, prune: bool = True
+) -> Trial:
     """Judge `settings` rung by rung until it is pruned or at the top."""
     from optuna.trial import TrialState
 
@@ -148,7 +171,7 @@ def _climb(evaluate: Evaluate, settings: Settings, rungs: Sequence[Fidelity], st
             raise ConfigError(f"proxy: a trial of {settings} scored {value}; mend the network or the data first")
         values.append(value)
         asked.report(value, REDUCTION**i)
-        if i + 1 < len(rungs) and asked.should_prune():
+        if prune and i + 1 < len(rungs) and asked.should_prune():
             break
     asked.set_user_attr("values", values)
     asked.set_user_attr("cpu_s", cpu_s)
