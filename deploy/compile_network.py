@@ -82,7 +82,7 @@ def compile_network(network: Network, out: Path, writing: Writing) -> Path:
     target = Artifact.at(out, network.name)
     made_with = digest(subject.key, network.scheme, form, writing.kind)
     facts = {"policy": str(network.policy)} if network.policy else {}
-    metadata = model_metadata(graph, str(subject.architecture or "teacher"), made_with, **facts)
+    metadata = model_metadata(graph, str(subject.architecture or subject.name), made_with, **facts)
     if writing.kind == "onnx":
         from deploy.onnx import to_onnx
 

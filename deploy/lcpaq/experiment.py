@@ -169,20 +169,25 @@ def _place(steps: int, seed: int, granularity: Granularity, most: float) -> str:
     return f"{steps} steps, seed {seed}, scales a {granularity}, at most {most}"
 
 
+def _seeds(text: str) -> list[int]:
+    if not all(part.isascii() and part.isdigit() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r}: write whole numbers with commas between, for example 0,1,2")
+    return [int(part) for part in text.split(",")]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m deploy.lcpaq.experiment", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("table", choices=("bits", "proxy"))
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--seeds", default="0,1,2", help="default %(default)s")
+    parser.add_argument("--seeds", type=_seeds, default="0,1,2", help="default %(default)s")
     parser.add_argument("--steps", type=int, default=1200, help="of the classifier's training (default %(default)s)")
     parser.add_argument("--share", type=float, default=0.67, help="of the INT8 size, for bits (default %(default)s)")
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
-        seeds = [int(seed) for seed in arguments.seeds.split(",")]
-        shared = (arguments.out, seeds, arguments.steps)
+        shared = (arguments.out, arguments.seeds, arguments.steps)
         with one_thread():
             for line in bits(*shared, arguments.share) if arguments.table == "bits" else proxies(*shared):
                 print(line, flush=True)

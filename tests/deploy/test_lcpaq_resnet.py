@@ -121,6 +121,16 @@ def test_a_run_trains_it_and_ends_in_a_verified_bundle_within_the_limit(finished
     assert shipped["int8"] == pytest.approx(100 * right / 20)
 
 
+def test_the_compiler_takes_it_with_its_policy(config: Path, finished: Path, tmp_path: Path) -> None:
+    run = finished.parents[1]
+    options = ("--config", str(config), "--weights", str(run), "--out", str(tmp_path))
+    assert main(["compile", NAME, *options, "--policy", str(finished / "policy.json")]) == 0
+    model = tmp_path / f"lcpaq-{NAME}.tflite"
+    image = np.fromfile(model.with_suffix(".input.bin"), np.int8).reshape(1, 32, 40, 3)
+    expected = np.fromfile(model.with_suffix(".expected.bin"), np.int8)
+    np.testing.assert_array_equal(interpret(model.read_bytes(), image).ravel(), expected)
+
+
 def test_what_is_done_is_not_done_again_and_another_width_is_another_network(config: Path, finished: Path) -> None:
     kept = ("network.pt", "sensitivity.json", "refine.json", "shipped.json")
     before = {name: (finished / name).stat().st_mtime_ns for name in kept}
