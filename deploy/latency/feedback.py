@@ -53,7 +53,8 @@ class Correction:
         n_models: fitted to; all but those of one fold where it says held out.
         tau_b_before, error_before: of the table with a constant from the other models (error: mean absolute, percent).
         tau_b_held_out, error_held_out: of the correction.
-        applied: whether it lowers the error on held-out models; otherwise the table stays, with a constant.
+        applied: whether it lowers the error on held-out models, and not tau-b; otherwise the table stays, with a
+            constant.
         spreads: of the groups of effects, see `Spreads`.
         largest_us: the effects that change most, by name.
     """
@@ -270,7 +271,8 @@ def correct(
     feedback = Feedback.fitted(space, Blocks.of(table), [*samples, *more])
     y = np.array([s.measured_us for s in samples])
     before, after = plain(table, samples, more), held_out(space, table, samples, more)
-    applied = mean_error(after, y) < mean_error(before, y)
+    ranks = tau_b(np.array([table.total(s.architecture) for s in samples]), y), tau_b(after, y)
+    applied = mean_error(after, y) < mean_error(before, y) and ranks[1] >= ranks[0]
     everyone = [*samples, *more]
     gaps = [s.measured_us - table.total(s.architecture) for s in everyone]
     constant = feedback.constant_us if applied else float(np.median(gaps))
@@ -279,8 +281,7 @@ def correct(
     correction = Correction(
         constant,
         len(everyone),
-        tau_b(np.array([table.total(s.architecture) for s in samples]), y),
-        tau_b(after, y),
+        *ranks,
         mean_error(before, y),
         mean_error(after, y),
         applied,
