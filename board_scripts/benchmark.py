@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from board_scripts.interpret import (
@@ -47,9 +48,12 @@ class ProgramFailed(Exception):  # noqa: N818
     """The program ended with an error, or was killed."""
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
+    """The kernel kills us when `parent` ends; where it ended before we could ask for that, we end here."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def split(runs: int) -> list[int]:
@@ -88,7 +92,7 @@ def run_program(argv: Sequence[str], limit: int, mark: Callable[[str], None]) ->
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=writer,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - the child that starts it has one thread
+            preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - the child that starts it has one thread
         )
     except OSError as error:
         raise BoardFault(f"cannot start {argv[0]}: {error.strerror}") from error

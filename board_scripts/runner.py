@@ -85,7 +85,6 @@ def child_main(runtime: Any, job: dict[str, Any], pipe: int) -> NoReturn:
         stage = name
         write_line(pipe, {"mark": name})
 
-    die_with_parent()  # a killed runner leaves no child behind
     scarce = scarce_cma(job["proc"]) if job.get("delegate") else ""  # before the model takes any of it
     try:
         write_line(pipe, {"result": dict(run_pass(runtime, job, mark), ok=True)})
@@ -142,8 +141,9 @@ class Lines:
 def supervise(runtime: Any, job: dict[str, Any], stdin: Lines, beat: Callable[[str], None]) -> dict[str, Any]:
     """Forks the job's child and brings back its answer: a result, a crash or a missed deadline."""
     reader, writer = os.pipe()
-    pid = os.fork()
+    runner, pid = os.getpid(), os.fork()
     if pid == 0:
+        die_with_parent(runner)  # a killed runner leaves no child behind
         os.setpgid(0, 0)
         os.close(reader)
         child_main(runtime, job, writer)
@@ -339,6 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.workdir:
                 workdir = Workdir(options.workdir)
                 borrowed.enter_context(only_one(workdir.path, options.token, options.owner))
+                workdir.sweep()
                 reserved = reserved_by_another(workdir.path, options.owner)
                 if reserved:
                     raise Busy(f"{reserved}: wait, or ask them")

@@ -35,10 +35,12 @@ class Workdir:
         self.path = os.path.realpath(path)
         self.spool = os.path.join(self.path, "spool")
         os.makedirs(self.spool, mode=0o700, exist_ok=True)
-        self._sweep()
 
-    def _sweep(self) -> None:
-        """Answers that nobody fetched for a week, and halves that a kill left, here or of an upload."""
+    def sweep(self) -> None:
+        """Answers that nobody fetched for a week, and halves that a kill left, here or of an upload.
+
+        For the holder of the lock alone: a half may be one that the holder is writing.
+        """
         for name in os.listdir(self.path):
             path = os.path.join(self.path, name)
             with contextlib.suppress(OSError):

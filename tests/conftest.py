@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).parent.parent
 FORBID_SKIPS = os.environ.get("HILNAS_FORBID_SKIPS") == "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+settings.register_profile("patient", deadline=None)  # a busy machine makes no example wrong
+settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from typing import Any
 from hil.boards import CommandResult
 from hil.boards.hostkeys import changed, known_hosts_path, open_socket, require_pinned
 from hil.boards.inventory import BoardConfig
-from hil.boards.ssh_process import SAY_PID, SSHProcess, collect, split_pid
+from hil.boards.ssh_process import SAY_PID, SSHProcess, collect, is_up, split_pid
 from hil.errors import BoardError, BoardFull, BoardTimeout, LinkLost, Unreachable, UsageError
 
 CHANNEL_TIMEOUT_S = 15.0
@@ -57,8 +57,9 @@ class SSHBoard:
             pid, _ = split_pid(bytes(raw_stderr))
             if pid is not None:
                 self._kill(pid)
+            what = "was killed" if pid is not None else "may still run there"  # it never said which process it is
             raise BoardTimeout(
-                f"board {self.name}: {_short(command)} did not end within {timeout_s:g} s and was killed: "
+                f"board {self.name}: {_short(command)} did not end within {timeout_s:g} s and {what}: "
                 "give it longer, or look at the board"
             ) from error
         except (OSError, EOFError) as error:
@@ -142,7 +143,7 @@ class SSHBoard:
 
     def _connected(self) -> bool:
         transport = self._client.get_transport() if self._client is not None else None
-        return transport is not None and bool(transport.is_active())
+        return transport is not None and is_up(transport)
 
     def _transport(self) -> Any:
         if not self._connected():

@@ -52,6 +52,11 @@ def split_pid(stderr: bytes) -> tuple[int | None, bytes]:
     return (int(line), rest) if newline and line.isdigit() else (None, stderr)
 
 
+def is_up(transport: Any) -> bool:
+    """Whether the link is there. paramiko closes the channels of a lost one before it calls it inactive."""
+    return bool(transport.is_active()) and not isinstance(transport.saved_exception, (EOFError, OSError))
+
+
 def _drain_stderr(channel: Any, into: bytearray) -> None:
     """Both streams share one window: unread stderr would in the end stop stdout."""
     while channel.recv_stderr_ready():
@@ -128,6 +133,5 @@ class SSHProcess:
         status = int(self._channel.exit_status)
         how = f"it ended with status {status}"
         if status == -1:  # paramiko leaves out the message that a signal ended it
-            connected = self._channel.get_transport().is_active()
-            how = "it was killed by a signal" if connected else "the link was lost"
+            how = "it was killed by a signal" if is_up(self._channel.get_transport()) else "the link was lost"
         return LinkLost(f"{self._label}: {how}; {self._tail_line()}")

@@ -51,7 +51,7 @@ def test_what_nobody_fetched_is_swept(tmp_path: Path) -> None:
     week_ago = time.time() - 8 * 86400
     for name in ("spool/old.json", "incoming-old", "objects"):
         os.utime(tmp_path / name, (week_ago, week_ago))
-    Workdir(str(tmp_path))
+    work.sweep()
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["new.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["incoming-new", "objects", "spool"]
 

@@ -106,13 +106,19 @@ def test_every_help_works(words, capsys):
     assert said.out.startswith(f"usage: {' '.join(('hilnas', *words))} ") and said.err == ""
 
 
+def cpu_seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_answers_at_once():
+    """In seconds of a core: a busy machine may let it wait."""
     seconds = []
     for _ in range(6):
-        started = time.perf_counter()
+        before = cpu_seconds_of_children()
         subprocess.run([HILNAS, "--help"], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - started)
-    assert statistics.median(seconds[1:]) < 0.3, seconds
+        seconds.append(cpu_seconds_of_children() - before)
+    assert 0 < statistics.median(seconds[1:]) < 0.3, seconds
 
 
 def test_help_imports_nothing_heavy():
@@ -443,17 +449,18 @@ def server() -> Iterator[Board]:
 
 
 @pytest.fixture
-def bench(tmp_path) -> Callable[[int], str]:
+def bench(tmp_path) -> Callable[..., str]:
     """A boards.toml with the SSH board `bench` at a port, whose host key is pinned as one made here."""
 
-    def write(port: int) -> str:
+    def write(port: int, connect_timeout_s: float = 10.0) -> str:
         keys = tmp_path / "keys"
         keys.mkdir()
         make_keys(keys)
         (keys / "known_hosts").write_text(f"[127.0.0.1]:{port} {(keys / 'host_key.pub').read_text()}")
         path = tmp_path / "boards.toml"
         path.write_text(
-            f'[bench]\nkind = "ssh"\nhost = "127.0.0.1"\nport = {port}\nuser = "nobody"\nconnect_timeout_s = 0.5\n'
+            f'[bench]\nkind = "ssh"\nhost = "127.0.0.1"\nport = {port}\nuser = "nobody"\n'
+            f"connect_timeout_s = {connect_timeout_s}\n"
             f'key = "{keys / "client_key"}"\nknown_hosts = "{keys / "known_hosts"}"\n'
         )
         return str(path)
@@ -487,7 +494,7 @@ def test_a_board_that_refuses(fails, tmp_path, model, bench):
 
 def test_a_board_that_never_answers(fails, tmp_path, model, bench):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        boards = bench(silent.getsockname()[1])
+        boards = bench(silent.getsockname()[1], connect_timeout_s=0.5)
         started = time.monotonic()
         fails(BOARD, profile(tmp_path, model, boards, "bench"), "board bench", "accepts connections")
         fails(BOARD, ["board", "trust", "bench", "--boards", boards], "board bench", "accepts connections")
@@ -711,7 +718,8 @@ def test_killed_while_an_older_bundle_is_replaced(tmp_path, finished, monkeypatc
     assert main(["bundle", "verify", str(tmp_path / "out"), "--boards", BOARDS]) == 0
 
 
-def test_a_bundle_goes_to_the_workdir_also_where_none_is_set(tmp_path, bundle, server, capfd):
+def test_a_bundle_goes_to_the_workdir_also_where_none_is_set(tmp_path, bundle, server, capfd, monkeypatch):
+    monkeypatch.setattr("deploy.bundle.DEFAULT_WORKDIR", str(tmp_path / "default"))  # /tmp is others' too
     c = server.config
     (tmp_path / "boards.toml").write_text(
         f'[bench]\nkind = "ssh"\nhost = "127.0.0.1"\nport = {c.port}\nuser = "{c.user}"\n'
@@ -719,7 +727,7 @@ def test_a_bundle_goes_to_the_workdir_also_where_none_is_set(tmp_path, bundle, s
     )
     command = ["bundle", "verify", str(bundle), "--boards", str(tmp_path / "boards.toml"), "--board", "bench"]
     assert main(command) == 0, capfd.readouterr().err
-    assert not Path("/bundles").exists()
+    assert (tmp_path / "default" / "bundles").is_dir() and not Path("/bundles").exists()
 
 
 # The latency baseline: test_regress.py has the rest

@@ -120,7 +120,7 @@ def test_a_worker_that_is_killed_is_replaced(finished, views, tmp_path):
     runs = runs_of(finished, tmp_path)
     process = start(command(tmp_path, runs, CACHED, "--workers", "2"), eager=True)
     blocks = runs / "tiny" / "blocks"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (working := children(process)) or not list(blocks.glob("*.pt")):
         assert process.process.poll() is None and time.monotonic() < deadline, process.said
         time.sleep(0.01)

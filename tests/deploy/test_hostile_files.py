@@ -27,10 +27,10 @@ TARGET = load_target(REPOSITORY / "targets", "imx8mp-vx")
 
 def _wrong(content: bytes, path, *words: str) -> None:
     path.write_bytes(content)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ModelError) as caught:
         inspect_model(read(path))
-    assert time.perf_counter() - started < SECONDS_A_CASE
+    assert time.process_time() - started < SECONDS_A_CASE
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)

@@ -126,7 +126,7 @@ def test_two_workers_killed_in_the_middle_and_one_that_goes_on(tmp_path_factory,
     shutil.rmtree(folder / "tables")
     journal = folder / "subnets" / "nsr.jsonl"
     command = ["lut", "nsr", *arguments(config, tmp_path / "runs")]
-    process = start([*command, "--workers", "2"])
+    process = start([*command, "--workers", "2"], held=("tables", SUBNETS))
     while not (journal.exists() and journal.stat().st_size):
         assert process.process.poll() is None, process.said
         time.sleep(0.002)

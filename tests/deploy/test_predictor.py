@@ -170,8 +170,8 @@ def test_killed_while_fine_tuning_it_goes_on_and_ends_with_the_same_scores(predi
     config, source = predicted
     folder = Path(shutil.copytree(source, tmp_path / "tiny"))
     shutil.rmtree(folder / "predictor")
-    process = start(["predict", *arguments(config, tmp_path, "--workers", "1")])
-    path, deadline = folder / "predictor" / "finetuned.jsonl", time.monotonic() + 60
+    process = start(["predict", *arguments(config, tmp_path, "--workers", "1")], held=("predict", MODELS - 1))
+    path, deadline = folder / "predictor" / "finetuned.jsonl", time.monotonic() + 180
     while not path.exists() or path.read_bytes().count(b"\n") < 2:
         assert time.monotonic() < deadline and process.process.poll() is None, process.said
         time.sleep(0.002)

@@ -20,10 +20,21 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 HILNAS = Path(sys.executable).with_name("hilnas")
-# As the command, but with a checkpoint after every training step: whatever is killed goes on from the middle.
-EAGER = (
-    "import sys, nas.train; nas.train.SECONDS_BETWEEN_CHECKPOINTS = -1.0; from deploy.cli import main; sys.exit(main())"
-)
+COMMAND = "import sys; from deploy.cli import main; sys.exit(main())"
+# A checkpoint after every training step: whatever is killed goes on from the middle.
+EAGER = "import nas.train; nas.train.SECONDS_BETWEEN_CHECKPOINTS = -1.0\n"
+# A stage (the first argument) waits at one of its steps (the second), so that no signal comes too late for it.
+HELD = """
+import signal, sys
+from deploy.run import Progress
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+made, stage, step = Progress.__init__, sys.argv.pop(1), int(sys.argv.pop(1))
+def held(self, *given):
+    made(self, *given)
+    if (self.stage, self.done) == (stage, step):
+        signal.sigtimedwait({signal.SIGUSR1}, 300)
+Progress.__init__ = held
+"""
 STAGES = ("teacher", "distil", "tables", "profile", "agree", "search", "retrain", "ship")
 TIMED = 2 + 4  # 2 choices ** 1 layer + 2 choices ** 2 layers
 SUBNETS = 2 * TIMED  # at 4 and 8 bits, which run alike: the one for its answer, the other for its latency
@@ -119,7 +130,7 @@ class Started:
     process: subprocess.Popen[bytes]
     said: str = ""
 
-    def wait_for(self, text: str, timeout_s: float = 120.0) -> None:
+    def wait_for(self, text: str, timeout_s: float = 300.0) -> None:
         assert self.process.stderr is not None
         deadline = time.monotonic() + timeout_s
         while text not in self.said:
@@ -137,15 +148,22 @@ class Started:
             self.process.send_signal(number)
         return self.finish()
 
-    def finish(self, timeout_s: float = 120.0) -> int:
+    def release(self) -> None:
+        """Let the stage that is held, or will be, go on."""
+        self.process.send_signal(signal.SIGUSR1)
+
+    def finish(self, timeout_s: float = 300.0) -> int:
         _, rest = self.process.communicate(timeout=timeout_s)
         self.said += rest.decode()
         return self.process.returncode
 
 
-def start(command: Sequence[str], *, eager: bool = False) -> Started:
-    """`hilnas COMMAND...` in the background."""
-    program = [sys.executable, "-c", EAGER] if eager else [str(HILNAS)]
+def start(command: Sequence[str], *, eager: bool = False, held: tuple[str, int] | None = None) -> Started:
+    """`hilnas COMMAND...` in the background; `held`: the stage, and its step, at which it waits to be released."""
+    program = [str(HILNAS)]
+    if eager or held:
+        program = [sys.executable, "-c", (HELD if held else "") + (EAGER if eager else "") + COMMAND]
+        program += map(str, held or ())
     process = subprocess.Popen(
         [*program, *command],
         cwd=REPOSITORY,
@@ -160,7 +178,7 @@ def start(command: Sequence[str], *, eager: bool = False) -> Started:
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     """`hilnas COMMAND...` to its end."""
     return subprocess.run(
-        [HILNAS, *command], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=180, check=False
+        [HILNAS, *command], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=600, check=False
     )
 
 

@@ -215,7 +215,7 @@ def test_a_model_is_timed_by_the_program(program: Program, tmp_path: Path) -> No
     with driven(program, kernels="builtin", threads=2, delegate=str(library), delegate_options=options) as session:
         done = measured(session, tmp_path)
     assert done.status == "ok" and done.latencies_us == (7990,) * 5
-    assert {"averaged", "unchecked"} == {*done.flags} - {"neighbours"}  # of whom this machine may have some
+    assert {"averaged", "unchecked"} == {*done.flags} - {"neighbours", "throttled"}  # as this machine may be
     assert done.parity is None
     assert (done.conditions.driver, done.delegated_nodes, done.first_us) == ("benchmark_model", 1, 140706)
     assert done.conditions.runtime.startswith("benchmark_model@")
@@ -269,18 +269,21 @@ def test_what_the_program_provokes_is_told_with_its_last_words(program: Program,
 
 
 @pytest.mark.parametrize(
-    ("before_count", "deadlines", "stage"),
-    [(True, {"compile_deadline_s": 1.0}, "first inference"), (False, {"run_deadline_s": 1.0}, "steady runs")],
+    ("before_count", "deadlines", "said"),
+    [  # the first one holds the program's start too
+        (True, {"compile_deadline_s": 5.0}, "first inference within 5 s"),
+        (False, {"run_deadline_s": 1.0}, "steady runs within 1 s"),
+    ],
 )
 def test_a_hang_meets_the_deadline_of_its_stage(
-    program: Program, tmp_path: Path, before_count: bool, deadlines: dict[str, float], stage: str
+    program: Program, tmp_path: Path, before_count: bool, deadlines: dict[str, float], said: str
 ) -> None:
     at = OLDER.index("count=1") if before_count else OLDER.index("count=50")
     program.says(OLDER[:at] + "HANG\n" + OLDER[at:])
     limits = {"compile_deadline_s": 20.0, "run_deadline_s": 20.0, **deadlines}
     with driven(program) as session:
         done = measured(session, tmp_path, MeasureProtocol(rounds=1, **limits))
-        assert done.failure and f"no end of its {stage} within 1 s" in done.failure.reason
+        assert done.failure and f"no end of its {said}" in done.failure.reason
         assert ended(program.calls()[0][2])
 
 

@@ -69,9 +69,9 @@ def test_much_output_on_both_streams_does_not_block(board: Board) -> None:
 
 def test_past_its_deadline_a_command_is_killed(board: Board, there: str) -> None:
     begin = time.monotonic()
-    with pytest.raises(BoardTimeout, match=r"0\.5 s"):
-        board.run(["sh", "-c", f"echo $$ > {there}/pid; sleep 60; true"], 0.5)
-    assert time.monotonic() - begin < 8
+    with pytest.raises(BoardTimeout, match=r"within 3 s"):
+        board.run(["sh", "-c", f"echo $$ > {there}/pid; sleep 60; true"], 3)
+    assert time.monotonic() - begin < 30
     pid = int(board.run(["cat", f"{there}/pid"], 10).stdout)
     assert eventually(lambda: ended(board, pid))
     assert board.run(["echo", "well"], 10).stdout == "well\n"

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import paramiko
 import psutil
 import pytest
 from loopback_boards import SERVERS, loopback
@@ -38,7 +40,22 @@ def pin_all(board: Board, tmp_path: Path, port: int) -> str:
 def server_processes(board: Board) -> list[psutil.Process]:
     """The server and its connections, without the guard's `cat`, whose end would be ours."""
     family = psutil.Process(board._guard.pid).children(recursive=True)
-    return [process for process in family if process.name() != "cat"]
+    return those(family, lambda process: process.name() != "cat")
+
+
+def connections(board: Board) -> list[psutil.Process]:
+    """The server's processes, but for the one that listens: sshd's for each connection, and what runs in it."""
+    return those(server_processes(board), lambda process: process.ppid() != board._guard.pid)
+
+
+def those(processes: list[psutil.Process], wanted: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """Those that are wanted and have not ended meanwhile."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if wanted(process):
+                found.append(process)
+    return found
 
 
 def test_a_changed_host_key_is_refused_and_explained(board: Board, tmp_path: Path) -> None:
@@ -104,19 +121,32 @@ def test_a_key_that_is_missing_or_not_let_in(board: Board, tmp_path: Path) -> No
 def test_a_link_lost_during_a_command(fresh_board: Board) -> None:
     fresh_board.run(["true"], 10)
     before = server_processes(fresh_board)
-    threading.Timer(0.5, lambda: [end(process) for process in before[::-1]]).start()
+    ending = threading.Timer(0.5, lambda: [end(process) for process in before[::-1]])
+    ending.start()
     with pytest.raises(LinkLost, match="link was lost"):
         fresh_board.run(["sleep", "30"], 20)
+    ending.join()
     with pytest.raises(Unreachable):
         fresh_board.run(["true"], 5)  # the server itself is gone
+
+
+def test_a_lost_link_is_told_as_one_even_before_paramiko_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = paramiko.Channel._unlink
+    monkeypatch.setattr(paramiko.Channel, "_unlink", lambda channel: (unlink(channel), time.sleep(0.5)))
+    with open_board(loopback("asyncssh")) as board:
+        board.run(["true"], 10)
+        before = server_processes(board)
+        threading.Timer(0.5, lambda: [end(process) for process in before]).start()
+        with pytest.raises(LinkLost, match="link was lost"):
+            board.run(["sleep", "30"], 20)
 
 
 @pytest.mark.system
 def test_the_next_call_after_a_lost_link_connects_anew() -> None:
     with open_board(loopback("sshd")) as board:
         board.run(["true"], 10)
-        connection = [process for process in server_processes(board) if process.ppid() != board._guard.pid]
-        threading.Timer(0.5, lambda: [end(process) for process in connection]).start()
+        before = connections(board)
+        threading.Timer(0.5, lambda: [end(process) for process in before]).start()
         with pytest.raises(LinkLost):
             board.run(["sleep", "30"], 20)
         assert board.run(["echo", "back"], 10).stdout == "back\n"

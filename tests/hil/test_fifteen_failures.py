@@ -25,7 +25,7 @@ import psutil
 import pytest
 import tiny_model
 from loopback_boards import add_job, loopback
-from test_board_faults import end, server_processes
+from test_board_faults import connections, end, server_processes, those
 
 from hil.boards.inventory import open_board
 from hil.boards.loopback import find_sshd, make_keys
@@ -109,15 +109,17 @@ def provoked(measuring: Iterator[Measurement], at: int, provoke: Callable[[], ob
     return done
 
 
-def connections(session: Session) -> list[psutil.Process]:
-    """The server's processes, but for the one that listens: sshd's for each connection, and what runs in it."""
-    return [process for process in server_processes(session.board) if process.ppid() != session.board._guard.pid]
-
-
 def cut_connections(session: Session) -> None:
     """As when a cable is pulled; the server stays."""
-    for process in connections(session):
+    for process in connections(session.board):
         end(process)
+
+
+def put(path: Path, text: str) -> None:
+    """At once: who reads it meanwhile reads the old or the new."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    new.replace(path)
 
 
 def runner_of(session: Session) -> psutil.Process:
@@ -130,10 +132,9 @@ def once_at_work(session: Session, then: Callable[[], object]) -> threading.Thre
     def wait() -> None:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            for child in runner_of(session).children():
-                if child.cpu_times().user > 0.3:
-                    then()
-                    return
+            if those(runner_of(session).children(), lambda child: child.cpu_times().user > 0.3):
+                then()
+                return
             time.sleep(0.01)
 
     thread = threading.Thread(target=wait)
@@ -143,18 +144,18 @@ def once_at_work(session: Session, then: Callable[[], object]) -> threading.Thre
 
 def test_1_a_hang_in_the_first_inference(library: Path, store: Store, tmp_path: Path) -> None:
     good, bad, canary = jobs_in(tmp_path, 4), bad_job(tmp_path), add_job(tmp_path, 9)
-    protocol = dataclasses.replace(QUICK, compile_deadline_s=1.5)
+    protocol = dataclasses.replace(QUICK, compile_deadline_s=5)
     with bench(delegate=str(library), delegate_options={"fault": "hang"}) as session:
         done = list(measure(session, [*good, bad], protocol, store, canary=canary))
         failures = [m.failure.reason for m in done if m.failure and m.failure.kind == "model"]
-        assert "no end of its first inference within 1.5 s" in failures[0] and len(failures) == protocol.rounds
+        assert "no end of its first inference within 5 s" in failures[0] and len(failures) == protocol.rounds
         assert Counter(m.model for m in done if m.status == "ok") == {job.name: 2 for job in good}
         assert not psutil.wait_procs(runner_of(session).children(), timeout=5)[1]
         assert list(store.quarantined(session.conditions.key())) == [sha256_of(bad.model)]
         begin = time.monotonic()
         again = list(measure(session, [bad], dataclasses.replace(protocol, series="again", rounds=1), store))
         assert "quarantined: no end of" in again[0].failure.reason
-        assert time.monotonic() - begin < 1.5
+        assert time.monotonic() - begin < 5
 
 
 def test_2_a_driver_that_oopses(library: Path, root: Path, store: Store, tmp_path: Path) -> None:
@@ -181,7 +182,10 @@ def test_3_a_reboot_during_the_runs(root: Path, store: Store, tmp_path: Path) ->
 
         done = provoked(measure(session, jobs, QUICK, store), 5, reboot)
     assert require_each_once(store, jobs) == done
-    assert [m.conditions.boot_id for m in done] == ["first"] * 6 + ["second"] * 10
+    boots = [m.conditions.boot_id for m in done]
+    before = boots.count("first")
+    assert boots == ["first"] * before + ["second"] * (len(done) - before)
+    assert 6 <= before <= 6 + AHEAD  # some answers were on their way
 
 
 @pytest.fixture
@@ -201,7 +205,8 @@ def test_4_a_full_disk(small_disk: Path, store: Store, tmp_path: Path, left_byte
 
     def fill() -> None:
         free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-        ballast.write_bytes(bytes(free - left_bytes))
+        with suppress(OSError):  # an answer took some of it meanwhile: it is full
+            ballast.write_bytes(bytes(free - left_bytes))
 
     with bench(workdir=str(small_disk / "work")) as session:
         with pytest.raises(BoardFull, match=r"free space there|takes no more|full"):
@@ -222,11 +227,11 @@ def test_5_heat_and_a_clock_that_falls(root: Path, store: Store, tmp_path: Path)
         with pytest.raises(BoardFault, match=r"still 95 C after 2 s, allowed are 80"):
             list(measure(session, jobs, QUICK, store))
         assert not store.all()
-        threading.Timer(0.7, heat.write_text, ["60000"]).start()
+        threading.Timer(0.7, put, [heat, "60000"]).start()
         done = list(measure(session, jobs, QUICK, store))
         assert require_each_once(store, jobs) == done
         assert {m.before.temperature_c for m in done} == {60.0} and not any("throttled" in m.flags for m in done)
-        falls = once_at_work(session, lambda: clock.write_text("900000"))
+        falls = once_at_work(session, lambda: put(clock, "900000"))
         long = next(measure(session, jobs[:1], LONG, store))
         falls.join()
         assert "throttled" in long.flags
@@ -272,9 +277,8 @@ def test_7_a_link_that_drops(store: Store, tmp_path: Path) -> None:
         spool = Path(session.workdir) / "spool"
 
         def drop() -> None:
-            for process in connections(session):
-                if process.name().startswith("sshd"):
-                    process.suspend()  # from now on no answer arrives
+            for process in those(connections(session.board), lambda process: process.name().startswith("sshd")):
+                process.suspend()  # from now on no answer arrives
             deadline = time.monotonic() + 10
             while len(list(spool.glob("*.json"))) < AHEAD and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -303,13 +307,14 @@ def test_8_a_file_half_written(tmp_path: Path) -> None:
     big = tmp_path / "big.bin"
     big.write_bytes(os.urandom(1 << 20) * 64)
     with bench("sshd") as session:
-        work = Path(session.workdir)
+        work, connection = Path(session.workdir), connections(session.board)
 
         def cut_when_begun() -> None:
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline:
                 if any(path.stat().st_size > 1 << 20 for path in work.glob("incoming-*/batch.tar.part")):
-                    cut_connections(session)
+                    for process in connection:  # to look for them now would take too long
+                        end(process)
                     return
                 time.sleep(0.002)
 

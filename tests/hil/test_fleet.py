@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from loopback_boards import add_job, loopback
+from test_board_faults import end
 
+from hil import fleet
+from hil.boards import Board
 from hil.boards.inventory import BoardConfig
 from hil.errors import BoardError, UsageError
 from hil.fleet import Lost, measure_on_fleet
 from hil.job import Job, MeasureProtocol
 from hil.measurement import Measurement
+from hil.session import Session, open_session
 from hil.store import Store
 
 QUICK = MeasureProtocol(warmup_runs=1, warmup_runs_most=1, runs=4, rounds=2, compile_deadline_s=20, run_deadline_s=20)
@@ -29,6 +34,24 @@ def two_boards(tmp_path: Path) -> list[BoardConfig]:
     ]
 
 
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> dict[str, Board]:
+    """The boards by their names; neither begins before both are open, or one might do all the work."""
+    boards: dict[str, Board] = {}
+    both_open = threading.Barrier(2)
+
+    @contextmanager
+    def opened(board: Board) -> Iterator[Session]:
+        with open_session(board) as session:
+            boards[board.name] = board
+            both_open.wait(120)
+            yield session
+
+    monkeypatch.setattr(fleet, "open_session", opened)
+    return boards
+
+
+@pytest.mark.usefixtures("together")
 def test_two_boards_share_the_work(tmp_path: Path) -> None:
     jobs = [add_job(tmp_path, constant) for constant in range(1, 13)]
     with Store(tmp_path / "s.db") as store:
@@ -45,9 +68,9 @@ def test_two_boards_share_the_work(tmp_path: Path) -> None:
         assert len(store.all()) == 24
 
 
-def test_a_board_that_dies_gives_its_jobs_back(tmp_path: Path) -> None:
+def test_a_board_that_dies_gives_its_jobs_back(tmp_path: Path, together: dict[str, Board]) -> None:
     jobs = [add_job(tmp_path, constant) for constant in range(1, 11)]
-    slow = replace(QUICK, runs=20_000, rounds=1)
+    slow = replace(QUICK, runs=200_000, rounds=1)
     lost, done = [], []
     with Store(tmp_path / "s.db") as store:
         for result in measure_on_fleet(two_boards(tmp_path), jobs, slow, store, batch=2):
@@ -56,7 +79,7 @@ def test_a_board_that_dies_gives_its_jobs_back(tmp_path: Path) -> None:
                 continue
             done.append(result)
             if len(done) == 2:
-                unplug(tmp_path / "left")
+                unplug(together["left"])
         assert [one.board for one in lost] == ["left"]
         assert sorted(m.model for m in done) == sorted(job.name for job in jobs)
         assert len(store.all()) == 10
@@ -81,15 +104,8 @@ def test_jobs_are_made_while_boards_measure_and_their_errors_are_ours(tmp_path: 
             list(measure_on_fleet([loopback("asyncssh"), *two_boards(tmp_path)], [], QUICK, store))
 
 
-def unplug(workdir: Path) -> None:
+def unplug(board: Board) -> None:
     """Ends that board's SSH server and everything under it, as a power cut does."""
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(str(workdir) in word for word in words):
-            guard = next((p for p in process.parents() if "hilnas-loopback" in (p.cmdline() or [""])[:5]), None)
-            if guard is not None:
-                for one in [*guard.children(recursive=True), guard]:
-                    with suppress(psutil.NoSuchProcess):
-                        one.kill()
-                return
-    raise AssertionError("no such board")
+    guard = psutil.Process(board._guard.pid)
+    for process in [*guard.children(recursive=True), guard]:
+        end(process)

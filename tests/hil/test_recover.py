@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from loopback_boards import add_job, loopback
+from test_board_faults import end, server_processes
 
 from hil.boards.inventory import open_board
 from hil.boards.loopback import LoopbackBoard, asyncssh_argv, server_environment
@@ -54,10 +55,9 @@ class Plug:
 
     def pull(self) -> None:
         """Power loss: the server and everything that it runs are gone at once."""
-        family = psutil.Process(self.board._guard.pid).children(recursive=True)[::-1]
-        ending = [process for process in family if process.name() != "cat"]
+        ending = server_processes(self.board)[::-1]
         for process in ending:
-            process.kill()
+            end(process)
         psutil.wait_procs(ending, timeout=10)
 
 
