@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import sys
 from collections.abc import Sequence
 
 from deploy import options_experiment, options_files
-
-INTERRUPTED = 130
+from deploy.ending import ended
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,30 +30,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code. Errors of the kit are one line on stderr, never a traceback."""
+    """Run a command; its exit code."""
     arguments = parser().parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
-    from hil.errors import HilError
-    from nas.errors import NasError
 
-    try:
+    def run() -> int:
         from deploy import commands  # takes seconds, in which Ctrl-C is as likely as later
 
         return commands.COMMANDS[arguments.command](arguments)
-    except (HilError, NasError) as error:
-        print(f"hilnas: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("hilnas: interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)
-        gc.freeze()  # or the interpreter ends by searching all of torch for garbage: up to a second
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"hilnas: {where}{error.strerror or error}; make room or mend the path, then run again", file=sys.stderr)
-        return 2
+
+    return ended("hilnas", run)
 
 
 if __name__ == "__main__":

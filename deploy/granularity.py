@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +24,12 @@ from torch import Tensor
 from deploy.compile import quantize
 from deploy.config import Overrides, load_experiment
 from deploy.context import Context
+from deploy.ending import ended
 from deploy.run import Run
 from deploy.stages.networks import retrained
-from hil.errors import HilError, UsageError
+from hil.errors import UsageError
 from nas.blocks import SuperBlock, recalibrate
 from nas.distil import channel_variance, nsr
-from nas.errors import NasError
 from nas.nsr import BlockData, Judged, walk
 from nas.quant import simulate
 from nas.quant.float_graph import INPUT, fold_layers, run
@@ -168,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--models", action="store_true", help="the final models' mean IoU, or top-1 accuracy, instead (minutes)"
     )
     arguments = parser.parse_args(argv)
-    try:
+
+    def print_rows() -> int:
         if not (arguments.run / "supernets.pt").is_file():
             raise UsageError(f"{arguments.run}: no supernets.pt there; give --run a run whose distil stage is done")
         experiment, space = load_experiment(arguments.config, Overrides(data=arguments.data))
@@ -181,12 +181,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             for row in rows:
                 print(row, flush=True)
-    except (HilError, NasError) as error:
-        print(f"granularity: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+
+    return ended("granularity", print_rows)
 
 
 if __name__ == "__main__":

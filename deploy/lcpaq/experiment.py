@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,12 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deploy.ending import ended
 from deploy.lcpaq.grid import proxies
 from deploy.lcpaq.trained import Trained
 from deploy.run import read_json, write_json
-from hil.errors import HilError
 from nas.data.batches import load
-from nas.errors import NasError
 from nas.lcpaq.hessian import Problem, Trace, forward, traces
 from nas.lcpaq.options import options_of
 from nas.lcpaq.policy import INT8, Options, Policy, layers_of, policy_of, ties
@@ -185,18 +183,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=1200, help="of the classifier's training (default %(default)s)")
     parser.add_argument("--share", type=float, default=0.67, help="of the INT8 size, for bits (default %(default)s)")
     arguments = parser.parse_args(argv)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    try:
+
+    def print_table() -> int:
+        arguments.out.mkdir(parents=True, exist_ok=True)
         shared = (arguments.out, arguments.seeds, arguments.steps)
         with one_thread():
             for line in bits(*shared, arguments.share) if arguments.table == "bits" else proxies(*shared):
                 print(line, flush=True)
-    except (HilError, NasError) as error:
-        print(f"lcpaq.experiment: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+
+    return ended("lcpaq.experiment", print_table)
 
 
 if __name__ == "__main__":
