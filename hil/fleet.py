@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 from hil.boards.inventory import BoardConfig, open_board
-from hil.errors import BoardError, HilError, UsageError
+from hil.errors import BoardError, UsageError
 from hil.job import Job, MeasureProtocol
 from hil.measure import measure
 from hil.measurement import Measurement
@@ -110,7 +110,7 @@ def measure_on_fleet(
     if isinstance(jobs, Sized):
         batch = max(min(batch, -(-len(jobs) // len(configs))), 1)  # few jobs are for all boards too
     work = _Queue(jobs, batch, 2 * len(configs))
-    results: queue.SimpleQueue[Measurement | Lost | HilError | None] = queue.SimpleQueue()
+    results: queue.SimpleQueue[Measurement | Lost | Exception | None] = queue.SimpleQueue()
 
     def serve(config: BoardConfig) -> None:
         taken: list[Job] | None = None
@@ -127,7 +127,7 @@ def measure_on_fleet(
                     taken = None
         except BoardError as error:
             results.put(Lost(config.name, str(error)))
-        except HilError as error:
+        except Exception as error:  # not the board's: the caller's to hear
             results.put(error)
         finally:
             if taken:
@@ -147,7 +147,7 @@ def measure_on_fleet(
 
 
 def _collected(
-    results: queue.SimpleQueue[Measurement | Lost | HilError | None], boards: int, work: _Queue
+    results: queue.SimpleQueue[Measurement | Lost | Exception | None], boards: int, work: _Queue
 ) -> Iterator[Measurement | Lost]:
     lost: list[Lost] = []
     seen: set[str] = set()
@@ -155,7 +155,7 @@ def _collected(
         result = results.get()
         if result is None:
             boards -= 1
-        elif isinstance(result, HilError):
+        elif isinstance(result, Exception):
             raise result
         elif isinstance(result, Lost):
             lost.append(result)

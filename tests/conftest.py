@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,15 @@ settings.load_profile("patient")
 @pytest.fixture
 def repository() -> Path:
     return REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Two threads of torch on two busy cores wait for each other: seconds become a minute."""
+    from nas import threads
+
+    with threads.one_thread():
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -20,7 +20,7 @@ from typing import Any
 from hil.boards import CommandResult
 from hil.boards.hostkeys import changed, known_hosts_path, open_socket, require_pinned
 from hil.boards.inventory import BoardConfig
-from hil.boards.ssh_process import SAY_PID, SSHProcess, collect, is_up, split_pid
+from hil.boards.ssh_process import SAY_PID, SSHProcess, close_channel, collect, is_up, split_pid
 from hil.errors import BoardError, BoardFull, BoardTimeout, LinkLost, Unreachable, UsageError
 
 CHANNEL_TIMEOUT_S = 15.0
@@ -65,7 +65,7 @@ class SSHBoard:
         except (OSError, EOFError) as error:
             raise self._lost(command) from error
         finally:
-            channel.close()
+            close_channel(channel)
         if exit_code == -1 and self._connected():  # the server says so, in a message that paramiko leaves out
             raise LinkLost(f"board {self.name}: {_short(command)} was killed there by a signal: see `dmesg`")
         if exit_code == -1:
@@ -83,7 +83,7 @@ class SSHBoard:
             if self._connected():
                 channel, _ = self._execute(["sh", "-c", f"kill -9 -{pid} || kill -9 {pid}"])
                 channel.status_event.wait(KILL_TIMEOUT_S)
-                channel.close()
+                close_channel(channel)
 
     def put(self, local: Path, remote: str) -> None:
         local = Path(local)

@@ -57,6 +57,12 @@ def is_up(transport: Any) -> bool:
     return bool(transport.is_active()) and not isinstance(transport.saved_exception, (EOFError, OSError))
 
 
+def close_channel(channel: Any) -> None:
+    """It says goodbye, which a link that was just lost does not let it."""
+    with suppress(Exception):
+        channel.close()
+
+
 def _drain_stderr(channel: Any, into: bytearray) -> None:
     """Both streams share one window: unread stderr would in the end stop stdout."""
     while channel.recv_stderr_ready():
@@ -90,8 +96,13 @@ class SSHProcess:
             if remaining <= 0:
                 raise BoardTimeout(f"{self._label} said nothing for {timeout_s:g} s: {self._tail_line()}")
             self._channel.settimeout(min(POLL_S, remaining))
-            with suppress(TimeoutError):
+            try:
                 data = self._channel.recv(65536)
+            except TimeoutError:
+                pass
+            except (OSError, EOFError) as error:  # reading a channel writes too, to acknowledge
+                raise self._ended() from error
+            else:
                 if not data:
                     raise self._ended()
                 self._stdout += data
@@ -100,8 +111,7 @@ class SSHProcess:
         return line.decode("utf-8", "replace")
 
     def alive(self) -> bool:
-        transport = self._channel.get_transport()
-        return not (self._channel.closed or self._channel.eof_received or not transport.is_active())
+        return not (self._channel.closed or self._channel.eof_received) and is_up(self._channel.get_transport())
 
     def stderr_tail(self) -> str:
         self._keep_stderr()
@@ -114,11 +124,11 @@ class SSHProcess:
                 self._keep_stderr()
                 if self._pid is not None:
                     self._kill(self._pid)
-        with suppress(Exception):
-            self._channel.close()
+        close_channel(self._channel)
 
     def _keep_stderr(self) -> None:
-        _drain_stderr(self._channel, self._stderr)
+        with suppress(OSError, EOFError):  # whoever reads stdout next tells of a lost link
+            _drain_stderr(self._channel, self._stderr)
         if self._pid is None:
             self._pid, rest = split_pid(bytes(self._stderr))
             self._stderr = bytearray(rest)

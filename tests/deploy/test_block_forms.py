@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
@@ -28,6 +27,7 @@ from nas.quant.scheme import DEFAULT, Granularity
 from nas.space import Block, SearchSpace, Subnet
 from nas.teacher import Head, student
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 HEAD = Head(16, (2, 4))
 SAME_SHAPES = SearchSpace(  # additions and depthwise convolutions read the seams
     "same-shapes",
@@ -43,14 +43,6 @@ SPACES = {
     "table1": (replace(space("table1"), bits=(4, 6, 8)), (90, 122)),
     "same-shapes": (SAME_SHAPES, (33, 41)),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @cache

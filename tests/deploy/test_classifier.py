@@ -42,6 +42,7 @@ from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Architecture, SearchSpace
 from nas.teacher import Head, Segmenter, teacher_layers
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = space("mobilenetv2-small")
 EVERYTHING = Scheme("tensor", "mse", equalize=True, bias_correction=True)
 
@@ -70,15 +71,6 @@ def quantized(nodes: list[Node], images: torch.Tensor, scheme: Scheme = DEFAULT)
     """The graph, and the integers of the first image."""
     graph = post_training.quantize(nodes, [images], (*images.shape[2:], 3), scheme)
     return graph, simulate.quantize(images[:1], graph.tensors[INPUT])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Two threads of torch on two busy cores wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def exact(graph: IntegerGraph, q: torch.Tensor) -> np.ndarray:

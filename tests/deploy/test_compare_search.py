@@ -27,6 +27,7 @@ from nas.space import Architecture
 from nas.task import score_integer, training_loss
 from nas.train import train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 REPOSITORY = Path(__file__).parents[2]
 COMPARE = """
 [compare]
@@ -44,14 +45,6 @@ STEPS, RETRAIN_STEPS, RETRAININGS = 9, 5, 2
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Finished:
     return finished_run(tmp_path_factory)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def config_in(folder: Path, budget: str = "") -> Path:
@@ -122,12 +115,12 @@ def test_what_is_compared_is_not_done_again(compared, tmp_path):
         assert words in ended.stdout
 
 
-@pytest.mark.parametrize("moment", ["spos: starts", "random, search: starts"])
-def test_a_killed_comparison_ends_as_one_that_was_not(compared, finished, tmp_path, moment):
+@pytest.mark.parametrize("stage", ["spos", "random, search"])
+def test_a_killed_comparison_ends_as_one_that_was_not(compared, finished, tmp_path, stage):
     config, runs = compared
     folder = finished.copy(tmp_path / "runs")
-    started = start(["compare-search", *arguments(config, tmp_path / "runs")], eager=True)
-    started.wait_for(moment)
+    started = start(["compare-search", *arguments(config, tmp_path / "runs")], eager=True, held=(stage, 1))
+    started.wait_for(f"{stage}: starts")
     started.end(signal.SIGKILL)
     assert not (folder / "compare" / "fast.json").exists()
     ended = run("compare-search", *arguments(config, tmp_path / "runs"))

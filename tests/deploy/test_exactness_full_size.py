@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from ai_edge_litert.interpreter import OpResolverType
 from networks import interpret, quantized_subnet, random_integers, referenced, simulated, space
 
@@ -21,16 +20,9 @@ from nas.quant.scheme import Granularity
 from nas.space import SearchSpace, Subnet
 from nas.teacher import Head
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MIXED = replace(space("table1"), bits=(4, 6, 8))  # the paper's few-bit mixed-precision space
 BLOCKS = range(1, len(MIXED.blocks) + 1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def subnets_of(block: int, count: int, size: tuple[int, int]) -> Iterator[tuple[Subnet, IntegerGraph]]:

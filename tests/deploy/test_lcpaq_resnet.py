@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from nas.resnet import ResNet
 from nas.task import fold
 from nas.train import load
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSIFY = {
     'spec = "scenes"\nsize = [64, 96]': 'spec = "shapes"\nsize = [32, 40]',
     "head = { channels = 8, rates = [2] }": "head = { features = 32 }",
@@ -36,14 +38,6 @@ CLASSIFY = {
 }
 QUICK = ("--images", "4", "--judged", "16", "--k", "1", "--trials", "2", "--tuning-steps", "2", "--bits", "4,8")
 NAME = "resnet18w8"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def whole(size: tuple[int, int], scheme: Scheme, seed: int = 0) -> IntegerGraph:
@@ -147,9 +141,10 @@ def test_what_is_done_is_not_done_again_and_another_width_is_another_network(con
 def test_a_killed_training_ends_with_the_same_weights(config: Path, finished: Path, tmp_path: Path) -> None:
     command = ["lcpaq", "sensitivity", *arguments(config, tmp_path, *QUICK, "--model", NAME, "--sensitivity", "sqnr")]
     folder = tmp_path / "tiny" / "lcpaq" / NAME
-    started = start(command, eager=True)
+    started = start(command, eager=True, held=(NAME, 15))
     while not (folder / "network.pt").exists():
         assert started.process.poll() is None, started.said
+        time.sleep(0.01)
     assert started.end(9) == -9
     assert load(folder / "network.pt")["step"] < 30
     assert main(command) == 0

@@ -54,17 +54,9 @@ from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.quant.scheme import Scheme
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 DEMO = space("demo")
 seeds = st.integers(0, 2**31)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Two threads of torch on two busy cores wait for each other: seconds became a minute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def opinion(graph: IntegerGraph, q: np.ndarray) -> np.ndarray:

@@ -141,6 +141,22 @@ def test_a_lost_link_is_told_as_one_even_before_paramiko_says_so(monkeypatch: py
             board.run(["sleep", "30"], 20)
 
 
+def test_a_link_lost_while_what_was_read_is_acknowledged(fresh_board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = fresh_board.start(["yes", 1000 * "y"])
+    process.receive(10)
+
+    def gone(*_: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(process._channel.get_transport().packetizer, "send_message", gone)
+    with pytest.raises(LinkLost):
+        while True:
+            process.receive(10)
+    process.close()
+    with pytest.raises(LinkLost):
+        fresh_board.run(["true"], 10)
+
+
 @pytest.mark.system
 def test_the_next_call_after_a_lost_link_connects_anew() -> None:
     with open_board(loopback("sshd")) as board:

@@ -104,6 +104,18 @@ def test_jobs_are_made_while_boards_measure_and_their_errors_are_ours(tmp_path: 
             list(measure_on_fleet([loopback("asyncssh"), *two_boards(tmp_path)], [], QUICK, store))
 
 
+def test_a_fault_of_ours_is_not_taken_for_a_board_that_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> Iterator[Measurement]:
+        raise ZeroDivisionError("ours")
+        yield
+
+    monkeypatch.setattr("hil.fleet.measure", broken)
+    with Store(tmp_path / "s.db") as store, pytest.raises(ZeroDivisionError):
+        list(measure_on_fleet(two_boards(tmp_path), [add_job(tmp_path, 1)], QUICK, store))
+
+
 def unplug(board: Board) -> None:
     """Ends that board's SSH server and everything under it, as a power cut does."""
     guard = psutil.Process(board._guard.pid)
