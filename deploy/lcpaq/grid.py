@@ -18,7 +18,7 @@ from nas.lcpaq.trial import SPACE, Evaluator, Fidelity, Material, Settings
 from nas.task import score_integer
 from nas.train import Schedule
 
-FULL = Fidelity(512, 256)
+FULL = Fidelity(2048, 256)
 TRIALS = 56
 ALONE = 12  # grid settings that are run with nothing shared, for what each costs by itself
 

@@ -14,7 +14,7 @@ import math
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ Evaluate = Callable[[Settings, Fidelity], float]  # more is better
 
 REDUCTION = 4
 PROPOSALS = 4  # in a row that were all tried before: then one is drawn that was not
+DRAWS = 200  # beside the best ones, before it is drawn from all
 SMALL_SHARE = 0.75  # of the image's side, on the lowest rung
 
 
@@ -92,7 +93,8 @@ def search(
     """`trials` trials, those that are done already first; each is durable when yielded.
 
     The surrogate's differ, and climb from rung to rung as long as they are among the best quarter of those that were
-    judged there. The last third of `trials` are unlike the best in one hyperparameter, and climb to the top, as far as
+    judged there; where it only repeats itself, one of the best quarter is changed in a hyperparameter or two. The last
+    third of `trials` are unlike the best in one hyperparameter, and climb to the top, as far as
     there are such that did not. `key` names the study inside the file: a digest of all that a value depends on.
     """
     import optuna
@@ -107,14 +109,13 @@ def search(
             found.enqueue_trial(left.params)
     yield from done[:trials]
     while len(done) < trials:
-        known = {trial.settings for trial in done}
         beside = _beside(done, space, len(rungs)) if len(done) >= proposed else None
         if beside:
             found.enqueue_trial({name: asdict(beside)[name] for name in space})
             asked = found.ask()
             done.append(_climb(evaluate, _suggested(asked, space), asked, rungs, found, prune=False))
-        elif len(known) < grid_size(space):
-            done.append(_climb(evaluate, *_new(found, space, known, seed), rungs, found))
+        elif len({trial.settings for trial in done}) < grid_size(space):
+            done.append(_climb(evaluate, *_new(found, space, done, seed), rungs, found))
         else:
             return
         yield done[-1]
@@ -132,13 +133,14 @@ def _suggested(asked: Any, space: Space) -> Settings:
     return settings_of({name: asked.suggest_categorical(name, values) for name, values in space.items()})
 
 
-def _new(study: Any, space: Space, known: Collection[Settings], seed: int) -> tuple[Settings, Any]:
-    """Settings that are not `known`, with their trial: the surrogate's, or drawn where it only repeats itself."""
+def _new(study: Any, space: Space, done: Sequence[Trial], seed: int) -> tuple[Settings, Any]:
+    """Settings that were not tried, with their trial: the surrogate's, or drawn where it only repeats itself."""
     import optuna
 
+    known = {trial.settings for trial in done}
     for attempt in range(PROPOSALS + 1):
         if attempt == PROPOSALS:
-            drawn = asdict(_drawn(space, known, random.Random(f"{seed}/{len(known)}")))
+            drawn = asdict(_drawn(space, done, random.Random(f"{seed}/{len(known)}")))
             study.enqueue_trial({name: drawn[name] for name in space})
         asked = study.ask()
         settings = _suggested(asked, space)
@@ -148,11 +150,17 @@ def _new(study: Any, space: Space, known: Collection[Settings], seed: int) -> tu
     return settings, asked
 
 
-def _drawn(space: Space, known: Collection[Settings], rng: random.Random) -> Settings:
-    while True:
-        settings = settings_of({name: rng.choice(values) for name, values in space.items()})
+def _drawn(space: Space, done: Sequence[Trial], rng: random.Random) -> Settings:
+    """One that was not tried: of the best quarter, with one or two hyperparameters drawn anew, as long as there is."""
+    known = {trial.settings for trial in done}
+    good = sorted(done, key=lambda trial: -trial.values[0])[: max(1, len(done) // REDUCTION)]
+    for draw in itertools.count():
+        changed = rng.sample(list(space), min(rng.choice((1, 2)), len(space))) if draw < DRAWS else list(space)
+        values = asdict(rng.choice(good).settings)
+        settings = settings_of({**values, **{name: rng.choice(space[name]) for name in changed}})
         if settings not in known:
-            return settings
+            break
+    return settings
 
 
 def _climb(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nas.classifier import PooledHead
 from nas.data import open_data
@@ -21,6 +24,7 @@ from nas.errors import ConfigError
 from nas.lcpaq.policy import Policy, policy_of
 from nas.lcpaq.proxy import (
     Trial,
+    _drawn,
     agreements,
     best,
     cost_s,
@@ -97,6 +101,16 @@ def test_the_last_third_are_neighbours_of_the_best_that_climb_to_the_top(folder:
         assert sum(top[name] != value for name, value in asdict(trial.settings).items()) == 1
         assert len(trial.values) == 3
     assert best(trials).values[-1] == max(late(settings, FULL) for settings in grid(space))
+
+
+@given(st.integers(1, 6), st.randoms(use_true_random=False))
+def test_where_the_surrogate_repeats_itself_one_of_the_best_quarter_is_changed(count: int, rng: random.Random):
+    everything = list(grid(SMALL))
+    done = [Trial(settings, (score(settings, FULL),), (0.0,)) for settings in rng.sample(everything, count)]
+    drawn = _drawn(SMALL, done, rng)
+    good = sorted(done, key=lambda trial: -trial.values[0])[: max(1, count // 4)]
+    changes = [sum(asdict(t.settings)[name] != value for name, value in asdict(drawn).items()) for t in good]
+    assert drawn not in {trial.settings for trial in done} and min(changes) <= 2
 
 
 def test_a_finished_study_is_not_searched_again_and_a_small_space_is_exhausted(folder: Path):
