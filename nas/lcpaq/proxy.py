@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from nas.errors import ConfigError
@@ -94,8 +95,9 @@ def search(
 
     The surrogate's differ, and climb from rung to rung as long as they are among the best quarter of those that were
     judged there; where it only repeats itself, one of the best quarter is changed in a hyperparameter or two. The last
-    third of `trials` are unlike the best in one hyperparameter, and climb to the top, as far as
-    there are such that did not. `key` names the study inside the file: a digest of all that a value depends on.
+    third of `trials` are unlike the best in one hyperparameter, and climb to the top unless the lowest rung has them
+    among the worse half, as far as there are such that did not. `key` names the study inside the file: a digest of all
+    that a value depends on.
     """
     import optuna
 
@@ -113,7 +115,7 @@ def search(
         if beside:
             found.enqueue_trial({name: asdict(beside)[name] for name in space})
             asked = found.ask()
-            done.append(_climb(evaluate, _suggested(asked, space), asked, rungs, found, prune=False))
+            done.append(_climb(evaluate, _suggested(asked, space), asked, rungs, found, floor=_median(done)))
         elif len({trial.settings for trial in done}) < grid_size(space):
             done.append(_climb(evaluate, *_new(found, space, done, seed), rungs, found))
         else:
@@ -122,11 +124,17 @@ def search(
 
 
 def _beside(done: Sequence[Trial], space: Space, rungs: int) -> Settings | None:
-    """Settings unlike the best in one hyperparameter that were not judged on all rungs; None if all were."""
-    judged = {trial.settings for trial in done if len(trial.values) == rungs}
+    """Settings unlike the best in one hyperparameter that may still climb to the top; None if there are none."""
+    floor = _median(done)
+    settled = {trial.settings for trial in done if len(trial.values) == rungs or trial.values[0] < floor}
     top = asdict(best(done).settings)
     near = (settings_of({**top, name: value}) for name, values in space.items() for value in values)
-    return next((settings for settings in near if settings not in judged), None)
+    return next((settings for settings in near if settings not in settled), None)
+
+
+def _median(done: Sequence[Trial]) -> float:
+    """Of the scores on the lowest rung."""
+    return median(trial.values[0] for trial in done)
 
 
 def _suggested(asked: Any, space: Space) -> Settings:
@@ -164,9 +172,15 @@ def _drawn(space: Space, done: Sequence[Trial], rng: random.Random) -> Settings:
 
 
 def _climb(
-    evaluate: Evaluate, settings: Settings, asked: Any, rungs: Sequence[Fidelity], study: Any, *, prune: bool = True
+    evaluate: Evaluate,
+    settings: Settings,
+    asked: Any,
+    rungs: Sequence[Fidelity],
+    study: Any,
+    *,
+    floor: float | None = None,
 ) -> Trial:
-    """Judge `settings` rung by rung until it is pruned or at the top."""
+    """Judge `settings` rung by rung until it is at the top, or pruned: by the lowest rung's `floor` alone, if given."""
     from optuna.trial import TrialState
 
     values: list[float] = []
@@ -179,7 +193,8 @@ def _climb(
             raise ConfigError(f"proxy: a trial of {settings} scored {value}; mend the network or the data first")
         values.append(value)
         asked.report(value, REDUCTION**i)
-        if prune and i + 1 < len(rungs) and asked.should_prune():
+        pruned = asked.should_prune() if floor is None else i == 0 and value < floor
+        if pruned and i + 1 < len(rungs):
             break
     asked.set_user_attr("values", values)
     asked.set_user_attr("cpu_s", cpu_s)
