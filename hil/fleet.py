@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 
-from hil.boards.inventory import BoardConfig, open_board
+from hil.boards.config import BoardConfig, open_board
 from hil.errors import BoardError, UsageError
 from hil.job import Job, MeasureProtocol
 from hil.measure import measure

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from hil.boards import Board
-from hil.boards.inventory import BoardConfig
+from hil.boards.board import Board
+from hil.boards.config import BoardConfig
 from hil.errors import BoardError
 from hil.reservation import occupancy
 from hil.scripts import inline

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hil.boards.inventory import BoardConfig
+from hil.boards.config import BoardConfig
 from hil.errors import UsageError
 from hil.measurement import digest
 from hil.stage import sha256_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from hil.answer import TEXTS, require_well_formed
 from hil.benchmark_model import answer_of
-from hil.boards.inventory import BoardConfig
+from hil.boards.config import BoardConfig
 from hil.errors import BoardError, ModelError
 from hil.job import Task
 from hil.measurement import Conditions, Failure, Measurement, Parity, Readings

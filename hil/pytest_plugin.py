@@ -40,7 +40,7 @@ def hilnas_session(pytestconfig: pytest.Config) -> Iterator[Callable[[str | None
 
     Raises UsageError, BoardError.
     """
-    from hil.boards.inventory import find_board, open_board
+    from hil.boards.config import find_board, open_board
     from hil.session import Session
 
     sessions: dict[str, Session] = {}

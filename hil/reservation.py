@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from hil.boards import Board
+from hil.boards.board import Board
 from hil.errors import BoardBusy, BoardError, UsageError
 from hil.scripts import inline
 from hil.session import DEFAULT_WORKDIR, owner

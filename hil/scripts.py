@@ -7,7 +7,7 @@ import zipfile
 from importlib import resources
 from pathlib import Path
 
-from hil.boards.inventory import BoardConfig
+from hil.boards.config import BoardConfig
 
 RUNNER = "runner.pyz"
 PARTS = (

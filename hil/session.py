@@ -13,10 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hil.boards import Board, Process
+from hil.boards.board import Board, Process
 from hil.errors import BoardBusy, BoardError, BoardFault, BoardTimeout, LinkLost, UsageError
 from hil.measurement import Conditions
-from hil.recover import answering
+from hil.boards.power import answering
 from hil.scripts import RUNNER, runner_archive, script_path
 from hil.stage import Stage
 
@@ -243,7 +243,7 @@ class Session:
 def open_session(board: Board) -> Session:
     """A session with any kind of board: with a replay, one that answers from its store."""
     if board.config.kind == "replay":
-        from hil.boards.replay import ReplaySession
+        from hil.replay import ReplaySession
 
         return ReplaySession(board)
     return Session(board)

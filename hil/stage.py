@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hil.boards import Board
+from hil.boards.board import Board
 from hil.errors import BoardError, BoardFull, UsageError
 
 BATCH_FILES = 1000  # the board's shell lists them on one command line

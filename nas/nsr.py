@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.blocks import SuperBlock, recalibrate
-from nas.distil import EPSILON
+from nas.networks.blocks import SuperBlock, recalibrate
+from nas.training.distil import EPSILON
 from nas.quant import float_graph, simulate
 from nas.quant.bias_correction import correct_biases
 from nas.quant.float_graph import INPUT, Node, Weighted
@@ -87,7 +87,7 @@ class Prefix:
 
 
 class Target:
-    """The teacher's maps (N, C, H, W) as what NSRs are taken against (`nas.distil.nsr`, in float64).
+    """The teacher's maps (N, C, H, W) as what NSRs are taken against (`nas.training.distil.nsr`, in float64).
 
     Squared errors are summed image by image, in the images' order, so the number does not depend on how many are
     run at a time.

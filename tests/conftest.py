@@ -24,7 +24,7 @@ def repository() -> Path:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Two threads of torch on two busy cores wait for each other: seconds become a minute."""
-    from nas import threads
+    from nas.training import threads
 
     with threads.one_thread():
         yield

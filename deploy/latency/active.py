@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.latency.agreement import Sample, tau_b
-from deploy.latency.blocks import LEAST_NOISE, BlockModel, Measured, fit
+from deploy.latency.correction import Blocks, Feedback
 from deploy.latency.features import Features, Matrix, Vector
-from deploy.latency.feedback import Blocks, Feedback
+from deploy.latency.predictor import LEAST_NOISE, BlockModel, Measured, fit
 from nas.search.candidates import Candidates
 from nas.search.front import Front, front
 from nas.search.hypervolume import hypervolume

@@ -5,7 +5,7 @@ The reference is an architecture of the space, the middle choice of every layer,
     bounded:    entry = T(bounded) - T(boundary)                                  of the same block
     exchanged:  entry = T(reference with the block exchanged) - T(reference) + work(the reference's own block)
 
-work is the isolated latency less the constants (`deploy.latency.constants`). An interval's half-width is the root of
+work is the isolated latency less the constants (`deploy.latency.overhead`). An interval's half-width is the root of
 the sum of the squares of the medians'. Where a block changes the map's shape, `splice.boundary` holds a convolution in
 its place, and all entries of that block are short of its time.
 
@@ -23,24 +23,25 @@ from typing import Literal
 
 from torch import Tensor
 
-from deploy import population
-from deploy.block_forms import FORMS
-from deploy.compile import Artifact, model_metadata, save_model
-from deploy.config import digest
-from deploy.context import Context, protocol
-from deploy.latency import constants
-from deploy.latency.constants import Known, weighted
+from deploy.compile import subtrees
+from deploy.compile.artifact import Artifact, model_metadata, save_model
+from deploy.compile.block_forms import FORMS
+from deploy.compile.weights import Origin
+from deploy.formats.digest import digest
+from deploy.latency import overhead
+from deploy.latency.overhead import Known, weighted
 from deploy.latency.table import measured_as, summaries
-from deploy.origin import Origin, of_run
-from deploy.run import Progress
-from deploy.whole_models import quantized, quantized_teacher
+from deploy.run.context import Context, protocol
+from deploy.run.folder import Progress
+from deploy.run.models import quantized, quantized_teacher
+from deploy.run.weights import of_run
 from hil.job import Job, MeasureProtocol
 from hil.measurement import Measurement
 from nas.quant import splice
 from nas.quant.integer_graph import IntegerGraph
 from nas.space import Architecture, SearchSpace, Subnet
 from nas.table import Entry
-from nas.threads import one_thread
+from nas.training.threads import one_thread
 
 Form = Literal["bounded", "exchanged"]
 BATCH = 48  # models whose files are there at once: 150 MB of Table I's whole models
@@ -70,7 +71,7 @@ def measured(
 def constant_files(context: Context, teacher: IntegerGraph) -> list[Artifact]:
     """The compiled graphs that give the constants, in the run's constants/."""
     folder, image = context.path / "constants", context.evaluation[:1]
-    return list(constants.compiled(teacher, image, folder, context.keys["tables"]))
+    return list(overhead.compiled(teacher, image, folder, context.keys["tables"]))
 
 
 def measure_in_context(
@@ -102,7 +103,7 @@ def measure_in_context(
         for subnet in batch:
             known = weighted((1.0, times[_name(subnet, form)]), *less)
             count = sum(len(m.latencies_us) for m in done if m.model == _name(subnet, form))
-            entries[subnet] = constants.entry(known.us, known.half_us, known.half_us, count, "in_context")
+            entries[subnet] = overhead.entry(known.us, known.half_us, known.half_us, count, "in_context")
     return {subnet: entries[measured_as(space, subnet)] for subnet in wanted}
 
 
@@ -138,10 +139,10 @@ def _own_work(
 ) -> Generator[Progress, None, tuple[Known, ...]]:
     """What each of the reference's own blocks takes alone, less the constants, from the files of the run's tables."""
     teacher = quantized_teacher(context)
-    alone = [population.artifact(context.path / "subnets", subnet) for subnet in architecture.subnets]
+    alone = [subtrees.artifact(context.path / "subnets", subnet) for subnet in architecture.subnets]
     jobs = [artifact.job() for artifact in (*alone, *constant_files(context, teacher))]
     times = summaries((yield from measured(context, jobs, settings, "reference")))
-    found = constants.solved(times, teacher)
+    found = overhead.solved(times, teacher)
     own = zip(architecture.subnets, found.edges_us, strict=True)
     return tuple(
         weighted((1.0, Known.of(times[str(subnet)])), (-1.0, found.empty_us), (-1.0, edge)) for subnet, edge in own

@@ -35,7 +35,7 @@ class TableKey:
         size: the network's input, (H, W).
         scheme: granularity of the weights' scales and type of the activations, as "channel int8": what decides the
             kernels. How ranges were found changes the numbers in a file, and not its operators.
-        form: in which blocks were measured, a key of `deploy.block_forms.FORMS`.
+        form: in which blocks were measured, a key of `deploy.compile.block_forms.FORMS`.
         conditions_key: `conditions.key()`; `conditions` themselves are for words, since part of them may differ.
     """
 

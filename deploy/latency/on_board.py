@@ -11,18 +11,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy import population
-from deploy.compile import Artifact
-from deploy.config import digest
-from deploy.context import Context, protocol
+from deploy.compile import subtrees
+from deploy.compile.artifact import Artifact
+from deploy.formats.digest import digest
+from deploy.formats.files import read_json, write_json
 from deploy.latency.active import Plan, Step, measure_actively
 from deploy.latency.agreement import Sample
-from deploy.latency.blocks import Measured
-from deploy.latency.constants import Constants
 from deploy.latency.features import Features
+from deploy.latency.overhead import Constants
+from deploy.latency.predictor import Measured
 from deploy.latency.table import halves, summaries
-from deploy.run import read_json, write_json
-from deploy.whole_models import compile_sample
+from deploy.run.context import Context, protocol
+from deploy.run.models import compile_sample
 from hil.job import Job
 from hil.measurement import Measurement
 from nas.errors import TableError
@@ -47,7 +47,7 @@ class OnBoard:
     answers: list[Measurement] = field(default_factory=list)
 
     def blocks(self, subnets: Sequence[Subnet]) -> Iterator[tuple[Subnet, Measured, float]]:
-        jobs = {subnet: population.artifact(self.context.path / "subnets", subnet).job() for subnet in subnets}
+        jobs = {subnet: subtrees.artifact(self.context.path / "subnets", subnet).job() for subnet in subnets}
         done, took_s = self._measured(list(jobs.values()))
         times = summaries(done)
         for subnet, job in jobs.items():

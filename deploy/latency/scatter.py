@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.figures import ACCENT, INK, QUIET, image, styled
-from deploy.run import write_atomically
+from deploy.formats.figures import ACCENT, INK, QUIET, image, styled
+from deploy.formats.files import write_atomically
 
 AXES = ("predicted: sum of block latencies + constant, ms", "measured, ms")
 
@@ -94,7 +94,7 @@ def scatter(judged: Mapping[str, Any]) -> Any:
 
 
 def write_page(path: Path, judged: Mapping[str, Any], mark: str = "") -> None:
-    """One self-contained page; `mark` stands above latencies that no board measured (`deploy.report.watermark`)."""
+    """One self-contained page; `mark` stands above latencies that no board measured (`deploy.ship.report.watermark`)."""
     figure = scatter(judged).update_layout(height=720)
     if mark:
         figure.add_annotation(text=mark, x=0, y=1.04, xref="paper", yref="paper", showarrow=False, font_color=ACCENT)

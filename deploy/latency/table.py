@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from deploy.precision import executed_as
+from deploy.targets.precision import executed_as
 from hil.errors import ModelError
 from hil.measure import pooled
 from hil.measurement import Measurement

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy import population
-from deploy.context import Context, protocol
+from deploy.compile import subtrees
+from deploy.formats.files import read_json, write_json
 from deploy.latency.agreement import tau_b
 from deploy.latency.key import BELONGS, TableKey, changed, measured_under
 from deploy.latency.table import summaries
 from deploy.latency.versions import Lineage, save_version
-from deploy.run import Progress, read_json, write_json
+from deploy.run.context import Context, protocol
+from deploy.run.folder import Progress
 from hil.errors import CheckFailed, UsageError
 from hil.job import MeasureProtocol, tasks_of
 from hil.measure import now
@@ -109,7 +110,7 @@ def validate(context: Context, demand: Demand) -> Iterator[Progress]:
     subnets = stratified(old_us, demand.entries, context.experiment.seed)
     concluded = validations(tables)
     series = replace(settings, series=f"validate {parent} {len(concluded)}")  # the same after a kill, new after an end
-    jobs = [population.artifact(context.path / "subnets", subnet).job() for subnet in subnets]
+    jobs = [subtrees.artifact(context.path / "subnets", subnet).job() for subnet in subnets]
     measurements: list[Measurement] = []
     for done in context.measured(jobs, series):
         measurements.append(done)
@@ -163,7 +164,7 @@ def _measured_then(context: Context, table: Table, settings: MeasureProtocol) ->
     """Medians (us) of the table's files under the conditions of its measuring, of those that the store holds whole."""
     then = Conditions.from_json(dict(measured_under(table))).key()
     subnets = {str(subnet): subnet for subnet in table.entries}
-    jobs = [population.artifact(context.path / "subnets", subnet).job() for subnet in table.entries]
+    jobs = [subtrees.artifact(context.path / "subnets", subnet).job() for subnet in table.entries]
     tasks = list(tasks_of(jobs, context.board, then, settings, context.experiment.seed))
     with Store(context.path / "measurements.sqlite") as store:
         held = store.find(task.job_id for task in tasks)

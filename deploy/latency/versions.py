@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from deploy.formats.files import write_atomically
 from deploy.latency.key import TableKey
-from deploy.run import write_atomically
 from hil.measure import now
 from hil.measurement import digest
 from nas.errors import TableError

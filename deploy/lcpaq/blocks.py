@@ -9,19 +9,20 @@ import copy
 import shutil
 from collections.abc import Iterator
 
-from deploy.compile import IN_A_BLOCK
-from deploy.context import Context
+from deploy.compile.artifact import IN_A_BLOCK
+from deploy.compile.subtrees import IMAGES, Population
+from deploy.formats.files import read_json, write_json
 from deploy.lcpaq.subject import Subject, Wanted, stored_policy
-from deploy.population import IMAGES, Population
-from deploy.run import Progress, read_json, write_json
-from deploy.sides import REFINED, refined_key
+from deploy.run.context import Context
+from deploy.run.folder import Progress
+from deploy.search.cost_tables import REFINED, refined_key
 from nas.data.batches import images_of
 from nas.lcpaq.blocks import judge_refined
 from nas.lcpaq.policy import INT8, Options, Policy, layers_of, network_digest
 from nas.lcpaq.tied import kept_at_8
 from nas.space import Architecture
 from nas.table import Table
-from nas.threads import one_thread
+from nas.training.threads import one_thread
 
 
 def judge_blocks(subject: Subject, _: Wanted) -> Iterator[Progress]:

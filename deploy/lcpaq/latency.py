@@ -1,7 +1,7 @@
 """Each layer's latency on the board: the layer as a graph of its own, compiled, checked and measured like any model.
 
 Layers that compute the same (shapes, stride, activation) are measured once. What a graph pays for the call and for its
-ends is taken out, from copies of its maps, as `deploy.latency.constants` does it for blocks. Few bits run as int8 and
+ends is taken out, from copies of its maps, as `deploy.latency.overhead` does it for blocks. Few bits run as int8 and
 cost int8's time: there is one latency a layer, whatever its width.
 """
 
@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deploy.block_forms import values_at
-from deploy.compile import Artifact, model_metadata, save_model
-from deploy.config import digest
-from deploy.context import Context, protocol
-from deploy.latency.constants import COPIED, COPIES, COPY_SCALE, FLOOR_US, Known, copies, weighted
+from deploy.compile.artifact import Artifact, model_metadata, save_model
+from deploy.compile.block_forms import values_at
+from deploy.formats.digest import digest
+from deploy.formats.files import read_json, write_json
+from deploy.latency.overhead import COPIED, COPIES, COPY_SCALE, FLOOR_US, Known, copies, weighted
 from deploy.latency.table import summaries
-from deploy.run import Progress, read_json, write_json
+from deploy.run.context import Context, protocol
+from deploy.run.folder import Progress
 from hil.measurement import Measurement
 from nas.quant.integer_graph import IntegerGraph, QConv, Weighted
 

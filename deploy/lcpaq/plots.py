@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.figures import ACCENT, INK, QUIET, image, styled
-from deploy.run import write_atomically
+from deploy.formats.figures import ACCENT, INK, QUIET, image, styled
+from deploy.formats.files import write_atomically
 
 TITLES = ("sensitivity by layer", "weight bits by layer", "scored policies")
 LEAST = 1e-12  # a logarithmic axis has no zero

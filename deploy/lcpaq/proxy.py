@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from deploy.config import digest
+from deploy.formats.digest import digest
+from deploy.formats.files import read_json, write_json
 from deploy.lcpaq.subject import Subject, Wanted, stored_policy
-from deploy.run import Progress, read_json, write_json
+from deploy.run.folder import Progress
 from nas.data import Dataset, open_data
 from nas.data.part import held_out
 from nas.errors import ConfigError
@@ -18,8 +19,8 @@ from nas.lcpaq.policy import applied
 from nas.lcpaq.trial import SPACE, Evaluator, Fidelity, Material
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.safe_resize import split_resizes
-from nas.task import score_integer
-from nas.threads import one_thread
+from nas.tasks.task import score_integer
+from nas.training.threads import one_thread
 
 SMALL_IMAGE = 64  # pixels a side, below which a smaller image ranks badly (docs/lcpaq.md) and saves little
 

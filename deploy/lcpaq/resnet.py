@@ -7,14 +7,15 @@ from pathlib import Path
 
 import torch
 
-from deploy.config import Experiment, digest
-from deploy.context import Context
-from deploy.run import Progress
-from nas.device import on_its_device
+from deploy.formats.digest import digest
+from deploy.run.config import Experiment
+from deploy.run.context import Context
+from deploy.run.folder import Progress
 from nas.errors import ConfigError
-from nas.resnet import ResNet, width_of
-from nas.task import TASKS, training_loss
-from nas.train import restore, train
+from nas.networks.resnet import ResNet, width_of
+from nas.tasks.task import TASKS, training_loss
+from nas.training.device import on_its_device
+from nas.training.train import restore, train
 
 
 def width_in(experiment: Experiment, name: str) -> int | None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from deploy.bundle import Contents, export, verify
-from deploy.compile import Artifact, model_metadata, save_model
-from deploy.config import digest
-from deploy.context import protocol
+from deploy.compile.artifact import Artifact, model_metadata, save_model
+from deploy.formats.digest import digest
+from deploy.formats.files import read_json, write_json
 from deploy.latency.table import summaries
 from deploy.lcpaq.proxy import deployed
 from deploy.lcpaq.subject import Subject, Wanted, stored_policy
-from deploy.run import Progress, read_json, write_json
-from hil.boards.inventory import open_board
+from deploy.run.context import protocol
+from deploy.run.folder import Progress
+from deploy.ship.bundle import Contents, export, verify
+from hil.boards.config import open_board
 from nas.lcpaq.policy import INT8, Policy
-from nas.task import score_float, score_integer
+from nas.tasks.task import score_float, score_integer
 
 
 def ship(subject: Subject, wanted: Wanted) -> Iterator[Progress]:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from deploy.config import digest
+from deploy.formats.digest import digest
+from deploy.formats.files import read_json, write_json
 from deploy.lcpaq import latency
 from deploy.lcpaq.blocks import inside_blocks
 from deploy.lcpaq.subject import BLOCKS, Subject, Wanted, limits_of
-from deploy.run import Progress, read_json, write_json
+from deploy.run.folder import Progress
 from nas.data import Dataset
 from nas.data.batches import load
 from nas.data.part import Part
@@ -28,8 +29,8 @@ from nas.lcpaq.program import solve, totals
 from nas.lcpaq.sensitivity import SENSITIVITIES
 from nas.lcpaq.tied import ends_exempt
 from nas.quant.float_graph import Node
-from nas.task import score_integer
-from nas.threads import one_thread
+from nas.tasks.task import score_integer
+from nas.training.threads import one_thread
 
 
 def _done(path: Path, key: str) -> bool:

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deploy.compile import quantize
-from deploy.config import digest
-from deploy.context import Context
+from deploy.compile.artifact import quantize
+from deploy.formats.digest import digest
 from deploy.lcpaq import resnet
-from deploy.stages.networks import retrained
+from deploy.run.context import Context
+from deploy.run.networks import retrained
 from hil.errors import UsageError
 from nas.errors import ConfigError
 from nas.lcpaq.options import int8_costs
@@ -30,11 +30,11 @@ from nas.lcpaq.policy import (
     policy_of,
 )
 from nas.lcpaq.sensitivity import SENSITIVITIES
+from nas.networks.resnet import ResNet
 from nas.quant.float_graph import Node
 from nas.quant.integer_graph import IntegerGraph
-from nas.resnet import ResNet
 from nas.space import Architecture
-from nas.task import Network, fold
+from nas.tasks.task import Network, fold
 
 UNITS: Mapping[str, Mapping[str, float]] = {
     "size_bits": {"bits": 1.0, "B": 8.0, "kB": 8e3, "MB": 8e6},

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from hil.boards.inventory import BoardConfig
+from hil.boards.config import BoardConfig
 from hil.errors import HostKeyChanged, HostKeyUnknown, Unreachable, UsageError
 
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hil.boards.inventory import BoardConfig
+from hil.boards.config import BoardConfig
 from hil.boards.ssh import SSHBoard
 from hil.errors import BoardBusy, BoardError, BoardTimeout, UsageError
 

@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from hil.boards.inventory import BoardConfig
+from hil.boards.config import BoardConfig
 from hil.boards.ssh import SSHBoard
 from hil.errors import BoardError, Unreachable, UsageError
 

@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hil.boards.inventory import BoardConfig
+from hil.boards.config import BoardConfig
 from hil.boards.loopback import free_port
 from hil.boards.qemu_image import Image, default_folder, find_image
 from hil.boards.ssh import SSHBoard
 from hil.errors import BoardError, BoardTimeout, HilError, Unreachable, UsageError
-from hil.recover import ACTIONS
+from hil.boards.power import ACTIONS
 
 PROGRAM = "qemu-system-aarch64"
 MEMORY_MB = 1024

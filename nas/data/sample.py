@@ -13,7 +13,7 @@ from nas.errors import DataError
 IGNORE = 255  # the label of pixels that neither train nor count
 RGB_CHANNELS = 3
 TaskName: TypeAlias = Literal["segmentation", "classification"]
-"""What labels mean, and so what is trained and judged: `nas.task.TASKS`."""
+"""What labels mean, and so what is trained and judged: `nas.tasks.task.TASKS`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -182,7 +182,7 @@ def _slopes(
 
 @torch.no_grad()
 def activation_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
-    """NSR (QA-BWNAS's, `nas.distil.nsr`) of the output, with this tensor rounded and nothing else."""
+    """NSR (QA-BWNAS's, `nas.training.distil.nsr`) of the output, with this tensor rounded and nothing else."""
     problem = ready(problem, scheme)
     target = Target(torch.cat([forward(problem.needed, {}, images)[problem.output] for images, _ in problem.batches]))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nas.blocks import SuperBlock
+from nas.networks.blocks import SuperBlock
 from nas.errors import ConfigError
 from nas.lcpaq.policy import INT8, Policy, applied
 from nas.nsr import BlockData, Judged, judge

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.blocks import pad_same
+from nas.networks.blocks import pad_same
 from nas.errors import ConfigError, QuantizationError
 from nas.quant.float_graph import (
     INPUT,
@@ -50,7 +50,7 @@ class Problem:
     Attributes:
         nodes: the network; operators that `output` does not need (the deployed argmax) are left out.
         batches: (images (N, 3, H, W), labels) on the nodes' device; the loss is the mean over their images.
-        loss: from (output, labels) to a scalar, as `nas.task.Task.loss`.
+        loss: from (output, labels) to a scalar, as `nas.tasks.task.Task.loss`.
         output: the tensor that the loss reads, (N, classes, h, w) for maps and (N, classes) for vectors.
     """
 

@@ -141,7 +141,7 @@ def fisher_diagonal(problem: Problem) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def output_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
-    """NSR (QA-BWNAS's, `nas.distil.nsr`) of the output, with this layer's weights rounded and nothing else."""
+    """NSR (QA-BWNAS's, `nas.training.distil.nsr`) of the output, with this layer's weights rounded and nothing else."""
     problem = ready(problem, scheme)
     batches = [forward(problem.needed, {}, images) for images, _ in problem.batches]
     target = Target(torch.cat([env[problem.output] for env in batches]))

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nas.blocks import recalibrate
+from nas.networks.blocks import recalibrate
 from nas.data.batches import images_of
 from nas.data.part import Part
 from nas.data.sample import Dataset
@@ -31,9 +31,9 @@ from nas.quant.integer_graph import IntegerGraph
 from nas.quant.post_training import quantize
 from nas.quant.scheme import Granularity, Scheme
 from nas.settings import STRICT
-from nas.soft_targets import Forward, Loss, distilled
-from nas.task import Network, fold, score_integer, training_loss
-from nas.train import Schedule
+from nas.training.soft_targets import Forward, Loss, distilled
+from nas.tasks.task import Network, fold, score_integer, training_loss
+from nas.training.train import Schedule
 
 Value = str | float | int | bool
 Space = Mapping[str, tuple[Value, ...]]

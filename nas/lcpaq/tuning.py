@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from nas.errors import ConfigError
 from nas.quant.float_graph import INPUT, ArgMax, FullyConnected, Node, Resize, Softmax, Weighted
 from nas.quant.scheme import Granularity
-from nas.soft_targets import Forward, Loss
-from nas.train import Schedule, Step, train
+from nas.training.soft_targets import Forward, Loss
+from nas.training.train import Schedule, Step, train
 
 
 class FoldedNetwork(nn.Module):
@@ -86,7 +86,7 @@ def fine_tuned(
     *,
     granularity: Granularity = "channel",
 ) -> list[Node]:
-    """`nodes` after training on `task` (a forward function's loss as a function of the step, `nas.task.training_loss`).
+    """`nodes` after training on `task` (a forward function's loss as a function of the step, `nas.tasks.task.training_loss`).
 
     Goes on from `checkpoint` where that was written under `key`. No steps: the nodes as they are.
     Raises `DivergedError` where the loss becomes NaN or infinite.

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.blocks import pad_same
+from nas.networks.blocks import pad_same
 from nas.errors import QuantizationError
 from nas.quant.float_graph import INPUT, FullyConnected, Node, Weighted, run
 from nas.quant.lower import quantize_weight

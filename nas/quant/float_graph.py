@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.blocks import ACTIVATIONS, ActivationName, ConvBN, MBConv, conv_same, max_pool_same
+from nas.networks.blocks import ACTIVATIONS, ActivationName, ConvBN, MBConv, conv_same, max_pool_same
 from nas.space import Architecture
-from nas.teacher import Encoder, Segmenter, upsampled
+from nas.networks.segmenter import Encoder, Segmenter, upsampled
 
 INPUT = "input"
 

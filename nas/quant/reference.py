@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.blocks import conv_same, same_padding
+from nas.networks.blocks import conv_same, same_padding
 from nas.quant.fixed_point import (
     Int64,
     doubling_high_multiply,

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.blocks import conv_same, max_pool_same
+from nas.networks.blocks import conv_same, max_pool_same
 from nas.quant import products
 from nas.quant.integer_graph import (
     Activation,

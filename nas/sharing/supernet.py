@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nas.blocks import SuperBlock, recalibrate
+from nas.networks.blocks import SuperBlock, recalibrate
 from nas.space import Architecture, Choice
-from nas.teacher import E, Encoder, assemble
+from nas.networks.segmenter import E, Encoder, assemble
 
 Path = tuple[tuple[Choice, ...], ...]
 """A choice for each layer of each block: what an architecture is while its weights are float."""

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 
 import torch
 
-from deploy.compile_command import parse_size
-from deploy.origin import Origin
+from deploy.cli.compile import parse_size
+from deploy.compile.weights import Origin
 from hil.errors import HilError
-from nas.device import DEVICES, Compute
+from nas.training.device import DEVICES, Compute
 from nas.errors import NasError
 from nas.space import SearchSpace
-from nas.threads import one_thread
+from nas.training.threads import one_thread
 from tests.benchmarks.roofline import PEAKS, Peaks, block_least_seconds
 from tests.benchmarks.table1_minutes import BITS, SPACE, Walk, block_seconds
 

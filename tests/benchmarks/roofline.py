@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deploy.origin import Origin
+from deploy.compile.weights import Origin
 from nas.quant.integer_graph import IntegerGraph, Operator, Weighted, reads
 from nas.space import Subnet
 

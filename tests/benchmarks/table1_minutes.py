@@ -19,14 +19,14 @@ from pathlib import Path
 
 import torch
 
-from deploy.compile import model_metadata
-from deploy.origin import Origin
-from deploy.tflite.writer import write
-from nas.device import CPU
+from deploy.compile.artifact import model_metadata
+from deploy.compile.weights import Origin
+from deploy.formats.tflite.writer import write
+from nas.training.device import CPU
 from nas.nsr import BATCH, Target, Tree, source_tensor
 from nas.quant import simulate
 from nas.space import SearchSpace, Subnet
-from nas.threads import one_thread
+from nas.training.threads import one_thread
 
 SPACE = Path(__file__).parents[2] / "configs/spaces/table1.toml"
 BITS = 8

@@ -11,11 +11,11 @@ import psutil
 import pytest
 import torch
 
-from deploy.library import write_all
-from deploy.origin import Origin
-from deploy.tflite.writer import write
-from nas.blocks import SuperBlock, recalibrate
-from nas.engine import Local
+from deploy.compile.library import write_all
+from deploy.compile.weights import Origin
+from deploy.formats.tflite.writer import write
+from nas.networks.blocks import SuperBlock, recalibrate
+from nas.engine.local import Local
 from nas.quant.float_graph import INPUT, fold_layers
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
@@ -47,7 +47,7 @@ def random_blocks(count: int):
 @pytest.mark.benchmark(group="compile")
 def test_compile_subnets(benchmark, tmp_path):
     pytest.importorskip("tensorflow", reason="needs the extra: pip install 'hilnas[tensorflow]'")
-    from deploy.keras import converted
+    from deploy.formats.keras import converted
 
     torch.set_num_threads(1)
     blocks, x = random_blocks(24)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deploy.origin import Origin
+from deploy.compile.weights import Origin
 from nas.quant.integer_graph import Weighted
 from nas.space import Block, SearchSpace
 from tests.benchmarks import gpu_table

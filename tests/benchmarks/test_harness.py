@@ -13,14 +13,14 @@ import pytest
 import torch
 from networks import block_data
 
-from deploy.tflite.writer import write
-from hil.boards.inventory import BoardConfig, open_board
+from deploy.formats.tflite.writer import write
+from hil.boards.config import BoardConfig, open_board
 from hil.job import Job, MeasureProtocol, files_of, request_of, tasks_of
 from hil.measure import measure
 from hil.scripts import RUNNER, runner_archive
 from hil.session import Session
 from hil.store import Store
-from nas.blocks import SuperBlock
+from nas.networks.blocks import SuperBlock
 from nas.nsr import golden_input, walk
 from nas.space import Block, SearchSpace
 

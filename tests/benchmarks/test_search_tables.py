@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy.origin import Origin
-from nas.blocks import SuperBlock
+from deploy.compile.weights import Origin
+from nas.networks.blocks import SuperBlock
 from nas.nsr import BATCH, BlockData, judge
 from nas.quant import products, simulate
 from nas.space import Block, SearchSpace, Subnet
-from nas.threads import one_thread
+from nas.training.threads import one_thread
 
 LIMIT = 2.6  # times as fast; counting layers, 4 * 6**4 / (6 + 6**2 + 6**3 + 6**4) = 3.34
 ALONE = 48  # subnets that are judged one by one; all 1 296 would take minutes

@@ -9,8 +9,8 @@ import ai_edge_litert.schema_py_generated as schema
 import flatbuffers
 import numpy as np
 
-from deploy.tflite.read import ModelInfo, OperatorInfo, Options, TensorInfo
-from deploy.tflite.writer import write
+from deploy.formats.tflite.read import ModelInfo, OperatorInfo, Options, TensorInfo
+from deploy.formats.tflite.writer import write
 from nas.quant.integer_graph import IntegerGraph, IntTensor, QAdd, QArgMax, QConv, QResize
 
 CHANNEL, TENSOR = "per channel", "per tensor"

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from deploy.latency.agreement import Sample
-from deploy.latency.blocks import Measured
-from deploy.latency.record import Recorded, Row
+from deploy.latency.predictor import Measured
+from deploy.studies.latency.record import Recorded, Row
 from nas.space import Architecture, Block, SearchSpace, Subnet
 from nas.table import Entry, Table
 

@@ -10,7 +10,7 @@ import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
-from nas.blocks import MBConv, recalibrate
+from nas.networks.blocks import MBConv, recalibrate
 from nas.nsr import BlockData
 from nas.quant import reference, simulate
 from nas.quant.float_graph import INPUT, fold_layers

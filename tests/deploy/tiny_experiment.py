@@ -22,11 +22,11 @@ REPOSITORY = Path(__file__).parents[2]
 HILNAS = Path(sys.executable).with_name("hilnas")
 COMMAND = "import sys; from deploy.cli import main; sys.exit(main())"
 # A checkpoint after every training step: whatever is killed goes on from the middle.
-EAGER = "import nas.train; nas.train.SECONDS_BETWEEN_CHECKPOINTS = -1.0\n"
+EAGER = "import nas.training.train; nas.training.train.SECONDS_BETWEEN_CHECKPOINTS = -1.0\n"
 # A stage (the first argument) waits at one of its steps (the second), so that no signal comes too late for it.
 HELD = """
 import signal, sys
-from deploy.run import Progress
+from deploy.run.folder import Progress
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 made, stage, step = Progress.__init__, sys.argv.pop(1), int(sys.argv.pop(1))
 def held(self, *given):

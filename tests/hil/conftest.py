@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from loopback_boards import SERVERS, loopback
 
-from hil.boards import Board
-from hil.boards.inventory import open_board
+from hil.boards.board import Board
+from hil.boards.config import open_board
 
 if TYPE_CHECKING:
     from postgres import PostgresServer

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from loopback_boards import loopback
 
-from hil.boards.inventory import BoardConfig, open_board
+from hil.boards.config import BoardConfig, open_board
 from hil.boards.loopback import free_port
 
 PLACE = "bench"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_model
 
-from hil.boards.inventory import BoardConfig
+from hil.boards.config import BoardConfig
 from hil.boards.loopback import find_sshd
 from hil.measure import Job
 

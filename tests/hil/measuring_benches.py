@@ -12,7 +12,7 @@ import pytest
 from labgrid_bench import labgrid_board
 from loopback_boards import SERVERS, add_job, loopback
 
-from hil.boards.inventory import BoardConfig, open_board
+from hil.boards.config import BoardConfig, open_board
 from hil.measure import Job, MeasureProtocol, measure
 from hil.session import Session, open_session
 from hil.store import Store

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from loopback_boards import add_job, loopback
 
 from hil.benchmark_model import Delegation, Layer, Report, Runs, answer_of, read_report
-from hil.boards.inventory import BoardConfig, open_board
+from hil.boards.config import BoardConfig, open_board
 from hil.errors import BoardError, HilError, ModelError, UsageError
 from hil.measure import MeasureProtocol, measure
 from hil.measurement import Measurement

@@ -12,8 +12,8 @@ import pytest
 from loopback_boards import SERVERS
 from measuring_benches import settings_of
 
-from hil.boards import Board
-from hil.boards.inventory import open_board
+from hil.boards.board import Board
+from hil.boards.config import open_board
 from hil.errors import BoardError, BoardFull, BoardTimeout, LinkLost, UsageError
 
 MACHINES = [

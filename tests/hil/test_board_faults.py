@@ -19,8 +19,8 @@ import psutil
 import pytest
 from loopback_boards import SERVERS, loopback
 
-from hil.boards import Board
-from hil.boards.inventory import open_board, trust
+from hil.boards.board import Board
+from hil.boards.config import open_board, trust
 from hil.boards.loopback import free_port, make_keys
 from hil.boards.ssh import SSHBoard
 from hil.errors import HostKeyChanged, HostKeyUnknown, LinkLost, Unreachable, UsageError
@@ -172,7 +172,7 @@ def test_the_next_call_after_a_lost_link_connects_anew() -> None:
 def test_nothing_is_left_when_we_are_killed(server: str) -> None:
     loopback(server)  # skips without sshd
     script = (
-        "import sys; from hil.boards.inventory import *\n"
+        "import sys; from hil.boards.config import *\n"
         f"board = open_board(BoardConfig(name='bench', kind='loopback', server='{server}'))\n"
         "board.run(['true'], 10); print(board.folder, board._guard.pid, flush=True); sys.stdin.read()"
     )

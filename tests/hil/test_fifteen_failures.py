@@ -27,7 +27,7 @@ import tiny_model
 from loopback_boards import add_job, loopback
 from test_board_faults import connections, end, server_processes, those
 
-from hil.boards.inventory import open_board
+from hil.boards.config import open_board
 from hil.boards.loopback import find_sshd, make_keys
 from hil.errors import BoardBusy, BoardError, BoardFault, BoardFull, HostKeyChanged, LinkLost
 from hil.job import Job, MeasureProtocol
@@ -403,7 +403,7 @@ def test_13_a_runner_that_outlives_its_client(store: Store, tmp_path: Path) -> N
         config = dataclasses.replace(board.config, kind="ssh")
         script = (
             "import json, sys\n"
-            "from hil.boards.inventory import *\n"
+            "from hil.boards.config import *\n"
             "from hil.session import Session\n"
             "raw = json.loads(sys.argv[1])\n"
             "with open_board(BoardConfig(**raw)) as board, Session(board) as session:\n"

@@ -15,8 +15,8 @@ from loopback_boards import add_job, loopback
 from test_board_faults import end
 
 from hil import fleet
-from hil.boards import Board
-from hil.boards.inventory import BoardConfig
+from hil.boards.board import Board
+from hil.boards.config import BoardConfig
 from hil.errors import BoardError, UsageError
 from hil.fleet import Lost, measure_on_fleet
 from hil.job import Job, MeasureProtocol

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from loopback_boards import loopback
 
-from hil.boards.inventory import BoardConfig, load_boards, open_board
+from hil.boards.config import BoardConfig, load_boards, open_board
 from hil.boards.loopback import LoopbackBoard
 from hil.errors import BoardBusy, BoardError, UsageError
 from hil.health import Finding, clock, examine, facts, judge_facts

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hil.boards import loopback
-from hil.boards.inventory import BoardConfig, find_board, load_boards, open_board, trust
+from hil.boards.board import loopback
+from hil.boards.config import BoardConfig, find_board, load_boards, open_board, trust
 from hil.boards.loopback import choose_server
 from hil.errors import UsageError
 

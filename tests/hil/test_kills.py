@@ -17,7 +17,7 @@ import psutil
 import tiny_model
 from loopback_boards import loopback
 
-from hil.boards.inventory import BoardConfig, open_board
+from hil.boards.config import BoardConfig, open_board
 from hil.job import Job, MeasureProtocol
 from hil.measure import measure
 from hil.session import Session
@@ -32,7 +32,7 @@ PROTOCOL = MeasureProtocol(warmup_runs=1, runs=3, rounds=1, compile_deadline_s=2
 HOST = f"""
 import sys
 from pathlib import Path
-from hil.boards.inventory import BoardConfig, open_board
+from hil.boards.config import BoardConfig, open_board
 from hil.job import Job, MeasureProtocol
 from hil.measure import measure
 from hil.session import Session

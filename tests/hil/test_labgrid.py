@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from labgrid_bench import client, labgrid_board
 
-from hil.boards.inventory import BoardConfig, load_boards, open_board, trust
+from hil.boards.config import BoardConfig, load_boards, open_board, trust
 from hil.boards.labgrid import network_service
 from hil.errors import BoardBusy, BoardError, HostKeyUnknown, UsageError
-from hil.recover import switch
+from hil.boards.power import switch
 
 
 class Relay(BaseHTTPRequestHandler):

@@ -13,7 +13,7 @@ import pytest
 import tiny_model
 from loopback_boards import add_job, loopback
 
-from hil.boards.inventory import open_board
+from hil.boards.config import open_board
 from hil.errors import Incomparable, LinkLost, UsageError
 from hil.measure import Job, MeasureProtocol, measure, pooled
 from hil.measurement import Measurement

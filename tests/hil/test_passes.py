@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from loopback_boards import add_job, loopback
 
 from hil.benchmark_model import Layer
-from hil.boards.inventory import open_board
+from hil.boards.config import open_board
 from hil.errors import BoardError, BoardFault, ModelError, UsageError
 from hil.measure import Job, MeasureProtocol
 from hil.passes import layers_of, memory_of, read_vendor_log

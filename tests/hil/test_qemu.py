@@ -20,11 +20,11 @@ from loopback_boards import add_job
 from measuring_benches import QUICK, settings_of
 
 from board_scripts.interpret import RESOLVERS
-from deploy.origin import Origin
-from deploy.report import watermark
-from deploy.standalone import compile_subnets
-from hil.boards import qemu, qemu_image
-from hil.boards.inventory import BoardConfig, open_board
+from deploy.compile.weights import Origin
+from deploy.ship.report import watermark
+from deploy.compile.subnets import compile_subnets
+from hil.boards.board import qemu, qemu_image
+from hil.boards.config import BoardConfig, open_board
 from hil.boards.qemu import Machine, QemuBoard
 from hil.errors import BoardFull, BoardTimeout, LinkLost, Unreachable, UsageError
 from hil.job import Job, MeasureProtocol
@@ -243,7 +243,7 @@ def test_a_disk_that_is_full_is_named_and_left_clean(board: QemuBoard, tmp_path:
 @pytest.mark.qemu
 def test_it_dies_with_us(board: QemuBoard) -> None:
     script = (
-        "import time; from hil.boards.inventory import BoardConfig, open_board\n"
+        "import time; from hil.boards.config import BoardConfig, open_board\n"
         "board = open_board(BoardConfig(name='qemu', kind='qemu'))\n"
         "print(board.machine.folder, (board.machine.folder / 'pid').read_text(), flush=True); time.sleep(600)"
     )

@@ -15,11 +15,11 @@ import pytest
 from loopback_boards import add_job, loopback
 from test_board_faults import end, server_processes
 
-from hil.boards.inventory import open_board
+from hil.boards.config import open_board
 from hil.boards.loopback import LoopbackBoard, asyncssh_argv, server_environment
 from hil.errors import BoardError, Unreachable, UsageError
 from hil.measure import MeasureProtocol, measure
-from hil.recover import answering, switch
+from hil.boards.power import answering, switch
 from hil.session import Session
 from hil.store import Store
 

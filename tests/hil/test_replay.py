@@ -13,7 +13,7 @@ import pytest
 from loopback_boards import add_job, loopback
 from measuring_benches import QUICK
 
-from hil.boards.inventory import BoardConfig, load_boards, open_board
+from hil.boards.config import BoardConfig, load_boards, open_board
 from hil.errors import Incomparable, UsageError
 from hil.measure import Job, measure, pooled
 from hil.measurement import Measurement

@@ -13,8 +13,8 @@ import pytest
 import tiny_model
 from loopback_boards import loopback
 
-from hil.boards import Board
-from hil.boards.inventory import open_board
+from hil.boards.board import Board
+from hil.boards.config import open_board
 from hil.errors import BoardBusy, BoardError, BoardFull, BoardTimeout, LinkLost, UsageError
 from hil.scripts import runner_archive
 from hil.session import Session, owner

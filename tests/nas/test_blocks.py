@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.blocks import ConvBN, MBConv, conv_same, recalibrate, same_padding
+from nas.networks.blocks import ConvBN, MBConv, conv_same, recalibrate, same_padding
 from nas.errors import ConfigError
 from nas.quant.float_graph import INPUT, fold_mbconv, fold_segmenter, run
 from nas.space import Block, Choice, SearchSpace
-from nas.teacher import Head, assemble, load_encoder, student, teacher
+from nas.networks.segmenter import Head, assemble, load_encoder, student, teacher
 
 SPACE = SearchSpace(
     "tiny", 8, 8, (Block(2, 12, 2, 1), Block(1, 16, 1, 2, dilation=2)), kernels=(3, 5), expansions=(2, 3)
@@ -98,7 +98,7 @@ def test_an_encoder_starts_from_folded_convolutions():
 
 
 def test_an_assembled_student_is_made_of_copies():
-    from nas.distil import supernets
+    from nas.training.distil import supernets
     from nas.space import Architecture
 
     torch.manual_seed(0)

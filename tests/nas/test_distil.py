@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from nas import train as train_module
+from nas.training import train as train_module
 from nas.data import open_data
 from nas.data.augment import training_augment
 from nas.data.batches import training_batch
-from nas.device import Compute
-from nas.distil import block_losses, channel_variance, nsr, parameter_groups, paths, supernets
+from nas.training.device import Compute
+from nas.training.distil import block_losses, channel_variance, nsr, parameter_groups, paths, supernets
 from nas.errors import ConfigError
-from nas.features import fresh
+from nas.training.features import fresh
 from nas.space import Block, SearchSpace
-from nas.teacher import Head, teacher
-from nas.train import Schedule, load, train
+from nas.networks.segmenter import Head, teacher
+from nas.training.train import Schedule, load, train
 
 SPACE = SearchSpace("tiny", 8, 8, (Block(2, 12, 1, 1), Block(1, 16, 2, 1), Block(1, 16, 1, 1)), (3, 5), (2, 6))
 SIZE, SEED, BATCH_SIZE = (48, 64), 3, 4

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nas.engine import Engine, Local, in_processes, open_engine
+from nas.engine.local import Engine, Local, in_processes, open_engine
 from nas.errors import ConfigError, EngineError
 
 
@@ -160,7 +160,7 @@ def test_whoever_stops_early_leaves_no_worker(engine, tmp_path):
     assert 1 <= len(list(tmp_path.iterdir())) < 50
 
 
-ENDLESS = "import time; from nas.engine import Local; list(Local(2).each(time.sleep, [3600, 3600]))"
+ENDLESS = "import time; from nas.engine.local import Local; list(Local(2).each(time.sleep, [3600, 3600]))"
 
 
 def test_a_killed_process_leaves_no_worker_whatever_its_task():

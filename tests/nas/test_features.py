@@ -16,14 +16,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas import features
+from nas.training import features
 from nas.data import open_data
 from nas.data.batches import load, training_batch
-from nas.device import DTYPES, Compute
+from nas.training.device import DTYPES, Compute
 from nas.errors import ConfigError
-from nas.features import FeatureCache, View, ViewFeatures, Views, fresh, map_shapes, open_cache, teacher_maps
+from nas.training.features import FeatureCache, View, ViewFeatures, Views, fresh, map_shapes, open_cache, teacher_maps
 from nas.space import Block, SearchSpace
-from nas.teacher import Head, teacher
+from nas.networks.segmenter import Head, teacher
 
 SIZE = (48, 64)
 SPACE = SearchSpace("tiny", 8, 8, (Block(2, 12, 1, 1), Block(1, 16, 2, 1)), (3,), (2, 6))

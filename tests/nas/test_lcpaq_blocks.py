@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_nsr import SPACE, alone, assert_same, data_of, supernet_of
 
-from nas.blocks import recalibrate
+from nas.networks.blocks import recalibrate
 from nas.errors import ConfigError
 from nas.lcpaq.blocks import judge_refined
 from nas.lcpaq.policy import Policy, applied
@@ -24,7 +24,7 @@ from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Subnet
-from nas.threads import one_thread
+from nas.training.threads import one_thread
 
 SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 SCHEMES = (DEFAULT, Scheme("tensor"), Scheme(equalize=True, bias_correction=True))

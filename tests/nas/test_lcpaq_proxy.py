@@ -19,7 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.classifier import PooledHead
+from nas.networks.classifier import PooledHead
 from nas.data import open_data
 from nas.errors import ConfigError
 from nas.lcpaq.policy import Policy, policy_of
@@ -40,11 +40,11 @@ from nas.lcpaq.trial import SPACE, Evaluator, Fidelity, Material, Settings
 from nas.lcpaq.tuning import FoldedNetwork, fine_tuned, straight_through
 from nas.quant.float_graph import Conv, FullyConnected
 from nas.quant.lower import quantize_weight
-from nas.soft_targets import Forward, Loss
+from nas.training.soft_targets import Forward, Loss
 from nas.space import Block, SearchSpace
-from nas.task import fold, network, score_integer, training_loss
-from nas.teacher import teacher_layers
-from nas.train import DivergedError, Schedule
+from nas.tasks.task import fold, network, score_integer, training_loss
+from nas.networks.segmenter import teacher_layers
+from nas.training.train import DivergedError, Schedule
 
 SMALL = {"observer": ("minmax", "mse", "percentile 99"), "equalize": (False, True), "calibration_images": (4, 8)}
 FULL = Fidelity(64, 16)

@@ -15,8 +15,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nas import distil
-from nas.blocks import SuperBlock, recalibrate
+from nas.training import distil
+from nas.networks.blocks import SuperBlock, recalibrate
 from nas.errors import QuantizationError
 from nas.nsr import BlockData, Judged, Target, Tree, block_input, graphs, judge, walk
 from nas.quant import simulate
@@ -25,7 +25,7 @@ from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.quant.scheme import DEFAULT, Granularity, Scheme
 from nas.space import Block, SearchSpace, Subnet
-from nas.threads import one_thread
+from nas.training.threads import one_thread
 
 SPACE = SearchSpace(
     "tiny",
@@ -167,7 +167,7 @@ def test_a_descent_holds_one_prefix_a_level(monkeypatch):
 
 PEAKS = """
 import resource, torch
-from nas.blocks import SuperBlock
+from nas.networks.blocks import SuperBlock
 from nas.nsr import BlockData, judge
 from nas.space import Block, SearchSpace
 torch.set_num_threads(1)

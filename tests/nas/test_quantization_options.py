@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas.blocks import SuperBlock, recalibrate
+from nas.networks.blocks import SuperBlock, recalibrate
 from nas.errors import ConfigError, QuantizationError
 from nas.nsr import BlockData, Target, block_input, walk
 from nas.quant import post_training, simulate

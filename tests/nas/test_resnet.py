@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.blocks import recalibrate
+from nas.networks.blocks import recalibrate
 from nas.errors import ConfigError
 from nas.lcpaq.options import options_of
 from nas.lcpaq.policy import Layer, Policy, applied, layers_of, ties
@@ -19,8 +19,8 @@ from nas.quant.equalize import equalize
 from nas.quant.float_graph import INPUT, Conv, run
 from nas.quant.integer_graph import QAdd, QMaxPool
 from nas.quant.shapes import shapes_of
-from nas.resnet import ResNet, fold_resnet, width_of
-from nas.task import fold
+from nas.networks.resnet import ResNet, fold_resnet, width_of
+from nas.tasks.task import fold
 
 IMAGENET = (224, 224)
 MIB = 8 * 2**20  # what HAWQ-V3's tables call MB

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from nas.blocks import MBConv
+from nas.networks.blocks import MBConv
 from nas.data import Dataset, open_data
 from nas.data.augment import Augment
 from nas.data.batches import images_of, training_batch
@@ -30,9 +30,9 @@ from nas.sharing.supernet import Path, Supernet
 from nas.sharing.training import SAMPLERS, shared_losses
 from nas.space import Architecture, Block, SearchSpace
 from nas.table import Entry, Table, size_table
-from nas.task import network
-from nas.teacher import Head, upsampled
-from nas.train import Schedule, train
+from nas.tasks.task import network
+from nas.networks.segmenter import Head, upsampled
+from nas.training.train import Schedule, train
 
 SPACE = SearchSpace(
     "tiny",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.errors import ConfigError
-from nas.soft_targets import distilled, soft_target_loss
+from nas.training.soft_targets import distilled, soft_target_loss
 
 
 def logits(seed: int, shape: tuple[int, ...] = (2, 5, 3, 4)) -> torch.Tensor:

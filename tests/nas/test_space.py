@@ -56,7 +56,7 @@ def test_table1_is_the_papers(repository):
 
 
 def test_every_shipped_space_and_config_reads(repository):
-    from deploy.config import Overrides, load_experiment
+    from deploy.run.config import Overrides, load_experiment
 
     for path in sorted((repository / "configs").glob("*.toml")):
         experiment, space = load_experiment(path, Overrides())

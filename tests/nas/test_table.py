@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas.blocks import SuperBlock
+from nas.networks.blocks import SuperBlock
 from nas.errors import TableError
 from nas.quant.float_graph import INPUT, fold_layers
 from nas.quant.lower import lower

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nas.blocks import recalibrate
-from nas.classification import top1
-from nas.classifier import Classifier, PooledHead
+from nas.networks.blocks import recalibrate
+from nas.tasks.classification import top1
+from nas.networks.classifier import Classifier, PooledHead
 from nas.data import DATASETS, IGNORE, Dataset, open_data
 from nas.data.augment import Augment, training_augment
 from nas.data.batches import batches, images_of, load, training_batch
@@ -21,8 +21,8 @@ from nas.errors import ConfigError
 from nas.quant import post_training, simulate
 from nas.quant.float_graph import INPUT, run
 from nas.space import Block, SearchSpace
-from nas.task import TASKS, fold, network, score_float, score_integer, training_loss
-from nas.teacher import Encoder, Head, Segmenter, teacher_layers, upsampled
+from nas.tasks.task import TASKS, fold, network, score_float, score_integer, training_loss
+from nas.networks.segmenter import Encoder, Head, Segmenter, teacher_layers, upsampled
 
 SIZE = (32, 40)
 SPACE = SearchSpace(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from nas import train as train_module
+from nas.training import train as train_module
 from nas.errors import CheckpointError
-from nas.train import DivergedError, Schedule, finished, load, restore, save, train
+from nas.training.train import DivergedError, Schedule, finished, load, restore, save, train
 
 
 def problem(seed: int = 0):

@@ -1,0 +1,190 @@
+"""From a network or a quantized block to the file that the board runs, with the golden input and output.
+
+Every compiled model is three files: `NAME.tflite`, its input and the output that the integer simulation
+gives for it, as raw little-endian bytes. Whoever runs the model compares before timing it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deploy.formats.files import write_atomically
+from deploy.formats.tflite.operators import Form
+from deploy.formats.tflite.read import parse, read
+from deploy.formats.tflite.writer import write
+from deploy.targets.inspection import inspect_model
+from deploy.targets.placement import Lint, Target, lint
+from hil.errors import ModelError
+from hil.measure import Job
+from nas.lcpaq.policy import Policy, applied
+from nas.quant import post_training, simulate, uint8
+from nas.quant.integer_graph import IntegerGraph, Weighted
+from nas.quant.safe_resize import split_resizes
+from nas.quant.scheme import DEFAULT, Scheme
+from nas.quant.simulate import Applied
+from nas.space import Architecture
+from nas.tasks.task import Network, fold
+
+IN_A_BLOCK = re.compile(r"b\d+/")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled model and its golden pair."""
+
+    name: str
+    model: Path
+    input: Path
+    expected: Path
+
+    @classmethod
+    def at(cls, folder: Path, name: str, shared_input: str | None = None) -> Artifact:
+        source = folder / f"{shared_input or name}.input.bin"
+        return cls(name, folder / f"{name}.tflite", source, folder / f"{name}.expected.bin")
+
+    @property
+    def exists(self) -> bool:
+        return self.model.exists() and self.input.exists() and self.expected.exists()
+
+    def job(self) -> Job:
+        return Job(model=self.model, name=self.name, input=self.input, expected=self.expected)
+
+
+def quantize(
+    model: Network,
+    images: Iterable[Tensor],
+    size: tuple[int, int],
+    *,
+    architecture: Architecture | None = None,
+    scheme: Scheme = DEFAULT,
+    resize_factors: Sequence[int] = (),
+    policy: Policy | None = None,
+) -> IntegerGraph:
+    """The whole network, from the image to the task's answer, calibrated on `images` (batches (N, 3, H, W)).
+
+    `resize_factors` are the target's safe ones (`nas.quant.safe_resize`); empty: every resize stays as it is.
+    `policy` gives each layer its bits (`nas.lcpaq.policy`), over the architecture's.
+    """
+    model.eval()
+    nodes = fold(model, size, architecture)
+    if policy is not None:
+        nodes = applied(nodes, policy)
+    return split_resizes(post_training.quantize(nodes, images, (*size, 3), scheme), resize_factors)
+
+
+def kernels_of(form: Form) -> Applied:
+    """What a file of this form computes, in int8's integers."""
+    return uint8.apply if form.activations == "uint8" else simulate.apply
+
+
+def stored(values: NDArray[np.int8 | np.int32], form: Form) -> bytes:
+    """int8's integers as a file of this form takes and gives them; a class map (int32) is the same in all."""
+    if form.activations == "uint8" and values.dtype == np.int8:
+        return (values.view(np.uint8) ^ 128).tobytes()
+    return values.tobytes()
+
+
+def golden_pair(graph: IntegerGraph, image: Tensor, form: Form = Form()) -> tuple[bytes, bytes]:  # noqa: B008
+    """Input and expected output bytes for one image (1, 3, H, W); the form's ends are quantized."""
+    q = simulate.quantize(image, graph.tensors[graph.input])
+    output = simulate.run(graph, q, kernels_of(form))
+    kind = np.int32 if graph.tensors[graph.output].dtype == "int32" else np.int8
+    return stored(simulate.as_nhwc(q), form), stored(simulate.as_nhwc(output, kind), form)
+
+
+def model_metadata(graph: IntegerGraph, subnet: str, key: str, **facts: object) -> dict[str, object]:
+    """What a model's file says of itself: the subnet, the widths asked for, the size, and what it was made from.
+
+    `key` is the digest of the configuration: of the stage that writes the file and of all stages before it.
+    """
+    bits = sorted({op.bits for op in graph.operators if isinstance(op, Weighted)})
+    return {"subnet": subnet, "requested_bits": bits, "size_bits": graph.size_bits, "key": key, **facts}
+
+
+def lint_written(content: bytes, name: str, target: Target) -> Lint:
+    """What `target` does to the .tflite file with these bytes; `name` stands for it in errors.
+
+    Raises `ModelError` naming the first operator that would answer wrongly there or cannot run, and why. Where the
+    rest runs, the caller judges.
+    """
+    found = lint(inspect_model(parse(content, name)), target, allowed_share=1.0)
+    if found.errors:
+        first = found.errors[0]
+        op = first.operator
+        more = f" (and {len(found.errors) - 1} more)" if len(found.errors) > 1 else ""
+        ratio = f" of {op.resize}" if op.resize else ""
+        raise ModelError(
+            f"{name} on {target.name}: operator {op.index}, {op.custom or op.name}{ratio} '{op.result}', "
+            f"{'cannot run' if first.place == 'REFUSED' else 'answers wrongly'}{more}: {first.reason}"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The share of a model's multiply-accumulates that a target is expected to run off its fast place."""
+
+    target: str
+    fast_place: str
+    off_share: float
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """What a written file turned out to be; the widths as in `deploy.targets.inspection.Inspection`."""
+
+    requested_bits: tuple[int, ...] | None
+    stored_bits: tuple[int, ...]
+    executed_bits: tuple[int, ...]
+    placement: Placed | None
+
+
+def read_back(model: Path, target: Target | None) -> ReadBack:
+    """The file's own widths, and where `target` would run it."""
+    found = inspect_model(read(model))
+    placed = None
+    if target:
+        linted = lint(found, target, allowed_share=1.0)
+        placed = Placed(target.name, target.fast_place, linted.off_share)
+    return ReadBack(found.requested_bits, found.stored_bits, found.executed_bits, placed)
+
+
+def save_model(
+    graph: IntegerGraph,
+    image: Tensor,
+    artifact: Artifact,
+    metadata: dict[str, object],
+    target: Target | None = None,
+    *,
+    form: Form = Form(),  # noqa: B008
+) -> Artifact:
+    """Compile a whole model and write its three files; the model last, so that it stands for all of them.
+
+    Nothing is written of a model that `target` would answer wrongly: `lint_written`.
+    """
+    content = write(graph, metadata, form)
+    if target:
+        lint_written(content, artifact.name, target)
+    source, expected = golden_pair(graph, image, form)
+    write_atomically(artifact.input, source)
+    write_atomically(artifact.expected, expected)
+    write_atomically(artifact.model, content)
+    return artifact
+
+
+def bits_outside_blocks(graph: IntegerGraph) -> int:
+    """Bits of the stem, the first inverted residual and the head: what no choice changes."""
+    return sum(op.size_bits for op in graph.operators if isinstance(op, Weighted) and not IN_A_BLOCK.match(op.name))
+
+
+def calibration_batch(batches: Iterable[Tensor]) -> Tensor:
+    """A stream of batches as one (N, 3, H, W)."""
+    return torch.cat(list(batches))

@@ -1,0 +1,53 @@
+"""Ways to quantize and write whole networks, as an experiment names them: `tensor uint8`.
+
+What the board likes differs: the VIP NPU runs convolutions with a scale a channel on slow shaders and uint8 natively,
+a CPU hardly minds. An alternative is of a whole model: between int8 and uint8, or between neighbours of another scheme,
+every map would have to be requantized, so blocks are not mixed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, cast, get_args
+
+from deploy.formats.tflite.operators import Form
+from nas.errors import ConfigError
+from nas.quant.scheme import Granularity, Scheme
+
+Activations = Literal["int8", "uint8"]
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Weight scales a channel or a tensor, and the type of maps and weights in the file."""
+
+    granularity: Granularity
+    activations: Activations = "int8"
+
+    def __post_init__(self) -> None:
+        if self.granularity == "channel" and self.activations == "uint8":
+            raise ConfigError("scheme 'channel uint8': uint8 weights have one scale a tensor; write 'tensor uint8'")
+
+    @classmethod
+    def parse(cls, text: str) -> Alternative:
+        """Of `tensor uint8`; `ConfigError` for anything that is no scheme."""
+        granularity, _, activations = text.partition(" ")
+        if granularity not in get_args(Granularity) or activations not in get_args(Activations):
+            raise ConfigError(f"scheme '{text}': write 'channel int8', 'tensor int8' or 'tensor uint8'")
+        return cls(cast(Granularity, granularity), cast(Activations, activations))
+
+    def __str__(self) -> str:
+        return f"{self.granularity} {self.activations}"
+
+    @property
+    def slug(self) -> str:
+        """In the names of files."""
+        return f"{self.granularity}-{self.activations}"
+
+    def scheme(self, base: Scheme) -> Scheme:
+        """The experiment's own scheme with this granularity."""
+        return replace(base, granularity=self.granularity)
+
+    @property
+    def form(self) -> Form:
+        return Form(activations=self.activations)

@@ -1,0 +1,88 @@
+"""The loop, stage by stage: what runs after what, and what is already done.
+
+teacher -> distil -> tables (NSR, size, every subnet compiled) -> profile (every subnet measured) -> agree
+(whole models measured, table corrected) -> alternatives (the tables of other schemes, where some are named) -> search
+-> retrain -> ship (measured, bundled, verified).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+
+from deploy.pipeline.agree import agree
+from deploy.pipeline.alternatives import alternatives
+from deploy.pipeline.distillation import distil
+from deploy.pipeline.gating import settle
+from deploy.pipeline.profiling import profile
+from deploy.pipeline.search import search
+from deploy.pipeline.ship import ship
+from deploy.pipeline.tables import populate
+from deploy.pipeline.training import retrain, train_teacher
+from deploy.run.context import Context
+from deploy.run.folder import Progress
+from hil.errors import UsageError
+
+STAGES: Mapping[str, Callable[[Context], Iterator[Progress]]] = {
+    "teacher": train_teacher,
+    "distil": distil,
+    "tables": populate,
+    "profile": profile,
+    "agree": agree,
+    "alternatives": alternatives,
+    "search": search,
+    "retrain": retrain,
+    "ship": ship,
+}
+
+OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    "teacher": ("teacher.pt",),
+    "distil": ("supernets.pt",),
+    "tables": ("tables/nsr.parquet", "tables/size.parquet"),
+    "profile": ("tables/latency.parquet", "profile.json"),
+    "agree": ("tables/latency-corrected.parquet", "agreement.json"),
+    "alternatives": (
+        "alternatives.json",
+        *(f"tables/{{scheme}}/{name}.parquet" for name in ("nsr", "size", "latency")),
+    ),
+    "search": ("search.json",),
+    "retrain": ("students/{found}.pt",),
+    "ship": (
+        *("final.json", "bundle/manifest.json", "bundle/model.tflite"),
+        *(
+            f"models/{name}.{kind}"
+            for name in ("teacher", "{found}")
+            for kind in ("tflite", "input.bin", "expected.bin")
+        ),
+    ),
+}
+"""What a stage leaves in the run's folder for others; `{found}`: each budget's name, `{scheme}`: each alternative's."""
+
+
+def is_done(context: Context, name: str) -> bool:
+    """Whether a stage ended well under its present key, and what it made is still there."""
+    found = [budget.name for budget in context.experiment.budgets]
+    schemes = [scheme.slug for scheme in context.experiment.quantization.others] or [""]
+    made = itertools.product(OUTPUTS[name], found, schemes)
+    paths = {context.path / output.format(found=model, scheme=scheme) for output, model, scheme in made}
+    return context.run.is_done(name, context.keys[name]) and all(path.exists() for path in paths)
+
+
+def loop(context: Context, until: str = "ship") -> Iterator[Progress]:
+    """Run the stages that are not done under their present key, up to `until`; yields how far each is.
+
+    Any of them may be killed at any moment: the next call goes on from what had been finished.
+    """
+    names = [name for name in STAGES if name in context.keys]
+    if until not in names:
+        raise UsageError(f"--until {until}: the configuration has no such stage; it has {', '.join(names)}")
+    for i, name in enumerate(names):
+        if not is_done(context, name):
+            context.run.reopen(names[i:])  # what is built on it may change, whatever its own key says
+            with context.run.stage(name, context.keys[name]):
+                yield Progress(name, 0, 1, "starts")
+                yield from STAGES[name](context)
+        settle(context, name)
+        yield Progress(name, 1, 1, "done")
+        if name == until:
+            return

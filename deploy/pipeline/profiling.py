@@ -1,0 +1,162 @@
+"""The stage that measures blocks: every file on the board, or what counts within a budget; the latency table."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from deploy.compile import subtrees
+from deploy.formats.files import write_json
+from deploy.latency.active import Plan
+from deploy.latency.features import Features, block_features
+from deploy.latency.in_context import constant_files, measure_in_context, measured
+from deploy.latency.key import BELONGS, TableKey, check_device
+from deploy.latency.on_board import OnBoard, said, spend
+from deploy.latency.overhead import Constants, solved
+from deploy.latency.predictor import BlockModel, Measured, fit, told
+from deploy.latency.table import CPU_OPERATORS, cpu_operators_table, latency_table, measured_as, summaries
+from deploy.latency.versions import Lineage, save_version
+from deploy.run.context import Context, protocol
+from deploy.run.folder import Progress
+from deploy.run.models import compile_teacher, quantized_teacher
+from hil.boards.config import open_board
+from hil.job import Job, MeasureProtocol
+from hil.measurement import Measurement
+from hil.reservation import seconds_of
+from hil.session import open_session
+from nas.errors import TableError
+from nas.space import SearchSpace, Subnet
+from nas.table import Entry, Table
+from nas.training.threads import one_thread
+
+PARITY = MeasureProtocol(warmup_runs=0, warmup_runs_most=0, runs=1, rounds=1)  # for an answer: its time is not used
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the board said: entries of what was measured, everything's posterior, all measurements behind them."""
+
+    entries: Mapping[Subnet, Entry]
+    model: BlockModel
+    constants: Constants
+    measurements: list[Measurement]
+
+
+def profile(context: Context) -> Iterator[Progress]:
+    """Blocks on the board: parity with the integer simulation, then latency; tables/latency.parquet.
+
+    The table holds every block's posterior (`deploy.latency.predictor`); what was measured of all is its parent version.
+    """
+    _refuse_another_device(context)
+    if context.target:
+        compile_teacher(context)  # its errors are every whole model's, and nothing was pushed yet
+    found = yield from (_within_budget if context.experiment.profile.budget else _everything)(context)
+    _save(context, found)
+
+
+def _everything(context: Context) -> Generator[Progress, None, Found]:
+    """Every file. A width that runs as a wider one is run once, for its answer, and has that one's latency.
+
+    What a graph pays besides its block is taken out (`deploy.latency.overhead`); in context, it never was in.
+    """
+    space, settings = context.space, context.experiment.profile
+    subnets = list(space.all_subnets())
+    timed = [s for s in subnets if settings.form == "isolated" and measured_as(space, s) == s]
+    checked = yield from measured(context, jobs(context, sorted(set(subnets) - set(timed))), PARITY, "parity")
+    summaries(checked)  # a wrong answer is an error at any width
+    teacher = quantized_teacher(context)
+    wanted = [*jobs(context, timed), *(artifact.job() for artifact in constant_files(context, teacher))]
+    alone = yield from measured(context, wanted, protocol(settings), "latency")
+    times = summaries(alone)
+    constants = solved(times, teacher)
+    if settings.form == "isolated":
+        entries = {s: constants.work(times[str(s)], s.block) for s in timed}
+    else:
+        entries = yield from measure_in_context(context, cells(space), settings.form)
+    model = posterior(space, context.experiment.data.size, entries)
+    return Found(entries, model, constants, [*alone, *checked])
+
+
+def _within_budget(context: Context) -> Generator[Progress, None, Found]:
+    """What counts, until the front is stable or the budget is spent; yields how much is known after each batch."""
+    settings = context.experiment.profile
+    assert settings.budget is not None  # noqa: S101 (for the type checker)
+    teacher = quantized_teacher(context)
+    files = [artifact.job() for artifact in constant_files(context, teacher)]
+    around = yield from measured(context, files, protocol(settings), "constants")
+    bench = OnBoard(context, solved(summaries(around), teacher))
+    budget_s = seconds_of(settings.budget)
+    plan = Plan(budget_s=budget_s, seed=context.experiment.seed)
+    with one_thread():  # the last bits of sums, and so what is asked next, depend on the number of threads
+        for step in spend(bench, _features(context.space, context.experiment.data.size), plan):
+            words = f"{len(step.known.blocks)} blocks, {len(step.known.models)} models; {said(step)}"
+            yield Progress("profile", min(int(step.known.seconds), budget_s), budget_s, words)
+    return Found(bench.entries, step.model, bench.constants, [*around, *bench.answers])
+
+
+def cells(space: SearchSpace) -> list[Subnet]:
+    """One subnet for all widths that execute alike."""
+    return sorted({measured_as(space, subnet) for subnet in space.all_subnets()})
+
+
+def _features(space: SearchSpace, size: tuple[int, int]) -> Features:
+    return block_features(space, size).of(cells(space))
+
+
+def posterior(space: SearchSpace, size: tuple[int, int], entries: Mapping[Subnet, Entry]) -> BlockModel:
+    """What measured entries tell of all blocks at input `size` (H, W)."""
+    with one_thread():
+        return fit(_features(space, size), {s: Measured.of(entry) for s, entry in entries.items()})
+
+
+def _save(context: Context, found: Found) -> None:
+    space, settings, tables = context.space, context.experiment.profile, context.path / "tables"
+    conditions = found.measurements[0].conditions
+    scheme, size = str(context.experiment.quantization.own), context.experiment.data.size
+    provenance = {
+        "key": context.keys["profile"],
+        BELONGS: TableKey.under(conditions, space.digest, size, scheme, settings.form).to_json(),
+        "conditions": conditions.to_json(),
+        "size": list(size),
+        "form": settings.form,
+        "constants": found.constants.record(),
+    }
+    write_json(tables / "constants.json", found.constants.record())
+    parents = []
+    if settings.budget is None:
+        whole = save_version(latency_table(space, found.entries, provenance), tables, "latency", "measured")
+        parents = [Lineage.of(whole).version]
+    table = latency_table(space, told(found.model, found.entries), provenance)
+    save_version(table, tables, "latency", "regressed", parents)
+    left = tables / f"{CPU_OPERATORS}.parquet"
+    left.unlink(missing_ok=True)
+    if conditions.delegate != "none" and settings.budget is None:  # what was not run may stay on the CPU
+        cpu_operators_table(space, found.measurements, provenance).save(left)
+    names = set(map(str, space.all_subnets()))
+    exact = {m.model for m in found.measurements if m.parity is not None and m.parity.mismatched == 0}
+    write_json(
+        context.path / "profile.json",
+        {
+            "compiled": len(names),
+            "measured": len(found.entries),
+            "exact_parity": len(exact & names),
+            "conditions": conditions.to_json(),
+        },
+    )
+
+
+def _refuse_another_device(context: Context) -> None:
+    """`TableError` if the run has a table of these very files and settings, and its device is not what it was."""
+    try:
+        table = Table.load(context.path / "tables" / "latency.parquet")
+        TableKey.of(table)
+    except TableError:  # none, a damaged or an old one: it is made anew
+        return
+    if table.provenance.get("key") == context.keys["profile"]:
+        with open_board(context.board) as board, open_session(board) as session:
+            check_device(table, session.conditions)
+
+
+def jobs(context: Context, subnets: Iterable[Subnet]) -> list[Job]:
+    """The files of the run's subnets, each with its golden pair."""
+    return [subtrees.artifact(context.path / "subnets", subnet).job() for subnet in subnets]

@@ -1,0 +1,187 @@
+"""Latency against a baseline: are today's models slower than those of the suite?
+
+Where both files are there, base and head take turns on the board, round by round, so that the day's heat and
+neighbours cancel; the same file twice, or a baseline of samples alone, is compared with the stored samples. What
+looks slower is measured again, in new rounds after everything else, and counts only if both agree. While an interval
+holds the threshold, which it does where neighbours make it wide, more rounds are measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from deploy.compile.artifact import Artifact
+from deploy.formats.files import read_json
+from deploy.regression.baselines import Baseline, load_suite, save
+from deploy.run.folder import SUMMARY
+from hil.errors import Incomparable, ModelError, UsageError
+from hil.measure import Job, MeasureProtocol, measure
+from hil.measurement import Measurement
+from hil.regression import FEWEST_ROUNDS, Comparison, Rounds, compare
+from hil.session import Session
+from hil.stage import sha256_of
+from hil.store import Store
+
+LONGEST = 4  # times the rounds that were asked for, at most
+
+Against = Literal["interleaved", "stored"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one model.
+
+    Attributes:
+        first, second: the comparison, and the one that had to confirm it.
+        failure: why head or base does not run on the board; `gap`: why there was nothing to compare.
+    """
+
+    model: str
+    against: Against | None = None
+    first: Comparison | None = None
+    second: Comparison | None = None
+    failure: str = ""
+    gap: str = ""
+
+    @property
+    def regressed(self) -> bool:
+        return self.first is not None and self.first.slower and self.second is not None and self.second.slower
+
+    @property
+    def status(self) -> str:
+        if self.failure:
+            return "failed"
+        return "incomparable" if self.gap else "regressed" if self.regressed else "ok"
+
+    def to_json(self) -> dict[str, Any]:
+        found = {name: c.to_json() if c else None for name, c in (("first", self.first), ("second", self.second))}
+        said = {"failure": self.failure, "gap": self.gap}
+        return {"model": self.model, "status": self.status, "against": self.against, **found, **said}
+
+
+def heads_of_run(run: Path) -> dict[str, Artifact]:
+    """The teacher and the found models of a finished run, by name."""
+    summary: dict[str, Any] = read_json(run / "summary.json", SUMMARY)
+    names = [m["name"] for m in (summary["teacher"], *summary["models"])]
+    return _whole((Artifact.at(run / "models", name) for name in names), "run the loop again, it makes what is missing")
+
+
+def heads_of_folder(folder: Path) -> dict[str, Artifact]:
+    """Every NAME.tflite of a folder, with NAME.input.bin and NAME.expected.bin."""
+    heads = _whole((Artifact.at(folder, path.stem) for path in sorted(folder.glob("*.tflite"))), "a model needs all 3")
+    if not heads:
+        raise UsageError(f"{folder}: no .tflite file there: name a folder of compiled models")
+    return heads
+
+
+def _whole(artifacts: Iterable[Artifact], advice: str) -> dict[str, Artifact]:
+    heads = {artifact.name: artifact for artifact in artifacts}
+    for head in heads.values():
+        if Path(head.name).name != head.name:
+            raise UsageError(f"model {head.name!r}: its name cannot be a file's; rename it")
+        for path in (head.model, head.input, head.expected):
+            if not path.exists():
+                raise UsageError(f"{path}: missing; {advice}")
+    return heads
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where models are measured; `protocol` is one of its own series, so that nothing old in `store` answers."""
+
+    session: Session
+    store: Store
+    protocol: MeasureProtocol
+
+    def __post_init__(self) -> None:
+        if self.protocol.rounds < FEWEST_ROUNDS:
+            raise UsageError(f"{self.protocol.rounds} rounds say nothing of how they differ: --rounds {FEWEST_ROUNDS}")
+
+    def rounds(self, jobs: Sequence[Job], start: int, stop: int) -> dict[str, Rounds]:
+        """The runs of the rounds from `start` to before `stop`, by the job's name. Raises ModelError."""
+        protocol = replace(self.protocol, rounds=stop)  # what the store holds is not run again
+        found: dict[str, list[Sequence[int]]] = {job.name: [] for job in jobs}
+        for m in measure(self.session, jobs, protocol, self.store):
+            if m.failure is not None:
+                raise ModelError(f"{m.model}: {m.failure.reason}")
+            if m.round >= start:
+                found[m.model].append(m.latencies_us)
+        return {**found}
+
+
+def regress(bench: Bench, heads: Mapping[str, Artifact], suite: Path, threshold: float) -> Iterator[Outcome]:
+    """One outcome a model, of head or of the suite. Those that have to be confirmed come last.
+
+    Raises Incomparable where there is no suite, UsageError, BoardError.
+    """
+    baselines = load_suite(suite)
+    for name in sorted(baselines.keys() ^ heads.keys()):
+        gap = (
+            "no baseline; --update makes one" if name in heads else f"not among today's models; delete {suite}/{name}.*"
+        )
+        yield Outcome(name, gap=gap)
+    doubtful = []
+    for name in sorted(baselines.keys() & heads.keys()):
+        outcome = _compared(bench, baselines[name], heads[name], threshold)
+        if outcome.first is not None and outcome.first.slower:
+            doubtful.append(outcome)
+        else:
+            yield outcome
+    for outcome in doubtful:
+        yield _compared(bench, baselines[outcome.model], heads[outcome.model], threshold, outcome)
+
+
+def _compared(
+    bench: Bench, baseline: Baseline, head: Artifact, threshold: float, doubtful: Outcome | None = None
+) -> Outcome:
+    base = baseline.artifact
+    interleaved = base.exists and sha256_of(base.model) != sha256_of(head.model)
+    differing = [] if interleaved else baseline.differing(bench.session.conditions)
+    if differing:
+        return Outcome(
+            head.name, gap=f"its samples were taken under other conditions ({', '.join(differing)}); --update"
+        )
+    jobs = [head.job(), *([replace(base.job(), name=f"{base.name} (base)")] if interleaved else [])]
+    against: Against = "interleaved" if interleaved else "stored"
+    allowed = threshold if baseline.threshold is None else baseline.threshold
+    many, start = bench.protocol.rounds, doubtful.first.rounds if doubtful and doubtful.first else 0
+    for stop in range(start + many, start + LONGEST * many + 1, many):
+        try:
+            runs = bench.rounds(jobs, start, stop)
+        except ModelError as error:
+            return Outcome(head.name, against, failure=str(error))
+        before = runs[jobs[-1].name] if interleaved else baseline.rounds_us
+        comparison = compare(before, runs[head.name], allowed, interleaved=interleaved)
+        if comparison.decided:
+            break
+    return replace(doubtful, second=comparison) if doubtful else Outcome(head.name, against, comparison)
+
+
+def update(bench: Bench, heads: Mapping[str, Artifact], suite: Path) -> list[str]:
+    """Makes today's models and samples the suite's; models that only the suite has stay. The names written."""
+    measured: dict[str, list[Measurement]] = {}
+    for m in measure(bench.session, [head.job() for head in heads.values()], bench.protocol, bench.store):
+        if m.failure is not None:
+            raise ModelError(f"{m.model} failed on {bench.session.board.name}: {m.failure.reason}")
+        measured.setdefault(m.model, []).append(m)
+    for name, runs in measured.items():
+        save(suite, heads[name], runs)
+    return list(measured)
+
+
+def conclude(outcomes: Sequence[Outcome]) -> int:
+    """The exit code: 0 or 1 for a regression. Raises ModelError for models that fail, then Incomparable for gaps."""
+    failed = [o for o in outcomes if o.failure]
+    if failed:
+        raise ModelError(f"{len(failed)} of {len(outcomes)} models fail on the board; the first is {failed[0].failure}")
+    if any(o.regressed for o in outcomes):
+        return 1
+    gaps = [o for o in outcomes if o.gap]
+    if gaps:
+        raise Incomparable(
+            f"{len(gaps)} of {len(outcomes)} models not compared; the first is {gaps[0].model}: {gaps[0].gap}"
+        )
+    return 0

@@ -1,0 +1,348 @@
+"""An experiment: everything a run depends on, read strictly from `configs/*.toml`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Literal
+
+from deploy.compile.scheme import Alternative
+from hil.reservation import seconds_of
+from nas.errors import ConfigError
+from nas.quant.scheme import Granularity, Scheme
+from nas.settings import STRICT, build, read_toml
+from nas.space import SearchSpace
+from nas.tasks.task import AnyHead
+from nas.training.device import FLOAT32, Compute, DeviceName
+from nas.training.train import Schedule
+
+
+@dataclass(frozen=True)
+class Data:
+    """`spec` is a key of `nas.data.DATASETS`, with :FOLDER where it is stored; images are resized to `size` (H, W)."""
+
+    spec: str
+    size: tuple[int, int]
+    train: int | None = None
+    val: int | None = None
+    __pydantic_config__ = STRICT
+
+    @property
+    def name(self) -> str:
+        return self.spec.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The network to learn from, whose head is its task's; `encoder_from`: a public INT8 MobileNetV2 .tflite."""
+
+    head: AnyHead
+    schedule: Schedule
+    encoder_from: str | None = None
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class Distil:
+    """The supernets' training.
+
+    Attributes:
+        learning_rates: one for each block, or one for all.
+        views: None: a fresh augmentation a step, as published; n: n fixed ones of each image; 0: the image as it is.
+        cache_gb: how much of the fixed views' feature maps is kept on disk (1e9 bytes); changes no weight.
+    """
+
+    schedule: Schedule
+    learning_rates: tuple[float, ...] = (0.002,)
+    views: int | None = field(default=None, repr=False)
+    cache_gb: float = field(default=0.0, repr=False)
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.views is not None and self.views < 0:
+            raise ConfigError(f"distil.views {self.views}: give 0 (images as they are) or more")
+        if not 0 <= self.cache_gb < math.inf:
+            raise ConfigError(f"distil.cache_gb {self.cache_gb}: give 0 (no cache) or more")
+        if self.cache_gb and self.views is None:
+            raise ConfigError(
+                "distil.cache_gb: a fresh augmentation a step shows nothing twice; set distil.views, or leave it out"
+            )
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What the weights depend on; without views, as before there were any."""
+        return (self, *(() if self.views is None else (self.views,)))
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How networks are quantized (nas.quant.scheme), and on how many images that is calibrated and judged.
+
+    Attributes:
+        alternatives: other schemes that the search may pick for a whole model (`deploy.compile.scheme`).
+    """
+
+    granularity: Granularity = "channel"
+    calibration_images: int = 16
+    evaluation_images: int = 8
+    observer: str = "minmax"
+    equalize: bool = False
+    bias_correction: bool = False
+    alternatives: tuple[str, ...] = field(default=(), repr=False)
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        _ = self.scheme  # refuses an unknown observer now, not hours later
+        schemes = [self.own, *self.others]
+        for twice in {str(scheme) for scheme in schemes if schemes.count(scheme) > 1}:
+            raise ConfigError(f"quantization.alternatives: '{twice}' is there already; name each scheme once")
+
+    @property
+    def own(self) -> Alternative:
+        return Alternative(self.granularity)
+
+    @property
+    def others(self) -> tuple[Alternative, ...]:
+        return tuple(Alternative.parse(text) for text in self.alternatives)
+
+    @property
+    def scheme(self) -> Scheme:
+        return Scheme(self.granularity, self.observer, self.equalize, self.bias_correction)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How long each model is run on the board; see hil.measure.MeasureProtocol."""
+
+    warmup_runs: int = 5
+    runs: int = 30
+    rounds: int = 2
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class Profile(Measuring):
+    """How the latency table is measured.
+
+    Attributes:
+        form: alone; between its neighbours; or a whole model with the one block exchanged (`deploy.compile.block_forms`).
+        budget: of the board's time, as "10min": only what counts is measured (`deploy.latency.active`), and no more
+            once the front is stable; the rest is regressed. None: everything is measured.
+    """
+
+    form: Literal["isolated", "bounded", "exchanged"] = "isolated"
+    budget: str | None = None
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.budget is not None:
+            seconds_of(self.budget)
+            if self.form != "isolated":
+                raise ConfigError(f"profile.budget goes with isolated blocks, not with form '{self.form}'")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Whole models that the latency table is compared with.
+
+    Attributes:
+        models: how many, over the whole range of the table's sums.
+        top: the k of top-k recall.
+        tau: the gate: the search uses no table with a lower tau-b. Nothing is measured again for another one.
+    """
+
+    models: int = 36
+    top: int = 10
+    measuring: Measuring = Measuring()
+    tau: float = field(default=0.95, repr=False)
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.models < 3:
+            raise ConfigError(f"agreement.models {self.models}: a rank correlation needs at least 3 models")
+        if self.top < 1:
+            raise ConfigError(f"agreement.top {self.top}: ask for the fastest 1 or more")
+        if not -1 <= self.tau <= 1:
+            raise ConfigError(f"agreement.tau {self.tau}: a rank correlation is between -1 and 1")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A model to find: the least NSR at most this share of the teacher's latency and size."""
+
+    name: str
+    latency: float | None = None
+    size: float | None = None
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.latency is None and self.size is None:
+            raise ConfigError(f"budget '{self.name}': give latency, size or both, as a share of the teacher's")
+        if not self.name.isidentifier() or self.name == "teacher":
+            raise ConfigError(f"budget '{self.name}': a name is letters, digits and _, and not 'teacher'")
+
+
+@dataclass(frozen=True)
+class Retrain(Schedule):
+    """The found models' training; without options, as published.
+
+    Attributes:
+        start: from the supernets' blocks and the teacher's stem and head, or from new random weights.
+        distillation: weight of the teacher's soft targets (`nas.training.soft_targets`), 0 (labels alone) to 1 (no labels).
+        temperature: of both softmaxes.
+    """
+
+    start: Literal["supernet", "scratch"] = "supernet"
+    distillation: float = 0.0
+    temperature: float = 1.0
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.distillation <= 1:
+            raise ConfigError(f"retrain.distillation {self.distillation}: a weight from 0 to 1")
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"retrain.temperature {self.temperature}: give a positive number")
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(**{field.name: getattr(self, field.name) for field in fields(Schedule)})
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What the networks depend on; the schedule alone where no option is used, as before there were any."""
+        used: tuple[object, ...] = () if self.start == "supernet" else (self.start,)
+        return (self.schedule, *used, *((self.distillation, self.temperature) if self.distillation else ()))
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The accuracy predictor (`deploy.search.predictor`).
+
+    Attributes:
+        models: how many are fine-tuned; DONNA (arXiv 2012.08859) takes about 30.
+        schedule: of a fine-tuning; None: the retraining's with a fifth of its steps.
+        order: 1 is additive and searched exactly; 2 has squares and products too, and ranks candidates anew.
+        neighbours: how many candidates under each budget are ranked anew.
+        objective: whether the loop's search goes by it, instead of the NSR sum.
+    """
+
+    models: int = 30
+    schedule: Schedule | None = None
+    order: Literal[1, 2] = 2
+    neighbours: int = 200
+    objective: bool = False
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.models < 5 or self.neighbours < 1:
+            raise ConfigError("predictor: models must be at least 5 (each is predicted by the others), neighbours 1")
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What the search depends on; nothing as long as it does not go by it."""
+        return (self,) if self.objective else ()
+
+
+@dataclass(frozen=True)
+class Compare:
+    """How rivals of the block-wise search are trained, searched and retrained (`deploy.compare.compare_search`).
+
+    Attributes:
+        supernet: the whole-network supernets' training; None: the teacher's. Its steps count paths: a step of FairNAS
+            trains one path for each choice of a layer, and takes so many fewer.
+        evaluations: architectures that evolution or random search judges, in generations of `population`.
+        held_out: training images that the supernets do not see, for judging.
+        retrain: of every winner; None: as the found models', but from new random weights and on the labels alone.
+        retrainings: how often, with seeds of their own: what differs less than they do is no difference.
+    """
+
+    supernet: Schedule | None = None
+    evaluations: int = 100
+    population: int = 20
+    parents: int = 5
+    held_out: int = 32
+    retrain: Retrain | None = None
+    retrainings: int = 1
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if min(self.evaluations, self.population, self.parents, self.held_out, self.retrainings) < 1:
+            raise ConfigError("compare: evaluations, population, parents, held_out and retrainings must be positive")
+        if self.retrain is not None and self.retrain.distillation:
+            raise ConfigError("compare.retrain.distillation: winners are retrained on the labels alone; leave it out")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """`space` is a path relative to the configuration file."""
+
+    name: str
+    space: str
+    data: Data
+    teacher: Teacher
+    distil: Distil
+    retrain: Retrain
+    budgets: tuple[Budget, ...]
+    quantization: Quantization = Quantization()
+    profile: Profile = Profile()
+    agreement: Agreement = Agreement()
+    compute: Compute = FLOAT32
+    predictor: Predictor = Predictor()
+    compare: Compare = Compare()
+    board: str = "loopback"
+    seed: int = 0
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if len({budget.name for budget in self.budgets}) != len(self.budgets) or not self.budgets:
+            raise ConfigError("budgets: give at least one, each with a name of its own")
+        if self.quantization.alternatives and self.profile.form != "isolated":
+            raise ConfigError(
+                f"profile.form '{self.profile.form}': alternatives are measured block by block alone; leave either out"
+            )
+        if self.predictor.objective and self.quantization.alternatives:
+            raise ConfigError(
+                "predictor.objective: it is fitted on models of one scheme; leave it or quantization.alternatives out"
+            )
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the command line may change in a configuration; None leaves it as it is."""
+
+    data: str | None = None
+    encoder_from: str | None = None
+    board: str | None = None
+    name: str | None = None
+    device: DeviceName | None = None
+    models: int | None = None
+    budget: str | None = None
+
+    @classmethod
+    def of(cls, arguments: object) -> Overrides:
+        """Those that the command line's arguments have."""
+        return cls(**{field.name: getattr(arguments, field.name, None) for field in fields(cls)})
+
+
+def load_experiment(path: Path, overrides: Overrides) -> tuple[Experiment, SearchSpace]:
+    """The experiment of a configuration file and its space, with the command line's changes.
+
+    Raises `ConfigError` for a missing file, an unknown key (naming the near miss) or a wrong value.
+    """
+    experiment = build(Experiment, read_toml(path), str(path))
+    space = SearchSpace.load(path.parent / experiment.space)
+    rates = len(experiment.distil.learning_rates)
+    if rates not in (1, len(space.blocks)):
+        raise ConfigError(f"{path}: distil.learning_rates has {rates} entries, the space {len(space.blocks)} blocks")
+    if overrides.data:
+        experiment = replace(experiment, data=replace(experiment.data, spec=overrides.data))
+    if overrides.encoder_from:
+        experiment = replace(experiment, teacher=replace(experiment.teacher, encoder_from=overrides.encoder_from))
+    if overrides.models is not None:
+        experiment = replace(experiment, agreement=replace(experiment.agreement, models=overrides.models))
+    if overrides.budget is not None:
+        experiment = replace(experiment, profile=replace(experiment.profile, budget=overrides.budget))
+    if overrides.device:
+        experiment = replace(experiment, compute=replace(experiment.compute, device=overrides.device))
+    return replace(experiment, board=overrides.board or experiment.board, name=overrides.name or experiment.name), space

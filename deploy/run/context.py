@@ -1,0 +1,191 @@
+"""What every stage of a run works with: the settings, the data, the networks as far as they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from deploy.cli import console
+from deploy.compile.artifact import calibration_batch
+from deploy.compile.canary import known_good
+from deploy.formats.digest import digest, file_digest
+from deploy.formats.files import read_json
+from deploy.run.config import Experiment, Measuring
+from deploy.run.folder import Run
+from deploy.targets.placement import load_target
+from hil.boards.config import find_board, open_board
+from hil.errors import UsageError
+from hil.fleet import Lost, measure_on_fleet
+from hil.job import Job
+from hil.measure import MeasureProtocol, measure
+from hil.measurement import Measurement
+from hil.session import open_session
+from hil.store import Store
+from nas.data import Dataset, open_data
+from nas.data.batches import images_of
+from nas.engine.local import Engine, Local
+from nas.networks.blocks import SuperBlock
+from nas.networks.segmenter import Encoder, teacher_layers
+from nas.quant.safe_resize import safe_steps
+from nas.space import Architecture, SearchSpace
+from nas.tasks.task import TASKS, Task, network
+from nas.training.distil import supernets
+from nas.training.train import restore
+
+M = TypeVar("M", bound=nn.Module)
+ONE_WORKER = Local()
+
+
+class Context:
+    """One run of one experiment. Networks are loaded from the run's checkpoints when first asked for.
+
+    Attributes:
+        boards: those of one fleet, which share the measuring; `board` is the first, on which the bundle is verified.
+        target: the rules of the board's `target`, from targets/ beside the boards' file; None if it names none.
+        resize_factors: the target's safe ones; empty: all.
+        engine: what runs the tables' sub-trees; no result depends on it.
+        tau: the command line's threshold of the gate before the search; None: the configuration's.
+
+    Raises `QuantizationError` before anything is trained if the target could not enlarge the class map rightly.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        space: SearchSpace,
+        run: Run,
+        boards_file: Path,
+        engine: Engine = ONE_WORKER,
+        *,
+        tau: float | None = None,
+    ) -> None:
+        self.experiment, self.space, self.run, self.boards_file = experiment, space, run, boards_file
+        self.engine, self.tau = engine, tau
+        self.boards = [find_board(boards_file, name) for name in experiment.board.split(",")]
+        self.board = self.boards[0]
+        name = self.board.target
+        self.target = load_target(boards_file.parent / "targets", name) if name else None
+        self.resize_factors = self.target.safe_resize_factors if self.target else ()
+        if self.resize_factors and self.task.dense:
+            height, width = (-(-n // space.output_stride) for n in experiment.data.size)
+            safe_steps("upsampled", (height, width), experiment.data.size, self.resize_factors)
+        self.keys = self._keys()
+
+    def _keys(self) -> dict[str, str]:
+        """A digest for each stage, of its settings and of the stage before it."""
+        e = self.experiment
+        encoder = Path(e.teacher.encoder_from) if e.teacher.encoder_from else None
+        if encoder and not encoder.is_file():
+            raise UsageError(f"{encoder}: no such file; give --encoder-from a MobileNetV2 .tflite")
+        start = encoder and file_digest(encoder)
+        parts: dict[str, tuple[object, ...]] = {
+            "teacher": (e.seed, e.data, self.space.digest, e.teacher, start, *e.compute.parts),
+            "distil": e.distil.parts,
+            "tables": (e.quantization, self.space.bits),
+            "profile": (*self.boards, e.profile),
+            "agree": (e.agreement, self.resize_factors),
+            "alternatives": e.quantization.alternatives,
+            "search": (e.budgets, *e.predictor.parts),
+            "retrain": e.retrain.parts,
+            "ship": (),
+        }
+        keys, previous = {}, ""
+        if not e.quantization.alternatives:
+            del parts["alternatives"]  # no such stage, and the others' keys as before there was one
+        for stage, settings in parts.items():
+            previous = keys[stage] = digest(previous, stage, *settings)
+        return keys
+
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
+    @cached_property
+    def train_data(self) -> Dataset:
+        data = self.experiment.data
+        return open_data(data.spec, "train", data.size, seed=self.experiment.seed, count=data.train)
+
+    @cached_property
+    def val_data(self) -> Dataset:
+        data = self.experiment.data
+        return open_data(data.spec, "val", data.size, seed=self.experiment.seed, count=data.val)
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.train_data.task]
+
+    @cached_property
+    def calibration(self) -> Tensor:
+        """Calibration images (N, 3, H, W), from the training split."""
+        return calibration_batch(images_of(self.train_data, self.experiment.quantization.calibration_images))
+
+    @cached_property
+    def evaluation(self) -> Tensor:
+        """Images (N, 3, H, W) that the NSR is computed on: of the training split, others than calibration's."""
+        return calibration_batch(images_of(self.train_data, self.experiment.quantization.evaluation_images, shift=0.5))
+
+    def untrained_teacher(self) -> Encoder:
+        """MobileNetV2's layers at the space's widths and strides, with the task's head."""
+        torch.manual_seed(self.experiment.seed)
+        return network(self.train_data, self.space, teacher_layers(self.space), self.experiment.teacher.head)
+
+    def student(self, architecture: Architecture) -> Encoder:
+        """An architecture of the space with new random weights."""
+        self.space.check(architecture)
+        layers = [subnet.choices for subnet in architecture.subnets]
+        return network(self.train_data, self.space, layers, self.experiment.teacher.head)
+
+    def untrained_supernets(self) -> nn.ModuleList:
+        torch.manual_seed(self.experiment.seed + 1)
+        return supernets(self.space)
+
+    @cached_property
+    def teacher(self) -> Encoder:
+        return self._trained(self.untrained_teacher(), "teacher", "teacher")
+
+    @cached_property
+    def supernets(self) -> list[SuperBlock]:
+        trained = self._trained(self.untrained_supernets(), "supernets", "distil")
+        return [block for block in trained if isinstance(block, SuperBlock)]
+
+    @property
+    def supernets_digest(self) -> str:
+        """What a table says of the checkpoint that it was made with."""
+        return file_digest(self.path / "supernets.pt")
+
+    def _trained(self, model: M, name: str, stage: str) -> M:
+        restore(model, self.path / f"{name}.pt", self.keys[stage])
+        return model.eval()
+
+    @cached_property
+    def canary(self) -> Job:
+        """A model that is known to be good."""
+        return known_good(self.path / "canary")
+
+    def measured(self, jobs: Sequence[Job], settings: MeasureProtocol) -> Iterator[Measurement]:
+        """The jobs on the run's boards, every round durable in the run's store before it is shown."""
+        seed, canary = self.experiment.seed, self.canary
+        with Store(self.path / "measurements.sqlite") as store:
+            if len(self.boards) == 1:
+                with open_board(self.board) as board, open_session(board) as session:
+                    yield from measure(session, jobs, settings, store, seed=seed, canary=canary)
+                return
+            for result in measure_on_fleet(self.boards, jobs, settings, store, seed=seed, canary=canary):
+                if isinstance(result, Lost):
+                    console.say(f"lost {result.board}: {result.reason}")
+                else:
+                    yield result
+
+    def record(self, name: str) -> dict[str, object]:
+        """A stage's JSON record."""
+        record: dict[str, object] = read_json(self.path / f"{name}.json")
+        return record
+
+
+def protocol(settings: Measuring) -> MeasureProtocol:
+    return MeasureProtocol(warmup_runs=settings.warmup_runs, runs=settings.runs, rounds=settings.rounds)

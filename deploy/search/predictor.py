@@ -1,0 +1,196 @@
+"""The accuracy predictor of a run: fine-tune, fit, say how well it ranks what it has not seen, and search with it.
+
+What it is: `nas.search.predict`. Every correlation is of models left out: their accuracy chose neither the weights
+nor the ridge's strength. The NSR sum, which is fitted to nothing, stands beside it on the same models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.formats.files import write_json
+from deploy.run.config import Budget
+from deploy.run.context import Context
+from deploy.run.folder import Progress
+from deploy.search.fine_tuning import FineTuned, fine_tunings, finished, key_of, sampled, schedule_of
+from deploy.search.query import UNIT, Material, material_of_run
+from hil.errors import CheckFailed
+from hil.stats import bootstrap_ci
+from nas.search.candidates import candidates
+from nas.search.k_best import k_best
+from nas.search.predict import BlockFeatures, Order, Predictor, held_out, search
+from nas.space import Architecture
+from nas.table import Table
+
+Vector = NDArray[np.float64]
+ORDERS: tuple[Order, ...] = (1, 2)
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """Kendall's tau-b and Spearman's rho with their 95 % bootstrap intervals over models."""
+
+    tau_b: float
+    tau_b_ci95: tuple[float, float]
+    spearman: float
+    spearman_ci95: tuple[float, float]
+
+
+def rank_coefficients(a: Vector, b: Vector) -> tuple[float, float]:
+    """(tau-b, Spearman); NaN where one of the two is constant."""
+    from scipy.stats import kendalltau, spearmanr
+
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan"), float("nan")
+    return float(kendalltau(a, b, variant="b").statistic), float(spearmanr(a, b).statistic)
+
+
+def rank_agreement(predicted: Vector, actual: Vector, seed: int) -> RankAgreement:
+    """How `predicted` ranks the models (n,) that turned out `actual`; `CheckFailed` where all are equal."""
+    if np.ptp(actual) == 0 or np.ptp(predicted) == 0:
+        raise CheckFailed(
+            f"predictor: all {len(actual)} fine-tuned models are equally good, so nothing ranks them; "
+            "give predictor.schedule more steps, or data.val more samples"
+        )
+    tau, rho = rank_coefficients(predicted, actual)
+
+    def of_resampled(which: int) -> tuple[float, float]:
+        return bootstrap_ci(lambda i: rank_coefficients(predicted[i], actual[i])[which], len(actual), seed=seed)
+
+    return RankAgreement(tau, of_resampled(0), rho, of_resampled(1))
+
+
+def gain(predicted: Vector, baseline: Vector, actual: Vector, seed: int) -> tuple[float, float]:
+    """The 95 % interval of tau-b(predicted) - tau-b(baseline), both on the same resampled models."""
+
+    def difference(i: NDArray[np.intp]) -> float:
+        return rank_coefficients(predicted[i], actual[i])[0] - rank_coefficients(baseline[i], actual[i])[0]
+
+    return bootstrap_ci(difference, len(actual), seed=seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The fine-tuned models and what each way says of them, (n,) each; of `held_out` only what was left out."""
+
+    architectures: Sequence[Architecture]
+    scores: Vector
+    nsr_sums: Vector
+    held_out: Mapping[Order, Vector]
+
+    @classmethod
+    def of(cls, features: BlockFeatures, nsr: Table, models: Mapping[Architecture, FineTuned]) -> Evidence:
+        architectures = list(models)
+        scores = np.array([model.score for model in models.values()])
+        left_out = {order: held_out(features.design(architectures, order), scores) for order in ORDERS}
+        return cls(architectures, scores, np.array([nsr.total(a) for a in architectures]), left_out)
+
+    def ranks(self, seed: int) -> dict[str, Any]:
+        """The record of how each way ranks; the sums with their sign turned, so that more is better everywhere."""
+        ways = {"nsr_sum": -self.nsr_sums, **{f"order_{order}": self.held_out[order] for order in ORDERS}}
+        plain = ways["nsr_sum"]
+        found: dict[str, Any] = {}
+        for name, predicted in ways.items():
+            found[name] = asdict(rank_agreement(predicted, self.scores, seed))
+            if predicted is not plain:
+                found[name]["tau_b_gain_ci95"] = gain(predicted, plain, self.scores, seed)
+                found[name]["rms_error"] = _rms(predicted - self.scores)
+        return found
+
+    def rms_of_the_mean(self) -> float:
+        """The error of the simplest prediction, the others' mean: what `rms_error` has to beat."""
+        n = len(self.scores)
+        return _rms((self.scores - self.scores.mean()) * n / (n - 1))
+
+
+def _rms(errors: Vector) -> float:
+    return float(np.sqrt(np.square(errors).mean()))
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The predictors of both orders, and what speaks for them."""
+
+    predictors: Mapping[Order, Predictor]
+    evidence: Evidence
+    models: Sequence[FineTuned]
+
+    def search(
+        self, context: Context, costs: Sequence[Table], limits: Mapping[str, float]
+    ) -> tuple[Architecture, float]:
+        """The best architecture within `limits` by the configured order, and its expected score."""
+        settings = context.experiment.predictor
+        pair = self.predictors[1], self.predictors[settings.order]
+        return search(context.space, pair, costs, limits, settings.neighbours)[0]
+
+    def record(self, context: Context) -> dict[str, Any]:
+        experiment, evidence = context.experiment, self.evidence
+        return {
+            "key": key_of(context),
+            "metric": context.task.metric,
+            "order": experiment.predictor.order,
+            "schedule": asdict(schedule_of(experiment)),
+            "rank": evidence.ranks(experiment.seed),
+            "rms_error_of_the_mean": evidence.rms_of_the_mean(),
+            "predictors": [predictor.record() for predictor in self.predictors.values()],
+            "models": [
+                {
+                    **asdict(model),
+                    "nsr": evidence.nsr_sums[i],
+                    **{f"held_out_{order}": evidence.held_out[order][i] for order in ORDERS},
+                }
+                for i, model in enumerate(self.models)
+            ],
+        }
+
+
+def fitted(context: Context) -> Generator[Progress, None, Fitted]:
+    """Fine-tune what is not done yet, and fit: predictor.json, tables/loss.parquet.
+
+    Needs the tables stage.
+    """
+    experiment = context.experiment
+    nsr, size = (Table.load(context.path / "tables" / f"{name}.parquet") for name in ("nsr", "size"))
+    features = BlockFeatures.of(context.space, nsr)
+    wanted = sampled(context.space, nsr, size, experiment.predictor.models, experiment.seed)
+    before = len(finished(context, wanted))
+    for i, one in enumerate(fine_tunings(context, wanted), start=before + 1):
+        yield Progress("predict", i, len(wanted), f"{one.score:.2f} % {one.subnet}")
+    models = finished(context, wanted)
+    evidence = Evidence.of(features, nsr, models)
+    predictors = {order: Predictor.fitted(features, evidence.architectures, evidence.scores, order) for order in ORDERS}
+    predictors[1].table(context.space).save(context.path / "tables" / "loss.parquet")
+    fit = Fitted(predictors, evidence, list(models.values()))
+    write_json(context.path / "predictor.json", fit.record(context))
+    return fit
+
+
+def predict(context: Context) -> Iterator[Progress]:
+    """Fit, then search under every budget: `found` in predictor.json. Needs a run whose search stage is done."""
+    material = material_of_run(context.path, context.space)
+    fit = yield from fitted(context)
+    found = [_found(context, material, fit, budget) for budget in context.experiment.budgets]
+    write_json(context.path / "predictor.json", {**context.record("predictor"), "found": found})
+
+
+def _found(context: Context, material: Material, fit: Fitted, budget: Budget) -> dict[str, Any]:
+    """What the predictor finds within a budget, beside what the least NSR sum finds there."""
+    nsr, shares = material.tables["nsr"], {"size": budget.size, "latency": budget.latency}
+    limits = {q: share * material.teacher[q] - material.around[q] for q, share in shares.items() if share is not None}
+    costs = [material.tables[quantity] for quantity in limits]
+    best, score = fit.search(context, costs, limits)
+    plain = k_best(candidates(context.space, [nsr, *costs]), limits, 1)[0].architecture
+    rival = float(fit.predictors[context.experiment.predictor.order].predict([plain])[0])
+    return {
+        "name": budget.name,
+        "subnet": str(best),
+        "predicted": score,
+        "nsr": nsr.total(best),
+        **{f"{q}_{UNIT[q]}": material.whole(q, material.tables[q].total(best)) for q in shares},
+        "least_nsr": {"subnet": str(plain), "predicted": rival, "nsr": nsr.total(plain)},
+    }

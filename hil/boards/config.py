@@ -1,0 +1,244 @@
+"""boards.toml: which boards there are. Strict: an unknown key or board is an error naming the near miss."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hil.boards.board import Board
+from hil.errors import UsageError
+
+KERNELS = ("xnnpack", "builtin", "reference")
+SERVERS = ("auto", "sshd", "asyncssh")
+DRIVERS = ("python", "benchmark_model")
+
+
+@dataclass(frozen=True)
+class BoardConfig:
+    """One board.
+
+    Attributes:
+        kind: "ssh"; "loopback": this machine behind a private SSH server; "labgrid": a place of a labgrid
+            coordinator; "qemu": an emulated machine; "replay": no machine, but what a store recorded of one.
+        key: file of the private key; empty: the agent's and ~/.ssh's. known_hosts: empty: ~/.ssh/known_hosts.
+        python: the interpreter on the board; empty: "python3", or on a loopback this very one.
+        workdir: folder on the board for everything we put there; empty: a loopback's own private one.
+        delegate: path of the delegate's library on the board; empty: none.
+        delegate_sha256: the first digits of what that library must hash to, 6 or more; empty: whatever is there.
+        kernels: what runs on the CPU: xnnpack, builtin (no XNNPACK), or reference (slow, plain C).
+        root: of a loopback: a folder whose sys, proc, etc and dev/kmsg are read instead of this machine's.
+        server: which server a loopback starts; auto: sshd where there is one, else asyncssh.
+        target: the rules that models for this board are held to: a file in targets/, without .toml; empty: none.
+        labels: free words about the board.
+        parity_max_abs_diff, parity_max_mismatch: an output is right when no element differs by more than the
+            first (in its own units), or when no larger fraction of elements than the second differs at all.
+            The defaults ask for equality.
+        allow_fallback: whether a model of which the delegate takes nothing may count.
+        fleet: boards that share this word are alike: their latencies compare, and they work one queue.
+        driver: "python", or "benchmark_model" where the board has no Python runtime (no parity, no single runs).
+        benchmark_model: path or glob of that program on the board; of several, the highest version.
+        governor: the CPU governor to pin while we measure, restored afterwards; empty: as it is.
+        max_temperature_c: runs begin only below it; 0: whatever it is. cool_down_s: how long that may take.
+        quota_mb: how much of our files the board keeps; the oldest go first.
+        power: a command of this machine, to which "on", "off" or "cycle" is added; empty: the board has no such hook.
+        return_deadline_s: how long a board that stopped answering may take to come back before we give up; 0: three
+            minutes after its power was cycled, and without a power hook not at all.
+        place, coordinator: of a labgrid; coordinator is HOST:PORT, empty: LG_COORDINATOR's.
+        store, of: of a replay: the recorded measurements (file or URL), and whose they are; empty: the only board's.
+            A replay judges recorded outputs by tolerances of its own: give it the board's.
+        image: of a qemu: the folder given to `hilnas board qemu build`; empty: that command's own.
+    """
+
+    name: str
+    kind: str
+    host: str = ""
+    port: int = 22
+    user: str = ""
+    key: str = ""
+    known_hosts: str = ""
+    python: str = ""
+    workdir: str = ""
+    delegate: str = ""
+    delegate_sha256: str = ""
+    delegate_options: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    threads: int = 1
+    kernels: str = "xnnpack"
+    root: str = ""
+    server: str = "auto"
+    connect_timeout_s: float = 10.0
+    target: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    parity_max_abs_diff: float = 0.0
+    parity_max_mismatch: float = 0.0
+    allow_fallback: bool = False
+    fleet: str = ""
+    driver: str = "python"
+    benchmark_model: str = "/usr/bin/tensorflow-lite-*/examples/benchmark_model"
+    governor: str = ""
+    max_temperature_c: float = 0.0
+    cool_down_s: float = 300.0
+    quota_mb: int = 512
+    power: tuple[str, ...] = ()
+    return_deadline_s: float = 0.0
+    place: str = ""
+    coordinator: str = ""
+    store: str = ""
+    of: str = ""
+    image: str = ""
+
+    def __post_init__(self) -> None:
+        self._require_one_of("kind", self.kind, BOARD_KINDS)
+        self._require_one_of("kernels", self.kernels, KERNELS)
+        self._require_one_of("server", self.server, SERVERS)
+        self._require_one_of("driver", self.driver, DRIVERS)
+        if self.driver == "benchmark_model":
+            self._require_one_of("kernels for benchmark_model", self.kernels, ("xnnpack", "builtin"))
+            if any(set(key) & set(":;") or ";" in value for key, value in self.delegate_options.items()):
+                raise UsageError(
+                    f"board {self.name}: benchmark_model parts delegate_options by ':' and ';', so none may hold them"
+                )
+        if self.kind == "ssh" and not (self.host and self.user):
+            raise UsageError(f"board {self.name}: kind ssh needs host and user")
+        if self.kind == "labgrid" and not self.place:
+            raise UsageError(f"board {self.name}: kind labgrid needs place")
+        if self.kind == "replay" and not self.store:
+            raise UsageError(f"board {self.name}: kind replay needs store, a file of measurements")
+        if self.root and self.kind != "loopback":
+            raise UsageError(f"board {self.name}: only a loopback has a root, a {self.kind} its own instruments")
+        if self.delegate_sha256 and not re.fullmatch("[0-9a-f]{6,64}", self.delegate_sha256):
+            raise UsageError(f"board {self.name}: delegate_sha256 is 6 to 64 digits 0-9, a-f of a sha256")
+        if not 1 <= self.port <= 65535:
+            raise UsageError(f"board {self.name}: port is {self.port}, give 1 to 65535")
+        if self.threads < 1 or self.connect_timeout_s <= 0 or self.cool_down_s <= 0 or self.quota_mb < 1:
+            raise UsageError(f"board {self.name}: threads, connect_timeout_s, cool_down_s and quota_mb must be above 0")
+        if self.return_deadline_s < 0:
+            raise UsageError(f"board {self.name}: return_deadline_s is {self.return_deadline_s}, give 0 or more")
+        if self.parity_max_abs_diff < 0 or not 0 <= self.parity_max_mismatch <= 1:
+            raise UsageError(f"board {self.name}: parity_max_abs_diff >= 0, parity_max_mismatch within 0 and 1")
+        if self.workdir and not (self.workdir.startswith("/") and self.workdir.strip("/")):
+            raise UsageError(f"board {self.name}: workdir {self.workdir!r} is no absolute path of a folder of ours")
+
+    def _require_one_of(self, key: str, value: str, allowed: Iterable[str]) -> None:
+        if value not in allowed:
+            raise UsageError(
+                f"board {self.name}: {key} {value!r} is none of {', '.join(allowed)}{_near(value, allowed)}"
+            )
+
+
+def load_boards(path: Path) -> dict[str, BoardConfig]:
+    """The boards of a file, by name. Raises UsageError naming the file, the table and the key."""
+    try:
+        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}: name a boards.toml that exists") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from error
+    return {name: _parse(path, name, entry) for name, entry in raw.items()}
+
+
+def find_board(path: Path, name: str) -> BoardConfig:
+    """Raises UsageError with the near miss when there is no such board."""
+    boards = load_boards(path)
+    if name not in boards:
+        raise UsageError(
+            f"no board {name!r} in {path}{_near(name, boards)}; there is {', '.join(boards) or 'none at all'}"
+        )
+    return boards[name]
+
+
+def open_board(config: BoardConfig) -> Board:
+    """The board, ready to use as a context manager. An SSH board connects at the first call."""
+    return BOARD_KINDS[config.kind](config)
+
+
+def trust(config: BoardConfig) -> str:
+    """Pins the board's host key as it is now and returns its fingerprint: compare it on the board's console.
+
+    Raises HostKeyChanged when another key is pinned, Unreachable, UsageError for a loopback.
+    """
+    from hil.boards.hostkeys import pin
+
+    if config.kind == "labgrid":
+        with open_board(config) as board:  # only the coordinator knows the address
+            return pin(board.config)
+    if config.kind != "ssh":
+        raise UsageError(f"board {config.name} is a {config.kind}: it pins its own key, there is nothing to trust")
+    return pin(config)
+
+
+def _open_ssh(config: BoardConfig) -> Board:
+    from hil.boards.ssh import SSHBoard
+
+    return SSHBoard(config)
+
+
+def _open_loopback(config: BoardConfig) -> Board:
+    from hil.boards.loopback import LoopbackBoard
+
+    return LoopbackBoard(config)
+
+
+def _open_labgrid(config: BoardConfig) -> Board:
+    from hil.boards.labgrid import LabgridBoard
+
+    return LabgridBoard(config)
+
+
+def _open_replay(config: BoardConfig) -> Board:
+    from hil.replay import ReplayBoard
+
+    return ReplayBoard(config)
+
+
+def _open_qemu(config: BoardConfig) -> Board:
+    from hil.boards.qemu import QemuBoard
+
+    return QemuBoard(config)
+
+
+BOARD_KINDS: Mapping[str, Callable[[BoardConfig], Board]] = {
+    "ssh": _open_ssh,
+    "loopback": _open_loopback,
+    "labgrid": _open_labgrid,
+    "replay": _open_replay,
+    "qemu": _open_qemu,
+}
+
+
+def _parse(path: Path, name: str, entry: Any) -> BoardConfig:
+    if not isinstance(entry, dict):
+        raise UsageError(f"{path}: {name!r} stands outside a table: put it under [board name]")
+    known = {item.name: item for item in fields(BoardConfig) if item.name != "name"}
+    for key, value in entry.items():
+        if key not in known:
+            raise UsageError(f"{path}: [{name}] has an unknown key {key!r}{_near(key, known)}")
+        _require_type(f"{path}: [{name}] {key}", str(known[key].type), value)
+    if "kind" not in entry:
+        raise UsageError(f"{path}: [{name}] lacks kind: one of {', '.join(BOARD_KINDS)}")
+    settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
+    return BoardConfig(name=name, **settings)
+
+
+def _require_type(where: str, wanted: str, value: Any) -> None:
+    """`wanted` is the field's annotation, as text."""
+    holds: Mapping[str, Callable[[], bool]] = {
+        "str": lambda: isinstance(value, str),
+        "bool": lambda: isinstance(value, bool),
+        "int": lambda: isinstance(value, int) and not isinstance(value, bool),
+        "float": lambda: isinstance(value, (int, float)) and not isinstance(value, bool),
+        "dict[str, str]": lambda: isinstance(value, dict) and all(isinstance(v, str) for v in value.values()),
+        "tuple[str, ...]": lambda: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    }
+    if not holds[wanted]():
+        raise UsageError(f"{where} is {value!r}: give a {'list of texts' if 'tuple' in wanted else wanted}")
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,149 @@
+"""What the loop has to know of a task: its network, what that is trained for and by what it is judged.
+
+A data set names its task (`Dataset.task`), a network belongs to one by its class: nothing else asks which it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from nas.tasks import classification, segmentation
+from nas.networks.classifier import Classifier, PooledHead, fold_classifier
+from nas.data.ahead import made_ahead
+from nas.data.augment import training_augment
+from nas.data.batches import training_batch
+from nas.data.sample import Dataset, TaskName
+from nas.training.device import CPU
+from nas.errors import ConfigError
+from nas.quant import simulate
+from nas.quant.float_graph import Node, fold_segmenter
+from nas.quant.integer_graph import IntegerGraph
+from nas.quant.simulate import Applied
+from nas.networks.resnet import ResNet, fold_resnet
+from nas.space import Architecture, Choice, SearchSpace
+from nas.networks.segmenter import Encoder, Head, Segmenter
+
+AnyHead: TypeAlias = Head | PooledHead
+Network: TypeAlias = Encoder | ResNet
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task. Labels and answers are int64: (N, H, W) for segmentation, (N,) for classification.
+
+    Attributes:
+        metric: what it is judged by, in percent, more being better; `key`: the same in records (KEY_fp32, KEY_int8).
+        dense: every pixel gets an answer, so that the deployed network ends by enlarging its map to the image.
+        head: class of the head's settings; `head_example`: those in a configuration.
+        build: a network from (space, its layers' choices, number of classes, head).
+        folds: by class of network, its float nodes for images of (H, W), block weights in the architecture's bits.
+        loss: from (logits, labels) to a scalar.
+        answers: the classes that float logits mean for images of (H, W).
+        integer_answers: the same of what the deployed graph gives, (N, C, H, W).
+        score: the metric of (predictions of images, data).
+    """
+
+    name: TaskName
+    metric: str
+    key: str
+    dense: bool
+    head: type[Head] | type[PooledHead]
+    head_example: str
+    build: Callable[[SearchSpace, Sequence[Sequence[Choice]], int, Any], Encoder]
+    folds: Mapping[type[nn.Module], Callable[[Any, tuple[int, int], Architecture | None], list[Node]]]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    answers: Callable[[Tensor, tuple[int, int]], Tensor]
+    integer_answers: Callable[[Tensor], Tensor]
+    score: Callable[[Callable[[Tensor], Tensor], Dataset], float]
+
+
+TASKS: Mapping[TaskName, Task] = {
+    "segmentation": Task(
+        name="segmentation",
+        metric="mIoU",
+        key="miou",
+        dense=True,
+        head=Head,
+        head_example="{ channels = 48, rates = [2, 4, 6] }",
+        build=Segmenter,
+        folds={Segmenter: fold_segmenter},
+        loss=segmentation.pixel_cross_entropy,
+        answers=segmentation.class_maps,
+        integer_answers=lambda q: q[:, 0].long(),
+        score=segmentation.mean_iou,
+    ),
+    "classification": Task(
+        name="classification",
+        metric="top-1",
+        key="top1",
+        dense=False,
+        head=PooledHead,
+        head_example="{ features = 256 }",
+        build=lambda space, layers, classes, head: Classifier(space, layers, classes, head.features),
+        folds={
+            Classifier: lambda model, _, architecture: fold_classifier(model, architecture),
+            ResNet: lambda model, *_: fold_resnet(model),
+        },
+        loss=torch.nn.functional.cross_entropy,
+        answers=lambda logits, _: logits.argmax(1),
+        integer_answers=lambda q: q[:, :, 0, 0].argmax(1),
+        score=classification.top1,
+    ),
+}
+
+
+def network(data: Dataset, space: SearchSpace, layers: Sequence[Sequence[Choice]], head: AnyHead) -> Encoder:
+    """An untrained network for the classes of `data`; `ConfigError` if the head is another task's."""
+    task = TASKS[data.task]
+    if not isinstance(head, task.head):
+        raise ConfigError(
+            f"teacher.head: data '{data.name}' is for {data.task}, whose head is written {task.head_example};"
+            f" see configs/demo-{data.name}.toml"
+        )
+    return task.build(space, layers, len(data.classes), head)
+
+
+def fold(model: Network, size: tuple[int, int], architecture: Architecture | None = None) -> list[Node]:
+    """The float nodes of a network of any task, from an image of `size` = (H, W) to the deployed answer."""
+    known = (entry for task in TASKS.values() for entry in task.folds.items())
+    folded = next(folded for kind, folded in known if isinstance(model, kind))
+    return folded(model, size, architecture)
+
+
+def training_loss(
+    forward: Callable[[Tensor], Tensor], data: Dataset, batch_size: int, seed: int, *, device: torch.device = CPU
+) -> Callable[[int], Tensor]:
+    """The task's loss of `forward` (images to logits), which computes on `device`, as a function of the step."""
+    augment, task = training_augment(data), TASKS[data.task]
+    batch = made_ahead(
+        lambda step: training_batch(data, step, batch_size=batch_size, augment=augment, seed=seed), device
+    )
+
+    def loss(step: int) -> Tensor:
+        images, labels = batch(step)
+        logits = forward(images.contiguous(memory_format=torch.channels_last)).float()
+        return task.loss(logits, labels.to(logits.device))
+
+    return loss
+
+
+def score_float(model: Network, data: Dataset) -> float:
+    """The metric of `model` on all of `data`, in percent."""
+    model.eval()
+    task = TASKS[data.task]
+    return task.score(lambda images: task.answers(model(images), data.size), data)
+
+
+def score_integer(graph: IntegerGraph, data: Dataset, applied: Applied = simulate.apply) -> float:
+    """The metric of the deployed integers: what the board computes, image by image, by the kernels `applied`."""
+    source, task = graph.tensors[graph.input], TASKS[data.task]
+
+    def answers(images: Tensor) -> Tensor:
+        return task.integer_answers(simulate.run(graph, simulate.quantize(images, source), applied))
+
+    return task.score(answers, data)

@@ -1,0 +1,208 @@
+"""What a graph pays besides its block: solved from made-up times, and the graphs that are timed answer rightly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.deploy.networks import interpret, quantized_subnet, space
+
+from deploy.compile.block_forms import random_reference, values_at
+from deploy.targets.inspection import inspect_model
+from deploy.latency import overhead
+from deploy.latency.overhead import FLOOR_US, Constants, Known, around_blocks_us, copies, graphs, solved, weighted
+from deploy.latency.table import latency_table, measured_as
+from deploy.targets.precision import executed_as
+from deploy.formats.tflite.read import parse, read
+from deploy.formats.tflite.writer import write
+from hil.stats import LatencySummary
+from nas.errors import ConfigError, TableError
+from nas.quant import simulate, splice
+from nas.quant.integer_graph import IntegerGraph
+from nas.space import SearchSpace, Subnet
+from nas.table import Entry, Table
+from nas.networks.segmenter import Head
+
+SIZE = (48, 64)
+BLOCKS = 4
+TIMES = st.floats(0, 5000)
+
+
+@cache
+def whole() -> IntegerGraph:
+    return random_reference(space("demo"), SIZE, head=Head(16, (2, 4)))
+
+
+def summary(median_us: float, half_us: float = 0.0, n: int = 40) -> LatencySummary:
+    ends = (median_us - half_us, median_us + half_us)
+    return LatencySummary(median_us, median_us, median_us, 0.0, ends, n)
+
+
+def few_bits() -> SearchSpace:
+    return replace(space("demo"), bits=(4, 6, 8))
+
+
+# The graphs
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_copies_answer_what_they_read(count):
+    graph = copies((5, 7, 12), count)
+    q = np.random.default_rng(count).integers(-128, 128, (1, 5, 7, 12)).astype(np.int8)
+    assert len(graph.operators) == count
+    np.testing.assert_array_equal(interpret(write(graph), q), q)
+    assert torch.equal(simulate.run(graph, torch.from_numpy(q).float()), torch.from_numpy(q).float())
+
+
+def test_stem_blocks_and_head_are_the_whole_model():
+    reference, image = whole(), torch.rand(1, 3, *SIZE) * 2 - 1
+    q = simulate.quantize(image, reference.tensors[reference.input])
+    expected = simulate.run(reference, q)
+    parts = graphs(reference)
+    chain = [splice.block_of(reference, block) for block in range(1, BLOCKS + 1)]
+    for part in (parts["constant-stem"], *chain, parts["constant-head"]):
+        q = simulate.run(part, q)
+    assert torch.equal(q, expected)
+
+
+def test_every_map_between_blocks_is_copied_once_a_shape():
+    reference = whole()
+    maps = splice.maps_between(reference)
+    assert [x.shape for x in maps] == [(24, 32, 16), (12, 16, 24), (6, 8, 32), (6, 8, 48), (6, 8, 64)]
+    found = graphs(reference)
+    assert len(found) == 3 + 2 * len(maps)
+    flat = random_reference(replace(space("demo"), blocks=(space("demo").blocks[3],) * 2), SIZE, head=Head(16, (2,)))
+    assert len(graphs(flat)) == 3 + 2 * 2, "both blocks leave maps of one shape"
+
+
+def test_the_files_answer_as_they_should(tmp_path):
+    reference, image = whole(), torch.rand(1, 3, *SIZE) * 2 - 1
+    written = list(overhead.compiled(reference, image, tmp_path, "key"))
+    assert [artifact.name for artifact in written] == list(graphs(reference))
+    for artifact in written:
+        source = read(artifact.model)
+        shape = source.tensors[source.inputs[0]].shape
+        q = np.frombuffer(artifact.input.read_bytes(), np.int8).reshape(shape)
+        assert interpret(artifact.model.read_bytes(), q).tobytes() == artifact.expected.read_bytes()
+    again = list(overhead.compiled(reference, image, tmp_path / "again", "key"))
+    assert [a.model.read_bytes() for a in again] == [a.model.read_bytes() for a in written], "the store knows them"
+
+
+def test_the_head_reads_what_the_last_block_leaves():
+    reference, image = whole(), torch.rand(1, 3, *SIZE) * 2 - 1
+    head = splice.after_blocks(reference)
+    assert head.input == splice.maps_between(reference)[-1].name
+    assert values_at(reference, head.input, image).shape == (1, 64, 6, 8)
+    with pytest.raises(ConfigError, match="no block b1"):
+        splice.after_blocks(reference.until("stem"))
+
+
+# The equations
+
+
+def times_of(
+    empty: float, ends: Sequence[float], copy: Sequence[float], stem: float, head: float
+) -> Mapping[str, float]:
+    """What the graphs take where the module's equations hold."""
+    found = {"constant-empty": empty, "constant-stem": empty + stem + ends[0] / 2}
+    found["constant-head"] = empty + ends[-1] / 2 + head
+    for seam, at, each in zip(splice.maps_between(whole()), ends, copy, strict=True):
+        shape = "x".join(map(str, seam.shape))
+        found |= {f"constant-{shape}-{n}": empty + at + n * each for n in (1, 3)}
+    return found
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.tuples(TIMES, TIMES, TIMES), st.tuples(*[TIMES] * 5), st.tuples(*[TIMES] * 5), st.data())
+def test_made_up_times_give_their_constants_back(single, ends, copy, data):
+    empty, stem, head = single
+    found = solved({name: summary(t) for name, t in times_of(empty, ends, copy, stem, head).items()}, whole())
+    edges = [(a + b) / 2 for a, b in pairwise(ends)]
+    assert [known.us for known in found.edges_us] == pytest.approx(edges, abs=1e-6)
+    assert (found.empty_us.us, found.stem_us.us, found.head_us.us) == pytest.approx((empty, stem, head), abs=1e-6)
+    work = data.draw(st.lists(st.floats(FLOOR_US, 5000), min_size=BLOCKS, max_size=BLOCKS))
+    alone = [summary(empty + edge + w, 3.0) for edge, w in zip(edges, work, strict=True)]
+    entries = [found.work(time, block) for block, time in enumerate(alone, start=1)]
+    model_us = empty + stem + sum(work) + head
+    assert sum(entry.value for entry in entries) + found.around_us == pytest.approx(model_us, abs=1e-6)
+
+
+def test_half_widths_add_as_their_squares_do():
+    assert weighted((1, Known(5, 3)), (-1, Known(2, 4))) == Known(3, 5)
+    assert weighted((0.5, Known(5, 3)), (0.5, Known(2, 4))) == Known(3.5, 2.5)
+    assert Known(3, 5).ci95_us == (-2, 8)
+
+
+def test_noise_makes_no_constant_negative():
+    times = {name: summary(10.0) for name in graphs(whole())}
+    found = solved(times | {"constant-stem": summary(8.0)}, whole())
+    assert found.stem_us.us == 0 and found.head_us.us == 0 and {edge.us for edge in found.edges_us} == {0}
+    assert found.empty_us.us == 10 and found.n == 40
+
+
+def known_constants() -> Constants:
+    return Constants(Known(2, 0.5), (Known(1, 0.5), Known(0, 0.5)), Known(50, 1), Known(300, 2), 40)
+
+
+def test_an_entry_keeps_its_interval_and_stays_above_the_floor():
+    found = known_constants()
+    assert found.around_us == 352
+    lopsided = replace(summary(100.0), ci95_us=(98.0, 105.0))
+    assert found.work(lopsided, 1) == Entry(97.0, 95.0, 102.0, 40, "isolated")
+    assert found.work(lopsided, 2) == Entry(98.0, 96.0, 103.0, 40, "isolated")
+    assert found.work(summary(2.0, 1.0), 1) == Entry(FLOOR_US, FLOOR_US - 1, FLOOR_US + 1, 40, "isolated")
+
+
+def test_a_saved_table_tells_its_constants(tmp_path):
+    found = known_constants()
+    table = Table("latency", "us", {Subnet.parse("b1_k3e3_w8"): Entry.exact(1)}, {"constants": found.record()})
+    table.save(tmp_path / "latency.parquet")
+    again = Table.load(tmp_path / "latency.parquet")
+    assert Constants.of(again) == found and around_blocks_us(again) == 352
+    assert around_blocks_us(replace(table, provenance={})) == 0
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [{}, {"constants": 3}, {"constants": {}}]
+    + [{"constants": known_constants().record() | change} for change in (
+        {"n": "many"}, {"more": 1}, {"empty_us": {"us": float("nan"), "half_us": 0}}, {"edges_us": 1},
+    )],
+)  # fmt: skip
+def test_a_table_that_does_not_tell_is_refused(damaged):
+    with pytest.raises(TableError, match="profile again") as refused:
+        Constants.of(Table("latency", "us", {}, json.loads(json.dumps(damaged))))
+    assert "\n" not in str(refused.value)
+
+
+# Bits that run as INT8
+
+
+def test_widths_that_run_alike_have_one_entry():
+    of = few_bits()
+    assert measured_as(of, Subnet.parse("b1_k3e3-k5e6_w4")) == Subnet.parse("b1_k3e3-k5e6_w8")
+    assert measured_as(replace(of, bits=(4, 6)), Subnet.parse("b1_k3e3-k5e6_w4")).bits == 6
+    timed = [subnet for subnet in of.all_subnets() if measured_as(of, subnet) == subnet]
+    assert len(timed) == of.count() / 3 and {subnet.bits for subnet in timed} == {8}
+    measured = {subnet: Entry(float(i), i - 1.0, i + 1.0, 40, "isolated") for i, subnet in enumerate(timed)}
+    table = latency_table(of, measured, {"form": "isolated"})
+    table.check(of)
+    for subnet in of.all_subnets():
+        assert table.entries[subnet] is measured[replace(subnet, bits=8)]
+    assert table.provenance == {"space": of.digest, "form": "isolated"}
+
+
+@pytest.mark.parametrize("bits", [4, 5, 6, 7, 8])
+def test_the_files_of_every_width_run_as_is_said(bits):
+    subnet = Subnet.parse(f"b1_k3e3-k5e6_w{bits}")
+    graph = quantized_subnet(space("demo"), subnet, (12, 16))
+    found = inspect_model(parse(write(graph, {"requested_bits": bits}), str(subnet)))
+    assert found.executed_bits == (executed_as(bits),) == (8,)

@@ -1,0 +1,231 @@
+"""`hilnas lcpaq` on a tiny network and the loopback board: from sensitivity to a verified bundle; what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.deploy.networks import random_integers
+from tests.deploy.tiny_experiment import REPOSITORY, arguments, environment, one_line, record, write_experiment
+
+from deploy.cli import main
+from deploy.compile.artifact import quantize
+from deploy.targets.inspection import inspect_model
+from deploy.latency.overhead import COPIES, Known
+from deploy.lcpaq import plots
+from deploy.lcpaq.latency import EMPTY, alone, compiled, layers_alone, shapes_at_ends, solved
+from deploy.formats.files import write_json
+from deploy.formats.tflite.read import read
+from nas.networks.classifier import Classifier
+from nas.lcpaq.policy import Policy, policy_of
+from nas.quant import simulate
+from nas.quant.integer_graph import IntegerGraph, Weighted
+from nas.space import Block, SearchSpace
+from nas.tasks.task import fold
+from nas.networks.segmenter import teacher_layers
+
+QUICK = ("--images", "8", "--judged", "16", "--k", "3", "--trials", "2", "--tuning-steps", "4", "--bits", "3,4,8")
+CHANGES = {"train = 16": "train = 64", "size = [64, 96]": "size = [32, 48]"}
+LIMITS = ("--size-limit", "67%", "--bops-limit", "80%", "--measure-latency")
+SPACE = SearchSpace("t", 8, 8, (Block(2, 16, 1, 3), Block(1, 16, 1, 1)), kernels=(3,), expansions=(2,))
+
+
+def lcpaq(action: str, config: Path, runs: Path, *more: str) -> int:
+    return main(["lcpaq", action, *arguments(config, runs, *QUICK, *more)])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(the configuration, LCPAQ's folder) after everything."""
+    base = tmp_path_factory.mktemp("lcpaq")
+    config = write_experiment(base, CHANGES)
+    assert lcpaq("run", config, base / "runs", *LIMITS, "--plot", str(base / "plot.svg")) == 0
+    return config, base / "runs" / "tiny" / "lcpaq" / "teacher"
+
+
+def test_a_run_ends_in_a_verified_bundle_of_the_policys_bits_within_the_limits(finished: tuple[Path, Path]):
+    config, folder = finished
+    solution, refined, shipped = (record(folder / f"{name}.json") for name in ("solve", "refine", "shipped"))
+    policy = Policy.parse(refined["best"])
+    assert shipped["verified"] and (folder / "bundle" / "manifest.json").exists()
+    assert (
+        shipped["size_bits"] <= solution["limits"]["size_bits"] == pytest.approx(0.67 * solution["int8"]["size_bits"])
+    )
+    assert all(one["costs"]["bops"] <= solution["limits"]["bops"] for one in refined["scored"])
+    assert policy.bits["stem"] == policy.bits["logits"] == 8 and len(set(policy.bits.values())) > 1
+    metadata = inspect_model(read(folder / "models" / "lcpaq-teacher.tflite"))
+    assert metadata.requested_bits == tuple(sorted(set(policy.bits.values())))
+    assert {
+        name: layer["weight_bits"] for name, layer in record(folder / "policy.json")["layers"].items()
+    } == policy.bits
+    assert record(folder / "sensitivity.json")["layers"].keys() == record(folder / "latency.json")["layers"].keys()
+    proxy = record(folder / "proxy.json")
+    assert proxy["reached"][0] == 2 >= proxy["reached"][-1] >= 1
+    assert "sensitivity by layer" in (config.parent / "plot.svg").read_text() and (folder / "lcpaq.html").exists()
+
+
+def test_what_is_done_is_not_done_again(finished: tuple[Path, Path]):
+    config, folder = finished
+    kept = ("sensitivity.json", "latency.json", "refine.json", "scores.json", "shipped.json", "bundle/manifest.json")
+    before = {name: (folder / name).stat().st_mtime_ns for name in kept}
+    assert lcpaq("run", config, folder.parents[2], *LIMITS) == 0
+    assert {name: (folder / name).stat().st_mtime_ns for name in kept} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--size-limit", "20%"), ("no policy fits size_bits", "give size_bits", "% more")),
+        (("--size-limit", "67"), ("--size-limit 67", "% of INT8's")),
+        (("--size-limit", "blocks"), ("teacher has no block bits",)),
+        (("--latency-limit", "50%"), ("no policy fits latency_us",)),
+        (("--model", "nobody"), ("--model nobody", "teacher, fast")),
+        (("--bits", "1,8"), ("2 to 8 bits, not 1",)),
+        (("--bits", "four"), ("--bits four", "4,6,8")),
+        (("--activation-bits", "3,8"), ("--activation-bits: activations take 4 to 8 bits, not 3",)),
+        (("--activation-bits", "4,6"), ("first and the last layer keep 8 bits", "--all-layers")),
+        (("--bits", "2,3", "--tie-bits"), ("--activation-bits: none of them is one of --bits",)),
+        (("--sensitivity", "guess"), ("--sensitivity guess", "hessian, fisher, nsr, sqnr")),
+        (("--k", "0"), ("at least 1",)),
+    ],
+)
+def test_bad_input_is_one_line(
+    finished: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    words: tuple[str, ...],
+):
+    config, folder = finished
+    assert lcpaq("solve", config, folder.parents[2], *options) == 2
+    one_line(capsys.readouterr().err, *words)
+
+
+def test_activations_of_fewer_bits_save_bit_operations_all_the_way_into_the_bundle(
+    finished: tuple[Path, Path], tmp_path: Path
+):
+    """The image too: what stands in the bundle says how to make one."""
+    config, done = finished
+    folder = Path(shutil.copytree(done.parents[1], tmp_path / "tiny")) / "lcpaq" / "teacher"
+    quick = ("--sensitivity", "sqnr", "--trials", "1", "--tuning-steps", "0", "--all-layers")
+    assert lcpaq("run", config, tmp_path, *quick, "--activation-bits", "4,6", "--bops-limit", "80M") == 0
+    sensitivity, refined, shipped = (record(folder / f"{name}.json") for name in ("sensitivity", "refine", "shipped"))
+    assert sensitivity["activations"].keys() == sensitivity["layers"].keys()
+    assert list(sensitivity["activations"]["stem"]) == ["4", "6"]
+    policy = Policy.parse(refined["best"])
+    assert set(policy.activations.values()) <= {4, 6} and shipped["verified"]
+    assert all(one["costs"]["bops"] <= 80e6 for one in refined["scored"])
+    assert policy.activations["head/pointwise"] == policy.activations["head/dilated0"]
+    metadata = inspect_model(read(folder / "models" / "lcpaq-teacher.tflite"))
+    assert metadata.hilnas is not None and metadata.hilnas["policy"] == refined["best"]
+    (source,), preprocessing = metadata.inputs, record(folder / "bundle" / "preprocessing.json")
+    levels = 2 ** policy.activations["stem"] - 1
+    assert source.scale == (preprocessing["scale"],) == pytest.approx((255 / 128 / levels,))
+    image = np.fromfile(folder / "bundle" / "golden" / "input.bin", np.int8)
+    assert image.min() >= 127 - levels and preprocessing["from_uint8"].startswith("int8 = round((uint8 - 128) / 128 / ")
+
+
+KILLED = """
+import os, signal, sys
+from deploy.cli import main
+from deploy.lcpaq import steps
+written = steps.write_json
+def dies(path, record):
+    written(path, record)
+    if path.name == "scores.json":
+        os.kill(os.getpid(), signal.SIGKILL)
+steps.write_json = dies
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_killed_run_goes_on(finished: tuple[Path, Path], tmp_path: Path):
+    config, done = finished
+    folder = Path(shutil.copytree(done.parents[1], tmp_path / "tiny")) / "lcpaq" / "teacher"
+    for made in ("refine", "scores"):
+        (folder / f"{made}.json").unlink()
+    command = ["lcpaq", "refine", *arguments(config, tmp_path, *QUICK)]
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, *command], cwd=REPOSITORY, env=environment(), timeout=120, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL and not (folder / "refine.json").exists()
+    journal = record(folder / "scores.json")
+    ((policy, _),) = journal["scores"].items()
+    write_json(folder / "scores.json", {**journal, "scores": {policy: 99.0}})  # would be another, were it judged again
+    sensitivity = (folder / "sensitivity.json").stat().st_mtime_ns
+    assert main(command) == 0
+    assert (folder / "sensitivity.json").stat().st_mtime_ns == sensitivity
+    assert max(one["score"] for one in record(folder / "refine.json")["scored"]) == 99.0
+
+
+# Parts
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(SPACE, teacher_layers(SPACE), 4, 16).eval()
+
+
+@pytest.fixture(scope="module")
+def graph(model: Classifier) -> IntegerGraph:
+    return quantize(model, [torch.rand(4, 3, 32, 32) * 2 - 1], (32, 32))
+
+
+def test_the_compiler_takes_a_policy(model: Classifier):
+    names = list(policy_of(fold(model, (32, 32))).bits)
+    policy = Policy({name: 3 + i % 4 for i, name in enumerate(names)})
+    graph = quantize(model, [torch.rand(4, 3, 32, 32) * 2 - 1], (32, 32), policy=policy)
+    found = {op.name: op.bits for op in graph.operators if isinstance(op, Weighted)}
+    assert found == policy.bits
+    assert all(np.abs(op.weight).max() <= 2 ** (op.bits - 1) - 1 for op in graph.operators if isinstance(op, Weighted))
+
+
+def test_a_layer_alone_answers_as_inside_the_network_and_equal_ones_are_measured_once(
+    graph: IntegerGraph, tmp_path: Path
+):
+    q = random_integers(graph, 0)
+    env = {graph.input: q}
+    simulate.simulate(graph.operators, graph.tensors, env)
+    layers = [op for op in graph.operators if isinstance(op, Weighted)]
+    for layer in layers:
+        assert torch.equal(simulate.run(alone(graph, layer), env[layer.x]), env[layer.name])
+    measured = layers_alone(graph)
+    assert list(measured) == [layer.name for layer in layers]
+    assert measured["b1/1/depthwise"] is measured["b1/2/depthwise"] is not measured["b1/0/depthwise"]
+    files = {artifact.name for artifact in compiled(graph, torch.zeros(1, 3, 32, 32), tmp_path, "key")}
+    distinct = len({id(one) for one in measured.values()})
+    assert len(files) == distinct + 1 + len(COPIES) * len(shapes_at_ends(graph)) < len(layers) + 2 * len(layers)
+
+
+def test_a_layers_own_time_is_less_the_call_and_half_of_its_ends(graph: IntegerGraph):
+    ends = {shape: 2.0 * i for i, shape in enumerate(shapes_at_ends(graph), start=1)}
+    times = {EMPTY: Known(10.0, 0.0)}
+    for shape, end in ends.items():
+        for count in COPIES:
+            times[f"copy-{'x'.join(map(str, shape))}-{count}"] = Known(10 + end + 3 * count, 0.0)
+    true = {}
+    for i, (name, one) in enumerate(layers_alone(graph).items()):
+        x, y = (ends[one.tensors[end].shape] for end in (one.input, one.output))
+        file = "layer-" + one.output.replace("/", "-")
+        true[name] = times[file].us - 10 - x / 2 - y / 2 if file in times else 20.0 + i
+        times.setdefault(file, Known(10 + true[name] + x / 2 + y / 2, 0.0))
+    assert {name: time.us for name, time in solved(times, graph).items()} == pytest.approx(true)
+
+
+def test_figures_show_every_layer_and_the_policy_that_was_kept():
+    sensitivity = {"layers": {"stem": {"4": 0.5, "8": 0.0}, "b1/0/expand": {"4": 0.2, "8": 0.1}}}
+    scored = [
+        {"policy": "a", "costs": {"size_bits": 8000.0}, "score": 50.0, "origin": "program"},
+        {"policy": "b", "costs": {"size_bits": 7000.0}, "score": 60.0, "origin": "frontier"},
+    ]
+    refined = {"metric": "top-1", "scored": scored, "best": "b"}
+    d = plots.drawn(sensitivity, {"bits": {"stem": 8, "b1/0/expand": 4}}, refined)
+    assert d.layers == ("stem", "b1/0/expand") and d.bits == (8, 4)
+    assert d.perturbation[8] == (plots.LEAST, 0.1)
+    assert d.scored == ((0.875, 60.0, "frontier"), (1.0, 50.0, "program"))
