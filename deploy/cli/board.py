@@ -76,7 +76,7 @@ def _check(config: BoardConfig, as_json: bool) -> int:
 
 
 def _qemu(arguments: Arguments) -> int:
-    from hil.boards.board import qemu
+    from hil.boards import qemu
     from hil.boards.qemu_image import build, default_folder, find_image
 
     folder = arguments.dir.resolve() if arguments.dir else default_folder()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hil.boards.board import loopback
+from hil.boards import loopback
 from hil.boards.config import BoardConfig, find_board, load_boards, open_board, trust
 from hil.boards.loopback import choose_server
 from hil.errors import UsageError

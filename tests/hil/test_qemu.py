@@ -23,7 +23,7 @@ from board_scripts.interpret import RESOLVERS
 from deploy.compile.weights import Origin
 from deploy.ship.report import watermark
 from deploy.compile.subnets import compile_subnets
-from hil.boards.board import qemu, qemu_image
+from hil.boards import qemu, qemu_image
 from hil.boards.config import BoardConfig, open_board
 from hil.boards.qemu import Machine, QemuBoard
 from hil.errors import BoardFull, BoardTimeout, LinkLost, Unreachable, UsageError
