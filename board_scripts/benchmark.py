@@ -1,6 +1,6 @@
 """TFLite's `benchmark_model` as the driver, where a board has no Python runtime. Called by runner.py in a child.
 
-The program checks no output and tells no single runs: the job's runs are split over a few invocations, each of
+The program checks no output and reports no single runs: the job's runs are split over a few invocations, each of
 which the host reads as one sample. Needs Python 3.9 and its standard library.
 """
 
@@ -41,7 +41,7 @@ REACHED = (
     ("first", re.compile(rb"Initialized session in")),
     ("run", re.compile(rb"(?m)^(?:INFO: )?count=")),  # the warm-up's line; the program ends every line with a flush
 )
-"""The stages that its lines tell, in order."""
+"""The stages that its lines show, in order."""
 
 
 class ProgramFailed(Exception):  # noqa: N818
@@ -84,7 +84,7 @@ def arguments(program: str, job: dict[str, Any], runs: int) -> list[str]:
 
 
 def run_program(argv: Sequence[str], limit: int, mark: Callable[[str], None]) -> str:
-    """What it said on both outputs, clipped. Raises BoardFault when it does not start, ProgramFailed."""
+    """What it printed on both outputs, clipped. Raises BoardFault when it does not start, ProgramFailed."""
     reader, writer = os.pipe()
     try:
         process = subprocess.Popen(
@@ -110,7 +110,7 @@ def run_program(argv: Sequence[str], limit: int, mark: Callable[[str], None]) ->
     if code:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         words = " | ".join([line.strip() for line in text.splitlines() if line.strip()][-3:])[-300:]
-        raise ProgramFailed(f"{os.path.basename(argv[0])} {how}: {words or 'without a word'}")
+        raise ProgramFailed(f"{os.path.basename(argv[0])} {how}: {words or 'no output'}")
     return text
 
 

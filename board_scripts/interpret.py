@@ -1,4 +1,4 @@
-"""Runs one model once through: loads it, checks its answer, warms it up, times it. Called by runner.py in a child.
+"""Runs one model once through: loads it, checks its outputs, warms it up, times it. Called by runner.py in a child.
 
 Needs Python 3.9, numpy and a TFLite runtime, nothing else.
 """
@@ -164,19 +164,19 @@ def parts_of(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def left_to_cpu(nodes: list[dict[str, Any]]) -> list[str]:
-    """The operators that no delegate's part holds: those that lead from its inputs to its outputs are its own."""
-    own = [node for node in nodes if node["op_name"] != "DELEGATE"]
-    producer = {int(tensor): i for i, node in enumerate(own) for tensor in node["outputs"]}
+    """The operators in no delegate's part: a part holds those between its inputs and its outputs."""
+    operators = [node for node in nodes if node["op_name"] != "DELEGATE"]
+    producer = {int(tensor): i for i, node in enumerate(operators) for tensor in node["outputs"]}
     taken: set[int] = set()
     for part in parts_of(nodes):
-        ends, wanted = {int(tensor) for tensor in part["inputs"]}, [int(tensor) for tensor in part["outputs"]]
+        inputs, wanted = {int(tensor) for tensor in part["inputs"]}, [int(tensor) for tensor in part["outputs"]]
         while wanted:
             tensor = wanted.pop()
             i = producer.get(tensor)
-            if i is not None and tensor not in ends and i not in taken:
+            if i is not None and tensor not in inputs and i not in taken:
                 taken.add(i)
-                wanted += [int(read) for read in own[i]["inputs"]]
-    return [str(node["op_name"]) for i, node in enumerate(own) if i not in taken]
+                wanted += [int(read) for read in operators[i]["inputs"]]
+    return [str(node["op_name"]) for i, node in enumerate(operators) if i not in taken]
 
 
 def make_inputs(numpy: Any, interpreter: Any, data: bytes | None) -> list[tuple[int, Any]]:
@@ -256,7 +256,7 @@ def timed(call: Callable[[], object]) -> int:
 
 
 def run_job(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> dict[str, Any]:
-    """The answer's fields; `mark(stage)` tells the parent how far it is. Raises what the model provokes."""
+    """The answer's fields; `mark(stage)` reports progress to the parent. Raises what the model provokes."""
     import numpy
 
     sysfs, proc = job.get("sys", "/sys"), job.get("proc", "/proc")

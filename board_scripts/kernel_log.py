@@ -1,6 +1,6 @@
-"""What the kernel complained about while a job ran: a driver that oopses says so there, and only there.
+"""What the kernel logged while a job ran: the oops of a driver appears there, and only there.
 
-Needs Python 3.9 and its standard library. Where the log may not be read, there is nothing to tell.
+Needs Python 3.9 and its standard library. Where the log may not be read, nothing is reported.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class KernelLog:
             level = head.split(",")[0]
             if semicolon and level.isdecimal() and int(level) % 8 <= WARNING:
                 found.append(text.strip()[:LINE_CHARACTERS])
-        return f"; the kernel said meanwhile: {' | '.join(found[-KEPT:])}" if found else ""
+        return f"; the kernel's log meanwhile: {' | '.join(found[-KEPT:])}" if found else ""
 
     def _new(self) -> bytes:
         records = []

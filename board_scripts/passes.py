@@ -1,4 +1,4 @@
-"""A model's memory and its layers, each in a pass of its own: both would spoil a timed run. Called in a child.
+"""A model's memory and its layers, each in a separate pass: both would slow down a timed run. Called in a child.
 
 Needs Python 3.9, numpy and a TFLite runtime, nothing else.
 """
@@ -16,13 +16,13 @@ from typing import Any
 from board_scripts.interpret import make_inputs, make_interpreter, read_file, use_graph_cache
 
 PASSES = ("time", "memory", "layers")
-VENDOR_LOG = {"CNN_PERF": "1", "VIV_VX_DEBUG_LEVEL": "1"}  # VeriSilicon's driver then prints a time a layer
+VENDOR_LOG = {"CNN_PERF": "1", "VIV_VX_DEBUG_LEVEL": "1"}  # VeriSilicon's driver then prints the time of each layer
 TEXT_BYTES = 256 << 10
 LEFT_OUT = "[... left out here: %d bytes ...]"
 
 
 def clip(text: bytes, limit: int = TEXT_BYTES, lost: int = 0) -> str:
-    """Its beginning and its end where it is longer than the limit, with a line that says so.
+    """Its beginning and its end where it is longer than the limit, with a line in place of the middle.
 
     `lost`: bytes that the caller has cut out of the middle already, of a text no shorter than the limit.
     """

@@ -1,4 +1,4 @@
-"""Prints one JSON line that says what this board is, and in what state: heat, memory, disk, who else is at work.
+"""Prints one JSON line about what this board is, and in what state: heat, memory, disk, who else is at work.
 
 Needs Python 3.9 and its standard library. `--sys`, `--proc`, `--etc`, `--dev` name other roots, so that a test brings
 its own. What cannot be read is "unknown" (or null where a number is missing); nothing here fails for a missing file.

@@ -1,4 +1,4 @@
-"""Who has the board: takes, gives back or shows its reservation, and says whose runner is at work. One JSON line.
+"""Who has the board: takes, gives back or shows its reservation, and shows whose runner is at work. One JSON line.
 
     {"done": true, "reservation": {"owner", "note", "since", "until", "left_s"} or null,
      "runner": {"owner", "pid", "since"} or null}
@@ -29,6 +29,13 @@ def read(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def write_whole(path: str, record: Any) -> None:
+    """As JSON, whole or not at all. Raises OSError."""
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        json.dump(record, file)
+    os.replace(path + ".part", path)
 
 
 @contextlib.contextmanager
@@ -99,10 +106,7 @@ def take(workdir: str, owner: str, seconds: float, note: str) -> bool:
             "since": utc(now),
             "until": utc(now + seconds),
         }
-        path = os.path.join(workdir, FILE)
-        with open(path + ".part", "w", encoding="utf-8") as file:
-            json.dump(record, file)
-        os.replace(path + ".part", path)
+        write_whole(os.path.join(workdir, FILE), record)
         return True
 
 

@@ -1,4 +1,4 @@
-"""Runs models on the board: one JSON job a line on stdin, one JSON answer a line on stdout, talk on stderr.
+"""Runs models on the board: one JSON job per line on stdin, one JSON answer per line on stdout, logs on stderr.
 
 Needs Python 3.9, numpy and a TFLite runtime, nothing else. The runtime is imported once; every job runs in a
 forked child in its own process group, so a crash or a hang costs that child and nothing more. With --program, a
@@ -10,13 +10,13 @@ Job:    {"id", "model", "input"?, "expected"?, "warmup_runs", "warmup_runs_most"
 Answer: {"id", "ok": true, "model_sha256", "conditions", "load_us", "first_us", "warmup_us", "warmup_runs", "steady",
          "latencies_us", "parity", "operators", "delegated_nodes", "cpu_operators", "cache", "before", "after",
          "others_busy"}
-   or, with --program, "texts" in place of what they tell (hil/benchmark_model.py); what the passes answer stands in
-        board_scripts/passes.py
+   or, with --program, "texts" in place of the fields that they contain (hil/benchmark_model.py); the fields of the
+        other passes are in board_scripts/passes.py
    or   {"id", "ok": false, "failure": {"kind": "model" | "board" | "harness", "stage", "reason"}}
 
 The first line that it writes is {"ready": true, "runtime"} or {"ready": false, "reason"}. While a model runs, and
-now and then when none does, {"beat": id or null, "stage"} says that the board lives. Input and expected files hold the
-tensors' raw little-endian bytes, one after the other. Ends when stdin does.
+now and then when none does, {"beat": id or null, "stage"} shows that the board is alive. Input and expected files hold
+the tensors' raw little-endian bytes, one after the other. Ends when stdin does.
 
 With --workdir, every file must lie in it, only one runner serves it at a time, and an answer stays in its `spool`
 until {"ack": [id, ...]} arrives: a job sent again after a lost link is answered, not run again.
@@ -77,7 +77,7 @@ def write_line(fd: int, record: dict[str, Any]) -> None:
 
 
 def child_main(runtime: Any, job: dict[str, Any], pipe: int) -> NoReturn:
-    """Never returns. One JSON line a mark, and a last one with the result."""
+    """Never returns. One JSON line per mark, and a last one with the result."""
     stage = "load"
 
     def mark(name: str) -> None:
@@ -88,7 +88,7 @@ def child_main(runtime: Any, job: dict[str, Any], pipe: int) -> NoReturn:
     scarce = scarce_cma(job["proc"]) if job.get("delegate") else ""  # before the model takes any of it
     try:
         write_line(pipe, {"result": dict(run_pass(runtime, job, mark), ok=True)})
-    except BaseException as error:  # whatever it is, the parent must hear it
+    except BaseException as error:  # whatever it is, the parent must report it
         kind = "board" if scarce or isinstance(error, (BoardFault, MemoryError)) else "model"
         reason = " ".join(f"{type(error).__name__}: {error}{scarce}".split())
         write_line(pipe, {"result": failure(kind, stage, f"failed in {STAGES[stage]}: {reason}")})
@@ -185,7 +185,7 @@ def watch(job: dict[str, Any], child: Lines, stdin: Lines, pid: int, beat: Calla
         ready = select.select(sources, [], [], wait_s)[0]
         if stdin.fd in ready:
             stdin.fill()
-        if stdin.ended:  # nobody is left to hear the answer
+        if stdin.ended:  # nobody is left to read the answer
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             sys.exit(0)
@@ -315,10 +315,10 @@ def answer_to(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="run models: one JSON job a line in, one JSON answer a line out")
+    parser = argparse.ArgumentParser(description="run models: one JSON job per line in, one JSON answer per line out")
     parser.add_argument("--workdir", default="", help="the only folder whose files are read; it keeps the spool")
-    parser.add_argument("--token", default="", help="the client's own word: it may replace its last runner")
-    parser.add_argument("--owner", default="somebody", help="who others are told to ask")
+    parser.add_argument("--token", default="", help="secret of the client, which may replace its last runner")
+    parser.add_argument("--owner", default="somebody", help="the client's name in messages to others")
     parser.add_argument("--governor", default="", help="pin the CPU governor while we run")
     parser.add_argument("--program", default="", help="a benchmark_model that runs the models instead of a runtime")
     parser.add_argument("--sys", default="/sys", help="root of sysfs (default: /sys)")

@@ -2,7 +2,7 @@
 
     python3 verify_bundle.py DIR [--delegate PATH] [--delegate-option KEY=VALUE ...] [--threads N] [--runs N]
 
-Needs Python 3.9, numpy and a TFLite runtime. Prints one JSON line a check, {"check", "ok", "detail"}, and a
+Needs Python 3.9, numpy and a TFLite runtime. Prints one JSON line per check, {"check", "ok", "detail"}, and a
 last one, {"verified", "latency_us", ...}. Exit 0: verified; 1: a check failed; 2: wrong call.
 
 manifest.json: {"format": "hilnas-bundle/1", "name", "files": {relative path: {"sha256", "bytes"}},
@@ -186,7 +186,7 @@ def measure_latency(interpreter: Any, runs: int) -> dict[str, float]:
 
 
 def verify(root: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """One record a check; stops at the first that makes the next ones meaningless or unsafe."""
+    """One record per check; stops at the first that makes the next ones meaningless or unsafe."""
 
     def attempt(name: str, check: Any, *arguments: Any) -> tuple[Any, dict[str, Any]]:
         try:

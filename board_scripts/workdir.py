@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from board_scripts.reserve import write_whole
+
 SPOOL_KEPT_S = 7 * 86400
 UPLOAD_KEPT_S = 3600  # somebody else may be uploading right now
 REAP_S = 3.0
@@ -75,9 +77,7 @@ class Workdir:
     def keep(self, job: dict[str, Any], answer: dict[str, Any]) -> None:
         path = self._file(job["id"])
         with contextlib.suppress(OSError):  # a full disk costs the safety net, not the measurement
-            with open(path + ".part", "w", encoding="utf-8") as file:
-                json.dump({"job": job_digest(job), "answer": answer}, file)
-            os.replace(path + ".part", path)
+            write_whole(path, {"job": job_digest(job), "answer": answer})
 
     def forget(self, job_ids: Sequence[str]) -> None:
         for job_id in job_ids:
@@ -168,7 +168,7 @@ def lock_within(fd: int, seconds: float) -> bool:
 def pinned_governor(wanted: str, sysfs: str, workdir: str) -> Iterator[None]:
     """All cores under one CPU governor, and afterwards under those that they had.
 
-    What they had stands in a file meanwhile: where a kill kept us from restoring, the next runner does.
+    What they had stands in a file meanwhile: after a kill, the next runner restores them.
     """
     note = os.path.join(workdir, "governors.json")
     restore_governors(note)
@@ -177,9 +177,7 @@ def pinned_governor(wanted: str, sysfs: str, workdir: str) -> Iterator[None]:
         return
     paths = sorted(glob.glob(f"{sysfs}/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor"))
     before = {path: (read_file_or_none(path) or b"").decode().strip() for path in paths}
-    with open(note + ".part", "w", encoding="utf-8") as file:
-        json.dump(before, file)
-    os.replace(note + ".part", note)
+    write_whole(note, before)
     try:
         for path in paths:
             with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:

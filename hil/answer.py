@@ -1,131 +1,242 @@
-"""The form of what a runner answers: a board, or somebody in between, may say anything at all."""
+"""What the runner on a board (board_scripts/runner.py) writes to the host, one JSON object per line, read strictly."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, get_args
 
-from hil.errors import BoardError
-from hil.measurement import Cache, FailureKind
+from hil.checks import Check, json_object, list_of, malformed, number, optional, record, require, text, truth, whole
+from hil.measurement import Cache, Failure, FailureKind, Parity, Readings
 
 LONGEST_US = 7 * 86400 * 10**6
 """No deadline is longer, so no time is."""
 
-Check = Callable[[Any], bool]
+UNREAD = Readings()
 
 
-def _whole(most: int) -> Check:
-    return lambda value: type(value) is int and 0 <= value <= most
+@dataclass(frozen=True)
+class TimedRuns:
+    """The runs of one model in one round.
+
+    Attributes:
+        load_us: interpreter creation, delegate and tensor allocation, microseconds.
+        first_us: the first inference, microseconds.
+        warmup_us: all runs between the first and the steady ones together, microseconds.
+        steady: whether the warm-up ended because two windows of runs agreed.
+        latencies_us: the steady runs in order, microseconds; empty for a recorded failure.
+        parity: None where there was no expected output.
+        operators: the model's operators in order.
+        delegated_nodes: number of graph parts that a delegate took.
+        cpu_operators: those that the configured delegate left.
+        cache: see `hil.measurement.Measurement`.
+        before: read before the steady runs.
+        after: read after the steady runs.
+        others_busy: share of the cores' time that other processes had, 0 to 1.
+        averaged: whether each latency is a mean or median of several runs, as benchmark_model prints it.
+        delegate_said: why the delegate took no more of the model; empty where it printed nothing.
+    """
+
+    load_us: int = 0
+    first_us: int = 0
+    warmup_us: int = 0
+    warmup_runs: int = 0
+    steady: bool = True
+    latencies_us: tuple[int, ...] = ()
+    parity: Parity | None = None
+    operators: tuple[str, ...] = ()
+    delegated_nodes: int = 0
+    cpu_operators: tuple[str, ...] = ()
+    cache: Cache = "none"
+    before: Readings = UNREAD
+    after: Readings = UNREAD
+    others_busy: float = 0.0
+    averaged: bool = False
+    delegate_said: str = ""
 
 
-def _number(least: float, most: float) -> Check:
-    # NaN is in no interval
-    return lambda value: type(value) in (int, float) and least <= value <= most
+@dataclass(frozen=True)
+class ProgramRuns:
+    """What benchmark_model printed, in any pass: one text per invocation. The other fields are as in `TimedRuns`."""
+
+    texts: tuple[str, ...]
+    cache: Cache
+    before: Readings
+    after: Readings
+    others_busy: float
 
 
-def _optional(check: Check) -> Check:
-    return lambda value: value is None or check(value)
+@dataclass(frozen=True)
+class MemoryUse:
+    """Resident memory of the process that ran the model (`hil.passes.Memory`), kB; None: the board does not show it."""
+
+    before_kb: int | None
+    loaded_kb: int | None
+    peak_kb: int | None
+    cma_kb: int | None
 
 
-def _record(**checks: Check) -> Check:
-    """An object with exactly these fields."""
-    return lambda value: (
-        isinstance(value, Mapping)
-        and set(value) == set(checks)
-        and all(check(value[name]) for name, check in checks.items())
-    )
+@dataclass(frozen=True)
+class LayerLog:
+    """What the delegate's library printed during one steady inference."""
+
+    log: str
 
 
-def _list_of(check: Check, least: int = 0) -> Check:
-    return lambda value: isinstance(value, (list, tuple)) and len(value) >= least and all(map(check, value))
+Outcome: TypeAlias = TimedRuns | ProgramRuns | MemoryUse | LayerLog
 
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _truth(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-_time_us = _whole(LONGEST_US)
-_readings = _optional(
-    _record(
-        temperature_c=_optional(_number(-300.0, 1000.0)),
-        frequency_khz=_optional(_whole(10**9)),
-    )
-)
-
-TIMES = ("model_sha256", "load_us", "first_us", "latencies_us", "delegated_nodes")
-"""What the Python driver answers."""
-
-TEXTS = ("model_sha256", "texts")
-"""What benchmark_model's does."""
-
-FIELDS: Mapping[str, Check] = {
-    "model_sha256": _text,
-    "conditions": _optional(_text),
-    "texts": _list_of(_text, least=1),
-    "load_us": _time_us,
-    "first_us": _time_us,
-    "latencies_us": _list_of(_time_us, least=1),
-    "delegated_nodes": _whole(10**9),
-    "warmup_us": _time_us,
-    "warmup_runs": _whole(10**9),
-    "steady": _truth,
-    "averaged": _truth,
-    "delegate_said": _text,
-    "operators": _list_of(_text),
-    "cpu_operators": _list_of(_text),
-    "parity": _optional(
-        _record(
-            elements=_whole(10**12),
-            mismatched=_whole(10**12),
-            max_abs_diff=_number(0.0, sys.float_info.max),
-        )
-    ),
+_time_us = whole(LONGEST_US)
+_readings = record(temperature_c=optional(number(-300.0, 1000.0)), frequency_khz=optional(whole(10**9)))
+_parity = record(elements=whole(10**12), mismatched=whole(10**12), max_abs_diff=number(0.0, sys.float_info.max))
+_kilobytes = optional(whole(10**12))
+_HEAD: Mapping[str, Check] = {
+    "id": optional(text),
+    "ok": truth,
+    "conditions": optional(text),
+}
+_CIRCUMSTANCES: Mapping[str, Check] = {
     "cache": lambda value: value in get_args(Cache),
     "before": _readings,
     "after": _readings,
-    "others_busy": _number(0.0, 1.0),
+    "others_busy": number(0.0, 1.0),
 }
+FAILED: Mapping[str, Check] = {
+    **_HEAD,
+    "failure": record(kind=lambda value: value in get_args(FailureKind), stage=text, reason=text),
+}
+TIMED: Mapping[str, Check] = {
+    **_HEAD,
+    "model_sha256": text,
+    "load_us": _time_us,
+    "first_us": _time_us,
+    "warmup_us": _time_us,
+    "warmup_runs": whole(10**9),
+    "steady": truth,
+    "latencies_us": list_of(_time_us, least=1),
+    "parity": optional(_parity),
+    "operators": list_of(text),
+    "delegated_nodes": whole(10**9),
+    "cpu_operators": list_of(text),
+    **_CIRCUMSTANCES,
+}
+PROGRAM: Mapping[str, Check] = {
+    **_HEAD, "model_sha256": text, "texts": list_of(text, least=1), **_CIRCUMSTANCES,
+}  # fmt: skip
+MEMORY: Mapping[str, Check] = {
+    **_HEAD, "model_sha256": text, "before_kb": _kilobytes, "loaded_kb": _kilobytes, "peak_kb": _kilobytes,
+    "cma_kb": _kilobytes,
+}  # fmt: skip
+LAYERS: Mapping[str, Check] = {**_HEAD, "model_sha256": text, "log": text}
 
 
-def blamed(answer: Mapping[str, Any], who: str) -> str | None:
-    """The kind of the answer's failure, None where it has none. Raises BoardError for a malformed one."""
-    failure = answer.get("failure")
-    if failure is None:
-        return None
-    if not isinstance(failure, Mapping) or not _text(failure.get("reason")):
-        raise _malformed(answer, "failure", who)
-    if failure.get("kind") not in get_args(FailureKind):
-        raise _malformed(answer, "failure", who)
-    return str(failure["kind"])
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one request.
 
-
-def require_well_formed(answer: Mapping[str, Any], who: str, wanted: Sequence[str] = TIMES) -> None:
-    """Raises BoardError naming the first field that is missing or not what the runner's protocol says.
-
-    `wanted`: what an answer without a failure has.
+    Attributes:
+        id: the request's; None where the runner could not read the request.
+        conditions: the request's.
+        model_sha256: of the file that ran; None for a failure.
+        outcome: what was measured; None for a failure, unless a replay knows more of it.
     """
-    if blamed(answer, who) is None:
-        for name in wanted:
-            if name not in answer:
-                raise _malformed(answer, name, who)
-    for name, check in FIELDS.items():
-        if name in answer and not check(answer[name]):
-            raise _malformed(answer, name, who)
-    parity = answer.get("parity")
-    if parity is not None:
-        elements, mismatched, largest = (parity[name] for name in ("elements", "mismatched", "max_abs_diff"))
-        if not 0 < elements >= mismatched or (mismatched == 0) != (largest == 0):
-            raise _malformed(answer, "parity", who)
+
+    id: str | None
+    conditions: str | None
+    model_sha256: str | None
+    failure: Failure | None
+    outcome: Outcome | None
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any], who: str) -> Answer:
+        """Raises BoardError naming the first field that is missing, wrong or unknown; `who` begins its message."""
+        if "failure" in raw:
+            raw = {"conditions": None, **raw}  # a request that was refused unread has none
+        form = _form_of(raw)
+        require(raw, form, who)
+        failure = Failure(raw["failure"]["kind"], raw["failure"]["reason"]) if form is FAILED else None
+        if raw["ok"] != (failure is None):
+            raise malformed(who, "ok", f"is {raw['ok']}, which `failure` contradicts")
+        outcome = None if failure is not None else _outcome(raw, form, who)
+        return cls(raw["id"], raw["conditions"], raw.get("model_sha256"), failure, outcome)
 
 
-def _malformed(answer: Mapping[str, Any], name: str, who: str) -> BoardError:
-    said = f"is {str(answer[name])[:100]!r}" if name in answer else "is missing"
-    return BoardError(
-        f"{who} is malformed: {name} {said}: it was changed, or the runner is not ours; "
-        "clean the board's workdir and measure again"
+@dataclass(frozen=True)
+class Beat:
+    """The runner is alive; what it works on takes longer."""
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The runner's first line.
+
+    Attributes:
+        ready: whether it takes requests.
+        reason: why it does not; empty where it does.
+        busy: somebody else has the board.
+        stuck: our own last runner there does not end.
+    """
+
+    ready: bool
+    reason: str = ""
+    busy: bool = False
+    stuck: bool = False
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any], who: str) -> Hello:
+        """Raises BoardError naming the first field that is missing, wrong or unknown."""
+        if raw.get("ready") is True:
+            require(raw, {"ready": truth, "runtime": text}, who)
+            return cls(ready=True)
+        require(raw, {"ready": truth, "reason": text, "busy": truth, "stuck": truth}, who)
+        return cls(ready=False, reason=raw["reason"], busy=raw["busy"], stuck=raw["stuck"])
+
+
+def read_line(line: str, who: str) -> Answer | Beat:
+    """Any line after the first. Raises BoardError; `who` begins its message."""
+    raw = json_object(line, who)
+    if "beat" in raw:
+        require(raw, {"beat": optional(text), "stage": text}, who)
+        return Beat()
+    return Answer.from_json(raw, who)
+
+
+def _form_of(raw: Mapping[str, Any]) -> Mapping[str, Check]:
+    """The fields that an answer with these fields has to have."""
+    forms = {"failure": FAILED, "texts": PROGRAM, "peak_kb": MEMORY, "log": LAYERS}
+    return next((form for name, form in forms.items() if name in raw), TIMED)
+
+
+def _outcome(raw: Mapping[str, Any], form: Mapping[str, Check], who: str) -> Outcome:
+    if form is MEMORY:
+        return MemoryUse(raw["before_kb"], raw["loaded_kb"], raw["peak_kb"], raw["cma_kb"])
+    if form is LAYERS:
+        return LayerLog(raw["log"])
+    before, after = Readings.from_json(raw["before"]), Readings.from_json(raw["after"])
+    if form is PROGRAM:
+        return ProgramRuns(tuple(raw["texts"]), raw["cache"], before, after, raw["others_busy"])
+    return TimedRuns(
+        load_us=raw["load_us"],
+        first_us=raw["first_us"],
+        warmup_us=raw["warmup_us"],
+        warmup_runs=raw["warmup_runs"],
+        steady=raw["steady"],
+        latencies_us=tuple(raw["latencies_us"]),
+        parity=_parity_of(raw["parity"], who),
+        operators=tuple(raw["operators"]),
+        delegated_nodes=raw["delegated_nodes"],
+        cpu_operators=tuple(raw["cpu_operators"]),
+        cache=raw["cache"],
+        before=before,
+        after=after,
+        others_busy=raw["others_busy"],
     )
+
+
+def _parity_of(raw: Mapping[str, Any] | None, who: str) -> Parity | None:
+    if raw is None:
+        return None
+    elements, mismatched, largest = raw["elements"], raw["mismatched"], raw["max_abs_diff"]
+    if not 0 < elements >= mismatched or (mismatched == 0) != (largest == 0):
+        raise malformed(who, "parity", f"is {str(dict(raw))[:100]!r}")
+    return Parity.from_json(raw)

@@ -1,7 +1,7 @@
-"""The text of TFLite's `benchmark_model`, the program that NXP's BSPs carry, in its older and its newer format.
+"""Reads the text of TFLite's `benchmark_model`, the program that NXP's BSPs carry, in its older and newer format.
 
 Older builds print neither `INFO: ` nor percentiles. The program reports no single runs: one invocation gives one
-sample, its median where it tells one, else its mean. It checks no output. Sources of the format: TensorFlow's
+sample, its median where it prints one, else its mean. It checks no output. Sources of the format: TensorFlow's
 lite/tools/benchmark and core/util/stats_calculator.
 """
 
@@ -11,13 +11,13 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from hil.answer import TimedRuns
 from hil.errors import BoardError, ModelError
 
 EXTERNAL = "EXTERNAL"  # how the program calls a delegate that it loads from a file
-LAST_WORDS = 300
-LARGEST = 1e12  # what no clock of microseconds and no counter says: eleven days
+LAST_CHARACTERS = 300
+LARGEST = 1e12  # microseconds (eleven days) or counts: a larger number is damage
 LINE_CHARACTERS = 2000  # what a hostile line may cost to match
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 PREFIX = re.compile(r"^(?:INFO|WARNING|VERBOSE): ")
@@ -60,7 +60,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Delegation:
-    """How many kernels of the graph a delegate became: 1 when it took all of it, 0 when it took nothing."""
+    """How many delegate kernels the graph contains: 1 when the delegate took all of it, 0 when it took nothing."""
 
     delegate: str
     kernels: int
@@ -77,15 +77,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Report:
-    """What one invocation said.
+    """What one invocation printed.
 
     Attributes:
         fallbacks: builtin operator codes that the delegate left to TFLite.
         errors: the lines that begin with ERROR, without that word.
-        init_us: loading, delegate and allocation; `first_us`: the first inference, microseconds.
+        init_us: loading, delegate and allocation, microseconds.
+        first_us: the first inference, microseconds.
         warmup: None where the program ran none; its first run is the first inference.
-        peak_mb: the process's own peak, in MB as the program counts them; None where it was not asked to.
-        layers: in the order of the run; empty where it was not asked to profile.
+        peak_mb: the process's own peak, in MB as the program counts them; None where it was not asked to report it.
+        layers: in the order of the run; empty without profiling.
     """
 
     model: str
@@ -113,11 +114,11 @@ def read_report(text: str) -> Report:
     # one count line alone may be the warm-up's, and the last line gives the mean once more
     well = bool(counts) and (timings is not None or len(counts) > 1)
     if not well or (timings is not None and not math.isclose(timings[2], counts[-1].avg_us, rel_tol=1e-3, abs_tol=1)):
-        said = "; ".join(errors)[-LAST_WORDS:] or last_words(text)
+        said = "; ".join(errors)[-LAST_CHARACTERS:] or last_lines(text)
         if any(line.startswith(SPOKEN) for line in lines):
-            raise ModelError(f"benchmark_model reports no measured runs; it said: {said}")
+            raise ModelError(f"benchmark_model reports no measured runs; its last output: {said}")
         raise BoardError(
-            f"this is no text of benchmark_model; its last words: {said}: name the program in boards.toml "
+            f"this is no text of benchmark_model; its last output: {said}: name the program in boards.toml "
             "(benchmark_model = PATH)"
         )
     session_ms = _first(SESSION, lines)
@@ -139,8 +140,8 @@ def read_report(text: str) -> Report:
     )
 
 
-def answer_of(texts: Sequence[str], *, external: bool) -> dict[str, Any]:
-    """What the Python driver would have answered, from the texts of the invocations of one job: one sample each.
+def runs_of(texts: Sequence[str], *, external: bool) -> TimedRuns:
+    """The runs of one job as the Python driver would report them, from the texts of its invocations: one sample each.
 
     `external`: only what the configured delegate took counts as delegated, and the least of all invocations.
     Cold times are the first invocation's. Raises as `read_report` does.
@@ -154,22 +155,22 @@ def answer_of(texts: Sequence[str], *, external: bool) -> dict[str, Any]:
     codes = sorted({code for report in reports for code in report.fallbacks})
     said = [f"left operator {code} to TFLite" for code in codes]
     said += dict.fromkeys(error for report in reports for error in report.errors)
-    return {
-        "load_us": round(reports[0].init_us),
-        "first_us": round(reports[0].first_us),
-        "warmup_us": round(sum(runs.count * runs.avg_us - runs.first_us for runs in warmups)),
-        "warmup_runs": sum(runs.count - 1 for runs in warmups),
-        "latencies_us": [round(report.runs.typical_us) for report in reports],
-        "averaged": True,
-        "delegated_nodes": min(all_kernels),
-        "delegate_said": "; ".join(said)[:LAST_WORDS],
-    }
+    return TimedRuns(
+        load_us=round(reports[0].init_us),
+        first_us=round(reports[0].first_us),
+        warmup_us=round(sum(runs.count * runs.avg_us - runs.first_us for runs in warmups)),
+        warmup_runs=sum(runs.count - 1 for runs in warmups),
+        latencies_us=tuple(round(report.runs.typical_us) for report in reports),
+        averaged=True,
+        delegated_nodes=min(all_kernels),
+        delegate_said="; ".join(said)[:LAST_CHARACTERS],
+    )
 
 
-def last_words(text: str) -> str:
-    """The last lines that say anything, on one line."""
+def last_lines(text: str) -> str:
+    """The last lines that are not blank, on one line."""
     spoken = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-    return " | ".join(spoken[-3:])[-LAST_WORDS:] or "nothing"
+    return " | ".join(spoken[-3:])[-LAST_CHARACTERS:] or "nothing"
 
 
 def _runs(line: str) -> Runs | None:

@@ -1,4 +1,4 @@
-"""Where a store is: a SQLite file, or PostgreSQL by its SQLAlchemy URL. No message shows a password."""
+"""A store's database: a SQLite file, or PostgreSQL by its SQLAlchemy URL. No message shows a password."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from hil.errors import UsageError
@@ -35,7 +35,11 @@ class Database:
 
     Attributes:
         shown: its path or URL, for messages.
+        engine: SQLAlchemy's.
     """
+
+    shown: str
+    engine: Engine
 
     def __init__(self, where: str | Path, *, create: bool) -> None:
         """Raises UsageError for a URL of no known kind, a missing folder, and without `create` a missing file."""
@@ -58,7 +62,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Raises UsageError for whatever the database says, but IntegrityError as it is."""
+        """Raises UsageError for any error of the database, except IntegrityError, which passes."""
         try:
             with self.engine.begin() as connection:
                 yield connection
@@ -102,14 +106,14 @@ class Database:
 
 
 def _durable_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves: see _lock_early
+    connection.isolation_level = None  # we send BEGIN: see _lock_early
     connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     _use_wal(connection, time.monotonic() + BUSY_TIMEOUT_MS / 1000)
     connection.execute("PRAGMA synchronous=FULL")
 
 
 def _use_wal(connection: Any, deadline: float) -> None:
-    """SQLite heeds no busy_timeout while it changes the journal's mode beside another that does."""
+    """SQLite ignores busy_timeout while two connections change the journal's mode at once."""
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -126,7 +130,7 @@ def _lock_early(connection: Connection) -> None:
 
 
 def _durable_postgresql(connection: Any, _record: Any) -> None:
-    """A server may be told to answer before the disk has it; not to us. Stricter settings stay."""
+    """A server may be configured to confirm a commit before it is on disk; not for us. Stricter settings stay."""
     connection.execute(
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )

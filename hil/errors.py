@@ -2,23 +2,23 @@
 
     HilError
     ├── CheckFailed        exit 1   a check did not hold: read the numbers
-    ├── UsageError         exit 2   mend the call or the configuration
-    ├── BoardError         exit 3   mend the bench
+    ├── UsageError         exit 2   fix the call or the configuration
+    ├── BoardError         exit 3   fix the bench
     │   ├── Unreachable             no answer on the network, or nobody lets us in
     │   ├── HostKeyUnknown          the board's host key was never pinned
     │   ├── HostKeyChanged          another key than the pinned one answers
-    │   ├── LinkLost                the connection or the far process ended under us
+    │   ├── LinkLost                the connection or the process on the board ended
     │   ├── BoardFull               the board's disk takes no more
     │   ├── BoardBusy               somebody else is on it
     │   ├── BoardFault              something on it is missing or refuses: a file, a library, the heat
     │   └── BoardTimeout            the board is connected and does not answer in time
-    ├── ModelError         exit 4   mend the model
+    ├── ModelError         exit 4   fix the model
     └── Incomparable       exit 5   nothing, or nothing alike, to compare with
 
 Every message is one line that names the thing (file, key, board, command) and the next step.
 """
 
-# ruff: noqa: N818 - a leaf says what happened; "...Error" is kept for who acts
+# ruff: noqa: N818 - a leaf names what happened; "...Error" is kept for who acts
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class LinkLost(BoardError):
 
 
 class BoardFull(BoardError):
-    """The board took fewer bytes than were sent."""
+    """The board stored fewer bytes than were sent."""
 
 
 class BoardBusy(BoardError):
@@ -73,7 +73,7 @@ class BoardBusy(BoardError):
 
 
 class BoardFault(BoardError):
-    """The runner blames the board: a file or a library that is missing there, or it stays too hot."""
+    """A fault of the board, not of the model: a file or a library is missing there, or it stays too hot."""
 
 
 class BoardTimeout(BoardError):

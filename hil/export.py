@@ -38,7 +38,7 @@ def export(found: Iterable[Result], form: str) -> bytes:
 
 
 def samples(found: Sequence[Result]) -> pyarrow.Table:
-    """Raw: a row a steady run, in the order in which they ran; latency_us and sample (its index) come last."""
+    """Raw: one row per steady run, in the order in which they ran; latency_us and sample (its index) come last."""
     import numpy as np
     import pyarrow
 

@@ -13,12 +13,13 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 
-from hil.boards.config import BoardConfig, open_board
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
 from hil.errors import BoardError, UsageError
 from hil.job import Job, MeasureProtocol
 from hil.measure import measure
 from hil.measurement import Measurement
-from hil.session import open_session
+from hil.sessions import open_session
 from hil.store import Store
 
 BATCH = 32
@@ -127,7 +128,7 @@ def measure_on_fleet(
                     taken = None
         except BoardError as error:
             results.put(Lost(config.name, str(error)))
-        except Exception as error:  # not the board's: the caller's to hear
+        except Exception as error:  # not a fault of the board: it goes to the caller
             results.put(error)
         finally:
             if taken:

@@ -1,4 +1,4 @@
-"""What is asked of a board: a model with its golden pair, measured by a protocol, in interleaved rounds."""
+"""What a board measures: a model with its golden pair, by a protocol, in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from hil.boards.config import BoardConfig
 from hil.errors import UsageError
 from hil.measurement import digest
+from hil.request import Pass, Request
 from hil.stage import sha256_of
 
 
@@ -19,9 +19,10 @@ class Job:
     """A model to measure.
 
     Attributes:
-        model: the .tflite file; `name`: how reports call it.
+        model: the .tflite file.
+        name: the model's name in reports.
         input: raw little-endian bytes of its inputs, one after the other; None: random, the same each time.
-        expected: likewise of its outputs for that input; None: parity is not checked.
+        expected: raw little-endian bytes of its outputs for that input; None: parity is not checked.
     """
 
     model: Path
@@ -39,13 +40,14 @@ class MeasureProtocol:
     """How a model is measured.
 
     Attributes:
-        warmup_runs: runs after the first one that are not counted, at least; more of them, up to
-            `warmup_runs_most`, until two windows of three runs have medians within 2 % of each other.
-        runs: steady ones that are counted, a round.
-        rounds: how often the whole set is gone through.
-        compile_deadline_s: until the first inference is done (an NPU compiles then: minutes).
+        warmup_runs: least number of runs after the first one that are not counted.
+        warmup_runs_most: largest number of them; the warm-up ends earlier when two windows of three runs have
+            medians within 2 % of each other.
+        runs: steady runs per round, which are counted.
+        rounds: how often the whole set of models is measured.
+        compile_deadline_s: until the first inference is done (an NPU compiles the graph then: minutes).
         run_deadline_s: for all runs after it together.
-        series: what was measured under one word never answers for another; empty: every time is as good.
+        series: a stored measurement is reused only for the same word.
     """
 
     warmup_runs: int = 5
@@ -69,7 +71,12 @@ class MeasureProtocol:
 
 @dataclass(frozen=True)
 class Task:
-    """A job in one round; `identity` is that of the job without its round and conditions."""
+    """A job in one round.
+
+    Attributes:
+        identity: of the job without its round and conditions (`identity_of`).
+        attempt: 0, and one more each time that a failed job is measured again.
+    """
 
     job: Job
     identity: str
@@ -82,7 +89,7 @@ class Task:
 def tasks_of(
     jobs: Sequence[Job], config: BoardConfig, conditions_key: str, protocol: MeasureProtocol, seed: int
 ) -> Iterator[Task]:
-    """Every job once a round, each round in an order of its own."""
+    """Every job once per round, each round in its own order."""
     models = [sha256_of(job.model) for job in jobs]
     identities = [identity_of(job, sha256, config) for job, sha256 in zip(jobs, models, strict=True)]
     for round_number in range(protocol.rounds):
@@ -94,10 +101,10 @@ def tasks_of(
 
 
 def identity_of(job: Job, model_sha256: str, config: BoardConfig) -> str:
-    """Over the files, and over the tolerances where they decide: loosened, a refused model runs again."""
+    """Over the files, and over the tolerances where they decide: with looser ones, a refused model runs again."""
     files = [sha256_of(path) if path is not None else None for path in (job.input, job.expected)]
-    judged = [config.parity_max_abs_diff, config.parity_max_mismatch] if job.expected is not None else []
-    return digest([model_sha256, *files, *judged, bool(config.delegate) and not config.allow_fallback])
+    tolerances = [config.parity_max_abs_diff, config.parity_max_mismatch] if job.expected is not None else []
+    return digest([model_sha256, *files, *tolerances, bool(config.delegate) and not config.allow_fallback])
 
 
 def files_of(job: Job) -> list[Path]:
@@ -105,30 +112,37 @@ def files_of(job: Job) -> list[Path]:
 
 
 def request_of(
-    task: Task, config: BoardConfig, conditions_key: str, protocol: MeasureProtocol, paths: Mapping[Path, str]
-) -> dict[str, Any]:
-    """The job as board_scripts/runner.py wants it; `paths` are the files' on the board."""
-    request: dict[str, Any] = {
-        "id": task.job_id,
-        "attempt": task.attempt,
-        "round": task.round,
-        "conditions": conditions_key,
-        "model": paths[task.job.model],
-        "threads": config.threads,
-        "kernels": config.kernels,
-        "warmup_runs": protocol.warmup_runs,
-        "warmup_runs_most": protocol.warmup_runs_most,
-        "runs": protocol.runs,
-        "compile_deadline_s": protocol.compile_deadline_s,
-        "run_deadline_s": protocol.run_deadline_s,
+    task: Task,
+    config: BoardConfig,
+    conditions_key: str,
+    protocol: MeasureProtocol,
+    paths: Mapping[Path, str],
+    *,
+    measured: Pass = "time",
+) -> Request:
+    """The task as a request to the runner; `paths` are the files' on the board."""
+    job, limited = task.job, bool(config.max_temperature_c)
+    return Request(
+        id=task.job_id,
+        name=job.name,
+        model=paths[job.model],
+        warmup_runs=protocol.warmup_runs,
+        warmup_runs_most=protocol.warmup_runs_most,
+        runs=protocol.runs,
+        threads=config.threads,
+        kernels=config.kernels,
+        compile_deadline_s=protocol.compile_deadline_s,
+        run_deadline_s=protocol.run_deadline_s,
+        attempt=task.attempt,
+        round=task.round,
+        conditions=conditions_key,
         # an NPU's compiled graph belongs to the model, the driver and the environment
-        "graph_cache": digest([task.model_sha256, conditions_key])[:32],
-    }
-    for name, path in (("input", task.job.input), ("expected", task.job.expected)):
-        if path is not None:
-            request[name] = paths[path]
-    if config.delegate:
-        request.update(delegate=config.delegate, delegate_options=config.delegate_options)
-    if config.max_temperature_c:
-        request.update(max_temperature_c=config.max_temperature_c, cool_down_s=config.cool_down_s)
-    return request
+        graph_cache=digest([task.model_sha256, conditions_key])[:32],
+        input=paths[job.input] if job.input is not None else None,
+        expected=paths[job.expected] if job.expected is not None else None,
+        delegate=config.delegate or None,
+        delegate_options=config.delegate_options,
+        max_temperature_c=config.max_temperature_c if limited else None,
+        cool_down_s=config.cool_down_s if limited else None,
+        measured=measured,
+    )

@@ -10,19 +10,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
 
-from hil.answer import blamed
+from hil.answer import Answer
 from hil.errors import BoardError, BoardFault, BoardTimeout, Incomparable, LinkLost
+from hil.evaluate import evaluate, failed
 from hil.job import Job, MeasureProtocol, Task, files_of, identity_of, request_of, tasks_of
-from hil.judge import failed, judge
-from hil.measurement import Failure, Measurement, digest
-from hil.session import Session
+from hil.measurement import Failure, Measurement, digest, now
+from hil.sessions import JobSession
 from hil.stage import sha256_of
 from hil.store import Store
 
-__all__ = ["Job", "MeasureProtocol", "measure", "pooled"]
+__all__ = ["Job", "MeasureProtocol", "measure", "now", "pooled"]
 
 AHEAD = 4  # jobs that the board holds beyond the one it runs: it never waits for us
 ACKNOWLEDGED_AT_ONCE = 1000
@@ -35,12 +33,12 @@ class _Flight:
 
     task: Task
     started_at: str
-    answer: dict[str, Any] | None = None
+    answer: Answer | None = None
     done: Measurement | None = None
 
 
 def measure(
-    session: Session,
+    session: JobSession,
     jobs: Iterable[Job],
     protocol: MeasureProtocol,
     store: Store,
@@ -63,11 +61,11 @@ def measure(
 class _Measuring:
     """The state of one call of `measure`."""
 
-    def __init__(self, session: Session, protocol: MeasureProtocol, store: Store, canary: Job | None) -> None:
+    def __init__(self, session: JobSession, protocol: MeasureProtocol, store: Store, canary: Job | None) -> None:
         self.session, self.protocol, self.store, self.canary = session, protocol, store, canary
         self.failed: dict[str, Measurement] = {}  # the first failure of each job, by its identity
         self.flights: deque[_Flight] = deque()
-        self.told: deque[str] = deque(maxlen=4 * AHEAD)  # acknowledgements that a link may have taken with it
+        self.acknowledged: deque[str] = deque(maxlen=4 * AHEAD)  # a lost link may have lost these too
 
     @property
     def _conditions_key(self) -> str:
@@ -85,7 +83,7 @@ class _Measuring:
         waiting, pushed = deque(tasks), deque[Task]()
         while waiting or pushed or self.flights:
             if waiting and len(pushed) < AHEAD:
-                count = min(PUSH_AT_ONCE if self.flights else 2 * AHEAD, len(waiting))  # at first, few: a board waits
+                count = min(PUSH_AT_ONCE if self.flights else 2 * AHEAD, len(waiting))  # few while the board is idle
                 pushed += self._push([waiting.popleft() for _ in range(count)], held)
             while pushed and len(self.flights) <= AHEAD and not self._is_flying(pushed[0]):
                 self._depart(pushed.popleft(), held)
@@ -95,7 +93,7 @@ class _Measuring:
                 self.store.add(done)
                 held[done.job_id] = done
                 if flight.answer is not None:
-                    self.told.append(done.job_id)
+                    self.acknowledged.append(done.job_id)
                     self._acknowledge([done.job_id])
             if done.status == "failed":
                 self.failed.setdefault(flight.task.identity, done)
@@ -104,7 +102,7 @@ class _Measuring:
     def _push(self, tasks: list[Task], held: dict[str, Measurement]) -> list[Task]:
         """The files of `tasks`, and the canary's, are on the board when this returns."""
         files = [path for task in tasks if task.job_id not in held for path in files_of(task.job)]
-        self.session.stage.stage_many([*files, *(files_of(self.canary) if self.canary and files else ())])
+        self.session.stage_many([*files, *(files_of(self.canary) if self.canary and files else ())])
         return tasks
 
     def _is_flying(self, task: Task) -> bool:
@@ -124,14 +122,14 @@ class _Measuring:
 
     def _send(self, task: Task) -> None:
         """A lost link shows when the answer is waited for."""
-        paths = self.session.stage.stage_many(files_of(task.job))
+        paths = self.session.stage_many(files_of(task.job))
         request = request_of(task, self.session.board.config, self._conditions_key, self.protocol, paths)
         with suppress(LinkLost, BoardTimeout):
             self.session.send(request)
 
     def _reconnect(self) -> None:
         self.session.reconnect()
-        self._acknowledge(list(self.told))
+        self._acknowledge(list(self.acknowledged))
 
     def _acknowledge(self, job_ids: Iterable[str]) -> None:
         with suppress(LinkLost, BoardTimeout):  # they then stay in the board's spool for a week
@@ -140,7 +138,7 @@ class _Measuring:
                 self.session.acknowledge(ids[start : start + ACKNOWLEDGED_AT_ONCE])
 
     def _land(self, flight: _Flight) -> Measurement:
-        """The measurement of a task; its failure is the model's only if the bench is well."""
+        """The measurement of a task; a failure is blamed on the model only if the bench works."""
         try:
             answer = self._answered(flight)
         except (LinkLost, BoardTimeout, BoardFault) as first:
@@ -150,20 +148,19 @@ class _Measuring:
                 answer = self._answered(flight)
             except (LinkLost, BoardTimeout, BoardFault) as second:
                 return self._blamed(flight, first, second)
-        done = judge(answer, flight.task, self.session.conditions, self.session.board.config, flight.started_at)
+        done = evaluate(answer, flight.task, self.session.conditions, self.session.board.config, flight.started_at)
         if done.failure is not None:
             self._drain()
             self._check_bench(f"{done.model} failed ({done.failure.reason})")
-            if answer.get("failure"):  # it crashed or hung; a wrong answer harms nobody else
+            if answer.failure is not None:  # it crashed or hung; a wrong output harms no other model
                 self.store.quarantine(done.model_sha256, self._conditions_key, done.failure.reason)
         return done
 
-    def _answered(self, flight: _Flight) -> dict[str, Any]:
+    def _answered(self, flight: _Flight) -> Answer:
         answer = flight.answer or self.session.receive(flight.task.job_id)
-        who = f"board {self.session.board.name}: the answer to {flight.task.job.name}"
-        if blamed(answer, who) not in (None, "model"):
+        if answer.failure is not None and answer.failure.kind != "model":
             raise BoardFault(
-                f"board {self.session.board.name}: {flight.task.job.name} {answer['failure']['reason']}: "
+                f"board {self.session.board.name}: {flight.task.job.name} {answer.failure.reason}: "
                 "what changed on the board?"
             )
         flight.answer = answer
@@ -198,29 +195,25 @@ class _Measuring:
 
     def _check_bench(self, why: str) -> None:
         """Raises BoardError where the known-good model does not give its known answer."""
-        if self.canary is None or self.session.board.config.kind == "replay":  # there the bench was checked back then
+        if self.canary is None or self.session.recorded:  # the bench was checked when it was recorded
             return
         config, sha256 = self.session.board.config, sha256_of(self.canary.model)
         identity = identity_of(self.canary, sha256, config)
         flight = _Flight(Task(self.canary, identity, 0, digest(["canary", identity, now()]), sha256), now())
         self._send(flight.task)
-        done = judge(self._answered(flight), flight.task, self.session.conditions, config, flight.started_at)
+        done = evaluate(self._answered(flight), flight.task, self.session.conditions, config, flight.started_at)
         self._acknowledge([done.job_id])
         if done.failure is not None:
             raise BoardError(
                 f"board {config.name}: {why}, and so does the known-good model: {done.failure.reason}: "
-                f"mend the bench (`hilnas board check {config.name}`), then go on"
+                f"fix the bench (`hilnas board check {config.name}`), then go on"
             )
 
 
-def now() -> str:
-    """The host's clock, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[int, ...]]:
-    """Latencies (microseconds) over all rounds, by model sha256. A model that failed in one round is left
-    out: an output that was wrong once makes its other rounds no better.
+    """Latencies (microseconds) over all rounds, by model sha256.
+
+    A model that failed in one round is left out: an output that was wrong once makes the other rounds doubtful.
 
     Raises Incomparable when the measurements were taken under different conditions.
     """
@@ -240,5 +233,5 @@ def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[int, ...]]:
 def _again(first: Measurement, task: Task) -> Measurement:
     reason = first.failure.reason if first.failure is not None else "failed"
     prefix = f"not run again after round {first.round}: "
-    told = reason if reason.startswith("not run again") else prefix + reason
-    return replace(first, job_id=task.job_id, round=task.round, failure=Failure("model", told), attempt=task.attempt)
+    failure = Failure("model", reason if reason.startswith("not run again") else prefix + reason)
+    return replace(first, job_id=task.job_id, round=task.round, failure=failure, attempt=task.attempt)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from hil.errors import UsageError
@@ -36,21 +37,27 @@ def _known(cls: type, raw: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what a number was taken.
+    """The conditions of a measurement.
 
     Attributes:
         board: the entry's name in boards.toml, or its fleet's: boards of one fleet are alike.
-        unit: the entry's name; not compared. `kind`: ssh, loopback, ...
-        machine: instruction set, as `uname -m` says; `soc`: the device tree's model, or the CPU's name.
-        kernel: its release; `bsp`: the name of the distribution, as /etc/os-release says.
+        unit: the entry's name; not compared.
+        kind: ssh, loopback, ...
+        machine: instruction set, as `uname -m` prints it.
+        soc: the device tree's model, or the CPU's name.
+        kernel: the kernel's release.
+        bsp: the name of the distribution in /etc/os-release.
         npu: driver version and clock of the NPU, "galcore 6.4.11; ml_core 1000 MHz", or "none".
         driver: "python" (the runtime's interpreter) or "benchmark_model".
         runtime: package, version and first digits of the library's sha256, "ai_edge_litert 2.3.0@0123456789ab".
         delegate: "none", or file name @ first digits of its sha256; then its options and the board's
             environment, since both decide where the graph runs.
-        kernels: xnnpack, builtin or reference; `threads`: of the interpreter.
-        temperature_c: the hottest zone when the session began, degrees Celsius; None where there is none.
-        boot_id: changes when the board reboots.
+        kernels: xnnpack, builtin or reference.
+        threads: of the interpreter.
+        governor: the CPU governor during the runs.
+        temperature_c: the hottest zone when the session began, degrees Celsius; None without one; not compared.
+        boot_id: changes when the board reboots; not compared.
+        python: version of the board's Python; not compared.
     """
 
     board: str
@@ -93,7 +100,8 @@ class Parity:
     """How the outputs on the board compare with the expected ones.
 
     Attributes:
-        elements: number of output elements; `mismatched`: how many of them differ at all.
+        elements: number of output elements.
+        mismatched: how many of them differ at all.
         max_abs_diff: the largest difference, in the output's own units (LSB for integers).
     """
 
@@ -103,7 +111,7 @@ class Parity:
 
     def __post_init__(self) -> None:
         if not 0 <= self.mismatched <= self.elements or self.max_abs_diff < 0:
-            raise UsageError(f"impossible parity {self}: mend the runner that reported it")
+            raise UsageError(f"impossible parity {self}: fix the runner that reported it")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -115,7 +123,12 @@ class Parity:
 
 @dataclass(frozen=True)
 class Failure:
-    """Whose fault, and in one line why."""
+    """Why a measurement failed.
+
+    Attributes:
+        kind: what is at fault.
+        reason: why, in one line.
+    """
 
     kind: FailureKind
     reason: str
@@ -154,20 +167,22 @@ class Measurement:
     """One model, run in one round on one board. A failed one carries no latencies, so none is ever used.
 
     Attributes:
-        job_id: what makes it unique: files, conditions, protocol and round.
+        job_id: digest of files, conditions, protocol and round.
         load_us: interpreter creation, delegate and tensor allocation, microseconds.
         first_us: first inference, which compiles the graph on an NPU, microseconds.
         latencies_us: the steady runs, raw and in order, microseconds.
-        operators: names of the model's operators in order, where the runtime tells them.
+        operators: names of the model's operators in order, where the runtime reports them.
         delegated_nodes: number of graph parts that a delegate took.
-        cpu_operators: those that the configured delegate left; empty without one.
+        cpu_operators: operators that the configured delegate left to the CPU; empty without a delegate.
         started_at: the host's clock, ISO 8601 in UTC.
-        warmup_us, warmup_runs: all runs between the first and the steady ones together.
-        cache: whether the NPU's compiled graph was there before; "none" where none is kept.
-        before, after: the steady runs.
+        warmup_us: all runs between the first and the steady ones together, microseconds.
+        warmup_runs: how many those are.
+        cache: whether the NPU's compiled graph was there before ("warm") or not ("cold"); "none" without a cache.
+        before: read before the steady runs.
+        after: read after the steady runs.
         others_busy: share of the cores' time that other processes had during the steady runs, 0 to 1.
         flags: why the latencies deserve less trust (hil/trust.py); empty when nothing speaks against them.
-        attempt: 0, and one more each time that a failed job was asked for again.
+        attempt: 0, and one more each time that a failed job is measured again.
     """
 
     job_id: str
@@ -227,6 +242,11 @@ class Measurement:
         known["parity"] = None if raw["parity"] is None else Parity.from_json(raw["parity"])
         known["failure"] = None if raw["failure"] is None else Failure.from_json(raw["failure"])
         return cls(**known)
+
+
+def now() -> str:
+    """The host's clock, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def digest(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a timed run must not be burdened with, each in a pass of its own: a model's memory and its layers."""
+"""A model's memory and its layers, each in a separate pass: both would slow down a timed run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import uuid
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hil.answer import LayerLog, MemoryUse, Outcome, ProgramRuns
 from hil.benchmark_model import NUMBER, Layer, read_report
-from hil.errors import BoardError, BoardFault, ModelError, UsageError
+from hil.errors import BoardError, BoardFault, ModelError
 from hil.job import Job, MeasureProtocol, Task, files_of, request_of
-from hil.session import Session
+from hil.request import Pass
+from hil.sessions import JobSession
 from hil.stage import sha256_of
 
-# As VeriSilicon's library prints it with CNN_PERF=1 and VIV_VX_DEBUG_LEVEL=1 in logs that users published; assumed
-# for other versions of it, so that the text stays beside the rows.
+# As VeriSilicon's library prints it with CNN_PERF=1 and VIV_VX_DEBUG_LEVEL=1 in logs that users published. Other
+# versions may print something else, so the text is kept beside the rows.
 LAYER = re.compile(
     r"layer[_ ]id\s*: *\d+ +layer[_ ]name *: *(?P<name>\S+)(?: +operation\[\d+\] *: *(?P<kind>.*?)\.?$)?"
 )
@@ -24,13 +26,14 @@ CLIPPED = "[... left out here: "
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident memory of the process that runs the model, bytes; None is what the driver does not tell.
+    """Resident memory of the process that runs the model, bytes; None where the driver does not report it.
 
     Attributes:
-        before: before the model was loaded, the runtime included; `loaded`: the peak when tensors were allocated.
-        peak: the peak after two inferences. The model file's mapped pages and the runtime's own code that these
+        before_bytes: before the model was loaded, the runtime included.
+        loaded_bytes: the peak when tensors were allocated.
+        peak_bytes: the peak after two inferences. Pages of the model's file and of the runtime's code that these
             touched count, as the kernel counts them.
-        cma: by how much the memory that NPU and GPU allocate from shrank meanwhile, on the whole board.
+        cma_bytes: by how much the memory that NPU and GPU allocate from shrank meanwhile, on the whole board.
     """
 
     model: str
@@ -61,32 +64,36 @@ class Layers:
         return asdict(self)
 
 
-def memory_of(session: Session, job: Job, protocol: MeasureProtocol) -> Memory:
+def memory_of(session: JobSession, job: Job, protocol: MeasureProtocol) -> Memory:
     """Raises ModelError, BoardError; UsageError for a replay."""
-    answer = _ask(session, job, protocol, "memory")
-    if "texts" in answer:
-        peak_mb = read_report(answer["texts"][0]).peak_mb
-        if peak_mb is None:
-            raise BoardError(f"board {session.board.name}: its benchmark_model is too old to tell its peak memory")
-        return Memory(job.name, None, None, round(peak_mb * (1 << 20)), None)
-    if answer["peak_kb"] is None:
-        raise BoardError(f"board {session.board.name}: its /proc/self/status has no VmHWM: there is nothing to read")
-    before, loaded, peak, cma = (
-        None if answer[key] is None else int(answer[key]) << 10
-        for key in ("before_kb", "loaded_kb", "peak_kb", "cma_kb")
-    )
-    return Memory(job.name, before, loaded, peak or 0, cma)
+    board = session.board.name
+    match _ask(session, job, protocol, "memory"):
+        case ProgramRuns(texts=(text, *_)):
+            peak_mb = read_report(text).peak_mb
+            if peak_mb is None:
+                raise BoardError(f"board {board}: its benchmark_model is too old to report its peak memory")
+            return Memory(job.name, None, None, round(peak_mb * (1 << 20)), None)
+        case MemoryUse(peak_kb=None):
+            raise BoardError(f"board {board}: its /proc/self/status has no VmHWM: there is nothing to read")
+        case MemoryUse() as use:
+            before, loaded, peak, cma = map(_bytes, (use.before_kb, use.loaded_kb, use.peak_kb, use.cma_kb))
+            return Memory(job.name, before, loaded, peak or 0, cma)
+        case outcome:
+            raise _other_pass(session, job, outcome)
 
 
-def layers_of(session: Session, job: Job, protocol: MeasureProtocol) -> Layers:
-    """Raises ModelError, BoardError. The times are slower than a timed run's: the driver waits for each layer."""
-    answer = _ask(session, job, protocol, "layers")
-    if "texts" in answer:
-        log = answer["texts"][0]
-        layers = read_vendor_log(log) or read_report(log).layers
-    else:
-        log = answer["log"]
-        layers = read_vendor_log(log)
+def layers_of(session: JobSession, job: Job, protocol: MeasureProtocol) -> Layers:
+    """Raises ModelError, BoardError; UsageError for a replay.
+
+    The times are longer than a timed run's: the driver waits for each layer.
+    """
+    match _ask(session, job, protocol, "layers"):
+        case ProgramRuns(texts=(log, *_)):
+            layers = read_vendor_log(log) or read_report(log).layers
+        case LayerLog(log=log):
+            layers = read_vendor_log(log)
+        case outcome:
+            raise _other_pass(session, job, outcome)
     return Layers(job.name, layers, CLIPPED not in log, log)
 
 
@@ -104,20 +111,28 @@ def read_vendor_log(text: str) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def _ask(session: Session, job: Job, protocol: MeasureProtocol, name: str) -> dict[str, Any]:
-    """The runner's answer in that pass; nothing of it is stored."""
+def _ask(session: JobSession, job: Job, protocol: MeasureProtocol, measured: Pass) -> Outcome | None:
+    """What the runner measured in that pass; nothing of it is stored."""
     config, sha256 = session.board.config, sha256_of(job.model)
-    if config.kind == "replay":
-        raise UsageError(f"board {config.name} is a replay: memory and layers are not recorded, name a real board")
     task = Task(job, "", 0, uuid.uuid4().hex, sha256)
-    paths = session.stage.stage_many(files_of(job))
-    request = request_of(task, config, session.conditions.key(), protocol, paths)
-    answer = session.run({**request, "pass": name})
+    paths = session.stage_many(files_of(job))
+    session.send(request_of(task, config, session.conditions.key(), protocol, paths, measured=measured))
+    answer = session.receive(task.job_id)
     session.acknowledge([task.job_id])
-    failure = answer.get("failure")
-    if failure is not None:
-        kind = ModelError if failure["kind"] == "model" else BoardFault
-        raise kind(f"board {config.name}: {job.name} {failure['reason']}")
-    if answer.get("model_sha256") != sha256:
+    if answer.failure is not None:
+        kind = ModelError if answer.failure.kind == "model" else BoardFault
+        raise kind(f"board {config.name}: {job.name} {answer.failure.reason}")
+    if answer.model_sha256 != sha256:
         raise BoardError(f"board {config.name}: the answer is about another file than {job.model}: clean its workdir")
-    return answer
+    return answer.outcome
+
+
+def _other_pass(session: JobSession, job: Job, outcome: Outcome | None) -> BoardError:
+    return BoardError(
+        f"board {session.board.name}: the answer to {job.name} is of another pass ({type(outcome).__name__}): "
+        "it was changed; clean the board's workdir and measure again"
+    )
+
+
+def _bytes(kilobytes: int | None) -> int | None:
+    return None if kilobytes is None else kilobytes << 10

@@ -23,7 +23,7 @@ import pytest
 if TYPE_CHECKING:
     from hil.measure import MeasureProtocol
     from hil.measurement import Measurement
-    from hil.session import Session
+    from hil.sessions import JobSession
 
 BoardBenchmark: TypeAlias = Callable[..., "list[Measurement]"]
 
@@ -35,22 +35,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def hilnas_session(pytestconfig: pytest.Config) -> Iterator[Callable[[str | None], Session]]:
-    """The session on a board by its name, or on that of --hilnas-board: one a board for all tests.
+def hilnas_session(pytestconfig: pytest.Config) -> Iterator[Callable[[str | None], JobSession]]:
+    """The session on a board by its name, or on that of --hilnas-board: one per board for all tests.
 
     Raises UsageError, BoardError.
     """
-    from hil.boards.config import find_board, open_board
-    from hil.session import Session
+    from hil.boards.config import find_board
+    from hil.boards.kinds import open_board
+    from hil.sessions import open_session
 
-    sessions: dict[str, Session] = {}
+    sessions: dict[str, JobSession] = {}
     with ExitStack() as stack:
 
-        def on(board: str | None) -> Session:
+        def on(board: str | None) -> JobSession:
             name = board or pytestconfig.getoption("hilnas_board")
             if name not in sessions:
                 config = find_board(pytestconfig.getoption("hilnas_boards"), name)
-                sessions[name] = stack.enter_context(Session(stack.enter_context(open_board(config))))
+                sessions[name] = stack.enter_context(open_session(stack.enter_context(open_board(config))))
             return sessions[name]
 
         yield on
@@ -58,11 +59,11 @@ def hilnas_session(pytestconfig: pytest.Config) -> Iterator[Callable[[str | None
 
 @pytest.fixture
 def board_benchmark(
-    benchmark: Any, hilnas_session: Callable[[str | None], Session], tmp_path: Path, pytestconfig: pytest.Config
+    benchmark: Any, hilnas_session: Callable[[str | None], JobSession], tmp_path: Path, pytestconfig: pytest.Config
 ) -> BoardBenchmark:
-    """`board_benchmark(model, input=None, expected=None, board=None, protocol=None)` returns a measurement a round.
+    """`board_benchmark(model, input=None, expected=None, board=None, protocol=None)` returns one measurement per round.
 
-    Files and protocol as for `hil.measure.Job` and `MeasureProtocol`. One call a test. Raises ModelError for a model
+    Files and protocol as for `hil.measure.Job` and `MeasureProtocol`. One call per test. Raises ModelError for a model
     that crashes, hangs or answers wrongly, UsageError, BoardError.
     """
 
@@ -79,7 +80,7 @@ def board_benchmark(
         from hil.store import Store
 
         if benchmark._mode is not None:
-            raise UsageError(f"{benchmark.name}: board_benchmark was called before: one model a test, or parametrize")
+            raise UsageError(f"{benchmark.name}: a second board_benchmark: measure one model per test, or parametrize")
         benchmark._mode = "board_benchmark(...)"  # else pytest-benchmark finds its fixture unused
         path = Path(model)
         files = [None if name is None else Path(name) for name in (input, expected)]
@@ -110,7 +111,7 @@ def _record(benchmark: Any, done: list[Measurement]) -> None:
         first_us=first.first_us,
         flags=sorted({flag for m in done for flag in m.flags}),
     )
-    stats = benchmark._make_stats(1)  # its own way in, but for a callable to time
+    stats = benchmark._make_stats(1)  # as it does for a callable to time
     for measurement in done:
         for latency_us in measurement.latencies_us:
             stats.update(latency_us / 1e6)

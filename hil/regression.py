@@ -1,8 +1,8 @@
 """Is one model slower than another? From samples in rounds; nothing here touches a board.
 
-Runs within a round share the moment: heat, clock and neighbours move from round to round, so it is rounds that
-are resampled, and runs only within them (a hierarchical bootstrap: Davison and Hinkley, Bootstrap Methods, 3.8).
-What disturbs a run only ever makes it longer, so a round's level is the lowest tenth of its runs, not their median:
+Runs within a round share heat, clock and neighbours, which change from round to round, so rounds are
+resampled, and runs only within them (a hierarchical bootstrap: Davison and Hinkley, Bootstrap Methods, 3.8).
+A disturbance only makes a run longer, so a round's level is the lowest tenth of its runs, not their median:
 with neighbours on two of two cores the median's intervals were more than twice as wide. A model whose slow runs alone
 become slower is therefore not noticed.
 """
@@ -23,9 +23,9 @@ Rounds: TypeAlias = Sequence[Sequence[int]]
 
 Samples: TypeAlias = npt.NDArray[np.int64]
 
-FEWEST_ROUNDS = 4  # fewer say nothing of how rounds differ
+FEWEST_ROUNDS = 4  # fewer do not show how rounds differ
 RESAMPLES = 1000
-ENDS = (0.025, 0.975)  # of a 95 % interval
+QUANTILES = (0.025, 0.975)  # of a 95 % interval
 SIGNIFICANT = 0.01
 
 
@@ -34,13 +34,14 @@ class Comparison:
     """Head against base.
 
     Attributes:
-        base_us, head_us: the median over rounds of their levels, microseconds.
+        base_us: the median over rounds of base's levels, microseconds.
+        head_us: the median over rounds of head's levels, microseconds.
         ratio: head over base: interleaved, the median of the rounds' ratios; else the ratio of the medians.
-        ci95: its 95 % interval.
+        ci95: the ratio's 95 % interval.
         p_value: Mann-Whitney, one-sided: head's runs are not longer than base's. Runs within a round are alike,
             which it does not know, so it is a second guard beside the interval and never decides alone.
         threshold: the share by which head may be slower.
-        rounds: of head.
+        rounds: number of head's rounds.
     """
 
     base_us: float
@@ -53,7 +54,7 @@ class Comparison:
 
     @property
     def decided(self) -> bool:
-        """The interval lies on one side of the threshold; if not, more rounds may tell."""
+        """The interval lies on one side of the threshold; if not, more rounds may decide."""
         return not self.ci95[0] <= 1 + self.threshold < self.ci95[1]
 
     @property
@@ -79,7 +80,7 @@ def compare(
     if interleaved and len(b) != len(h):
         raise Incomparable(f"{len(b)} rounds of base against {len(h)} of head: interleaved ones come in pairs")
     ratios = _resampled(b, h, interleaved, np.random.default_rng(seed), resamples)  # (resamples,)
-    low, high = np.quantile(ratios, ENDS)
+    low, high = np.quantile(ratios, QUANTILES)
     b_us, h_us = levels(b), levels(h)
     return Comparison(
         base_us=float(np.median(b_us)),
@@ -138,4 +139,4 @@ def _samples(rounds: Rounds) -> Samples:
             f"{len(rounds)} rounds of {', '.join(map(str, sorted(runs)))} runs: "
             f"measure {FEWEST_ROUNDS} rounds or more, of equally many runs each"
         )
-    return np.maximum(np.asarray(rounds, dtype=np.int64), 1)  # a clock of whole microseconds may say 0
+    return np.maximum(np.asarray(rounds, dtype=np.int64), 1)  # a clock of whole microseconds may read 0

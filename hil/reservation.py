@@ -19,7 +19,13 @@ UNITS_S = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1}
 
 @dataclass(frozen=True)
 class Reservation:
-    """`since` and `until` are the board's clock, ISO 8601 in UTC; `left_s` does not depend on it."""
+    """Who has reserved a board.
+
+    Attributes:
+        since: the board's clock, ISO 8601 in UTC.
+        until: the board's clock, ISO 8601 in UTC.
+        left_s: seconds until it expires, which no step of the board's clock changes.
+    """
 
     owner: str
     note: str
@@ -34,13 +40,17 @@ class Reservation:
 
 @dataclass(frozen=True)
 class Occupancy:
-    """Who has a board. `runner`: whose runner is at work there, and since when; empty for nobody's."""
+    """Who uses a board.
+
+    Attributes:
+        runner: whose runner is at work there, and since when; empty for nobody's.
+    """
 
     reservation: Reservation | None
     runner: str
 
     def others(self) -> str:
-        """Who else than us has it, in words; empty when nobody has."""
+        """Who other than us uses it, in words; empty when nobody does."""
         reserved = self.reservation if self.reservation and self.reservation.owner != owner() else None
         running = self.runner if self.runner and self.runner.split(" ")[0] != owner() else ""
         return "; ".join([*([str(reserved)] if reserved else []), *([f"in use by {running}"] if running else [])])
@@ -51,7 +61,7 @@ class Occupancy:
 
 
 def occupancy(board: Board) -> Occupancy:
-    """Raises BoardError where the board does not say."""
+    """Who uses the board now. Raises BoardError where that cannot be read."""
     return _ask(board, "show")[1]
 
 

@@ -108,7 +108,7 @@ def prepare(connection: Connection, where: str, *, create: bool) -> None:
 
 
 def _from_1(connection: Connection, where: str) -> None:
-    """Version 1 knew one attempt a job, and no quarantine."""
+    """Version 1 had one attempt per job, and no quarantine."""
     connection.execute(text("DROP INDEX ix_measurements_model_sha256"))
     connection.execute(text("ALTER TABLE measurements RENAME TO measurements_1"))
     _metadata.create_all(connection)
@@ -124,7 +124,7 @@ def _from_1(connection: Connection, where: str) -> None:
 
 
 def _record_from_1(raw: dict[str, Any]) -> dict[str, Any]:
-    """A record of version 1 with what version 2 added. Nobody had asked the board then, so it says unknown."""
+    """A record of version 1 with what version 2 added. What version 1 did not record is "unknown"."""
     nothing = {"temperature_c": None, "frequency_khz": None}
     unchecked = raw["parity"] is None and raw["status"] == "ok"
     added = {"unit": raw["conditions"]["board"], "bsp": "unknown", "npu": "unknown", "driver": "python"}

@@ -40,7 +40,7 @@ def runner_archive() -> bytes:
 
 
 def inline(config: BoardConfig, name: str, *arguments: str) -> list[str]:
-    """The command that runs a script without a file: its text is an argument, so that a full board answers too."""
+    """The command that runs a script without a file: its text is an argument, so that it runs on a full disk too."""
     environment = [f"{key}={value}" for key, value in config.env.items()]
     return ["env", *environment, config.python or "python3", "-c", script_path(name).read_text("utf-8"), *arguments]
 

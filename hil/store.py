@@ -1,4 +1,4 @@
-"""Measurements, kept for good: append-only, durable when `add` returns, safe against kill -9.
+"""All measurements: append-only, durable when `add` returns, safe against kill -9.
 
 A SQLite file by default (WAL, synchronous=FULL), or PostgreSQL by its SQLAlchemy URL. A store of an older version
 is brought up to date when it is opened, in one transaction.
@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from hil.database import Database
 from hil.errors import UsageError
-from hil.measurement import Measurement
+from hil.measurement import Measurement, now
 from hil.schema import measurements, prepare, quarantine, read, row_of
 
 FIND_AT_ONCE = 500  # SQLite limits the variables of a statement
@@ -28,11 +27,13 @@ SHA256_DIGITS = re.compile("[0-9a-f]{6,64}")  # fewer might mean several models
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A model that is not run under some conditions, or was not.
+    """A model that is not run, or was not run, under some conditions.
 
     Attributes:
         model: its name when it last failed; "" where the store holds no such measurement.
-        since, cleared_at: the host's clock, ISO 8601 in UTC; None: it is in quarantine still.
+        conditions_key: the conditions under which it is not run.
+        since: the host's clock, ISO 8601 in UTC.
+        cleared_at: the host's clock, ISO 8601 in UTC; None: it is still in quarantine.
     """
 
     model_sha256: str
@@ -92,9 +93,9 @@ class Store:
         row = {
             "model_sha256": model_sha256,
             "conditions_key": conditions_key,
-            # a dying program says anything, and PostgreSQL takes no NUL
+            # a dying program prints anything, and PostgreSQL stores no NUL
             "reason": "".join(sign if sign.isprintable() else " " for sign in reason),
-            "since": _now(),
+            "since": now(),
         }
         try:
             with self._transaction() as connection:
@@ -137,13 +138,13 @@ class Store:
         ]
 
     def clear(self, model_sha256: str | None = None) -> int:
-        """Lets models run again: those whose sha256 begins so, or all. How many quarantines ended; the rows stay.
+        """Lets models run again: those whose sha256 begins so, or all. Returns how many quarantines ended; rows stay.
 
-        Raises UsageError for what are not 6 or more digits of a sha256.
+        Raises UsageError for anything but 6 or more digits of a sha256.
         """
         if model_sha256 is not None and not SHA256_DIGITS.fullmatch(model_sha256):
             raise UsageError(f"{model_sha256}: not a model: give the first 6 or more digits of its sha256 (0-9, a-f)")
-        those = quarantine.update().where(quarantine.c.cleared_at.is_(None)).values(cleared_at=_now())
+        those = quarantine.update().where(quarantine.c.cleared_at.is_(None)).values(cleared_at=now())
         if model_sha256 is not None:
             those = those.where(quarantine.c.model_sha256.startswith(model_sha256))
         with self._transaction() as connection:
@@ -159,7 +160,3 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

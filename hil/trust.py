@@ -1,4 +1,4 @@
-"""Why a latency deserves less trust: each reason a word, in the record beside the samples."""
+"""Flags of latencies that are less reliable, kept in the record beside the samples."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ FLAGS = {
     "throttled": "the clock fell during the runs",
     "neighbours": "other processes were at work during the runs",
     "averaged": "the program reports means only, not single runs",
-    "unchecked": "no expected output was given, so the answer may be wrong",
+    "unchecked": "no expected output was given, so the output may be wrong",
 }
-"""What each flag says."""
+"""What each flag means."""
 
 DRIFT = 0.05
 THROTTLED = 0.95

@@ -1,8 +1,8 @@
 """What can go wrong in `nas`, by who has to act.
 
     NasError                  exit code
-    ├── ConfigError           2   the call or the configuration: mend the option that the message names
-    ├── DataError             2   a data set: mend the file or folder that the message names
+    ├── ConfigError           2   the call or the configuration: fix the option that the message names
+    ├── DataError             2   a data set: fix the file or folder that the message names
     ├── TableError            2   a look-up table: rebuild or correct the file that the message names
     ├── CheckpointError       2   a checkpoint: start afresh or point at the right file
     ├── EngineError           2   the machines that tasks run on: see what ended their workers
@@ -23,7 +23,7 @@ class ConfigError(NasError):
 
 
 class DataError(NasError):
-    """A data set on disk is not what its layout promises."""
+    """A data set on disk does not follow its layout."""
 
 
 class TableError(NasError):
@@ -35,7 +35,7 @@ class CheckpointError(NasError):
 
 
 class EngineError(NasError):
-    """Workers were lost, or there is no cluster where one was said to be."""
+    """Workers were lost, or there is no cluster at the given address."""
 
 
 class QuantizationError(NasError):

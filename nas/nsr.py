@@ -1,13 +1,13 @@
-"""The NSR table: every subnet of a block quantized and judged by its deployed integers, as a tree of prefixes.
+"""The NSR table: every subnet of a block is quantized and evaluated by its deployed integers, as a tree of prefixes.
 
 Layer i of a subnet depends on layers 1..i only, and so do its batch-norm statistics, its equalized weights, its
-calibration ranges, its quantized weights, its corrected biases and its integer activations. A depth-first walk
-over prefixes therefore shares all of them: 6 + 36 + 216 + 1296 layer evaluations instead of 4 x 1296, with the
-same numbers bit for bit. All bit widths go down together: batch norms, float maps and ranges are theirs in common.
+calibration ranges, its quantized weights, its corrected biases and its integer activations. A depth-first traversal
+of the prefix tree therefore shares all of them: 6 + 36 + 216 + 1296 layer evaluations instead of 4 x 1296, with the
+same numbers bit for bit. All bit widths are evaluated together: they share batch norms, float maps and ranges.
 
 Memory, for a block of n layers at W widths, however many subnets it has: n + 1 float32 maps of the calibration images;
-1 + n W int8 maps of the evaluation images (and of the calibration images, with bias correction); and what is inside
-one layer, of all calibration images and of `batch` evaluation images.
+1 + n W int8 maps of the evaluation images (and of the calibration images, with bias correction); and the activations
+inside one layer, for all calibration images and for `batch` evaluation images.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.networks.blocks import SuperBlock, recalibrate
-from nas.training.distil import EPSILON
+from nas.noise import Target
 from nas.quant import float_graph, simulate
 from nas.quant.bias_correction import correct_biases
 from nas.quant.float_graph import INPUT, Node, Weighted
+from nas.quant.folding import fold_mbconv
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator
 from nas.quant.lower import lower_nodes, parameters_of
 from nas.quant.post_training import prepared
@@ -33,7 +34,7 @@ from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import Applied
 from nas.space import Choice, Subnet
 
-At = Callable[[Sequence[Node], int], list[Node]]  # a layer's nodes at one of the tree's widths
+At = Callable[[Sequence[Node], int], list[Node]]  # from a layer's nodes and one of the tree's widths to nodes with bits
 BATCH = 2  # evaluation images at a time: their widest maps stay in the cache; 32 take twice as long (table1, block 5)
 
 
@@ -43,7 +44,7 @@ def _at(nodes: Sequence[Node], bits: int) -> list[Node]:
 
 @dataclass(frozen=True, eq=False)
 class BlockData:
-    """What a block is judged on: the teacher's maps before (x) and after it (target), (N, C, H, W).
+    """What a block is evaluated on: the teacher's maps before (x) and after it (target), (N, C, H, W).
 
     `x_calibration` sets batch-norm statistics and ranges; `x_evaluation` and `target` give the NSR.
     """
@@ -54,8 +55,8 @@ class BlockData:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """One quantized subnet: its NSR, its integers, and what it must answer to the golden input (1, H, W, C)."""
+class EvaluatedSubnet:
+    """One quantized subnet: its NSR, its integers, and its expected output for the golden input (1, H, W, C)."""
 
     subnet: Subnet
     nsr: float
@@ -68,13 +69,13 @@ class Integers:
     """A prefix at one weight bit width; maps are int8 (N, C, H, W)."""
 
     operators: tuple[Operator, ...]
-    q: Tensor | None  # of the evaluation images, where subnets are judged
+    q: Tensor | None  # of the evaluation images, where subnets are evaluated
     q_calibration: Tensor | None  # of the calibration images, where biases are corrected
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """A descent's state after some layers: what no bit width changes, and the integers of each."""
+    """A node of the prefix tree, some layers deep: what all bit widths share, and the integers of each."""
 
     choices: tuple[Choice, ...]
     name: str  # of the last tensor
@@ -84,33 +85,6 @@ class Prefix:
 
     def graph(self, bits: int) -> IntegerGraph:
         return IntegerGraph(self.tensors, self.widths[bits].operators, INPUT)
-
-
-class Target:
-    """The teacher's maps (N, C, H, W) as what NSRs are taken against (`nas.training.distil.nsr`, in float64).
-
-    Squared errors are summed image by image, in the images' order, so the number does not depend on how many are
-    run at a time.
-    """
-
-    def __init__(self, maps: Tensor) -> None:
-        self.maps = maps
-        self.positions = maps.numel() // maps.shape[1]
-        mean = self._sum(image.double() for image in maps) / self.positions
-        self.variance = self._sum((image - mean[:, None, None]).square() for image in maps) / self.positions
-
-    def nsr(self, output: Iterable[Tensor]) -> float:
-        """The NSR of the network's maps, which come in batches (n, C, H, W)."""
-        images = (image for batch in output for image in batch)
-        errors = ((t - y).double().square() for t, y in zip(self.maps, images, strict=True))
-        return float((self._sum(errors) / self.positions / (self.variance + EPSILON)).mean())
-
-    def _sum(self, images: Iterable[Tensor]) -> Tensor:
-        """Each channel's sum (C,), float64, over maps (C, H, W)."""
-        total = torch.zeros(self.maps.shape[1], dtype=torch.float64, device=self.maps.device)
-        for image in images:
-            total += image.flatten(1).sum(1)
-        return total
 
 
 def source_tensor(x: Tensor, scheme: Scheme = DEFAULT) -> IntTensor:
@@ -130,7 +104,7 @@ def golden_input(data: BlockData, scheme: Scheme = DEFAULT) -> NDArray[np.int8 |
     return simulate.as_nhwc(simulate.quantize(data.x_evaluation[:1], block_input(data, scheme)))
 
 
-def judge(
+def evaluate(
     supernet: SuperBlock,
     data: BlockData,
     wanted: Iterable[Subnet],
@@ -139,8 +113,8 @@ def judge(
     *,
     applied: Applied = simulate.apply,
     at: At = _at,
-) -> Iterator[Judged]:
-    """The subnets in `wanted`, of one block and any bit widths, in one descent, depth first.
+) -> Iterator[EvaluatedSubnet]:
+    """Evaluate the subnets in `wanted`, of one block and any bit widths, in one depth-first traversal.
 
     Evaluation images are run `batch` at a time, by the kernels `applied`. Batch norms are recalibrated on the way (they
     are overwritten in `supernet`). `at` gives layers other bits than their subnet's (`nas.lcpaq.blocks`).
@@ -150,31 +124,31 @@ def judge(
     tree = Tree(supernet, scheme, batch, applied, at)
     target = Target(data.target)
     root = tree.root(data.x_calibration, source, widths_of(wanted), data.x_evaluation)
-    for leaf, subnet in tree.descend(root, wanted):
+    for leaf, subnet in tree.traverse(root, wanted):
         q, tensor = leaf.widths[subnet.bits].q, leaf.tensors[leaf.name]
         assert q is not None  # noqa: S101 (for the type checker)
         value = target.nsr(simulate.dequantize(part.float(), tensor) for part in batches(q, batch))
-        judged = Judged(subnet, value, leaf.graph(subnet.bits), simulate.as_nhwc(q[:1]))
+        evaluated = EvaluatedSubnet(subnet, value, leaf.graph(subnet.bits), simulate.as_nhwc(q[:1]))
         del leaf, q  # or their maps would stay while the next leaf's are made
-        yield judged
+        yield evaluated
 
 
-def walk(
+def evaluate_all(
     supernet: SuperBlock,
     data: BlockData,
     bits: int,
     scheme: Scheme = DEFAULT,
     done: Collection[Subnet] = (),
-) -> Iterator[Judged]:
-    """`judge` for every subnet of the block at one bit width, but those in `done`."""
+) -> Iterator[EvaluatedSubnet]:
+    """`evaluate` for every subnet of the block at one bit width, except those in `done`."""
     known = frozenset(done)
-    return judge(supernet, data, (s for s in supernet.space.subnets(supernet.block, bits) if s not in known), scheme)
+    return evaluate(supernet, data, (s for s in supernet.space.subnets(supernet.block, bits) if s not in known), scheme)
 
 
 def graphs(
     supernet: SuperBlock, x: Tensor, size: tuple[int, int], wanted: Sequence[Subnet], scheme: Scheme = DEFAULT
 ) -> Iterator[tuple[Subnet, IntegerGraph]]:
-    """The integers of the subnets in `wanted`, of one block and any bit widths, depth first and unjudged.
+    """The integers of the subnets in `wanted`, of one block and any bit widths, depth first and not evaluated.
 
     Calibrated on maps `x` (N, C, h, w), and made for maps of another `size` (H, W) where that differs.
     Batch norms are recalibrated on the way (they are overwritten in `supernet`).
@@ -182,7 +156,7 @@ def graphs(
     source = source_tensor(x, scheme)
     tree = Tree(supernet, scheme)
     root = tree.root(x, replace(source, shape=(*size, source.shape[2])), widths_of(wanted))
-    for leaf, subnet in tree.descend(root, wanted):
+    for leaf, subnet in tree.traverse(root, wanted):
         yield subnet, leaf.graph(subnet.bits)
 
 
@@ -192,7 +166,7 @@ def widths_of(subnets: Iterable[Subnet]) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class Tree:
-    """One block's tree of prefixes: what stays the same along a descent."""
+    """One block's tree of prefixes: the settings of a traversal."""
 
     supernet: SuperBlock
     scheme: Scheme = DEFAULT
@@ -201,12 +175,12 @@ class Tree:
     at: At = _at
 
     def root(self, x: Tensor, source: IntTensor, widths: Iterable[int], evaluation: Tensor | None = None) -> Prefix:
-        """No layer yet: the calibration maps `x` and, where subnets are judged, those of the evaluation images."""
+        """No layer yet: the calibration maps `x` and, where subnets are evaluated, those of the evaluation images."""
         q = None if evaluation is None else self._streamed(evaluation, lambda part: simulate.quantize(part, source))
         q_calibration = simulate.quantize(x, source).to(torch.int8) if self.scheme.bias_correction else None
         return Prefix((), INPUT, x, {INPUT: source}, dict.fromkeys(widths, Integers((), q, q_calibration)))
 
-    def descend(self, prefix: Prefix, wanted: Sequence[Subnet]) -> Iterator[tuple[Prefix, Subnet]]:
+    def traverse(self, prefix: Prefix, wanted: Sequence[Subnet]) -> Iterator[tuple[Prefix, Subnet]]:
         """The subnets in `wanted`, all below `prefix`, each with its leaf."""
         depth = len(prefix.choices)
         if depth == len(self.supernet.layers):
@@ -216,15 +190,15 @@ class Tree:
         for choice in self.supernet.space.choices:
             below = [subnet for subnet in wanted if subnet.choices[depth] == choice]
             if below:
-                yield from self.descend(self.extend(prefix, choice, widths_of(below)), below)
+                yield from self.traverse(self.extend(prefix, choice, widths_of(below)), below)
 
     @torch.no_grad()
     def extend(self, prefix: Prefix, choice: Choice, widths: Iterable[int]) -> Prefix:
-        """One layer more, at some of the prefix's bit widths."""
+        """The prefix with one more layer, at some of its bit widths."""
         depth = len(prefix.choices)
         layer = self.supernet.layer(depth, choice)
         recalibrate(layer, prefix.x)
-        nodes = float_graph.fold_mbconv(layer, f"b{self.supernet.block}/{depth}", prefix.name)
+        nodes = fold_mbconv(layer, f"b{self.supernet.block}/{depth}", prefix.name)
         nodes = prepared(nodes, [{prefix.name: prefix.x}], self.scheme)
         env = {prefix.name: prefix.x}
         x = float_graph.run(nodes, env)
@@ -242,7 +216,7 @@ class Tree:
         tensors: dict[str, IntTensor],
         bits: int,
     ) -> Integers:
-        """The layer's `nodes` in integers, and what they make of the prefix's maps."""
+        """The layer's `nodes` in integers, and their outputs for the prefix's maps."""
         before = prefix.widths[bits]
         operators = lower_nodes(nodes, tensors, parameters, self.scheme.granularity)
         q_calibration = None

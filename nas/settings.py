@@ -37,12 +37,12 @@ def build(cls: type[T], settings: Mapping[str, Any], where: str) -> T:
     try:
         return TypeAdapter(cls).validate_python(dict(settings))
     except ValidationError as error:
-        found = [(*_place(cls, e["loc"]), e) for e in error.errors(include_url=False)]
-        foreign = [f for f in found if f[2]["type"] in ("extra_forbidden", "unexpected_keyword_argument")]
+        faults = [(*_place(cls, e["loc"]), e) for e in error.errors(include_url=False)]
+        foreign = [f for f in faults if f[2]["type"] in ("extra_forbidden", "unexpected_keyword_argument")]
         unknown = [f for f in foreign if f[0][-1] not in _known(f[1])]
-        # A misspelt key that is required is also a missing one: name what was written. And where there are
-        # alternatives, a key of the one that was meant is foreign to the other.
-        keys, owners, first = (unknown or [f for f in found if f not in foreign] or found)[0]
+        # A misspelt required key is also a missing one: name what was written. And where a setting may be of several
+        # classes, a key of the one that was meant is foreign to the others.
+        keys, owners, first = (unknown or [f for f in faults if f not in foreign] or faults)[0]
         if first in [f[2] for f in foreign]:
             raise ConfigError(
                 f"{where}: unknown key '{'.'.join(keys)}'{_near_miss(keys[-1], _known(owners))}"
@@ -55,8 +55,8 @@ def _place(cls: Any, location: tuple[int | str, ...]) -> tuple[list[str], list[A
     keys: list[str] = []
     owners, below = [cls], [cls]
     for part in location:
-        if len(below) > 1 and part in [alternative.__name__ for alternative in below]:
-            continue  # pydantic's word for the alternative that it tried
+        if len(below) > 1 and part in [candidate.__name__ for candidate in below]:
+            continue  # pydantic's name for the class that it tried
         keys.append(str(part))
         if isinstance(part, str):
             hints = [get_type_hints(owner).get(part) for owner in below]

@@ -1,7 +1,7 @@
 """The search space: blocks of MBConv layers, and the one text form of a subnet.
 
 Source: QA-BWNAS (arXiv 2401.12350), Table I. A subnet is one block with a (kernel, expansion) choice for
-each layer and one weight bit width; an architecture is one subnet a block.
+each layer and one weight bit width; an architecture is one subnet per block.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Subnet:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One subnet a block, in order, written joined with `+`."""
+    """One subnet per block, in order, written joined with `+`."""
 
     subnets: tuple[Subnet, ...]
 
@@ -130,7 +130,7 @@ class SearchSpace:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that change whenever the space does (its name aside)."""
+        """Twelve hexadecimal digits that change whenever the space does, except for its name."""
         record = {**asdict(self), "name": None}
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
 

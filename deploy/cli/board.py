@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from hil.boards.config import BoardConfig, find_board, load_boards, open_board, trust
+from hil.boards.config import BoardConfig, find_board, load_boards
+from hil.boards.kinds import open_board, trust
 from hil.errors import BoardError, ModelError, UsageError
 
 if TYPE_CHECKING:

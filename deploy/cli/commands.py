@@ -14,9 +14,10 @@ from deploy.latency.gate import check_threshold
 from deploy.run.config import Measuring, Overrides, load_experiment
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Run
-from hil.boards.config import find_board, open_board
+from hil.boards.config import find_board
+from hil.boards.kinds import open_board
 from hil.errors import CheckFailed, ModelError, UsageError
-from nas.engine.local import open_engine
+from nas.engine.open import open_engine
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def regress_command(arguments: Arguments) -> int:
     from deploy.regression import regress
     from deploy.regression.baselines import load_suite, suite_folder
     from hil.measure import now
-    from hil.session import open_session
+    from hil.sessions import open_session
 
     config = find_board(arguments.boards, arguments.board)
     suite = suite_folder(arguments.baselines, config)

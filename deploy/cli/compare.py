@@ -20,7 +20,7 @@ from deploy.run.config import Budget, Experiment, Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from hil.errors import UsageError
-from nas.engine.local import open_engine
+from nas.engine.open import open_engine
 
 COSTS = ("teacher", "train", "tables", "search", "retrain")
 

@@ -20,7 +20,8 @@ from deploy.run.folder import Progress, Run
 from deploy.run.weights import of_run
 from deploy.targets.placement import Target, load_target
 from hil.errors import UsageError
-from nas.engine.local import Engine, open_engine
+from nas.engine.open import open_engine
+from nas.engine.protocol import Engine
 from nas.errors import ConfigError
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.settings import build

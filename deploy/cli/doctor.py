@@ -11,7 +11,8 @@ from pathlib import Path
 
 from deploy.compile.canary import known_good
 from hil.boards.board import Board
-from hil.boards.config import BoardConfig, open_board
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
 from hil.errors import BoardError, UsageError
 from hil.health import Finding, examine
 from hil.measure import MeasureProtocol, measure

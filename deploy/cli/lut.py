@@ -23,9 +23,10 @@ from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Progress, Run
 from hil.errors import UsageError
-from nas.engine.local import open_engine
+from nas.engine.open import open_engine
 from nas.errors import TableError
-from nas.table import Entry, Table
+from nas.estimate import Estimate
+from nas.table import Table
 from nas.training.threads import one_thread
 
 Arguments = argparse.Namespace
@@ -45,13 +46,13 @@ class OfSource:
 
 def by_source(table: Table) -> list[OfSource]:
     """How well the entries of each source are known, most entries first."""
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[Estimate]] = {}
     for entry in table.entries.values():
         groups.setdefault(entry.source, []).append(entry)
     return sorted((_of_source(source, entries) for source, entries in groups.items()), key=lambda g: -g.entries)
 
 
-def _of_source(source: str, entries: Sequence[Entry]) -> OfSource:
+def _of_source(source: str, entries: Sequence[Estimate]) -> OfSource:
     widths = [100 * (entry.high - entry.low) / max(entry.value, 1e-9) for entry in entries]
     median, p95 = (float(q) for q in np.quantile(widths, (0.5, 0.95)))
     runs = [int(entry.n) for entry in entries]

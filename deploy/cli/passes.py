@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from rich.table import Table as RichTable
 
 from deploy.cli import console
-from hil.boards.config import BoardConfig, open_board
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
 from hil.job import Job, MeasureProtocol
 from hil.passes import Layers, Memory, layers_of, memory_of
-from hil.session import open_session
+from hil.sessions import open_session
 
 
 def run(jobs: Sequence[Job], settings: MeasureProtocol, config: BoardConfig, *, layers: bool, as_json: bool) -> int:

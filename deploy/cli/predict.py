@@ -19,7 +19,7 @@ from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.search.predictor import predict
-from nas.engine.local import open_engine
+from nas.engine.open import open_engine
 
 WAYS = {"nsr_sum": "NSR sum", "order_1": "ridge, first order", "order_2": "ridge, second order"}
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from nas.networks.blocks import recalibrate
 from nas.networks.segmenter import Head, student, teacher
 from nas.quant import simulate, splice
-from nas.quant.float_graph import fold_segmenter
+from nas.quant.folding import fold_segmenter
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
@@ -57,7 +57,7 @@ def values_at(reference: IntegerGraph, name: str, image: Tensor) -> Tensor:
 
 FORMS: Mapping[str, BlockForm] = {
     "isolated": BlockForm(lambda subnet, _: subnet, splice.block_input),
-    "bounded": BlockForm(splice.bounded, splice.fence_input),
+    "bounded": BlockForm(splice.bounded, splice.boundary_input),
     "exchanged": BlockForm(splice.exchanged, lambda reference, _: reference.input),
 }
 

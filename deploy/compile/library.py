@@ -22,7 +22,7 @@ from deploy.formats.files import write_atomically
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.writer import write
 from hil.errors import UsageError
-from nas.engine.local import Engine
+from nas.engine.protocol import Engine
 from nas.errors import EngineError
 from nas.space import Choice, SearchSpace, Subnet
 from nas.training.threads import one_thread

@@ -23,7 +23,8 @@ from deploy.targets.placement import Target
 from hil.errors import UsageError
 from nas.networks.blocks import recalibrate
 from nas.quant import simulate, uint8
-from nas.quant.float_graph import INPUT, Node, fold_mbconv, run
+from nas.quant.float_graph import INPUT, Node, run
+from nas.quant.folding import fold_mbconv
 from nas.quant.integer_graph import IntegerGraph, IntTensor
 from nas.space import SearchSpace, Subnet
 

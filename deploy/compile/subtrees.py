@@ -23,7 +23,7 @@ from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.writer import write
 from nas.networks.blocks import SuperBlock
 from nas.networks.segmenter import Encoder
-from nas.nsr import BlockData, golden_input, judge
+from nas.nsr import BlockData, evaluate, golden_input
 from nas.quant.scheme import Scheme
 from nas.space import Choice, SearchSpace, Subnet
 from nas.training.threads import one_thread
@@ -74,7 +74,7 @@ class Population:
         values = {}
         with one_thread():
             supernet, data = self._supernet(sub_tree.block), self.data(sub_tree.block)
-            for judged in judge(supernet, data, sub_tree.subnets, self.scheme, applied=kernels_of(self.form)):
+            for judged in evaluate(supernet, data, sub_tree.subnets, self.scheme, applied=kernels_of(self.form)):
                 target = artifact(self.folder, judged.subnet)
                 metadata = model_metadata(judged.graph, str(judged.subnet), self.key)
                 write_atomically(target.expected, stored(judged.golden_output, self.form), durable=False)

@@ -20,8 +20,9 @@ from deploy.latency.agreement import Sample, tau_b
 from deploy.latency.features import CONTEXT_GROUPS, ContextFeatures, Matrix, Vector
 from deploy.latency.predictor import Z95, BlockModel
 from hil.errors import CheckFailed
+from nas.estimate import Estimate
 from nas.space import Architecture, SearchSpace, Subnet
-from nas.table import Entry, Table
+from nas.table import Table
 
 FOLDS = 10
 FEWEST = 4  # models, for a fit to each fold's rest
@@ -174,7 +175,9 @@ class Feedback:
             value = max(entry.value + float(z @ self.effects_us), 1.0)
             wider = Z95 * float(np.sqrt(max(float(z @ self.covariance_us2 @ z), 0.0)))
             low, high = np.hypot(entry.value - entry.low, wider), np.hypot(entry.high - entry.value, wider)
-            entries[subnet] = Entry(value, max(value - float(low), 0.0), value + float(high), entry.n, "corrected")
+            entries[subnet] = Estimate(
+                value, None, max(value - float(low), 0.0), value + float(high), entry.n, "corrected"
+            )
         return replace(table, entries=entries)
 
 

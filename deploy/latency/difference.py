@@ -13,8 +13,9 @@ from deploy.latency.agreement import tau_b
 from deploy.latency.key import TableKey, difference
 from hil.errors import CheckFailed
 from nas.errors import TableError
+from nas.estimate import Estimate
 from nas.space import Subnet
-from nas.table import Entry, Table
+from nas.table import Table
 
 MOST = 10
 
@@ -37,7 +38,7 @@ class Difference:
     Attributes:
         keys: in words; empty where both belong to the same.
         only_a, only_b: number of entries that the other lacks; `common`: of those that both have.
-        sources: "isolated -> corrected" and how many entries went so; only those that changed.
+        sources: "measured -> corrected" and how many entries went so; only those that changed.
         ratio_p5, ratio_median, ratio_p95: of b / a over the common entries.
         tau_b: over all common entries; `tau_b_of_block` by block number; None where it is undefined.
         beyond: number of entries that moved by more than their intervals allow.
@@ -91,11 +92,11 @@ def compare(a: Table, b: Table) -> Difference:
     )
 
 
-def _moved(subnet: Subnet, a: Entry, b: Entry) -> Moved:
+def _moved(subnet: Subnet, a: Estimate, b: Estimate) -> Moved:
     return Moved(str(subnet), a.value, b.value, b.value / a.value, a.high < b.low or b.high < a.low)
 
 
-def _tau(pairs: Sequence[tuple[Entry, Entry]]) -> float | None:
+def _tau(pairs: Sequence[tuple[Estimate, Estimate]]) -> float | None:
     """None for fewer than three entries, or where all of one table are equal."""
     try:
         return tau_b(np.array([a.value for a, _ in pairs]), np.array([b.value for _, b in pairs]))

@@ -37,10 +37,10 @@ from deploy.run.models import quantized, quantized_teacher
 from deploy.run.weights import of_run
 from hil.job import Job, MeasureProtocol
 from hil.measurement import Measurement
+from nas.estimate import Estimate
 from nas.quant import splice
 from nas.quant.integer_graph import IntegerGraph
 from nas.space import Architecture, SearchSpace, Subnet
-from nas.table import Entry
 from nas.training.threads import one_thread
 
 Form = Literal["bounded", "exchanged"]
@@ -76,7 +76,7 @@ def constant_files(context: Context, teacher: IntegerGraph) -> list[Artifact]:
 
 def measure_in_context(
     context: Context, subnets: Iterable[Subnet], form: Form
-) -> Generator[Progress, None, dict[Subnet, Entry]]:
+) -> Generator[Progress, None, dict[Subnet, Estimate]]:
     """The entries of `subnets` in a form of the run's own blocks; what the run's store holds is not measured again.
 
     A subnet whose bits execute as a wider one's has that one's entry. Raises `ModelError` for a model that fails,
@@ -91,7 +91,7 @@ def measure_in_context(
     with one_thread():
         reference = quantized(context, architecture)
     writing = _Writing(folder, form, reference, context.evaluation[:1], context.keys["tables"])
-    entries: dict[Subnet, Entry] = {}
+    entries: dict[Subnet, Estimate] = {}
     for batch in _batches(distinct):
         with one_thread():
             jobs = [artifact.job() for artifact in writing.batch(origin, batch)]
@@ -103,7 +103,7 @@ def measure_in_context(
         for subnet in batch:
             known = weighted((1.0, times[_name(subnet, form)]), *less)
             count = sum(len(m.latencies_us) for m in done if m.model == _name(subnet, form))
-            entries[subnet] = overhead.entry(known.us, known.half_us, known.half_us, count, "in_context")
+            entries[subnet] = overhead.entry(known.us, known.half_us, known.half_us, count, "measured")
     return {subnet: entries[measured_as(space, subnet)] for subnet in wanted}
 
 

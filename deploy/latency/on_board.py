@@ -26,8 +26,9 @@ from deploy.run.models import compile_sample
 from hil.job import Job
 from hil.measurement import Measurement
 from nas.errors import TableError
+from nas.estimate import Estimate
 from nas.space import Architecture, Subnet
-from nas.table import Entry, Table
+from nas.table import Table
 
 ACTIVE = "active.json"
 OVERHEAD_S = 0.03  # of the board, a model: loading and the first run of a small one
@@ -43,7 +44,7 @@ class OnBoard:
 
     context: Context
     constants: Constants
-    entries: dict[Subnet, Entry] = field(default_factory=dict)
+    entries: dict[Subnet, Estimate] = field(default_factory=dict)
     answers: list[Measurement] = field(default_factory=list)
 
     def blocks(self, subnets: Sequence[Subnet]) -> Iterator[tuple[Subnet, Measured, float]]:

@@ -31,10 +31,11 @@ from deploy.compile.artifact import Artifact, model_metadata, save_model
 from deploy.compile.block_forms import values_at
 from hil.stats import LatencySummary
 from nas.errors import ConfigError, TableError
+from nas.estimate import Estimate, Source
 from nas.quant import splice
 from nas.quant.integer_graph import IntegerGraph, IntTensor, QAdd
 from nas.settings import STRICT, build
-from nas.table import Entry, Source, Table
+from nas.table import Table
 
 FLOOR_US = 1.0  # no entry is below it: the board's clock tells no less, and a sum needs positive numbers
 COPIES = (1, 3)
@@ -69,10 +70,10 @@ def weighted(*terms: tuple[float, Known]) -> Known:
     return Known(sum(w * t.us for w, t in terms), math.sqrt(sum((w * t.half_us) ** 2 for w, t in terms)))
 
 
-def entry(value_us: float, below_us: float, above_us: float, n: int, source: Source) -> Entry:
+def entry(value_us: float, below_us: float, above_us: float, n: int, source: Source) -> Estimate:
     """A table's entry, not below `FLOOR_US`; the interval reaches as far from it as it was measured to."""
     value = max(value_us, FLOOR_US)
-    return Entry(value, value - below_us, value + above_us, n, source)
+    return Estimate(value, None, value - below_us, value + above_us, n, source)
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,14 @@ class Constants:
         """A whole model's latency beyond the sum of its blocks' entries."""
         return self.empty_us.us + self.stem_us.us + self.head_us.us
 
-    def work(self, alone: LatencySummary, block: int) -> Entry:
+    def work(self, alone: LatencySummary, block: int) -> Estimate:
         """The entry of a subnet of `block` whose isolated graph took `alone`.
 
         Its interval is as wide as that of the median: the constants' errors are the same for a block's subnets.
         """
         value = alone.median_us - self.empty_us.us - self.edges_us[block - 1].us
         low, high = alone.ci95_us
-        return entry(value, alone.median_us - low, high - alone.median_us, alone.n, "isolated")
+        return entry(value, alone.median_us - low, high - alone.median_us, alone.n, "measured")
 
     def record(self) -> dict[str, object]:
         return asdict(self)
@@ -129,7 +130,7 @@ def around_blocks_us(table: Table) -> float:
 
 def graphs(reference: IntegerGraph) -> dict[str, IntegerGraph]:
     """What has to be measured, by name, from a whole model: maps of one shape are copied once."""
-    seams = splice.maps_between(reference)
+    seams = splice.boundary_maps(reference)
     found = {
         "constant-empty": copies((1, 1, seams[0].shape[2]), 1),
         "constant-stem": reference.until(seams[0].name),
@@ -170,7 +171,7 @@ def solved(measured: Mapping[str, LatencySummary], reference: IntegerGraph) -> C
     empty = times["constant-empty"]
     ends = [
         _not_below_zero(weighted((1.5, times[_name(seam, 1)]), (-0.5, times[_name(seam, 3)]), (-1, empty)))
-        for seam in splice.maps_between(reference)
+        for seam in splice.boundary_maps(reference)
     ]
     edges = tuple(weighted((0.5, a), (0.5, b)) for a, b in pairwise(ends))
     stem = weighted((1, times["constant-stem"]), (-1, empty), (-0.5, ends[0]))

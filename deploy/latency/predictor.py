@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from deploy.latency.features import GROUPS, Features, Matrix, Vector
 from hil.errors import UsageError
+from nas.estimate import Estimate
 from nas.space import Subnet
-from nas.table import Entry
 
 KERNEL_SPREAD, VARIANT_SPREAD, BLOCK_SPREAD = 1.0, 0.3, 0.3  # of the mean latency: weak, the data decide
 Z95 = 1.959964  # standard errors to either end of a 95 % interval
@@ -38,7 +38,7 @@ class Measured:
     error_us: float
 
     @classmethod
-    def of(cls, entry: Entry) -> Measured:
+    def of(cls, entry: Estimate) -> Measured:
         """A table's entry; the clock tells no more than half a microsecond."""
         return cls(entry.value, max((entry.high - entry.low) / (2 * Z95), 0.5))
 
@@ -126,7 +126,7 @@ def fit(
     return _posterior(problem, spreads, x_all, rows, cells)
 
 
-def told(model: BlockModel, measured: Mapping[Subnet, Entry]) -> dict[Subnet, Entry]:
+def told(model: BlockModel, measured: Mapping[Subnet, Estimate]) -> dict[Subnet, Estimate]:
     """An entry for every cell: its posterior. `measured` says how a cell was, and with how many runs.
 
     A measurement that agrees with itself stays nearly as it was; one whose rounds differ is drawn to what the others
@@ -135,8 +135,8 @@ def told(model: BlockModel, measured: Mapping[Subnet, Entry]) -> dict[Subnet, En
     entries = {}
     for subnet, mean, deviation in zip(model.cells, model.mean_us.tolist(), model.deviation_us.tolist(), strict=True):
         there = measured.get(subnet)
-        n, source = (there.n, there.source) if there else (0, "regressed")
-        entries[subnet] = Entry(mean, max(mean - Z95 * deviation, 0.0), mean + Z95 * deviation, n, source)
+        n, source = (there.n, there.source) if there else (0, "predicted")
+        entries[subnet] = Estimate(mean, deviation, max(mean - Z95 * deviation, 0.0), mean + Z95 * deviation, n, source)
     return entries
 
 

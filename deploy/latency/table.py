@@ -16,8 +16,9 @@ from hil.errors import ModelError
 from hil.measure import pooled
 from hil.measurement import Measurement
 from hil.stats import LatencySummary, summarize
+from nas.estimate import Estimate
 from nas.space import SearchSpace, Subnet
-from nas.table import Entry, Table
+from nas.table import Table
 
 CPU_OPERATORS = "cpu-operators"
 """The table's name, in a run whose board has a delegate."""
@@ -43,7 +44,7 @@ def measured_as(space: SearchSpace, subnet: Subnet) -> Subnet:
     return replace(subnet, bits=max(bits for bits in space.bits if executed_as(bits) == width))
 
 
-def latency_table(space: SearchSpace, measured: Mapping[Subnet, Entry], provenance: Mapping[str, object]) -> Table:
+def latency_table(space: SearchSpace, measured: Mapping[Subnet, Estimate], provenance: Mapping[str, object]) -> Table:
     """Every subnet's entry from those that were measured: the others have the one that they are `measured_as`."""
     entries = {subnet: measured[measured_as(space, subnet)] for subnet in space.all_subnets()}
     return Table("latency", "us", entries, {"space": space.digest, **provenance})
@@ -56,7 +57,7 @@ def cpu_operators_table(
     left: dict[str, int] = {}
     for m in measurements:
         left[m.model] = max(left.get(m.model, 0), len(m.cpu_operators))
-    entries = {subnet: Entry.exact(left[str(subnet)]) for subnet in space.all_subnets()}
+    entries = {subnet: Estimate.exact(left[str(subnet)]) for subnet in space.all_subnets()}
     return Table("cpu_operators", "operators", entries, {"space": space.digest, **provenance})
 
 

@@ -58,11 +58,14 @@ class Lineage:
 
 def version_of(table: Table, lineage: Lineage) -> str:
     """The version that a table with this lineage is: equal for equal content, however and whenever it was written."""
-    entries = sorted(
-        [str(s), *map(float, (e.value, e.low, e.high)), int(e.n), e.source] for s, e in table.entries.items()
+    key = TableKey.of(table)
+    words = {"measured": "isolated" if key.form == "isolated" else "in_context", "predicted": "regressed"}
+    entries = sorted(  # with the sources' words of table format 1, so that versions stay what they were
+        [str(s), *map(float, (e.value, e.low, e.high)), int(e.n), words.get(e.source, e.source)]
+        for s, e in table.entries.items()
     )
     made = [lineage.how, list(lineage.parents), dict(lineage.evidence)]
-    return digest([entries, TableKey.of(table).compared(), *made])[:DIGITS]
+    return digest([entries, key.compared(), *made])[:DIGITS]
 
 
 def save_version(

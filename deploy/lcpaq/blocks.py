@@ -17,7 +17,7 @@ from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.search.cost_tables import REFINED, refined_key
 from nas.data.batches import images_of
-from nas.lcpaq.blocks import judge_refined
+from nas.lcpaq.blocks import evaluate_refined
 from nas.lcpaq.policy import INT8, Options, Policy, layers_of, network_digest
 from nas.lcpaq.tied import kept_at_8
 from nas.space import Architecture
@@ -79,7 +79,7 @@ def _judged(
     with one_thread():
         for subnet in architecture.subnets:
             supernet = copy.deepcopy(context.supernets[subnet.block - 1])  # whose batch norms are overwritten
-            judged = judge_refined(supernet, task.data(subnet.block), subnet, policy, quantization.scheme)
+            judged = evaluate_refined(supernet, task.data(subnet.block), subnet, policy, quantization.scheme)
             found.append(
                 {
                     "subnet": str(subnet),

@@ -16,7 +16,7 @@ from nas.data.part import held_out
 from nas.errors import ConfigError
 from nas.lcpaq import proxy
 from nas.lcpaq.policy import applied
-from nas.lcpaq.trial import SPACE, Evaluator, Fidelity, Material
+from nas.lcpaq.trial import SPACE, Evaluator, Fidelity, TrialInputs
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.safe_resize import split_resizes
 from nas.tasks.task import score_integer
@@ -25,16 +25,16 @@ from nas.training.threads import one_thread
 SMALL_IMAGE = 64  # pixels a side, below which a smaller image ranks badly (docs/lcpaq.md) and saves little
 
 
-def material_of(subject: Subject, wanted: Wanted) -> Material:
+def material_of(subject: Subject, wanted: Wanted) -> TrialInputs:
     """What the proxy's trials are about: policy.json's bits, the run's training images."""
     schedule = replace(subject.context.experiment.retrain.schedule, warmup_steps=0)
     seed, folder = subject.context.experiment.seed, subject.folder / "tuned"
     policy, data = stored_policy(subject), _data(subject, wanted)
     applied(subject.nodes, policy)  # refuses bits that the quantizer cannot give before anything is trained
-    return Material(subject.model, policy, data, schedule, folder, subject.key, seed)
+    return TrialInputs(subject.model, policy, data, schedule, folder, subject.key, seed)
 
 
-def rungs_of(material: Material, wanted: Wanted) -> tuple[Fidelity, ...]:
+def rungs_of(material: TrialInputs, wanted: Wanted) -> tuple[Fidelity, ...]:
     """The ladder up to all images that are judged on."""
     _, judged = material.data[1.0]
     return proxy.ladder(Fidelity(len(judged), wanted.tuning_steps), smaller=proxy.SMALL_SHARE in material.data)

@@ -14,7 +14,7 @@ from deploy.lcpaq.subject import Subject, Wanted, stored_policy
 from deploy.run.context import protocol
 from deploy.run.folder import Progress
 from deploy.ship.bundle import Contents, export, verify
-from hil.boards.config import open_board
+from hil.boards.kinds import open_board
 from nas.lcpaq.policy import INT8, Policy
 from nas.tasks.task import score_float, score_integer
 

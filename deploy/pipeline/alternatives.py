@@ -35,9 +35,10 @@ from hil.errors import CheckFailed
 from hil.measure import MeasureProtocol
 from hil.measurement import Measurement
 from hil.stats import LatencySummary
+from nas.estimate import Estimate
 from nas.networks.blocks import recalibrate
 from nas.space import Architecture, Subnet
-from nas.table import Entry, Table
+from nas.table import Table
 
 STAGE = "alternatives"
 FORM: Final = "isolated"  # with the graph's ends in each entry, which the constant takes out again
@@ -156,5 +157,5 @@ class _Making:
         return found
 
 
-def _entry(times: LatencySummary) -> Entry:
-    return Entry(times.median_us, *times.ci95_us, times.n, FORM)
+def _entry(times: LatencySummary) -> Estimate:
+    return Estimate(times.median_us, None, *times.ci95_us, times.n, "measured")

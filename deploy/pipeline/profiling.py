@@ -19,14 +19,15 @@ from deploy.latency.versions import Lineage, save_version
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.models import compile_teacher, quantized_teacher
-from hil.boards.config import open_board
+from hil.boards.kinds import open_board
 from hil.job import Job, MeasureProtocol
 from hil.measurement import Measurement
 from hil.reservation import seconds_of
-from hil.session import open_session
+from hil.sessions import open_session
 from nas.errors import TableError
+from nas.estimate import Estimate
 from nas.space import SearchSpace, Subnet
-from nas.table import Entry, Table
+from nas.table import Table
 from nas.training.threads import one_thread
 
 PARITY = MeasureProtocol(warmup_runs=0, warmup_runs_most=0, runs=1, rounds=1)  # for an answer: its time is not used
@@ -36,7 +37,7 @@ PARITY = MeasureProtocol(warmup_runs=0, warmup_runs_most=0, runs=1, rounds=1)  #
 class Found:
     """What the board said: entries of what was measured, everything's posterior, all measurements behind them."""
 
-    entries: Mapping[Subnet, Entry]
+    entries: Mapping[Subnet, Estimate]
     model: BlockModel
     constants: Constants
     measurements: list[Measurement]
@@ -103,7 +104,7 @@ def _features(space: SearchSpace, size: tuple[int, int]) -> Features:
     return block_features(space, size).of(cells(space))
 
 
-def posterior(space: SearchSpace, size: tuple[int, int], entries: Mapping[Subnet, Entry]) -> BlockModel:
+def posterior(space: SearchSpace, size: tuple[int, int], entries: Mapping[Subnet, Estimate]) -> BlockModel:
     """What measured entries tell of all blocks at input `size` (H, W)."""
     with one_thread():
         return fit(_features(space, size), {s: Measured.of(entry) for s, entry in entries.items()})

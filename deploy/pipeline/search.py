@@ -12,7 +12,7 @@ from deploy.run.folder import Progress
 from deploy.search.cost_tables import main_side, other_side
 from deploy.search.predictor import Fitted, fitted
 from nas.search.front import Front, front
-from nas.search.union import Pick, Side, best_within, union_front
+from nas.search.union import CostTables, Pick, best_within, union_front
 
 
 def search(context: Context) -> Iterator[Progress]:
@@ -67,7 +67,7 @@ def search(context: Context) -> Iterator[Progress]:
                     "subnet": str(point.architecture),
                     "nsr": point.costs[0],
                     "latency_us": point.costs[1],
-                    **_scheme(context, point.side),
+                    **_scheme(context, point.scheme),
                 }
                 for point in union_front(sides, fronts)
             ],
@@ -81,6 +81,6 @@ def _scheme(context: Context, name: str) -> dict[str, str]:
     return {"scheme": name} if context.experiment.quantization.others else {}
 
 
-def _predicted(context: Context, fit: Fitted, side: Side) -> Pick:
+def _predicted(context: Context, fit: Fitted, side: CostTables) -> Pick:
     """The accuracy predictor's choice instead of the least NSR sum."""
     return lambda _, limits: fit.search(context, [side.tables[name] for name in limits], limits)[0]

@@ -16,7 +16,7 @@ from deploy.run.folder import Progress
 from deploy.run.networks import retrained
 from deploy.ship.bundle import Contents, export, verify
 from deploy.ship.report import write_report
-from hil.boards.config import open_board
+from hil.boards.kinds import open_board
 from hil.measurement import Measurement
 from hil.stats import LatencySummary
 from nas.networks.segmenter import Encoder

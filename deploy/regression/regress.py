@@ -21,7 +21,7 @@ from hil.errors import Incomparable, ModelError, UsageError
 from hil.measure import Job, MeasureProtocol, measure
 from hil.measurement import Measurement
 from hil.regression import FEWEST_ROUNDS, Comparison, Rounds, compare
-from hil.session import Session
+from hil.sessions import JobSession
 from hil.stage import sha256_of
 from hil.store import Store
 
@@ -92,7 +92,7 @@ def _whole(artifacts: Iterable[Artifact], advice: str) -> dict[str, Artifact]:
 class Bench:
     """Where models are measured; `protocol` is one of its own series, so that nothing old in `store` answers."""
 
-    session: Session
+    session: JobSession
     store: Store
     protocol: MeasureProtocol
 

@@ -18,17 +18,19 @@ from deploy.formats.files import read_json
 from deploy.run.config import Experiment, Measuring
 from deploy.run.folder import Run
 from deploy.targets.placement import load_target
-from hil.boards.config import find_board, open_board
+from hil.boards.config import find_board
+from hil.boards.kinds import open_board
 from hil.errors import UsageError
 from hil.fleet import Lost, measure_on_fleet
 from hil.job import Job
 from hil.measure import MeasureProtocol, measure
 from hil.measurement import Measurement
-from hil.session import open_session
+from hil.sessions import open_session
 from hil.store import Store
 from nas.data import Dataset, open_data
 from nas.data.batches import images_of
-from nas.engine.local import Engine, Local
+from nas.engine.local import Local
+from nas.engine.protocol import Engine
 from nas.networks.blocks import SuperBlock
 from nas.networks.segmenter import Encoder, teacher_layers
 from nas.quant.safe_resize import safe_steps

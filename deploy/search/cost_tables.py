@@ -15,10 +15,11 @@ from deploy.latency.key import check_device
 from hil.errors import UsageError
 from hil.measurement import Conditions
 from nas.errors import ConfigError
+from nas.estimate import Estimate
 from nas.lcpaq.policy import Policy, load_policy
-from nas.search.union import Side
+from nas.search.union import CostTables
 from nas.space import Architecture
-from nas.table import Entry, Table
+from nas.table import Table
 
 RECORD = "alternatives.json"
 REFINED = "blocks.json"
@@ -35,21 +36,21 @@ def tables_folder(run: Path, alternative: Alternative) -> Path:
     return run / "tables" / alternative.slug
 
 
-def main_side(run: Path, name: str, keys: Mapping[str, str], around: Mapping[str, float]) -> Side:
+def main_side(run: Path, name: str, keys: Mapping[str, str], around: Mapping[str, float]) -> CostTables:
     """The main scheme's tables of a run, with feedback; `keys` of the stages tables and profile.
 
     Raises `TableError` for tables that these stages, or this checkpoint, did not make, and for latencies of another
     device than the one that agreed.
     """
-    return Side(name, _load(run, run / "tables", MAIN, keys), around)
+    return CostTables(name, _load(run, run / "tables", MAIN, keys), around)
 
 
-def other_side(run: Path, alternative: Alternative, keys: Mapping[str, str], around_bits: float) -> Side:
+def other_side(run: Path, alternative: Alternative, keys: Mapping[str, str], around_bits: float) -> CostTables:
     """An alternative's, as `main_side`. The widths of all weights are the same, so what lies around weighs the same."""
     own = {stage: key_of(key, alternative) for stage, key in keys.items()}
     tables = _load(run, tables_folder(run, alternative), OTHER, own)
     constant_us = read_json(run / RECORD, (str(alternative),))[str(alternative)]["constant_us"]
-    return Side(str(alternative), tables, {"size": around_bits, "latency": constant_us})
+    return CostTables(str(alternative), tables, {"size": around_bits, "latency": constant_us})
 
 
 def _load(run: Path, folder: Path, files: Mapping[str, str], keys: Mapping[str, str]) -> dict[str, Table]:
@@ -67,7 +68,7 @@ def refined_key(keys: Mapping[str, str], checkpoint: str, architecture: str, net
     return digest("lcpaq blocks", *stages, checkpoint, architecture, network, str(policy))
 
 
-def refined_sides(run: Path, main: Side, keys: Mapping[str, str]) -> tuple[list[Side], list[str]]:
+def refined_sides(run: Path, main: CostTables, keys: Mapping[str, str]) -> tuple[list[CostTables], list[str]]:
     """A side for every found model that LCPAQ refined, and the names of those whose record is out of date.
 
     A side allows the one model. Its NSRs and sizes are the record's, as is the size around the blocks; few bits run as
@@ -94,14 +95,16 @@ def _key_now(run: Path, path: Path, architecture: str, network: str, keys: Mappi
     return refined_key(keys, file_digest(run / "supernets.pt"), architecture, network, policy)
 
 
-def _refined(name: str, main: Side, architecture: Architecture, path: Path, record: Mapping[str, Any]) -> Side:
+def _refined(
+    name: str, main: CostTables, architecture: Architecture, path: Path, record: Mapping[str, Any]
+) -> CostTables:
     subnets, tables = architecture.subnets, dict(main.tables)
     try:
         for quantity, column in (("nsr", "nsr"), ("size", "size_bits")):
-            own = {block["subnet"]: Entry.exact(float(block[column])) for block in record["blocks"]}
+            own = {block["subnet"]: Estimate.exact(float(block[column])) for block in record["blocks"]}
             entries = {**main.tables[quantity].entries, **{subnet: own[str(subnet)] for subnet in subnets}}
             tables[quantity] = replace(main.tables[quantity], entries=entries)
-        around = {**main.around, "size": float(record["around_bits"])}
+        around = {**main.outside, "size": float(record["around_bits"])}
     except (KeyError, TypeError, ValueError):
         raise UsageError(f"{path}: not a record of this kit; delete it and run again") from None
-    return Side(name, tables, around, frozenset(subnets).__contains__)
+    return CostTables(name, tables, around, frozenset(subnets).__contains__)

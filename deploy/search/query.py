@@ -28,7 +28,7 @@ from nas.search.budgets import Amount
 from nas.search.candidates import Candidates, Limits, within_count
 from nas.search.front import Front, front
 from nas.search.prove import Proof, prove
-from nas.search.union import Point, Side, k_best_of_sides, limits_of_sides, union_front
+from nas.search.union import CostTables, Point, k_best_of_schemes, limits_of_schemes, union_front
 from nas.space import SearchSpace
 from nas.table import Table, size_table
 
@@ -50,13 +50,13 @@ class Material:
     around: Mapping[str, float] = field(default_factory=dict)
     teacher: Mapping[str, float] = field(default_factory=dict)
     name: str = ""
-    others: tuple[Side, ...] = ()
-    refined: tuple[Side, ...] = ()
+    others: tuple[CostTables, ...] = ()
+    refined: tuple[CostTables, ...] = ()
     stale: tuple[str, ...] = ()
 
     @property
-    def sides(self) -> tuple[Side, ...]:
-        return (Side(self.name, self.tables, self.around), *self.others, *self.refined)
+    def sides(self) -> tuple[CostTables, ...]:
+        return (CostTables(self.name, self.tables, self.around), *self.others, *self.refined)
 
     def whole(self, quantity: str, value: float) -> float:
         """A sum over blocks with what lies around them."""
@@ -113,7 +113,7 @@ class Answer:
     """What was searched, and the record of what was found for `hilnas search --json`; `found` as points."""
 
     material: Material
-    sides: Sequence[Side]
+    sides: Sequence[CostTables]
     of: Sequence[Candidates]
     fronts: Sequence[Front]
     found: Sequence[Point]
@@ -121,11 +121,11 @@ class Answer:
 
     def best(self, budgets: Limits) -> Point:
         """The best within other budgets."""
-        return k_best_of_sides(self.sides, self.of, limits_of_sides(self.sides, self.fronts, budgets), 1)[0]
+        return k_best_of_schemes(self.sides, self.of, limits_of_schemes(self.sides, self.fronts, budgets), 1)[0]
 
     def row(self, point: Point) -> dict[str, Any]:
         names = map(key_of, self.of[0].objectives)
-        scheme = {"scheme": point.side} if len(self.sides) > 1 else {}
+        scheme = {"scheme": point.scheme} if len(self.sides) > 1 else {}
         return {"subnet": str(point.architecture), **dict(zip(names, point.costs, strict=True)), **scheme}
 
 
@@ -147,7 +147,7 @@ def ask(arguments: argparse.Namespace, material: Material, budgets: Limits) -> A
     of = [side.candidates(material.space, names) for side in sides]
     fronts = [front(candidates) for candidates in of]
     seconds = time.perf_counter() - started
-    found = k_best_of_sides(sides, of, limits_of_sides(sides, fronts, budgets), k)
+    found = k_best_of_schemes(sides, of, limits_of_schemes(sides, fronts, budgets), k)
     record: dict[str, Any] = {
         "of": "whole models" if material.teacher else "the blocks alone",
         "space": material.space.name,
@@ -221,7 +221,7 @@ def budget(material: Material, quantity: str, text: str) -> float:
     return Amount.parse(text, plain).of_teacher(material.teacher.get(quantity))
 
 
-def _delegated(material: Material) -> list[Side]:
+def _delegated(material: Material) -> list[CostTables]:
     """Only subnets that the delegate took whole; a refined model that has another is none."""
     plain = [_with_allowed(side, material) for side in (material.sides[0], *material.others)]
     whole = plain[0].allowed or (lambda _: True)
@@ -229,7 +229,7 @@ def _delegated(material: Material) -> list[Side]:
     return plain + [side for side, subnets in zip(material.refined, own, strict=True) if all(map(whole, subnets))]
 
 
-def _with_allowed(side: Side, material: Material) -> Side:
+def _with_allowed(side: CostTables, material: Material) -> CostTables:
     folder = material.folder
     if side.name != material.name:
         folder = tables_folder(folder.parent, Alternative.parse(side.name))

@@ -30,14 +30,15 @@ from deploy.run.networks import retrained
 from hil.errors import UsageError
 from nas.networks.blocks import SuperBlock, recalibrate
 from nas.networks.segmenter import Encoder
-from nas.nsr import BlockData, Judged, walk
+from nas.noise import channel_variance, nsr
+from nas.nsr import BlockData, EvaluatedSubnet, evaluate_all
 from nas.quant import simulate
-from nas.quant.float_graph import INPUT, fold_layers, run
+from nas.quant.float_graph import INPUT, run
+from nas.quant.folding import fold_layers
 from nas.quant.ranges import OBSERVERS
 from nas.quant.scheme import Granularity, Scheme
 from nas.space import Architecture, Subnet
 from nas.tasks.task import score_float, score_integer
-from nas.training.distil import channel_variance, nsr
 from nas.training.threads import one_thread
 
 GRANULARITIES: tuple[Granularity, ...] = ("channel", "tensor")
@@ -67,9 +68,9 @@ class Sample:
 
     def judge(self, scheme: Scheme) -> list[Cost]:
         others = set(self.supernet.space.subnets(self.supernet.block, self.bits)) - self.floats.keys()
-        return [self._cost(judged) for judged in walk(self.supernet, self.data, self.bits, scheme, others)]
+        return [self._cost(judged) for judged in evaluate_all(self.supernet, self.data, self.bits, scheme, others)]
 
-    def _cost(self, judged: Judged) -> Cost:
+    def _cost(self, judged: EvaluatedSubnet) -> Cost:
         graph, expected = judged.graph, self.floats[judged.subnet]
         q = simulate.run(graph, simulate.quantize(self.data.x_evaluation, graph.tensors[INPUT]))
         output = simulate.dequantize(q, graph.tensors[graph.output])

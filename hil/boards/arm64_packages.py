@@ -34,7 +34,7 @@ def fetch(kernel: str, packages: Sequence[str], wheels: Sequence[str], into: Pat
     """Into debian/ the .deb files of `packages` and all that they need, into kernel/ that of the kernel which the
     metapackage `kernel` stands for, into wheels/ the wheels. In `state`, a stopped download goes on.
 
-    Raises UsageError with apt's or pip's last words.
+    Raises UsageError with the last line of apt or pip.
     """
     for name in ("lists/partial", "archives/partial"):
         (state / name).mkdir(parents=True, exist_ok=True)
@@ -85,14 +85,14 @@ def members(package: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
 
 
 def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
-    """stdout of a program. Raises UsageError with its last words."""
+    """stdout of a program. Raises UsageError with its last line of output."""
     done = subprocess.run(
         [which(argv[0]) or argv[0], *argv[1:]],
         capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False,
         env=environment, cwd=cwd,
     )  # fmt: skip
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
+        said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
         raise UsageError(f"`{' '.join(argv[:3])} ...` failed (exit {done.returncode}): {said[-1]}")
     return done.stdout
 

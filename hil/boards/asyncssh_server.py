@@ -1,7 +1,7 @@
 """The loopback's server where no sshd is installed: `python -m hil.boards.asyncssh_server`.
 
 Speaks the real protocol with real commands and SFTP, as the user that started it, to the one key in
-authorized_keys. A command's process group is killed when its channel closes, which is what a board wants.
+authorized_keys. A command's process group is killed when its channel closes, so that nothing stays on the board.
 """
 
 from __future__ import annotations

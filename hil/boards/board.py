@@ -1,4 +1,4 @@
-"""What a board is: it runs commands and holds files. One file a kind; `inventory` reads boards.toml."""
+"""What a board is: it runs commands and holds files."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from hil.boards.config import BoardConfig
+from hil.boards.config import BoardConfig
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class CommandResult:
 
 
 class Process(Protocol):
-    """A long-running process on the board that speaks in lines."""
+    """A long-running process on the board that reads and writes lines."""
 
     def send(self, line: str) -> None:
         """Writes one line (without its newline). Raises LinkLost, BoardTimeout."""
@@ -33,11 +32,11 @@ class Process(Protocol):
         ...
 
     def alive(self) -> bool:
-        """Whether the process still listens, as far as this side can know."""
+        """Whether the process still reads its stdin, as far as the host can know."""
         ...
 
     def stderr_tail(self) -> str:
-        """The last 4 KB that the process said on stderr."""
+        """The last 4 KB that the process wrote to stderr."""
         ...
 
     def close(self) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hil.boards.board import Board
 from hil.errors import UsageError
 
+KINDS = ("ssh", "loopback", "labgrid", "replay", "qemu")
 KERNELS = ("xnnpack", "builtin", "reference")
 SERVERS = ("auto", "sshd", "asyncssh")
 DRIVERS = ("python", "benchmark_model")
@@ -25,33 +25,36 @@ class BoardConfig:
     Attributes:
         kind: "ssh"; "loopback": this machine behind a private SSH server; "labgrid": a place of a labgrid
             coordinator; "qemu": an emulated machine; "replay": no machine, but what a store recorded of one.
-        key: file of the private key; empty: the agent's and ~/.ssh's. known_hosts: empty: ~/.ssh/known_hosts.
-        python: the interpreter on the board; empty: "python3", or on a loopback this very one.
-        workdir: folder on the board for everything we put there; empty: a loopback's own private one.
+        key: file of the private key; empty: the agent's and ~/.ssh's.
+        known_hosts: file of pinned host keys; empty: ~/.ssh/known_hosts.
+        python: the interpreter on the board; empty: "python3", or on a loopback the one that runs us.
+        workdir: folder on the board for everything we put there; empty: a loopback's private one, else /tmp/hilnas.
         delegate: path of the delegate's library on the board; empty: none.
-        delegate_sha256: the first digits of what that library must hash to, 6 or more; empty: whatever is there.
+        delegate_sha256: the first digits of that library's sha256, 6 or more; empty: any library.
         kernels: what runs on the CPU: xnnpack, builtin (no XNNPACK), or reference (slow, plain C).
         root: of a loopback: a folder whose sys, proc, etc and dev/kmsg are read instead of this machine's.
         server: which server a loopback starts; auto: sshd where there is one, else asyncssh.
-        target: the rules that models for this board are held to: a file in targets/, without .toml; empty: none.
-        labels: free words about the board.
-        parity_max_abs_diff, parity_max_mismatch: an output is right when no element differs by more than the
-            first (in its own units), or when no larger fraction of elements than the second differs at all.
-            The defaults ask for equality.
-        allow_fallback: whether a model of which the delegate takes nothing may count.
-        fleet: boards that share this word are alike: their latencies compare, and they work one queue.
+        target: the rules that models for this board must keep: a file in targets/, without .toml; empty: none.
+        labels: free text about the board.
+        parity_max_abs_diff: an output is right when no element differs by more (in the output's units).
+        parity_max_mismatch: an output is also right when no larger fraction of elements differs at all.
+        allow_fallback: whether a model counts of which the delegate takes no part.
+        fleet: boards with the same word are alike: their latencies compare, and they share one queue.
         driver: "python", or "benchmark_model" where the board has no Python runtime (no parity, no single runs).
         benchmark_model: path or glob of that program on the board; of several, the highest version.
         governor: the CPU governor to pin while we measure, restored afterwards; empty: as it is.
-        max_temperature_c: runs begin only below it; 0: whatever it is. cool_down_s: how long that may take.
+        max_temperature_c: runs begin only below it; 0: at any temperature.
+        cool_down_s: how long cooling down may take.
         quota_mb: how much of our files the board keeps; the oldest go first.
         power: a command of this machine, to which "on", "off" or "cycle" is added; empty: the board has no such hook.
         return_deadline_s: how long a board that stopped answering may take to come back before we give up; 0: three
             minutes after its power was cycled, and without a power hook not at all.
-        place, coordinator: of a labgrid; coordinator is HOST:PORT, empty: LG_COORDINATOR's.
-        store, of: of a replay: the recorded measurements (file or URL), and whose they are; empty: the only board's.
-            A replay judges recorded outputs by tolerances of its own: give it the board's.
-        image: of a qemu: the folder given to `hilnas board qemu build`; empty: that command's own.
+        place: of a labgrid: the place's name.
+        coordinator: of a labgrid: HOST:PORT; empty: LG_COORDINATOR's.
+        store: of a replay: the recorded measurements, a file or URL. Recorded outputs are compared by the replay's
+            tolerances: give it the recorded board's.
+        recorded_board: of a replay: whose measurements to use; empty: the store's only board.
+        image: of a qemu: the folder given to `hilnas board qemu build`; empty: that command's default.
     """
 
     name: str
@@ -89,11 +92,11 @@ class BoardConfig:
     place: str = ""
     coordinator: str = ""
     store: str = ""
-    of: str = ""
+    recorded_board: str = ""
     image: str = ""
 
     def __post_init__(self) -> None:
-        self._require_one_of("kind", self.kind, BOARD_KINDS)
+        self._require_one_of("kind", self.kind, KINDS)
         self._require_one_of("kernels", self.kernels, KERNELS)
         self._require_one_of("server", self.server, SERVERS)
         self._require_one_of("driver", self.driver, DRIVERS)
@@ -101,7 +104,7 @@ class BoardConfig:
             self._require_one_of("kernels for benchmark_model", self.kernels, ("xnnpack", "builtin"))
             if any(set(key) & set(":;") or ";" in value for key, value in self.delegate_options.items()):
                 raise UsageError(
-                    f"board {self.name}: benchmark_model parts delegate_options by ':' and ';', so none may hold them"
+                    f"board {self.name}: benchmark_model splits delegate_options at ':' and ';': remove them there"
                 )
         if self.kind == "ssh" and not (self.host and self.user):
             raise UsageError(f"board {self.name}: kind ssh needs host and user")
@@ -110,7 +113,7 @@ class BoardConfig:
         if self.kind == "replay" and not self.store:
             raise UsageError(f"board {self.name}: kind replay needs store, a file of measurements")
         if self.root and self.kind != "loopback":
-            raise UsageError(f"board {self.name}: only a loopback has a root, a {self.kind} its own instruments")
+            raise UsageError(f"board {self.name}: only a loopback has a root: remove it from this {self.kind} board")
         if self.delegate_sha256 and not re.fullmatch("[0-9a-f]{6,64}", self.delegate_sha256):
             raise UsageError(f"board {self.name}: delegate_sha256 is 6 to 64 digits 0-9, a-f of a sha256")
         if not 1 <= self.port <= 65535:
@@ -152,65 +155,6 @@ def find_board(path: Path, name: str) -> BoardConfig:
     return boards[name]
 
 
-def open_board(config: BoardConfig) -> Board:
-    """The board, ready to use as a context manager. An SSH board connects at the first call."""
-    return BOARD_KINDS[config.kind](config)
-
-
-def trust(config: BoardConfig) -> str:
-    """Pins the board's host key as it is now and returns its fingerprint: compare it on the board's console.
-
-    Raises HostKeyChanged when another key is pinned, Unreachable, UsageError for a loopback.
-    """
-    from hil.boards.hostkeys import pin
-
-    if config.kind == "labgrid":
-        with open_board(config) as board:  # only the coordinator knows the address
-            return pin(board.config)
-    if config.kind != "ssh":
-        raise UsageError(f"board {config.name} is a {config.kind}: it pins its own key, there is nothing to trust")
-    return pin(config)
-
-
-def _open_ssh(config: BoardConfig) -> Board:
-    from hil.boards.ssh import SSHBoard
-
-    return SSHBoard(config)
-
-
-def _open_loopback(config: BoardConfig) -> Board:
-    from hil.boards.loopback import LoopbackBoard
-
-    return LoopbackBoard(config)
-
-
-def _open_labgrid(config: BoardConfig) -> Board:
-    from hil.boards.labgrid import LabgridBoard
-
-    return LabgridBoard(config)
-
-
-def _open_replay(config: BoardConfig) -> Board:
-    from hil.replay import ReplayBoard
-
-    return ReplayBoard(config)
-
-
-def _open_qemu(config: BoardConfig) -> Board:
-    from hil.boards.qemu import QemuBoard
-
-    return QemuBoard(config)
-
-
-BOARD_KINDS: Mapping[str, Callable[[BoardConfig], Board]] = {
-    "ssh": _open_ssh,
-    "loopback": _open_loopback,
-    "labgrid": _open_labgrid,
-    "replay": _open_replay,
-    "qemu": _open_qemu,
-}
-
-
 def _parse(path: Path, name: str, entry: Any) -> BoardConfig:
     if not isinstance(entry, dict):
         raise UsageError(f"{path}: {name!r} stands outside a table: put it under [board name]")
@@ -220,7 +164,7 @@ def _parse(path: Path, name: str, entry: Any) -> BoardConfig:
             raise UsageError(f"{path}: [{name}] has an unknown key {key!r}{_near(key, known)}")
         _require_type(f"{path}: [{name}] {key}", str(known[key].type), value)
     if "kind" not in entry:
-        raise UsageError(f"{path}: [{name}] lacks kind: one of {', '.join(BOARD_KINDS)}")
+        raise UsageError(f"{path}: [{name}] lacks kind: one of {', '.join(KINDS)}")
     settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
     return BoardConfig(name=name, **settings)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
 from hil.boards.config import BoardConfig
+from hil.boards.ssh_socket import open_socket, quiet_paramiko
 from hil.errors import HostKeyChanged, HostKeyUnknown, Unreachable, UsageError
 
 
@@ -59,21 +59,6 @@ def changed(config: BoardConfig, seen: Any, pinned: Any) -> HostKeyChanged:
     )
 
 
-def open_socket(config: BoardConfig) -> socket.socket:
-    """A TCP connection that the kernel gives up after 20 s without an acknowledgement. Raises Unreachable."""
-    try:
-        connection = socket.create_connection((config.host, config.port), timeout=config.connect_timeout_s)
-    except OSError as error:
-        why = error.strerror or str(error) or type(error).__name__
-        raise Unreachable(
-            f"board {config.name}: {config.host} port {config.port}: {why}: "
-            "is it on, on this network, and does its SSH server run?"
-        ) from error
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)
-    return connection
-
-
 def pin(config: BoardConfig) -> str:
     """Fetches the board's host key, appends it to known_hosts and returns its fingerprint.
 
@@ -98,8 +83,6 @@ def pin(config: BoardConfig) -> str:
 
 def _fetch(config: BoardConfig) -> Any:
     import paramiko
-
-    from hil.boards.ssh import quiet_paramiko
 
     quiet_paramiko()
     with open_socket(config) as connection:

@@ -56,7 +56,7 @@ class LabgridBoard(SSHBoard):
         )
 
     def _ask(self, action: str) -> str:
-        """What labgrid-client says. Raises BoardBusy, BoardError, BoardTimeout."""
+        """What labgrid-client prints. Raises BoardBusy, BoardError, BoardTimeout."""
         argv = [*self._client_argv, action]
         try:
             done = subprocess.run(
@@ -70,7 +70,7 @@ class LabgridBoard(SSHBoard):
             ) from error
         if done.returncode == 0:
             return done.stdout
-        said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         busy = "already acquired" in said
         hint = "wait, or ask them" if busy else "see `labgrid-client places` and `resources`"
         kind = BoardBusy if busy else BoardError
@@ -90,7 +90,7 @@ def client_argv(config: BoardConfig) -> tuple[str, ...]:
 
 
 def network_service(name: str, shown: str) -> dict[str, Any]:
-    """The address, port and username in what `labgrid-client show` says of an acquired place. Raises BoardError."""
+    """The address, port and username in what `labgrid-client show` prints of an acquired place. Raises BoardError."""
     found = [ast.literal_eval(text) for text in RESOURCE.findall(shown)]
     usable = [resource["params"] for resource in found if resource.get("avail")]
     if len(usable) != 1:

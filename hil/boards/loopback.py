@@ -68,7 +68,7 @@ class LoopbackBoard(SSHBoard):
         if config.server == "auto" and kind == "sshd":
             try:
                 self._transport()
-            except Unreachable:  # sshd has reasons of its own to refuse a user: a locked account, an odd shell
+            except Unreachable:  # sshd refuses some users: a locked account, an odd shell
                 self.close()
                 super().__init__(self._serve(config, "asyncssh"))
 
@@ -120,7 +120,7 @@ class LoopbackBoard(SSHBoard):
             self._end_guard(keep=True)
         said = log.read_text(errors="replace").strip().splitlines()
         raise BoardError(
-            f"board {name}: its own {kind} did not start: {said[-1] if said else 'it said nothing'}: "
+            f"board {name}: its own {kind} did not start: {said[-1] if said else 'no output'}: "
             f'try server = "{"asyncssh" if kind == "sshd" else "sshd"}" in boards.toml'
         )
 
@@ -157,7 +157,7 @@ def choose_server(config: BoardConfig) -> str:
 
 
 def find_sshd() -> str | None:
-    """sshd wants its absolute path, and lives where an ordinary user's PATH does not look."""
+    """sshd has to be started by its absolute path, and lives where an ordinary user's PATH does not look."""
     return shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin")
 
 

@@ -34,18 +34,18 @@ def switch(config: BoardConfig, action: str) -> None:
             timeout=POWER_TIMEOUT_S, check=False,
         )  # fmt: skip
     except OSError as error:
-        raise UsageError(f"board {config.name}: power: {argv[0]}: {error.strerror}: mend `power`") from error
+        raise UsageError(f"board {config.name}: power: {argv[0]}: {error.strerror}: fix `power`") from error
     except subprocess.TimeoutExpired as error:
         raise BoardError(f"board {config.name}: `{' '.join(argv)}` did not end within {POWER_TIMEOUT_S:g} s") from error
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise BoardError(
-            f"board {config.name}: `{' '.join(argv)}` failed (exit {done.returncode}): {said}: mend the power hook"
+            f"board {config.name}: `{' '.join(argv)}` failed (exit {done.returncode}): {said}: fix the power hook"
         )
 
 
 def answering(board: Board, attempt: Callable[[], T]) -> T:
-    """What `attempt` gives. Where the board does not answer it, the power is cycled (if there is a hook), and it is
+    """The result of `attempt`. Where the board does not answer, its power is cycled (if there is a hook), and it is
     tried again, with growing pauses, for as long as the board may take to come back.
 
     Raises what `attempt` raises where nothing is to be waited for, Unreachable at the deadline, and what `switch` does.

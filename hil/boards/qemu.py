@@ -26,10 +26,10 @@ from typing import Any
 
 from hil.boards.config import BoardConfig
 from hil.boards.loopback import free_port
+from hil.boards.power import ACTIONS
 from hil.boards.qemu_image import Image, default_folder, find_image
 from hil.boards.ssh import SSHBoard
 from hil.errors import BoardError, BoardTimeout, HilError, Unreachable, UsageError
-from hil.boards.power import ACTIONS
 
 PROGRAM = "qemu-system-aarch64"
 MEMORY_MB = 1024
@@ -54,7 +54,8 @@ class Machine:
     """An emulated computer. Its folder has the disk's overlay, the QMP socket, the console's log and the pinned key.
 
     Attributes:
-        image: the folder of its kernel and disk; `port`: where its SSH server answers, on 127.0.0.1.
+        image: the folder of its kernel and disk.
+        port: of its SSH server on 127.0.0.1.
     """
 
     folder: Path
@@ -115,11 +116,11 @@ class Machine:
         except subprocess.TimeoutExpired as error:
             raise BoardTimeout(f"{PROGRAM} did not start in {START_TIMEOUT_S:g} s: is this machine busy?") from error
         if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            said = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise BoardError(f"{PROGRAM} does not start: {said}")
 
     def off(self) -> None:
-        """Power loss: nothing is flushed, nobody is told. Nothing happens to a machine that is off."""
+        """Power loss: nothing is flushed. Nothing happens to a machine that is off."""
         try:
             self.qmp("quit")
         except Unreachable:

@@ -281,12 +281,12 @@ STEPS: Sequence[tuple[str, str, Callable[[Path, Path], None]]] = (
     ("keys", "making SSH keys", _make_keys),
     ("root", "unpacking the root filesystem, with numpy and the TFLite runtime", _unpack_root),
     ("root.ext4", "writing the root filesystem's image", _make_filesystem),
-    ("image.json", "saying what it is made of", _write_record),
+    ("image.json", "writing the list of its parts", _write_record),
 )
 
 
 def _wheels() -> list[str]:
-    """The versions of this very environment: the two sides should answer alike."""
+    """The versions of this environment: host and board should compute alike."""
     return [f"{name}=={importlib.metadata.version(name)}" for name in WHEELS]
 
 

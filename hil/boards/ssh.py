@@ -6,7 +6,6 @@ that the link was lost, never that the command failed.
 
 from __future__ import annotations
 
-import logging
 import shlex
 import threading
 import time
@@ -18,9 +17,10 @@ from types import TracebackType
 from typing import Any
 
 from hil.boards.board import CommandResult
-from hil.boards.hostkeys import changed, known_hosts_path, open_socket, require_pinned
 from hil.boards.config import BoardConfig
+from hil.boards.hostkeys import changed, known_hosts_path, require_pinned
 from hil.boards.ssh_process import SAY_PID, SSHProcess, close_channel, collect, is_up, split_pid
+from hil.boards.ssh_socket import open_socket, quiet_paramiko
 from hil.errors import BoardError, BoardFull, BoardTimeout, LinkLost, Unreachable, UsageError
 
 CHANNEL_TIMEOUT_S = 15.0
@@ -28,14 +28,6 @@ TRANSFER_TIMEOUT_S = 60.0  # plus a second for every 100 KB: a slow link is no f
 KEEPALIVE_S = 5
 KILL_TIMEOUT_S = 5.0
 BLOCK_BYTES = 32768  # what every SFTP server accepts in one write
-
-
-def quiet_paramiko() -> None:
-    """paramiko's threads log tracebacks, printed where nobody set logging up; our errors carry the reason."""
-    logger = logging.getLogger("paramiko")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-        logger.propagate = False
 
 
 class SSHBoard:
@@ -57,7 +49,7 @@ class SSHBoard:
             pid, _ = split_pid(bytes(raw_stderr))
             if pid is not None:
                 self._kill(pid)
-            what = "was killed" if pid is not None else "may still run there"  # it never said which process it is
+            what = "was killed" if pid is not None else "may still run there"  # its process id never arrived
             raise BoardTimeout(
                 f"board {self.name}: {_short(command)} did not end within {timeout_s:g} s and {what}: "
                 "give it longer, or look at the board"
@@ -66,7 +58,7 @@ class SSHBoard:
             raise self._lost(command) from error
         finally:
             close_channel(channel)
-        if exit_code == -1 and self._connected():  # the server says so, in a message that paramiko leaves out
+        if exit_code == -1 and self._connected():  # paramiko drops the server's message about the signal
             raise LinkLost(f"board {self.name}: {_short(command)} was killed there by a signal: see `dmesg`")
         if exit_code == -1:
             raise self._lost(command)
@@ -173,7 +165,7 @@ class SSHBoard:
 
     @staticmethod
     def _write(sftp: Any, local: Path, part: str) -> int:
-        """Bytes that the board says it holds afterwards. Raises OSError where it refuses one."""
+        """Size of the file on the board afterwards, bytes. Raises OSError where it refuses one."""
         with local.open("rb") as source, sftp.file(part, "wb") as target:
             target.set_pipelined(True)  # a round trip for each block would be most of the time
             while block := source.read(BLOCK_BYTES):
@@ -233,7 +225,7 @@ def connect(config: BoardConfig) -> Any:
     require_pinned(config)
     key = str(Path(config.key).expanduser()) if config.key else None
     if key is not None and not Path(key).is_file():
-        raise UsageError(f"board {config.name}: private key {key} does not exist: make it or mend `key` in boards.toml")
+        raise UsageError(f"board {config.name}: private key {key} does not exist: make it or fix `key` in boards.toml")
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     client.load_host_keys(str(known_hosts_path(config)))

@@ -1,4 +1,4 @@
-"""What comes out of an SSH channel: a finished command, or a running process that speaks in lines."""
+"""What runs in an SSH channel: a command that ends, or a process that reads and writes lines."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def is_up(transport: Any) -> bool:
 
 
 def close_channel(channel: Any) -> None:
-    """It says goodbye, which a link that was just lost does not let it."""
+    """Never raises: a link that was just lost lets no channel close properly."""
     with suppress(Exception):
         channel.close()
 
@@ -86,7 +86,7 @@ class SSHProcess:
             self._channel.sendall(line.encode() + b"\n")
         except TimeoutError as error:
             raise BoardTimeout(f"{self._label} takes no input for {SEND_TIMEOUT_S:g} s: restart the board") from error
-        except (OSError, EOFError) as error:  # paramiko's own word for a socket that is gone
+        except (OSError, EOFError) as error:  # EOFError: paramiko's error for a closed socket
             raise self._ended() from error
 
     def receive(self, timeout_s: float) -> str:
@@ -94,7 +94,7 @@ class SSHProcess:
         while b"\n" not in self._stdout:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                raise BoardTimeout(f"{self._label} said nothing for {timeout_s:g} s: {self._tail_line()}")
+                raise BoardTimeout(f"{self._label} sent nothing for {timeout_s:g} s: {self._tail_line()}")
             self._channel.settimeout(min(POLL_S, remaining))
             try:
                 data = self._channel.recv(65536)
@@ -127,7 +127,7 @@ class SSHProcess:
         close_channel(self._channel)
 
     def _keep_stderr(self) -> None:
-        with suppress(OSError, EOFError):  # whoever reads stdout next tells of a lost link
+        with suppress(OSError, EOFError):  # the next read of stdout reports a lost link
             _drain_stderr(self._channel, self._stderr)
         if self._pid is None:
             self._pid, rest = split_pid(bytes(self._stderr))
@@ -136,7 +136,7 @@ class SSHProcess:
 
     def _tail_line(self) -> str:
         lines = self.stderr_tail().strip().splitlines()
-        return f"its last words: {lines[-1][:300]}" if lines else "it left no message"
+        return f"its last line: {lines[-1][:300]}" if lines else "it left no message"
 
     def _ended(self) -> LinkLost:
         self._channel.status_event.wait(END_TIMEOUT_S)

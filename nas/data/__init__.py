@@ -25,7 +25,7 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked of `open_data`; `folder` is the part of the spec after the colon, None without one."""
+    """The arguments of `open_data`; `folder` is the part of the spec after the colon, None without one."""
 
     folder: Path | None
     split: str
@@ -71,13 +71,13 @@ def open_data(spec: str, split: str, size: tuple[int, int], *, seed: int = 0, co
     Args:
         spec: a key of `DATASETS`, with :FOLDER where the data is stored.
         split: "train" or "val".
-        seed: of what is generated; stored images do not depend on it.
-        count: how many images to generate (by default as the data set's COUNTS), or at most how many stored
-            ones to take, at even distances.
+        seed: of generated images; stored ones do not depend on it.
+        count: how many images to generate (by default the data set's COUNTS), or at most how many stored ones to take,
+            evenly spaced.
 
     Raises:
         ConfigError: an argument cannot be used.
-        DataError: the folder is not what the data set's layout promises.
+        DataError: the folder does not follow the data set's layout.
     """
     name, colon, folder = spec.partition(":")
     _check_choice("data set", name, DATASETS)
@@ -85,7 +85,7 @@ def open_data(spec: str, split: str, size: tuple[int, int], *, seed: int = 0, co
     if min(size) < 1:
         raise ConfigError(f"size {size[0]}x{size[1]}: give a positive height and width")
     if count is not None and count < 1:
-        raise ConfigError(f"count {count}: give at least 1, or leave it out for the whole split")
+        raise ConfigError(f"count {count}: give at least 1, or leave it out for the full split")
     path = Path(folder).expanduser() if colon else None
     return DATASETS[name](Request(path, split, size, seed, count))
 

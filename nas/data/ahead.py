@@ -1,4 +1,4 @@
-"""Batches made by threads before they are asked for: a GPU would wait longer for its images than it computes."""
+"""Batches made by threads before they are requested: a GPU would wait longer for its images than it computes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MOST_THREADS = 8
 
 
 class Ahead(Generic[T]):
-    """`make(step)`, a pure function, for steps that are mostly asked for in order; as many ahead as there are threads.
+    """`make(step)`, a pure function, for steps requested mostly in order; as many ahead as there are threads.
 
-    Raises what `make` raises, when the step is asked for.
+    Raises what `make` raises, when the step is requested.
     """
 
     def __init__(self, make: Callable[[int], T], threads: int) -> None:
@@ -31,5 +31,5 @@ class Ahead(Generic[T]):
 
 
 def made_ahead(make: Callable[[int], T], device: torch.device) -> Callable[[int], T]:
-    """`make` as it is for a CPU, whose cores have enough to do; ahead for a GPU."""
+    """`make` itself for a CPU, whose cores are busy anyway; ahead of time for a GPU."""
     return make if device.type == "cpu" else Ahead(make, min(MOST_THREADS, os.cpu_count() or 1))

@@ -2,7 +2,7 @@
 
 Parameters are MMSegmentation's defaults (`RandomResize`, `RandomCrop`, `RandomFlip`,
 `PhotoMetricDistortion`), without its retries for a crop that one class dominates. Where the image has one label,
-it is resized by less: at half or twice its size the thing that the label names may be gone.
+it is resized by less: at half or twice the size the labelled object may be out of the crop.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Augment:
         return Sample(full_image, full_label)
 
     def _window(self, size: tuple[int, ...], rng: np.random.Generator) -> tuple[Box, tuple[int, int]]:
-        """What part of an image of `size` (H, W) is shown, and the (width, height) it is resized to."""
+        """The part of an image of `size` (H, W) that is shown, and the (width, height) it is resized to."""
         ratio = rng.uniform(*self.scale)
         box: list[tuple[float, float]] = []
         shown: list[int] = []
@@ -87,14 +87,14 @@ class Augment:
 
 
 def training_augment(data: Dataset) -> Augment:
-    """What the networks of the data's task are trained on."""
+    """The augmentation for training networks of the data's task."""
     return Augment(data.size, SCALES[data.task])
 
 
 def _shown(
     values: NDArray[Any], box: Box, size: tuple[int, int], mirrored: bool, resampling: Image.Resampling
 ) -> Image.Image:
-    """Resizes only what is shown: Pillow's `box` is resizing all, then cropping, up to rounding."""
+    """Resizes only the box: up to rounding this equals resizing all, then cropping."""
     shown = Image.fromarray(values).resize(size, resampling, box)
     return shown.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else shown
 

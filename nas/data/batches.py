@@ -20,8 +20,8 @@ ORDER, AUGMENTATION = 0, 1  # streams of randomness drawn from one seed
 def normalize(images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Tensor:
     """uint8 (N, H, W, 3), or N arrays (H, W, 3), to float32 (N, 3, H, W): (u8 - 128) / 128.
 
-    Every result is exact in float32, and in int8 with scale 1/128 and zero point 0 it is u8 - 128: what the
-    deployed model is fed equals what was trained on.
+    Every result is exact in float32, and in int8 with scale 1/128 and zero point 0 it is u8 - 128: the deployed
+    model's input equals that of training.
     """
     stacked = torch.from_numpy(np.stack(list(images)))  # (N, H, W, 3); a copy, as cached samples are read-only
     planes = stacked.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
@@ -34,7 +34,7 @@ def load(
     augment: Augment | None = None,
     rng: np.random.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Images float32 (N, 3, H, W) and labels int64 (N, H, W), or (N,) of whole images, of the samples at `indices`.
+    """Images float32 (N, 3, H, W) and labels int64 (N, H, W), or (N,) for classification, of the samples at `indices`.
 
     Raises:
         ConfigError: no index, or an augmentation without a generator.
@@ -64,15 +64,15 @@ def _checked(data: Dataset, index: int) -> Sample:
 
 
 def batches(data: Dataset, batch_size: int = 16) -> Iterator[tuple[Tensor, Tensor]]:
-    """All of `data` in order and not augmented, as `load` gives it."""
+    """All of `data` in order and not augmented, as by `load`."""
     for start in range(0, len(data), batch_size):
         yield load(data, range(start, min(start + batch_size, len(data))))
 
 
 def images_of(data: Dataset, count: int, *, shift: float = 0.0, batch_size: int = 16) -> Iterator[Tensor]:
-    """`count` images at even distances over `data` (all, if fewer), in batches (N, 3, H, W), not augmented.
+    """`count` images evenly spaced over `data` (all, if fewer), in batches (N, 3, H, W), not augmented.
 
-    `shift` (0 to 1, in distances) moves the choice, so that two sets can be disjoint.
+    `shift` (0 to 1, as a share of the spacing) moves the choice, so that two sets can be disjoint.
     """
     count = min(count, len(data))
     indices = [int((i + shift) * len(data) / count) for i in range(count)]

@@ -12,8 +12,8 @@ CACHE_BYTES = 512 * 2**20  # CamVid's 367 training images take 64 MB at 180x240
 class SampleCache:
     """Keeps the first samples that fit into `limit_bytes` and never evicts one.
 
-    Training visits every sample once an epoch; under that order a least-recently-used cache that is too
-    small misses always, this one misses only what did not fit. What it hands out is read-only.
+    Training visits every sample once per epoch; in that order a least-recently-used cache that is too small always
+    misses, this one misses only what did not fit. Its samples are read-only.
     """
 
     def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:

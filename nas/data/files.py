@@ -16,7 +16,7 @@ from nas.data.sample import Sample, TaskName
 from nas.errors import DataError
 
 T = TypeVar("T")
-INVALID = -1  # in a lookup table of `label_table`: a value that the layout does not know
+INVALID = -1  # in a lookup table of `label_table`: a value that the layout does not define
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,20 @@ class Pair:
 
 
 def label_table(classes: Mapping[int, int]) -> NDArray[np.int16]:
-    """int16 (256,): what a stored label value becomes, INVALID where `classes` does not name it."""
+    """int16 (256,): the class of each stored label value, INVALID where `classes` does not name it."""
     table = np.full(256, INVALID, np.int16)
     table[list(classes)] = list(classes.values())
     return table
 
 
-def evenly_spaced(found: Sequence[T], count: int | None) -> tuple[T, ...]:
-    """`count` of what was found at even distances, all of it where count is None or not smaller.
+def evenly_spaced(items: Sequence[T], count: int | None) -> tuple[T, ...]:
+    """`count` of the items, evenly spaced; all where count is None or not smaller.
 
-    Neighbours in these sets are frames of one drive, or of one class: a head of the list would be a single street.
+    Neighbours in these sets are frames of one drive, or of one class: the first `count` would be a single street.
     """
-    if count is None or count >= len(found):
-        return tuple(found)
-    return tuple(found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count))
+    if count is None or count >= len(items):
+        return tuple(items)
+    return tuple(items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +49,13 @@ class PairedFiles:
     """A `Dataset` over pairs of files.
 
     Attributes:
+        name: of the data set.
+        classes: their names, by label.
         size: (H, W) that samples are resized to: the image bilinearly, the label to the nearest.
+        pairs: the files.
         tables: for each pair's label, by file name ending, the table of `label_table`.
+        cache: of resized samples.
+        task: segmentation.
     """
 
     name: str

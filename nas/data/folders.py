@@ -1,6 +1,6 @@
-"""A folder a class: ROOT/train/CLASS/*.jpg|png beside ROOT/val/CLASS/*, as ImageNet, Imagenette or CIFAR-10 unpack.
+"""One folder per class: ROOT/train/CLASS/*.jpg|png and ROOT/val/CLASS/*, as ImageNet, Imagenette or CIFAR-10 unpack.
 
-The classes are the folders of train, in the order of their names. ROOT/labels.txt may say what they show, a line
+The classes are the folders of train, in the order of their names. ROOT/labels.txt may name what they show, one line
 each: "n01440764 tench, Tinca tinca" (ImageNet's LOC_synset_mapping.txt is such a file).
 """
 
@@ -50,10 +50,10 @@ class LabelledFiles:
         return self.cache.get(range(len(self.files))[index], self._read)
 
     def _read(self, index: int) -> Sample:
-        found = self.files[index]
+        file = self.files[index]
         height, width = self.size
-        image = decode(found.image).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        return Sample(np.array(image), np.array(found.label, np.int64))
+        image = decode(file.image).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        return Sample(np.array(image), np.array(file.label, np.int64))
 
 
 def open_folders(root: Path, split: str, size: tuple[int, int], *, count: int | None = None) -> LabelledFiles:
@@ -66,7 +66,7 @@ def open_folders(root: Path, split: str, size: tuple[int, int], *, count: int | 
     train, images = (_split_folder(root, name) for name in ("train", split))
     names = _class_folders(train)
     if len(names) < 2:
-        raise DataError(f"{train}: {len(names)} class folders; give at least 2, or there is nothing to tell apart")
+        raise DataError(f"{train}: {len(names)} class folders; give at least 2")
     index = {name: i for i, name in enumerate(names)}
     found: list[Labelled] = []
     for name in _class_folders(images):
@@ -88,7 +88,7 @@ def _split_folder(root: Path, split: str) -> Path:
         if (root / name).is_dir():
             return root / name
     wanted = " or ".join(f"{name}/" for name in SPLIT_FOLDERS[split])
-    raise DataError(f"{root / split}: no such folder; give a folder that holds {wanted}, with a folder a class in it")
+    raise DataError(f"{root / split}: no such folder; give a folder that holds {wanted}, with one folder per class")
 
 
 def _class_folders(split: Path) -> list[str]:
@@ -96,7 +96,7 @@ def _class_folders(split: Path) -> list[str]:
 
 
 def _labels(root: Path, names: list[str]) -> tuple[str, ...]:
-    """What the classes are called: as labels.txt says, or as their folders."""
+    """The names of the classes: from labels.txt, or of their folders."""
     path = root / LABELS
     if not path.is_file():
         return tuple(names)

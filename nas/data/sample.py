@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from nas.errors import DataError
 
-IGNORE = 255  # the label of pixels that neither train nor count
+IGNORE = 255  # the label of pixels that count neither in training nor in evaluation
 RGB_CHANNELS = 3
 TaskName: TypeAlias = Literal["segmentation", "classification"]
-"""What labels mean, and so what is trained and judged: `nas.tasks.task.TASKS`."""
+"""What labels mean, and so what is trained and evaluated: a key of `nas.tasks.task.TASKS`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Sample:
         label: uint8 (H, W), IGNORE where unlabelled; or int64 ().
 
     Raises:
-        DataError: the arrays have other types or do not cover each other.
+        DataError: the arrays have other types or their shapes do not match.
     """
 
     image: NDArray[np.uint8]
@@ -36,13 +36,13 @@ class Sample:
         if self.image.dtype != np.uint8 or self.label.dtype != wanted:
             raise DataError(
                 f"sample: image is {self.image.dtype}, label {self.label.dtype};"
-                " convert both to uint8, a label of the whole image to int64"
+                " convert both to uint8, a label of the full image to int64"
             )
-        covered = self.image.shape[:2] == self.label.shape or self.label.ndim == 0
-        if not covered or self.image.ndim != 3 or self.image.shape[2] != RGB_CHANNELS:
+        matching = self.image.shape[:2] == self.label.shape or self.label.ndim == 0
+        if not matching or self.image.ndim != 3 or self.image.shape[2] != RGB_CHANNELS:
             raise DataError(
-                f"sample: image {self.image.shape} and label {self.label.shape} do not cover each other;"
-                " give (H, W, 3) and (H, W), or () for the whole image"
+                f"sample: image {self.image.shape} and label {self.label.shape} do not match;"
+                " give (H, W, 3) and (H, W), or () for a label of the full image"
             )
 
 

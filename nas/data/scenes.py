@@ -1,7 +1,7 @@
 """Procedural street scenes with exact labels, in CamVid's classes: a data set that needs no download.
 
-A scene is a pure function of (seed, split, index, size). Colours overlap between classes from scene to
-scene (a grey car on a grey road, a green sign before a tree), so that shape and context decide.
+A scene is a pure function of (seed, split, index, size). Colours of classes overlap from scene to scene (a grey car on
+a grey road, a green sign before a tree), so that only shape and context distinguish them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Procedural classification: one figure an image, turned, squeezed and half lost among bars and noise.
+"""Procedural classification: one figure per image, turned, squeezed and partly hidden by bars and noise.
 
-For trying the whole loop without a download. The figure is brighter than the ground, whatever its class: only the
-outline tells.
+For running the loop without a download. The figure is brighter than the ground, whatever its class: only the outline
+depends on the class.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ OUTLINES: Mapping[str, list[Point]] = {
     "star": _corners(10, 1.0, 0.45),
     "triangle": _corners(3, 1.0),
 }
-"""Closed polygons that about fill the unit circle, by class; squeezed, a disc, a pentagon and a square are alike."""
+"""Closed polygons that nearly fill the unit circle, by class; squeezed, a disc, a pentagon and a square are similar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class Shapes:
     def __post_init__(self) -> None:
         if min(self.size) < SMALLEST_PX:
             raise ConfigError(
-                f"shapes of {self.size[0]}x{self.size[1]}: too small to tell them apart;"
+                f"shapes of {self.size[0]}x{self.size[1]}: too small to distinguish them;"
                 f" give at least {SMALLEST_PX}x{SMALLEST_PX}"
             )
         if self.seed < 0:

@@ -1,8 +1,4 @@
-"""Where tasks run: in this process, in processes of this machine, or on a Ray cluster (`nas.engine.ray`).
-
-A task is one call of a function that pickles; its result is a function of the task alone, so that a task whose
-worker was lost is run again and nobody can tell, and so that every engine gives the same results.
-"""
+"""Tasks in this process, or in several processes of this machine."""
 
 from __future__ import annotations
 
@@ -17,50 +13,18 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from nas.errors import ConfigError, EngineError
-
-T = TypeVar("T")
-R = TypeVar("R")
-ATTEMPTS = 3  # a task that costs three workers their lives is the cause, not the victim
-THREADS = "OMP_NUM_THREADS"
-
-
-class Engine(Protocol):
-    """Runs tasks; which of them next to each other, and where, is its own business."""
-
-    def each(self, function: Callable[[T], R], tasks: Sequence[T]) -> Generator[tuple[T, R], None, None]:
-        """Every task with `function(task)`, as they end.
-
-        What a task raises is raised here. However this ends, the workers are killed: they may leave what they were
-        writing. Raises `EngineError` for a task whose workers were lost time and again.
-        """
-        ...
-
-
-def open_engine(name: str, workers: int) -> Engine:
-    """`local`, `ray` (a cluster on this machine, or the one at RAY_ADDRESS) or `ray://HOST:PORT`.
-
-    Raises `ConfigError` for another name, no workers, or Ray where it is not installed.
-    """
-    if workers < 1:
-        raise ConfigError(f"--workers {workers}: give 1 or more")
-    if name == "local":
-        return Local(workers)
-    if name == "ray" or name.startswith("ray://"):
-        from nas.engine.ray import Ray
-
-        return Ray(workers, None if name == "ray" else name)
-    raise ConfigError(f"--engine {name}: there are local, ray and ray://HOST:PORT")
+from nas.engine.protocol import ATTEMPTS, THREADS, R, T
+from nas.errors import EngineError
 
 
 @dataclass(frozen=True)
 class Local:
     """`workers` processes of one thread each; one worker is this process itself.
 
-    Processes never outlive whoever asked: not after Ctrl-C, nor after a kill. (`concurrent.futures` waits for what
-    is running before it lets go, and its workers survive a killed parent.)
+    Processes never outlive their parent, neither after Ctrl-C nor after a kill. (`concurrent.futures` waits for running
+    tasks before it returns, and its workers survive a killed parent.)
     """
 
     workers: int = 1
@@ -89,7 +53,7 @@ def in_processes(
             while left and len(running) < workers:
                 connection = idle.pop() if idle else _started(function, processes)
                 running[connection] = left.popleft()
-                with suppress(ConnectionError):  # one that died while idle is found below, at its answer
+                with suppress(ConnectionError):  # one that died while idle is noticed below, where its result is read
                     connection.send(tasks[running[connection]])
             for connection in [c for c in wait(list(running)) if isinstance(c, Connection)]:
                 number = running.pop(connection)
@@ -120,7 +84,7 @@ def _too_often(task: object, times: int) -> EngineError:
 
 
 def _started(function: Callable[[T], R], processes: dict[Connection, SpawnProcess]) -> Connection:
-    """One more process, of one thread, under its connection in `processes`."""
+    """Start one more process, of one thread; it is added to `processes` under its connection."""
     context = multiprocessing.get_context("spawn")
     with _interrupts_held_back(), _one_thread():
         ours, theirs = context.Pipe()
@@ -139,8 +103,8 @@ def _end(connection: Connection, process: SpawnProcess) -> None:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Processes that start in here never see Ctrl-C: it is their parent's to handle, once out of here."""
-    resource_tracker.ensure_running()  # starting it, as the first process would, lets interrupts in again
+    """Processes started in this context never see Ctrl-C; their parent handles it after the context ends."""
+    resource_tracker.ensure_running()  # the first process would start it, and that unblocks interrupts again
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -150,7 +114,7 @@ def _interrupts_held_back() -> Iterator[None]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Processes that start in here leave the other cores to each other: torch reads this when it is imported."""
+    """Processes started in this context use one core each: torch reads the variable when it is imported."""
     before = os.environ.get(THREADS)
     os.environ[THREADS] = "1"
     try:
@@ -160,7 +124,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
-    """A worker's life: a task in, a result or an exception out, until the other end is gone."""
+    """A worker: it receives tasks and sends results or exceptions, until the parent closes the connection."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:

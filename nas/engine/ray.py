@@ -1,7 +1,7 @@
-"""Tasks on a Ray cluster: one that is started on this machine for the purpose, or one that runs already.
+"""Tasks on a Ray cluster: a new one on this machine, or one that runs already.
 
-Ray itself runs a lost worker's task again. Every node needs this kit (`pip install 'hilnas[ray]'`) and sees what tasks
-read and write under the same path.
+Ray itself runs a lost worker's task again. Every node needs this kit (`pip install 'hilnas[ray]'`), and the files that
+tasks read and write must have the same path on all of them.
 """
 
 from __future__ import annotations
@@ -11,25 +11,22 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from nas.engine.local import ATTEMPTS, THREADS
+from nas.engine.protocol import ATTEMPTS, THREADS, R, T
 from nas.errors import ConfigError, EngineError
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Ray:
-    """`workers` CPUs of a new local cluster, or all of the one at `address` (or at RAY_ADDRESS, or connected to)."""
+    """`workers` CPUs of a new local cluster, or all CPUs of the one at `address`, at RAY_ADDRESS or connected to."""
 
     workers: int
     address: str | None = None
 
     def each(self, function: Callable[[T], R], tasks: Sequence[T]) -> Generator[tuple[T, R], None, None]:
         remote = self.address or os.environ.get("RAY_ADDRESS")
-        # Workers on this machine import what this process can; elsewhere paths are others.
+        # Workers on this machine import what this process can; on other machines paths differ.
         variables = {THREADS: "1"} if remote else {THREADS: "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         with _cluster(self.workers, remote) as ray:
             shared = ray.put(function)
@@ -51,7 +48,7 @@ def _call(function: Callable[[Any], Any], task: Any) -> Any:
 
 
 def _result(ray: Any, reference: Any, task: object) -> Any:
-    """What a task returned; what it raised is raised. `EngineError` where Ray gave it up."""
+    """What a task returned; what it raised is raised. `EngineError` where Ray gave up."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
@@ -62,7 +59,7 @@ def _result(ray: Any, reference: Any, task: object) -> Any:
         reason = f"its worker was killed {ATTEMPTS} times, perhaps for want of memory"
     except ray.exceptions.RayError as error:
         reason = _first_line(error)
-    raise EngineError(f"Ray could not run {task}: {reason}; mend the cluster, then run again")
+    raise EngineError(f"Ray could not run {task}: {reason}; fix the cluster, then run again")
 
 
 def _first_line(error: Exception) -> str:
@@ -71,7 +68,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _cluster(workers: int, address: str | None) -> Iterator[Any]:
-    """The `ray` module, connected; a connection, and a cluster, that was made for this ends with it."""
+    """The `ray` module, connected; a connection or cluster that was made here ends with the context."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its future default; it warns about the present
     try:

@@ -1,20 +1,20 @@
-"""How much each layer loses by the width of what it reads: the second table that LCPAQ's integer program sums.
+"""The sensitivity of each layer to the bit width of its input: the second table that LCPAQ's integer program sums.
 
 Omega^A_i(a) is added to the weights' Omega_i(b) of the same kind (`nas.lcpaq.sensitivity`), so each kind is the same
 quantity in both tables:
 
 - "hessian", after HAWQ-V2's section on activations: the mean Hessian trace times the squared error. The Hessian of the
-  mean loss over N images, along the whole tensor of all of them, has the blocks H_n / N, one an image. Its mean trace
-  times the whole tensor's ||Q_a(x) - x||^2 is therefore (mean over images of tr H_n / size) x (mean over images of
+  mean loss over N images, along the tensor of all of them, has the blocks H_n / N, one per image. Its mean trace
+  times that tensor's ||Q_a(x) - x||^2 is therefore (mean over images of tr H_n / size) x (mean over images of
   ||Q_a(x_n) - x_n||^2), with `size` and norm those of one image. As with weights, half of it is the second-order
   estimate of how much the mean loss grows.
-- "fisher": the mean over images of sum_j g_nj^2 dx_nj^2, g_n being the gradient of image n's own loss.
+- "fisher": the mean over images of sum_j g_nj^2 dx_nj^2, where g_n is the gradient of image n's own loss.
 - "nsr": the output's NSR with only this tensor rounded.
-- "sqnr": the noise's power by the signal's at the layer's own output, where the weights' is taken too: the tensor's own
-  SQNR would not say how much of its noise the layer lets through.
+- "sqnr": the noise power over the signal power at the layer's own output, as for weights: the tensor's own SQNR does
+  not show how much of its noise passes the layer.
 
-All but the last belong to the tensor, at its source, where additions read it too. Layers that read one tensor share its
-bits (`nas.lcpaq.policy.ties`) and share out its perturbation evenly, so that the sum over layers counts it once.
+All except the last belong to the tensor, at its source, where additions read it too. Layers that read one tensor share
+its bits (`nas.lcpaq.policy.ties`) and its perturbation in equal parts, so that the sum over layers counts it once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from nas.errors import ConfigError
 from nas.lcpaq.hessian import Change, Problem, Trace, forms, forward, generator_of, rademacher, rounds
 from nas.lcpaq.policy import ACTIVATION_BITS
 from nas.lcpaq.sensitivity import Perturbations, Sensitivity, ready
-from nas.nsr import Target
+from nas.noise import Target
 from nas.quant.float_graph import INPUT, Weighted
 from nas.quant.integer_graph import IntTensor
 from nas.quant.lower import parameters_of
@@ -48,7 +48,7 @@ class Read:
 
 
 def reads(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> list[Read]:
-    """What the problem's layers read, calibrated on its images; `ConfigError` for bits that no tensor takes."""
+    """The inputs of the problem's layers, calibrated on its images; `ConfigError` for bits that no tensor can have."""
     wrong = [bits for bits in widths if bits not in ACTIVATION_BITS]
     if wrong or not widths:
         raise ConfigError(f"sensitivity: activations take 4 to 8 bits, not {wrong[0] if wrong else 'none'}")
@@ -65,14 +65,14 @@ def reads(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> 
 
 @torch.no_grad()
 def rounded(x: Tensor, parameters: Parameters) -> Tensor:
-    """`x` as the deployed integers say it, in real values."""
+    """`x` in the deployed integers, as real values."""
     tensor = IntTensor("", (0, 0, 0), *parameters)
     return dequantize(quantize(x, tensor), tensor)
 
 
-def _summed(found: Sequence[Read], by_source: Mapping[str, Sequence[float]]) -> Iterator[tuple[Read, list[float]]]:
+def _summed(inputs: Sequence[Read], by_source: Mapping[str, Sequence[float]]) -> Iterator[tuple[Read, list[float]]]:
     """The perturbation of tensors of one scale: the sum over their sources."""
-    for read in found:
+    for read in inputs:
         rows = [by_source[name] for name in read.tensors.sources]
         yield read, [sum(values) for values in zip(*rows, strict=True)]
 
@@ -97,8 +97,8 @@ class ActivationHessian:
 
     def __call__(self, problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
         problem = ready(problem, scheme)
-        found = reads(problem, widths, scheme)
-        errors = squared_errors(problem, found)
+        inputs = reads(problem, widths, scheme)
+        errors = squared_errors(problem, inputs)
         traces = activation_traces(
             problem,
             list(errors),
@@ -108,7 +108,7 @@ class ActivationHessian:
         )
         # As with weights, a negative trace counts as zero.
         products = {name: [max(traces[name].mean, 0.0) * error for error in row] for name, row in errors.items()}
-        return _shared_out(problem, widths, _summed(found, products))
+        return _shared_out(problem, widths, _summed(inputs, products))
 
 
 def activation_traces(
@@ -119,7 +119,7 @@ def activation_traces(
     most_probes: int = 512,
     seed: int = 0,
 ) -> dict[str, Trace]:
-    """For each tensor the trace of an image's Hessian over its activations, the mean over the images; as `traces`.
+    """For each tensor the trace of an image's Hessian over its activations, averaged over the images; as `traces`.
 
     One Rademacher vector for every image is one probe. Raises as `estimated` does.
     """
@@ -139,35 +139,35 @@ def activation_traces(
 
 
 @torch.no_grad()
-def squared_errors(problem: Problem, found: Sequence[Read]) -> dict[str, list[float]]:
-    """||Q_a(x) - x||^2 of an image, the mean over the images, by source tensor and width."""
-    total = {name: [0.0] * len(read.parameters) for read in found for name in read.tensors.sources}
+def squared_errors(problem: Problem, inputs: Sequence[Read]) -> dict[str, list[float]]:
+    """||Q_a(x) - x||^2 of an image, averaged over the images, by source tensor and width."""
+    total = {name: [0.0] * len(read.parameters) for read in inputs for name in read.tensors.sources}
     for images, _ in problem.batches:
         env = forward(problem.needed, {}, images)
-        for name, i, error in _errors(env, found):
+        for name, i, error in _errors(env, inputs):
             total[name][i] += float(error.double().square().sum()) / problem.images
     return total
 
 
-def _errors(env: Mapping[str, Tensor], found: Sequence[Read]) -> Iterator[tuple[str, int, Tensor]]:
-    """(source tensor, number of the width, Q_a(x) - x)"""
-    for read in found:
+def _errors(env: Mapping[str, Tensor], inputs: Sequence[Read]) -> Iterator[tuple[str, int, Tensor]]:
+    """(source tensor, index of the width, Q_a(x) - x)"""
+    for read in inputs:
         for name in read.tensors.sources:
             for i, parameters in enumerate(read.parameters):
                 yield name, i, rounded(env[name].detach(), parameters) - env[name].detach()
 
 
 def activation_fisher(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
-    """The mean over images of sum_j g_j^2 dx_j^2, g being the gradient of the image's loss (empirical)."""
+    """The mean over images of sum_j g_j^2 dx_j^2, where g is the gradient of the image's loss (empirical)."""
     problem = ready(problem, scheme)
-    found = reads(problem, widths, scheme)
-    total = {name: [0.0] * len(widths) for read in found for name in read.tensors.sources}
+    inputs = reads(problem, widths, scheme)
+    total = {name: [0.0] * len(widths) for read in inputs for name in read.tensors.sources}
     for images, labels in problem.batches:
         for i in range(len(images)):
             slopes, env = _slopes(problem, list(total), images[i : i + 1], labels[i : i + 1])
-            for name, width, error in _errors(env, found):
+            for name, width, error in _errors(env, inputs):
                 total[name][width] += float((slopes[name] * error).double().square().sum()) / problem.images
-    return _shared_out(problem, widths, _summed(found, total))
+    return _shared_out(problem, widths, _summed(inputs, total))
 
 
 def _slopes(
@@ -182,15 +182,15 @@ def _slopes(
 
 @torch.no_grad()
 def activation_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
-    """NSR (QA-BWNAS's, `nas.training.distil.nsr`) of the output, with this tensor rounded and nothing else."""
+    """NSR (QA-BWNAS's, `nas.noise.nsr`) of the output, with this tensor rounded and nothing else."""
     problem = ready(problem, scheme)
     target = Target(torch.cat([forward(problem.needed, {}, images)[problem.output] for images, _ in problem.batches]))
 
     def nsr(read: Read, parameters: Parameters) -> float:
         return target.nsr(with_rounded(problem, read.tensors, parameters, images) for images, _ in problem.batches)
 
-    found = reads(problem, widths, scheme)
-    return _shared_out(problem, widths, [(read, [nsr(read, p) for p in read.parameters]) for read in found])
+    inputs = reads(problem, widths, scheme)
+    return _shared_out(problem, widths, [(read, [nsr(read, p) for p in read.parameters]) for read in inputs])
 
 
 def with_rounded(problem: Problem, tensors: Shared, parameters: Parameters, images: Tensor) -> Tensor:
@@ -204,7 +204,7 @@ def with_rounded(problem: Problem, tensors: Shared, parameters: Parameters, imag
 
 @torch.no_grad()
 def activation_sqnr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
-    """1 / SQNR at the layer's own output, before its activation, by the rounding of what it reads; zero mean."""
+    """1 / SQNR at the layer's own output, before its activation, with its input rounded; of the zero-mean signal."""
     problem = ready(problem, scheme)
     parameters = {name: read.parameters for read in reads(problem, widths, scheme) for name in read.tensors.readers}
     noise = np.zeros((len(problem.layers), len(widths)))
@@ -228,4 +228,4 @@ ACTIVATION_SENSITIVITIES: Mapping[str, Sensitivity] = {
     "nsr": activation_nsr,
     "sqnr": activation_sqnr,
 }
-"""From (problem, activation widths, scheme) to perturbations by the layer that reads; the keys of `SENSITIVITIES`."""
+"""From (problem, activation widths, scheme) to perturbations by reading layer; same keys as `SENSITIVITIES`."""

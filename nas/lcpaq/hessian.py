@@ -1,14 +1,14 @@
-"""How sharply the loss bends along each layer's weights: the trace of its Hessian, without the Hessian.
+"""The curvature of the loss along each layer's weights: the trace of its Hessian, without computing the Hessian.
 
-Hutchinson's estimate, as HAWQ-V2 (arXiv 1911.03852) and LCPAQ take it: the mean of z'Hz over Rademacher vectors z, one
-for each layer. A single z over all layers would give them all samples of z_i'(Hz)_i in two backward passes, but its
-cross terms drown the small layers: on a trained classifier one sample strays by up to 40 times a depthwise layer's
-trace, against 0.5 times with a z of the layer's own, which is how it is done here.
+Hutchinson's estimate, as in HAWQ-V2 (arXiv 1911.03852) and LCPAQ: the mean of z'Hz over Rademacher vectors z, one for
+each layer. A single z over all layers would give samples of z_i'(Hz)_i for all of them in two backward passes, but its
+cross terms dominate in small layers: on a trained classifier the error of one sample is up to 40 times a depthwise
+layer's trace, and 0.5 times with a separate z for the layer, which is used here.
 
 Such a network is piecewise linear in any one layer's weights (convolutions, sums, RELU, maxima), so that layer's
-Hessian is J'BJ exactly, B being the loss's at the output, and z'Hz = (Jz)'B(Jz): the change z makes is pushed forward
-through the layers that follow, and only the loss is differentiated twice. Corners count nothing. All of it holds for a
-tensor between the layers as it does for weights, image by image: no image's activations move another's loss.
+Hessian is J'BJ exactly, where B is the Hessian of the loss at the output, and z'Hz = (Jz)'B(Jz): the change z is
+propagated forward through the layers that follow, and only the loss is differentiated twice. Kinks are ignored. All of
+it holds for activations as for weights, image by image: no image's activations change another's loss.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.networks.blocks import pad_same
 from nas.errors import ConfigError, QuantizationError
+from nas.networks.blocks import pad_same
 from nas.quant.float_graph import (
     INPUT,
     Add,
@@ -38,17 +38,17 @@ from nas.quant.float_graph import (
     last_reads,
 )
 
-PROBES_A_ROUND = 8  # as many times a batch's images are pushed at once
-LEAST_PROBES = 16  # before a standard error is believed
+PROBES_PER_ROUND = 8  # as many times a batch's images are propagated at once
+LEAST_PROBES = 16  # before a standard error is used
 Loss = Callable[[Tensor, Tensor], Tensor]  # (output, labels) to the mean over the batch
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A folded network, what it is judged by, and on what.
+    """A folded network, its loss and its images.
 
     Attributes:
-        nodes: the network; operators that `output` does not need (the deployed argmax) are left out.
+        nodes: the network; operators that `output` does not depend on (the deployed argmax) are left out.
         batches: (images (N, 3, H, W), labels) on the nodes' device; the loss is the mean over their images.
         loss: from (output, labels) to a scalar, as `nas.tasks.task.Task.loss`.
         output: the tensor that the loss reads, (N, classes, h, w) for maps and (N, classes) for vectors.
@@ -115,16 +115,16 @@ def _not_finite(env: Mapping[str, Tensor], loss: float) -> QuantizationError:
     for name, y in env.items():
         if not bool(torch.isfinite(y).all()):
             what = "the images hold" if name == INPUT else f"tensor '{name}' holds"
-            todo = "mend the data set" if name == INPUT else "the network diverged; retrain it"
+            todo = "fix the data set" if name == INPUT else "the network diverged; retrain it"
             return QuantizationError(f"the loss is {loss}: {what} NaN or infinity: {todo}")
     return QuantizationError(f"the loss is {loss} of finite outputs: is every pixel of a batch unlabelled?")
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The estimated trace of a Hessian over `size` weights, or one image's activations, and the probes that it took.
+    """The estimated trace of a Hessian over `size` weights, or over one image's activations.
 
-    `converged` is false where the cap on probes came before the wanted standard error.
+    `converged` is false where the limit on probes was reached before the required standard error.
     """
 
     trace: float
@@ -135,22 +135,22 @@ class Trace:
 
     @property
     def mean(self) -> float:
-        """The trace a weight (or an activation), HAWQ-V2's sensitivity."""
+        """The trace per weight (or per activation), HAWQ-V2's sensitivity."""
         return self.trace / self.size
 
 
 Change = Callable[[Mapping[str, Tensor]], Tensor]
-"""From a batch's results to how one tensor changes with each probe, (probes x N, C, H, W)."""
+"""From a batch's results to the change of one tensor with each probe, (probes x N, C, H, W)."""
 
 
 def estimated(
     problem: Problem, *, relative_error: float = 0.05, most_probes: int = 512, seed: int = 0
 ) -> Iterator[dict[str, Trace]]:
-    """Every layer's `Trace` after each round of probes, until all are within `relative_error` or the cap is reached.
+    """Every layer's `Trace` after each round of probes, until all are within `relative_error` or out of probes.
 
-    A layer is done, and costs nothing more, when its standard error is at most `relative_error` of its trace. A layer's
-    probes depend on the seed and its name alone. Raises `QuantizationError` where the loss is not finite and
-    `ConfigError` where the output is no linear function of a layer's.
+    A layer needs no more probes when its standard error is at most `relative_error` of its trace. A layer's probes
+    depend only on the seed and its name. Raises `QuantizationError` where the loss is not finite and `ConfigError`
+    where the output is not piecewise linear in a layer's weights.
     """
     layers = {layer.name: layer for layer in problem.layers}
     generators = {name: generator_of(f"{seed}/{name}") for name in layers}
@@ -173,18 +173,18 @@ def rounds(
     """The traces after each round of `sampled` (names, probes of each) quadratic forms."""
     if not relative_error > 0 or most_probes < LEAST_PROBES:
         raise ConfigError(f"sensitivity: give a relative error above 0 and at least {LEAST_PROBES} probes")
-    bent = [node.name for node in problem.needed if not isinstance(node, Weighted | Add | Mean | Rearranging)]
-    if bent:
-        raise ConfigError(f"sensitivity: the loss reads what '{bent[0]}' makes, which bends; give it the logits")
+    curved = [node.name for node in problem.needed if not isinstance(node, Weighted | Add | Mean | Rearranging)]
+    if curved:
+        raise ConfigError(f"sensitivity: the loss reads '{curved[0]}', which is not piecewise linear; give the logits")
     samples: dict[str, list[float]] = {name: [] for name in sizes}
-    found: dict[str, Trace] = {}
+    estimates: dict[str, Trace] = {}
     active = list(sizes)
-    for start in range(0, most_probes, PROBES_A_ROUND):
-        for name, values in zip(active, sampled(active, min(PROBES_A_ROUND, most_probes - start)), strict=True):
+    for start in range(0, most_probes, PROBES_PER_ROUND):
+        for name, values in zip(active, sampled(active, min(PROBES_PER_ROUND, most_probes - start)), strict=True):
             samples[name] += values
-            found[name] = _trace(samples[name], sizes[name], relative_error)
-        yield dict(found)
-        active = [name for name in active if not found[name].converged]
+            estimates[name] = _trace(samples[name], sizes[name], relative_error)
+        yield dict(estimates)
+        active = [name for name in active if not estimates[name].converged]
         if not active:
             return
 
@@ -218,7 +218,7 @@ def rademacher(like: Tensor, generator: torch.Generator) -> Tensor:
 def quadratic_forms(
     problem: Problem, layers: Sequence[Weighted], probes: Sequence[Sequence[Tensor]]
 ) -> list[list[float]]:
-    """z'H_i z for each layer and each of its probes (shaped as its weight), H_i being that of the mean loss."""
+    """z'H_i z for each layer and each of its probes (shaped as its weight), where H_i is that of the mean loss."""
 
     def changed(layer: Weighted, of_layer: Sequence[Tensor]) -> Change:
         moved = [_linear(replace(layer, weight=z)) for z in of_layer]
@@ -229,8 +229,8 @@ def quadratic_forms(
 
 
 def forms(problem: Problem, changes: Sequence[tuple[str, Change]], count: int) -> list[list[float]]:
-    """v'Hv of the mean loss for each (tensor, its change v with each of `count` probes), by what follows the tensor."""
-    found = torch.zeros(len(changes), count, dtype=torch.float64)
+    """v'Hv of the mean loss for each (tensor, its change v with each of `count` probes), (changes, count)."""
+    total = torch.zeros(len(changes), count, dtype=torch.float64)
     for images, labels in problem.batches:
         with torch.no_grad():
             env = forward(problem.needed, {}, images)
@@ -240,16 +240,16 @@ def forms(problem: Problem, changes: Sequence[tuple[str, Change]], count: int) -
         for i, (name, change) in enumerate(changes):
             with torch.no_grad():
                 first = change(env)
-            for number, v in enumerate(_pushed(problem, env, name, first).view(-1, *logits.shape)):
-                (bend,) = torch.autograd.grad(slope, logits, v, retain_graph=True)
-                found[i, number] += share * (v * bend).sum(dtype=torch.float64).cpu()
-    result: list[list[float]] = found.tolist()
+            for number, v in enumerate(_propagated(problem, env, name, first).view(-1, *logits.shape)):
+                (product,) = torch.autograd.grad(slope, logits, v, retain_graph=True)
+                total[i, number] += share * (v * product).sum(dtype=torch.float64).cpu()
+    result: list[list[float]] = total.tolist()
     return result
 
 
 @torch.no_grad()
-def _pushed(problem: Problem, env: Mapping[str, Tensor], source: str, first: Tensor) -> Tensor:
-    """How the output changes with the tensor `source` that changes by `first`, (probes x N, C, H, W) both."""
+def _propagated(problem: Problem, env: Mapping[str, Tensor], source: str, first: Tensor) -> Tensor:
+    """The change of the output where the tensor `source` changes by `first`, (probes x N, C, H, W) both."""
     changes = {source: first}
     start = [INPUT, *(node.name for node in problem.needed)].index(source)
     for node, done in zip(problem.needed[start:], last_reads(problem.needed)[start:], strict=True):
@@ -263,25 +263,25 @@ def _pushed(problem: Problem, env: Mapping[str, Tensor], source: str, first: Ten
 
 
 def _linear(node: Node) -> Node:
-    """What `node` makes of a change: itself, where it is linear; a layer without its bias and activation."""
+    """The linear part of `node`: itself where it is linear; a layer without its bias and activation."""
     if isinstance(node, Add):
         return replace(node, activation="none")
     return replace(node, bias=torch.zeros_like(node.bias), activation="none") if isinstance(node, Weighted) else node
 
 
 def _changed(node: Node, env: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> Tensor:
-    """What `node` makes of the changes (probes x N, C, H, W) of what it reads, before its activation."""
+    """The change of the result of `node`, before its activation, for changes (probes x N, C, H, W) of its inputs."""
     if not isinstance(node, MaxPool):
         return _linear(node)(changes)
     x = pad_same(env[node.x], node.kernel, node.stride, 1, -torch.inf)
-    _, largest = F.max_pool2d(x, node.kernel, node.stride, return_indices=True)  # where they stand: (N, C, h, w)
+    _, largest = F.max_pool2d(x, node.kernel, node.stride, return_indices=True)  # their positions: (N, C, h, w)
     change = pad_same(changes[node.x], node.kernel, node.stride, 1).view(-1, *x.shape).flatten(3)
     taken = change.gather(3, largest.flatten(2).expand(len(change), -1, -1, -1))
     return taken.view(-1, *largest.shape[1:])
 
 
 def _through(node: Node, env: Mapping[str, Tensor], change: Tensor) -> Tensor:
-    """`change` (probes x N, C, H, W) where the node's activation lets it pass."""
+    """`change` (probes x N, C, H, W) where the node's activation passes it on, else 0."""
     if not isinstance(node, Weighted | Add) or node.activation == "none":
         return change
     y = env[node.name]

@@ -1,8 +1,9 @@
 """One choice of each group at the least cost within limits (the multiple-choice knapsack), by HiGHS, exactly.
 
-HiGHS works within tolerances. Here its answers are added up again, and one that breaks a limit by a hair is cut off.
-Choices that no best answer can take go first: by the prices of the relaxation, a choice whose loss exceeds the gap
-between the relaxed bound and a known answer (Kellerer, Pferschy, Pisinger 2004, chapter 11).
+HiGHS works within tolerances. Here its solutions are added up again, and one that slightly exceeds a limit is excluded
+by a cut. Choices that no optimal solution can contain are removed first: by the dual prices of the relaxation, those
+whose loss exceeds the gap between the relaxed bound and a known solution (Kellerer, Pferschy, Pisinger 2004, chapter
+11).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Knapsack:
         group: (columns,) which group a column is of: 0, 1, 2, ..., ascending.
         cost: (columns,) what is minimised.
         rows: (limits, columns) what is limited.
-        most: (limits,) how much of it the columns taken may add up to.
+        most: (limits,) the most that the columns taken may add up to.
     """
 
     group: Indices
@@ -56,19 +57,19 @@ class Knapsack:
         return bool((self.rows[:, taken].sum(axis=1) <= self.most).all())
 
     def only(self, columns: Indices) -> Knapsack:
-        """With these columns, ascending, of which each group has one at least."""
+        """With these columns only, ascending, of which each group has at least one."""
         return Knapsack(self.group[columns], self.cost[columns], self.rows[:, columns], self.most)
 
     def above_least(self, values: Vector) -> Vector:
-        """Each column's value less the least of its group, (columns,)."""
+        """Each column's value minus the least of its group, (columns,)."""
         return values - np.minimum.reduceat(values, self.starts)[self.group]
 
     def scales(self) -> tuple[float, Vector]:
-        """What takes the differences within groups to at most `SCALE`: of the cost, and of each limit (limits,)."""
+        """Factors that scale differences within groups to at most `SCALE`: of the cost, and of each limit (limits,)."""
         return _scale(self.above_least(self.cost)), np.array([_scale(self.above_least(row)) for row in self.rows])
 
     def scaled(self) -> Knapsack:
-        """The same problem with differences for values, all between 0 and `SCALE`."""
+        """The same problem in differences within groups, all between 0 and `SCALE`."""
         of_cost, of_rows = self.scales()
         rows = np.array([self.above_least(row) for row in self.rows]).reshape(self.rows.shape)
         least = (self.rows - rows)[:, self.starts].sum(axis=1)
@@ -77,7 +78,7 @@ class Knapsack:
         )
 
     def no_worse_than(self, taken: Indices) -> Knapsack:
-        """With the cost of a known answer as one more limit: HiGHS ends sooner."""
+        """With the cost of a known solution as one more limit: HiGHS ends sooner."""
         cost = float(self.cost[taken].sum()) + ROUNDING * SCALE
         return Knapsack(self.group, self.cost, np.vstack([self.rows, self.cost]), np.append(self.most, cost))
 
@@ -95,7 +96,7 @@ def least(problem: Knapsack) -> Indices | None:
     if not len(problem.most):
         return _taken(problem, -problem.cost)
     easy = problem.scaled()
-    relaxed = None if (easy.most < 0).any() else relax(easy)  # below 0 even the least of each group is too much
+    relaxed = None if (easy.most < 0).any() else relax(easy)  # below 0 even the least of each group exceeds a limit
     if relaxed is None:
         return None
     known = _rounded(easy, relaxed.shares)
@@ -116,7 +117,7 @@ def least(problem: Knapsack) -> Indices | None:
 
 
 def limit_prices(problem: Knapsack) -> Vector:
-    """How much cost a unit of each limit is worth at the relaxation's answer, (limits,); zeros if it has none."""
+    """The dual price of a unit of each limit at the relaxation's optimum, (limits,); zeros if it has none."""
     relaxed = relax(problem.scaled()) if len(problem.most) else None
     if relaxed is None:
         return np.zeros(len(problem.most))
@@ -125,13 +126,13 @@ def limit_prices(problem: Knapsack) -> Vector:
 
 
 def least_share(problem: Knapsack) -> Indices:
-    """The columns that break the limits least, as measured by the limit broken by the largest share of itself."""
+    """The columns that exceed the limits least, measured by the largest excess as a share of its limit."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     rows = problem.rows / problem.most[:, None]
     columns = len(problem.group)
     with _silent():
-        found = milp(
+        result = milp(
             np.r_[np.zeros(columns), 1.0],
             integrality=np.r_[np.ones(columns), 0.0],
             bounds=Bounds(0, np.r_[np.ones(columns), np.inf]),
@@ -141,11 +142,11 @@ def least_share(problem: Knapsack) -> Indices:
             ],
             options={"mip_rel_gap": 0},
         )
-    return _taken(problem, found.x[:columns])
+    return _taken(problem, result.x[:columns])
 
 
 def relax(problem: Knapsack) -> Relaxed | None:
-    """The relaxation of a `scaled` problem by linear programming; None if even that has no answer."""
+    """The relaxation of a `scaled` problem by linear programming; None if even that is infeasible."""
     from scipy.optimize import linprog
 
     result: Any = linprog(
@@ -159,7 +160,7 @@ def relax(problem: Knapsack) -> Relaxed | None:
 
 
 def _worth_keeping(problem: Knapsack, relaxed: Relaxed, known: Indices) -> Indices:
-    """The columns that an answer no worse than the known one may take; its own are among them."""
+    """The columns that a solution no worse than the known one may contain; its own are among them."""
     priced = problem.cost + relaxed.prices @ problem.rows
     loss = problem.above_least(priced)
     bound = float((priced - loss)[problem.starts].sum() - relaxed.prices @ problem.most)
@@ -168,11 +169,11 @@ def _worth_keeping(problem: Knapsack, relaxed: Relaxed, known: Indices) -> Indic
 
 
 def _rounded(problem: Knapsack, shares: Vector) -> Indices | None:
-    """The best answer that differs from the relaxation only in the groups that it divides (few: one a limit)."""
+    """The best solution that differs from the relaxation only in the groups that it divides (few: one per limit)."""
     taken = _taken(problem, shares)
     divided = np.flatnonzero(shares[taken] < 1.0 - ROUNDING)
-    whole = np.delete(taken, divided)
-    rows, cost = problem.rows[:, whole].sum(axis=1)[:, None], np.zeros(1)
+    undivided = np.delete(taken, divided)
+    rows, cost = problem.rows[:, undivided].sum(axis=1)[:, None], np.zeros(1)
     tried = np.zeros((1, 0), np.int64)
     for group in divided:
         columns = np.flatnonzero(problem.group == group)
@@ -188,7 +189,7 @@ def _rounded(problem: Knapsack, shares: Vector) -> Indices | None:
 
 
 def _improved(problem: Knapsack, taken: Indices) -> Indices:
-    """Two groups at a time, the exchange that saves most, until none saves."""
+    """Repeatedly the best exchange of choices in two groups, until none lowers the cost."""
     while True:
         cost = problem.cost - problem.cost[taken][problem.group]
         rows = problem.rows - problem.rows[:, taken][:, problem.group]
@@ -216,18 +217,18 @@ def _by_highs(problem: Knapsack, cuts: list[Indices]) -> Indices | None:
         these = np.isin(np.arange(len(problem.group)), cut).astype(float)
         constraints.append(LinearConstraint(these, -np.inf, problem.groups - 1))
     with _silent():
-        found: Any = milp(
+        result: Any = milp(
             problem.cost,
             integrality=np.ones(len(problem.cost)),
             bounds=Bounds(0, 1),
             constraints=constraints,
             options={"mip_rel_gap": 0},
         )
-    if found.status == INFEASIBLE:
+    if result.status == INFEASIBLE:
         return None
-    if found.status != OPTIMAL:
-        raise ArithmeticError(f"HiGHS: {found.message}")
-    return _taken(problem, found.x)
+    if result.status != OPTIMAL:
+        raise ArithmeticError(f"HiGHS: {result.message}")
+    return _taken(problem, result.x)
 
 
 def _scale(values: Vector) -> float:
@@ -249,9 +250,9 @@ def _taken(problem: Knapsack, shares: Vector) -> Indices:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing that C code prints gets to standard output, where answers go.
+    """Keeps output of C code away from standard output, which is for results.
 
-    HiGHS prints a line of debugging whatever its options say (HiGHS.jl, issue 312).
+    HiGHS prints a debugging line whatever its options are (HiGHS.jl, issue 312).
     """
     libc = ctypes.CDLL(None)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What each layer's bits cost, gathered from the tables of perturbation and latency into `Options`."""
+"""The costs of each layer's bits, from the tables of perturbation and latency, as `Options`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def options_of(
 ) -> Options:
     """The same `choices` (weight bits, activation bits) for every layer, with their costs.
 
-    `perturbation` holds each layer's Omega_i(b) of its weights, `activation_perturbation` that of what it reads; they
-    are added (as HAWQ-V2 adds them). A latency is one number a layer, as every width runs as int8, or one a width.
-    Raises `ConfigError` where a table lacks a layer or a width.
+    `perturbation` holds each layer's Omega_i(b) of its weights, `activation_perturbation` that of its input; they are
+    added (as in HAWQ-V2). A latency is one number per layer, as every width runs as int8, or one per width. Raises
+    `ConfigError` where a table lacks a layer or a width.
     """
     chosen = tuple(sorted(set(choices)))
     if activation_perturbation is None and any(activations != INT8 for _, activations in chosen):
@@ -52,7 +52,7 @@ def options_of(
 
 
 def int8_costs(options: Options) -> dict[str, float]:
-    """What may be limited, with 8 bits everywhere; every width takes int8's time."""
+    """The costs that can be limited, with 8 bits everywhere; every width takes int8's time."""
     costs = {
         "size_bits": float(sum(layer.size_bits(INT8) for layer in options.layers)),
         "bops": float(sum(layer.bops(INT8, INT8) for layer in options.layers)),
@@ -67,5 +67,5 @@ def _looked_up(table: Mapping[str, float | Mapping[int, float]] | BitTable, name
     if isinstance(entry, Mapping):
         entry = entry.get(bits)
     if entry is None:
-        raise ConfigError(f"{what}: nothing for layer '{name}' at {bits} bits; fill the table again")
+        raise ConfigError(f"{what}: no entry for layer '{name}' at {bits} bits; compute the table again")
     return float(entry)

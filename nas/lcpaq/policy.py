@@ -1,7 +1,7 @@
-"""What LCPAQ decides: the bits of each layer of a folded network, as a record, a text and a file.
+"""LCPAQ's decision: the bits of each layer of a folded network, as a record, a text and a file.
 
-Source: LCPAQ (arXiv 2402.17706) and HAWQ-V3 (arXiv 2011.10680), which it builds on. Layers whose outputs meet in a
-residual addition share their bits, as HAWQ-V3 ties its down-sampling layers to the main branch.
+Source: LCPAQ (arXiv 2402.17706) and HAWQ-V3 (arXiv 2011.10680), which it builds on. Layers whose outputs are added in a
+residual connection share their bits, as HAWQ-V3 ties its down-sampling layers to the main branch.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from nas.quant.shapes import Shape, shapes_of
 FORMAT = "hilnas-policy/1"
 INT8 = 8
 WEIGHT_BITS = range(2, INT8 + 1)
-"""What `nas.quant.lower` gives a weight: symmetric, and stored in int8."""
+"""Of weights, as `nas.quant.lower` quantizes them: symmetric, and stored in int8."""
 ACTIVATION_BITS = range(4, INT8 + 1)
-"""What it gives a tensor that a layer reads: asymmetric, and stored in int8."""
+"""Of the tensors that layers read: asymmetric, and stored in int8."""
 WORD = re.compile(r"(?P<name>\S+)=(?:(?P<bits>\d{1,2})|w(?P<weights>\d{1,2})a(?P<activations>\d{1,2}))")
 
 Kind = Literal["pointwise", "depthwise", "conv", "linear"]
@@ -38,7 +38,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer with weights: how many weights and biases it has, and its multiply-accumulates for one image."""
+    """One layer with weights: its numbers of weights and biases, and its multiply-accumulates for one image."""
 
     name: str
     kind: Kind
@@ -57,7 +57,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Policy:
-    """Bits by layer: of its weights, in the graph's order, and of what it reads (8 where none are given).
+    """Bits by layer: of its weights, in the graph's order, and of its input (8 where none are given).
 
     The text is `stem=8 b1/0/expand=4 b1/0/project=w4a6`; `Policy.parse(str(policy)) == policy`.
     """
@@ -70,9 +70,9 @@ class Policy:
             if not isinstance(name, str) or not name or re.search(r"\s", name):
                 raise ConfigError(f"policy: a layer's name is one word, not {name!r}")
             if type(bits) is not int or not 1 <= bits <= 32:
-                raise ConfigError(f"policy: layer '{name}': bits are whole numbers from 1 to 32, not {bits!r}")
+                raise ConfigError(f"policy: layer '{name}': bits are integers from 1 to 32, not {bits!r}")
         _check_known(self.activations, self.bits, "policy")
-        # One form for one policy, whoever left the eights out.
+        # One form for one policy, with or without the default of 8.
         object.__setattr__(self, "activations", {name: self.activations.get(name, INT8) for name in self.bits})
 
     def __str__(self) -> str:
@@ -120,16 +120,16 @@ def layers_of(nodes: Iterable[Node], input_shape: Shape) -> tuple[Layer, ...]:
 def _kind(node: Weighted, channels: int) -> Kind:
     if not isinstance(node, Conv):
         return "linear"
-    if node.weight.shape[1] == 1 and node.weight.shape[0] == channels:  # as lower.py tells them
+    if node.weight.shape[1] == 1 and node.weight.shape[0] == channels:  # as in lower.py
         return "depthwise"
     return "pointwise" if node.weight.shape[2:] == (1, 1) else "conv"
 
 
 def ties(nodes: Iterable[Node], *, activations: bool = False) -> tuple[tuple[str, ...], ...]:
-    """Layers that must share bits: those whose outputs meet in an addition, through other additions too.
+    """Layers that must share bits: those whose outputs are added, directly or through other additions.
 
     With `activations`, where these have widths to choose, also those that read the same tensor, which has one width.
-    A layer alone is in no group. Padding, pooling and the like pass a layer's output on.
+    A single layer is in no group. Padding, pooling and the like pass a layer's output on.
     """
     nodes = list(nodes)
     order: list[str] = []
@@ -157,7 +157,7 @@ def _merge(group_of: dict[str, frozenset[str]], names: frozenset[str]) -> None:
 
 
 def policy_of(nodes: Iterable[Node]) -> Policy:
-    """The policy that the nodes hold already."""
+    """The policy of the nodes' present bits."""
     layers = [node for node in nodes if isinstance(node, Weighted)]
     return Policy({layer.name: layer.bits for layer in layers}, {layer.name: layer.input_bits for layer in layers})
 
@@ -165,8 +165,8 @@ def policy_of(nodes: Iterable[Node]) -> Policy:
 def applied(nodes: Sequence[Node], policy: Policy) -> list[Node]:
     """`nodes` with the policy's bits; layers that it does not name keep theirs.
 
-    Raises `ConfigError` naming a layer that is not there, bits that the quantizer cannot give, or layers that read the
-    same tensor at different bits.
+    Raises `ConfigError` naming a layer that does not exist, bits that the quantizer does not support, or layers that
+    read the same tensor at different bits.
     """
     _check_known(policy.bits, [node.name for node in nodes if isinstance(node, Weighted)], "policy")
     for name, bits in policy.bits.items():
@@ -188,7 +188,7 @@ def applied(nodes: Sequence[Node], policy: Policy) -> list[Node]:
 
 
 def network_digest(nodes: Iterable[Node]) -> str:
-    """What a policy belongs to: the operators, their order and shapes, not the weights, which fine-tuning moves."""
+    """Identifies a policy's network: operators, their order and shapes, not the weights, which fine-tuning changes."""
     record = [
         (type(node).__name__, node.name, inputs_of(node), list(node.weight.shape) if isinstance(node, Weighted) else [])
         for node in nodes
@@ -220,7 +220,7 @@ def load_policy(path: Path, network: str) -> Policy:
     try:
         return _policy(record["layers"])
     except (KeyError, TypeError, AttributeError, ConfigError) as error:
-        reason = str(error) if isinstance(error, ConfigError) else "its layers are not whole"
+        reason = str(error) if isinstance(error, ConfigError) else "its layers are incomplete"
         raise ConfigError(f"{path}: {reason}; run hilnas lcpaq solve") from None
 
 
@@ -243,7 +243,7 @@ def _check_known(names: Iterable[str], known: Collection[str], where: str) -> No
 
 @dataclass(frozen=True, eq=False)
 class Options:
-    """What a solver chooses from, and what each choice costs; all costs are additive over layers.
+    """The choices of a solver and their costs; all costs are additive over layers.
 
     Attributes:
         layers: in the network's order.

@@ -1,7 +1,7 @@
 """The hardware-aware module: each layer's bits by integer programming (LCPAQ, section 3; HAWQ-V3, section 3.4).
 
-Minimise the summed perturbation over one binary variable a layer and choice, one choice taken of each layer, under
-limits on size, bit operations and latency, alone or together.
+Minimise the summed perturbation over one binary variable per layer and choice, one choice taken of each layer, under
+limits on size, bit operations and latency, or some of them.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def totals(options: Options, policy: Policy) -> dict[str, float]:
 
 
 def relaxations(options: Options, limits: Limits) -> list[dict[str, float]]:
-    """For limits that nothing fits, the larger values that would help, each a way of its own.
+    """For limits that no policy fits, larger values that would help; each dictionary is one possibility.
 
-    A limit is raised alone to the least value reachable within the others. Where no limit alone helps, all that
-    stand in the way are raised together, by as small a share of themselves as possible.
+    A single limit is raised to the least value reachable within the others. Where raising one limit does not help, all
+    that are exceeded are raised together, by the smallest possible share of themselves.
     """
     of = tied(options).pruned()
     within = of.limit_vector(limits)
@@ -59,9 +59,9 @@ def relaxations(options: Options, limits: Limits) -> list[dict[str, float]]:
 
 
 def prices(of: Tied, within: Vector) -> Vector:
-    """How much perturbation a unit of each objective is worth at the limits, (objectives,): 0 where it is not limited.
+    """The dual price, in perturbation, of a unit of each objective at the limits, (objectives,): 0 if not limited.
 
-    From the linear relaxation: the perturbation and the priced costs together bound what any policy can reach.
+    From the linear relaxation: the perturbation plus the priced costs bounds that of any policy.
     """
     worth = np.zeros(len(within))
     worth[np.isfinite(within)] = limit_prices(_knapsack(of, 0, within))
@@ -97,6 +97,6 @@ def _more(name: str, value: float, limits: Mapping[str, float]) -> str:
 
 
 def rounded_up(value: float, digits: int = 6) -> str:
-    """With so many significant digits, and never less than the value."""
+    """The value with that many significant digits, rounded up."""
     unit = 10.0 ** (math.floor(math.log10(value)) + 1 - digits)
     return f"{math.ceil(value / unit) * unit:.{digits}g}"

@@ -1,9 +1,9 @@
-"""The low-cost proxy: a search of quantization's hyperparameters in which most trials are judged cheaply.
+"""The low-cost proxy: a search of quantization's hyperparameters in which most trials are evaluated cheaply.
 
-Source: LCPAQ (arXiv 2402.17706), third module, which says that a proxy takes 1/200 of the time and not which. Chosen
-here: successive halving (Li et al., arXiv 1810.05934) over fewer images, fewer fine-tuning steps and smaller images, in
-which Optuna's tree-structured Parzen estimator is the surrogate that proposes (Bergstra et al., 2011).
-The study is an SQLite file; one that was killed goes on, and repeats no more than the trial that it was in.
+Source: LCPAQ (arXiv 2402.17706), third module: a proxy that takes 1/200 of the time, without details. Chosen here:
+successive halving (Li et al., arXiv 1810.05934) over fewer images, fewer fine-tuning steps and smaller images, with
+proposals by Optuna's tree-structured Parzen estimator (Bergstra et al., 2011). The study is an SQLite file; one that
+was killed is resumed, and at most the running trial is repeated.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from nas.settings import build
 Evaluate = Callable[[Settings, Fidelity], float]  # more is better
 
 REDUCTION = 4
-PROPOSALS = 4  # in a row that were all tried before: then one is drawn that was not
-DRAWS = 200  # beside the best ones, before it is drawn from all
+PROPOSALS = 4  # in a row that were all tried before, until a new one is drawn at random
+DRAWS = 200  # near the best ones, until it is drawn from all
 SMALL_SHARE = 0.75  # of the image's side, on the lowest rung
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one trial found, on as many rungs of the ladder as it reached; costs in CPU seconds."""
+    """One trial's scores, on as many rungs of the ladder as it reached; costs in CPU seconds."""
 
     settings: Settings
     values: tuple[float, ...]
@@ -44,7 +44,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a cheap rung ranks against the last one: over `trials` that were judged on both. NaN below 3 of them."""
+    """The rank correlation of a cheap rung with the last one: over `trials` evaluated on both. NaN below 3 of them."""
 
     rung: int
     trials: int
@@ -55,22 +55,22 @@ class Agreement:
 def ladder(full: Fidelity, *, rungs: int = 2, smaller: bool = False) -> tuple[Fidelity, ...]:
     """Fidelities from the cheapest to `full`, each with a quarter of the next one's steps and half of its images.
 
-    Images cost less than steps, and the fewer there are the more of a score is chance. `smaller`: the cheapest sees
-    smaller images too. Raises `ConfigError` where `full` has too little to divide.
+    Images cost less than steps, and a score on fewer images is noisier. `smaller`: the cheapest also uses smaller
+    images. Raises `ConfigError` where `full` has too few images to divide.
     """
     if rungs < 1 or full.images < 1 or full.steps < 0:
         raise ConfigError(f"proxy: {rungs} rungs up to {full.images} images and {full.steps} steps: give positive ones")
     if full.images < 2 ** (rungs - 1):
         raise ConfigError(
-            f"proxy: {full.images} images to judge on are too few for {rungs} rungs; give {2 ** (rungs - 1)}"
+            f"proxy: {full.images} evaluation images are too few for {rungs} rungs; give {2 ** (rungs - 1)}"
         )
-    found = [
+    fidelities = [
         Fidelity(full.images // 2**below, full.steps // REDUCTION**below, full.scale)
         for below in reversed(range(rungs))
     ]
     if smaller and rungs > 1:
-        found[0] = Fidelity(found[0].images, found[0].steps, full.scale * SMALL_SHARE)
-    return tuple(found)
+        fidelities[0] = Fidelity(fidelities[0].images, fidelities[0].steps, full.scale * SMALL_SHARE)
+    return tuple(fidelities)
 
 
 def grid(space: Space) -> Iterator[Settings]:
@@ -91,40 +91,40 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
 def search(
     evaluate: Evaluate, space: Space, rungs: Sequence[Fidelity], study: Path, *, trials: int, key: str, seed: int = 0
 ) -> Iterator[Trial]:
-    """`trials` trials, those that are done already first; each is durable when yielded.
+    """`trials` trials, finished ones first; each is durable when yielded.
 
-    The surrogate's differ, and climb from rung to rung as long as they are among the best quarter of those that were
-    judged there; where it only repeats itself, one of the best quarter is changed in a hyperparameter or two. The last
-    third of `trials` are unlike the best in one hyperparameter, and climb to the top unless the lowest rung has them
-    among the worse half, as far as there are such that did not. `key` names the study inside the file: a digest of all
-    that a value depends on.
+    The surrogate's proposals are promoted from rung to rung while they are among the best quarter of the trials on that
+    rung; where it only repeats itself, one of the best quarter is changed in one or two hyperparameters. The last third
+    of `trials` differ from the best in one hyperparameter, and are promoted to the top unless they are in the worse
+    half on the lowest rung, as long as there are such settings that were not. `key` names the study inside the file: a
+    digest of everything that a score depends on.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found = _opened(study, _name(key, space, rungs), seed)
-    done = finished(found)
+    opened = _opened(study, _name(key, space, rungs), seed)
+    done = finished(opened)
     proposed = trials - trials // 3
-    for left in found.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # killed in the middle: once more
-        found.tell(left.number, state=optuna.trial.TrialState.FAIL)
+    for left in opened.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # killed while running: repeat it
+        opened.tell(left.number, state=optuna.trial.TrialState.FAIL)
         if len(left.params) == len(space) and len(done) < proposed:
-            found.enqueue_trial(left.params)
+            opened.enqueue_trial(left.params)
     yield from done[:trials]
     while len(done) < trials:
         beside = _beside(done, space, len(rungs)) if len(done) >= proposed else None
         if beside:
-            found.enqueue_trial({name: asdict(beside)[name] for name in space})
-            asked = found.ask()
-            done.append(_climb(evaluate, _suggested(asked, space), asked, rungs, found, floor=_median(done)))
+            opened.enqueue_trial({name: asdict(beside)[name] for name in space})
+            asked = opened.ask()
+            done.append(_climb(evaluate, _suggested(asked, space), asked, rungs, opened, floor=_median(done)))
         elif len({trial.settings for trial in done}) < grid_size(space):
-            done.append(_climb(evaluate, *_new(found, space, done, seed), rungs, found))
+            done.append(_climb(evaluate, *_new(opened, space, done, seed), rungs, opened))
         else:
             return
         yield done[-1]
 
 
 def _beside(done: Sequence[Trial], space: Space, rungs: int) -> Settings | None:
-    """Settings unlike the best in one hyperparameter that may still climb to the top; None if there are none."""
+    """Settings that differ from the best in one hyperparameter and may still reach the top; None if there are none."""
     floor = _median(done)
     settled = {trial.settings for trial in done if len(trial.values) == rungs or trial.values[0] < floor}
     top = asdict(best(done).settings)
@@ -142,7 +142,7 @@ def _suggested(asked: Any, space: Space) -> Settings:
 
 
 def _new(study: Any, space: Space, done: Sequence[Trial], seed: int) -> tuple[Settings, Any]:
-    """Settings that were not tried, with their trial: the surrogate's, or drawn where it only repeats itself."""
+    """New settings with their trial: the surrogate's, or drawn at random where it only repeats itself."""
     import optuna
 
     known = {trial.settings for trial in done}
@@ -159,7 +159,7 @@ def _new(study: Any, space: Space, done: Sequence[Trial], seed: int) -> tuple[Se
 
 
 def _drawn(space: Space, done: Sequence[Trial], rng: random.Random) -> Settings:
-    """One that was not tried: of the best quarter, with one or two hyperparameters drawn anew, as long as there is."""
+    """New settings: those of one of the best quarter with one or two hyperparameters redrawn, else any."""
     known = {trial.settings for trial in done}
     good = sorted(done, key=lambda trial: -trial.values[0])[: max(1, len(done) // REDUCTION)]
     for draw in itertools.count():
@@ -180,7 +180,7 @@ def _climb(
     *,
     floor: float | None = None,
 ) -> Trial:
-    """Judge `settings` rung by rung until it is at the top, or pruned: by the lowest rung's `floor` alone, if given."""
+    """Evaluate `settings` rung by rung up to the top or until pruned: only by the lowest rung's `floor`, if given."""
     from optuna.trial import TrialState
 
     values: list[float] = []
@@ -190,7 +190,7 @@ def _climb(
         value = evaluate(settings, fidelity)
         cpu_s.append(round(time.process_time() - started, 4))
         if not math.isfinite(value):
-            raise ConfigError(f"proxy: a trial of {settings} scored {value}; mend the network or the data first")
+            raise ConfigError(f"proxy: a trial of {settings} scored {value}; fix the network or the data first")
         values.append(value)
         asked.report(value, REDUCTION**i)
         pruned = asked.should_prune() if floor is None else i == 0 and value < floor
@@ -213,7 +213,7 @@ def _opened(path: Path, name: str, seed: int) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")  # one flush to disk a commit
+            connection.execute("PRAGMA journal_mode = WAL")  # one flush to disk per commit
     except sqlite3.Error as error:
         raise ConfigError(f"{path}: not a study that can be read ({error}); delete it to search again") from None
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
@@ -242,7 +242,7 @@ def finished(study: Any) -> list[Trial]:
 
 
 def best(trials: Sequence[Trial]) -> Trial:
-    """The one that came furthest, and among those scored most; the earliest of equals."""
+    """The one with the highest score on the highest rung reached; of equal ones the earliest."""
     if not trials:
         raise ConfigError("proxy: no trial was finished; run it again")
     return max(trials, key=lambda trial: (len(trial.values), trial.values[-1]))
@@ -256,26 +256,26 @@ def cost_s(trials: Sequence[Trial]) -> float:
 def agreements(trials: Sequence[Trial], full: Mapping[Settings, float] | None = None) -> list[Agreement]:
     """Each cheap rung's rank correlation with the full evaluation: that of `full`, or of the trials themselves.
 
-    Without `full` only those that climbed to the top can be compared, which were chosen for being alike.
+    Without `full` only those that reached the top can be compared, and these were selected for high scores.
     """
     if full is None:
         top = max(len(trial.values) for trial in trials)
         full = {trial.settings: trial.values[-1] for trial in trials if len(trial.values) == top}
     else:
         top = 1 + max(len(trial.values) for trial in trials)
-    found = []
+    rungs = []
     for rung in range(top - 1):
         pairs = [
             (trial.values[rung], full[trial.settings])
             for trial in trials
             if len(trial.values) > rung and trial.settings in full
         ]
-        found.append(Agreement(rung, len(pairs), *rank_correlations(pairs)))
-    return found
+        rungs.append(Agreement(rung, len(pairs), *rank_correlations(pairs)))
+    return rungs
 
 
 def rank_correlations(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """(tau-b, Spearman) of paired scores; NaN where fewer than 3, or one side all alike."""
+    """(tau-b, Spearman) of paired scores; NaN for fewer than 3 pairs, or if all scores on one side are equal."""
     from scipy.stats import kendalltau, spearmanr
 
     cheap, full = [a for a, _ in pairs], [b for _, b in pairs]

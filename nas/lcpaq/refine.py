@@ -1,10 +1,10 @@
-"""The refinement: real accuracy of the policies around the program's answer (LCPAQ, section 3; HAWQ-V2, section 3.2).
+"""The refinement: measured accuracy of policies near the program's solution (LCPAQ, section 3; HAWQ-V2, section 3.2).
 
-A perturbation is only a proxy. So the exact frontier of (perturbation, size, bit operations, latency) is made around
-the program's answer, the best of it by perturbation are scored as quantized networks, and the best score is kept.
+A perturbation is only a proxy. So the exact frontier of (perturbation, size, bit operations, latency) is computed near
+the program's solution, its best policies by perturbation are scored as quantized networks, and the best score is kept.
 
-Unpublished, chosen here: how far around (`factor`), how many are scored, and that they are taken by perturbation and
-unlike each other in a few layers (`APART`): near-copies would score alike.
+Unpublished, chosen here: how near (`factor`), how many are scored, and that they are selected by perturbation and
+differ from each other in a few layers (`APART`): near-copies would have similar scores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nas.search.pareto import Costs, Indices, undominated
 FACTOR = 1.1
 APART = 3
 MOST_ROWS = 50_000
-SLACK = 1e-9  # bounds on unfinished sums leave room for rounding; whole sums are compared without it
+SLACK = 1e-9  # bounds on partial sums leave room for rounding; full sums are compared without it
 
 Score = Callable[[Policy], float]
 """The quality of the quantized network, more is better."""
@@ -33,12 +33,14 @@ Score = Callable[[Policy], float]
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """Policies that no other one within the limits and `factor` matches or beats everywhere, by perturbation.
+    """The Pareto-optimal policies within the limits and `factor`, by perturbation.
 
     Attributes:
+        of: the choices.
+        taken: (n, groups), rows of each group's choices.
         costs: (n, objectives), in lexical order.
-        factor: the frontier is whole up to this many times the program's perturbation. It is less than what was asked
-            for where that would have been too many.
+        factor: the frontier is complete up to this many times the program's perturbation. It is less than requested
+            where there would have been too many policies.
     """
 
     of: Tied
@@ -50,7 +52,7 @@ class Frontier:
         return len(self.costs)
 
     def best(self, k: int, apart: int = 1) -> list[Policy]:
-        """The k of the least perturbation, each unlike those before in `apart` groups; fewer where there are fewer."""
+        """Up to k of the least perturbation, each different from those before in at least `apart` groups."""
         kept: list[Indices] = []
         for row in self.taken:
             if len(kept) == k:
@@ -62,7 +64,7 @@ class Frontier:
 
 @dataclass(frozen=True)
 class Scored:
-    """`origin` is program, greedy or frontier; of a policy with several origins the first."""
+    """A scored policy; `origin` is program, greedy or frontier, of several origins the first."""
 
     origin: str
     policy: Policy
@@ -73,7 +75,7 @@ class Scored:
 
 
 def refine(options: Options, limits: Limits, score: Score, k: int = 8, factor: float = FACTOR) -> Iterator[Scored]:
-    """Score the program's answer, greedy descent's and the k best of the frontier; `best` chooses.
+    """Score the program's solution, that of greedy descent and the k best of the frontier; `best` chooses.
 
     Raises `ConfigError` where nothing fits the limits, or a score is not a number.
     """
@@ -91,12 +93,12 @@ def best(scored: Iterable[Scored]) -> Scored:
 
 
 def proposals(options: Options, limits: Limits, k: int = 8, factor: float = FACTOR) -> list[tuple[str, Policy]]:
-    """(origin, policy), each policy once; greedy descent is left out where it ends above the limits."""
+    """(origin, policy), each policy once; without greedy descent where it ends above the limits."""
     if k < 1 or not factor >= 1:
         raise ConfigError(f"refine the {k} best up to {factor:g} times the perturbation: give at least 1 of each")
-    answer = solve(options, limits)
-    proposed = [("program", answer)]
-    with suppress(ConfigError):  # the program's answer shows that the limits can be met, if not by descent
+    solution = solve(options, limits)
+    proposed = [("program", solution)]
+    with suppress(ConfigError):  # the solution shows that the limits can be met, perhaps not by greedy descent
         proposed.append(("greedy", greedy(options, limits)))
     proposed += [("frontier", policy) for policy in frontier(options, limits, factor).best(k, APART)]
     unique: dict[str, tuple[str, Policy]] = {}
@@ -108,8 +110,8 @@ def proposals(options: Options, limits: Limits, k: int = 8, factor: float = FACT
 def greedy(options: Options, limits: Limits) -> Policy:
     """From the widest choices, always the narrowing with the least perturbation per saved bit, until the limits hold.
 
-    What is saved is counted in the limits that do not hold yet, each as a share of the limit. `ConfigError` where
-    nothing that could be narrowed helps any more.
+    Savings count for the limits that do not hold yet, each as a share of the limit. `ConfigError` where no narrowing
+    helps any more.
     """
     of = tied(options)
     within = of.limit_vector(limits)
@@ -134,11 +136,11 @@ def greedy(options: Options, limits: Limits) -> Policy:
 
 
 def frontier(options: Options, limits: Limits, factor: float = FACTOR) -> Frontier:
-    """The exact frontier within `limits`, up to `factor` times the perturbation of the program's answer.
+    """The exact frontier within `limits`, up to `factor` times the perturbation of the program's solution.
 
-    Groups are merged one by one as in `nas.search.front`. A sum goes when it is dominated, or when nothing that may
-    come after can bring it within the limits and the perturbation; where more than `MOST_ROWS` stay, the factor is
-    narrowed until half of them do.
+    Groups are merged one by one as in `nas.search.front`. A partial sum is discarded when it is dominated, or when no
+    completion can be within the limits and the perturbation; where more than `MOST_ROWS` remain, the factor is reduced
+    until half of them remain.
     """
     of = tied(options).pruned()
     least = float(options.total(of.objectives[0], options.rows(solve(options, limits))))
@@ -156,15 +158,17 @@ def frontier(options: Options, limits: Limits, factor: float = FACTOR) -> Fronti
             most = max(least, float(np.partition(reached[rows], MOST_ROWS // 2)[MOST_ROWS // 2]))
             rows = rows[reached[rows] <= most]
         taken, sums = np.column_stack([taken[rows // len(costs)], rows % len(costs)]), merged[rows]
-    whole = (sums <= reach.within).all(axis=1) & (sums[:, 0] <= most + SLACK * abs(most))
-    return Frontier(of, taken[whole], sums[whole], 1 + (most - least) / abs(least) if least else factor)
+    kept = (sums <= reach.within).all(axis=1) & (sums[:, 0] <= most + SLACK * abs(most))
+    return Frontier(of, taken[kept], sums[kept], 1 + (most - least) / abs(least) if least else factor)
 
 
 @dataclass(frozen=True, eq=False)
 class _Reach:
-    """What sums over the first groups can become.
+    """Bounds on the completions of sums over the first groups.
 
     Attributes:
+        tied: the choices, with the groups in the order of merging.
+        within: (objectives,) the limits.
         worth: (objectives,) 1 for the perturbation, the prices for the others: their sum bounds the perturbation.
         rest: (groups, objectives + 1), the least that the groups after each add to each objective, and to their worth.
     """
@@ -176,11 +180,11 @@ class _Reach:
 
     @classmethod
     def of(cls, of: Tied, within: Vector) -> _Reach:
-        """With the groups in the order in which they decide most, so that bounds bite early."""
+        """With the groups of the largest differences first, so that the bounds discard early."""
         worth = prices(of, within)
         worth[0] = 1.0
-        spread = [float(np.ptp(costs @ worth)) for costs in of.costs]
-        of = of.ordered(np.argsort(spread)[::-1].tolist())
+        differences = [float(np.ptp(costs @ worth)) for costs in of.costs]
+        of = of.ordered(np.argsort(differences)[::-1].tolist())
         least = np.array([[*costs.min(axis=0), (costs @ worth).min()] for costs in of.costs])
         return cls(of, within, worth, np.cumsum(least[::-1], axis=0)[::-1] - least)
 

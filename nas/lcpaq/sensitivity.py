@@ -1,9 +1,9 @@
-"""How much each layer loses at each weight width: the perturbation tables that LCPAQ's integer program sums.
+"""The sensitivity of each layer to its weight bits: the perturbation tables that LCPAQ's integer program sums.
 
-Omega_i(b) belongs to layer i alone, at b bits, all others as they are. "hessian" is HAWQ-V2's (arXiv 1911.03852):
-the mean Hessian trace times ||Q_b(W_i) - W_i||^2. The paper does not publish alternatives; these are ours: "fisher"
-weighs each weight's squared error by its own mean squared gradient, "nsr" measures the noise at the network's output,
-"sqnr" at the layer's. Q_b is the deployed rounding, `nas.quant.lower.quantize_weight`.
+Omega_i(b) is for layer i at b bits and all others unquantized. "hessian" is HAWQ-V2's (arXiv 1911.03852): the mean
+Hessian trace times ||Q_b(W_i) - W_i||^2. The paper publishes no other kinds; these are ours: "fisher" weights each
+weight's squared error by its own mean squared gradient, "nsr" measures the noise at the network's output, "sqnr" at the
+layer's. Q_b is the deployed rounding, `nas.quant.lower.quantize_weight`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from nas.errors import ConfigError
 from nas.lcpaq.hessian import Problem, Trace, forward, traces
 from nas.lcpaq.policy import WEIGHT_BITS
-from nas.nsr import Target
+from nas.noise import Target
 from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.lower import parameters_of, quantize_weight
 from nas.quant.post_training import prepared
@@ -55,14 +55,14 @@ def ready(problem: Problem, scheme: Scheme) -> Problem:
 
 @torch.no_grad()
 def rounded(node: Weighted, bits: int, input_scale: float, granularity: Granularity) -> Tensor:
-    """The layer's weight as the deployed integers say it, in real values."""
+    """The layer's weight in the deployed integers, as real values."""
     quantized, scale, _ = quantize_weight(replace(node, bits=bits), input_scale, granularity)
     real = quantized.astype(np.float32) * scale.reshape(-1, *[1] * (quantized.ndim - 1))
     return torch.from_numpy(real).to(node.weight)
 
 
 def input_scales(problem: Problem, scheme: Scheme) -> dict[str, float]:
-    """For each layer the scale of what it reads, on which the rounding of (nearly) dead channels depends."""
+    """For each layer the scale of its input, on which the rounding of (nearly) dead channels depends."""
     ranges = calibrate(problem.needed, [images for images, _ in problem.batches], observer_of(scheme.observer))
     parameters = parameters_of(ranges)
     return {layer.name: parameters[layer.x][0] for layer in problem.layers}
@@ -101,22 +101,22 @@ class Hessian:
 
     def __call__(self, problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
         problem = ready(problem, scheme)
-        found = traces(problem, relative_error=self.relative_error, most_probes=self.most_probes, seed=self.seed)
-        return by_trace(problem, widths, scheme, found)
+        estimates = traces(problem, relative_error=self.relative_error, most_probes=self.most_probes, seed=self.seed)
+        return by_trace(problem, widths, scheme, estimates)
 
 
-def by_trace(problem: Problem, widths: Sequence[int], scheme: Scheme, found: Mapping[str, Trace]) -> Perturbations:
-    """Omega_i(b) of a problem that is `ready`, from traces that are known.
+def by_trace(problem: Problem, widths: Sequence[int], scheme: Scheme, estimates: Mapping[str, Trace]) -> Perturbations:
+    """Omega_i(b) of a problem that is `ready`, from known traces.
 
-    A negative trace, which no convex loss has, counts as zero: no layer is paid for its noise.
+    A negative trace, which no convex loss has, counts as zero: noise must not lower a perturbation.
     """
     errors = squared_errors(problem, widths, scheme)
-    sensitivity = [max(found[name].mean, 0.0) for name in errors.names]
+    sensitivity = [max(estimates[name].mean, 0.0) for name in errors.names]
     return replace(errors, values=errors.values * np.array(sensitivity)[:, None])
 
 
 def fisher(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
-    """sum_j F_j dW_j^2, F_j being the mean over images of the squared gradient of an image's loss (empirical)."""
+    """sum_j F_j dW_j^2, where F_j is the mean over images of the squared gradient of an image's loss (empirical)."""
     problem = ready(problem, scheme)
     diagonal = fisher_diagonal(problem)
     names, rows = [], []
@@ -141,7 +141,7 @@ def fisher_diagonal(problem: Problem) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def output_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
-    """NSR (QA-BWNAS's, `nas.training.distil.nsr`) of the output, with this layer's weights rounded and nothing else."""
+    """NSR (QA-BWNAS's, `nas.noise.nsr`) of the output, with this layer's weights rounded and nothing else."""
     problem = ready(problem, scheme)
     batches = [forward(problem.needed, {}, images) for images, _ in problem.batches]
     target = Target(torch.cat([env[problem.output] for env in batches]))
@@ -154,7 +154,7 @@ def output_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT
 
 
 def _rerun(problem: Problem, env: Mapping[str, Tensor], changed: Weighted) -> Tensor:
-    """The output where one node is `changed`: only what follows it is computed."""
+    """The output where one node is `changed`: only the nodes after it are computed."""
     names = [node.name for node in problem.needed]
     here = dict(env)
     rest: list[Node] = [changed, *problem.needed[names.index(changed.name) + 1 :]]
@@ -165,7 +165,7 @@ def _rerun(problem: Problem, env: Mapping[str, Tensor], changed: Weighted) -> Te
 
 @torch.no_grad()
 def layer_sqnr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
-    """1 / SQNR at the layer's own output, before its activation: the rounding's power by the signal's, zero mean."""
+    """1 / SQNR at the layer's own output, before its activation: noise power over the power of the zero-mean signal."""
     problem = ready(problem, scheme)
     layers = list(candidates(problem, widths, scheme))
     noise = np.zeros((len(layers), len(widths)))
@@ -186,4 +186,4 @@ SENSITIVITIES: Mapping[str, Sensitivity] = {
     "nsr": output_nsr,
     "sqnr": layer_sqnr,
 }
-"""From (problem, weight widths, scheme) to perturbations; values of different ones do not compare."""
+"""From (problem, weight widths, scheme) to perturbations; values of different kinds cannot be compared."""

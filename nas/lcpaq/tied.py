@@ -1,4 +1,4 @@
-"""Options seen as a solver sees them: layers that share their bits are one, and each choice has a row of costs."""
+"""Options in a solver's form: layers that share their bits are one group, and each choice has a row of costs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ ROUNDING = 1e-12  # the same latencies, added up in another order, are the same
 
 @dataclass(frozen=True, eq=False)
 class Tied:
-    """`members[i]` are the numbers of the layers that choose together.
+    """Groups of layers that choose together.
 
     Attributes:
+        options: the choices of single layers.
+        members: for each group the indices of its layers.
         rows: for each group (choices, members), which of each member's choices that is.
         costs: for each group (choices, objectives), summed over its members.
     """
@@ -53,7 +55,7 @@ class Tied:
         return np.array([math.fsum(column) for column in zip(*chosen, strict=True)])
 
     def pruned(self) -> Tied:
-        """Without choices that another of their group matches or beats in every objective."""
+        """Without choices that another one of the group dominates; of equal ones the first is kept."""
         kept = [np.sort(undominated(costs)) for costs in self.costs]
         return replace(
             self,
@@ -113,7 +115,7 @@ def _summed(options: Options, group: Sequence[int], rows: Indices) -> Costs:
 
 
 def ends_exempt(options: Options) -> Options:
-    """The first and the last layer keep 8 bits, of weights and of what they read (HAWQ-V3, section 4).
+    """The first and the last layer keep 8 bits, of weights and of inputs (HAWQ-V3, section 4).
 
     Raises `ConfigError` where one of them has no such choice.
     """
@@ -121,10 +123,10 @@ def ends_exempt(options: Options) -> Options:
 
 
 def kept_at_8(options: Options, layers: Collection[int]) -> Options:
-    """These layers (their numbers) keep 8 bits, of weights and of what they read; else as `ends_exempt`.
+    """These layers (by index) keep 8 bits, of weights and of inputs; else as `ends_exempt`.
 
-    They leave the layers that they are tied to free, as they are not the program's any more; but not where activations
-    may be narrow, since layers that read one tensor share its bits.
+    The layers tied to them are then free, as the program no longer chooses for the group; but not where activations may
+    have fewer bits, since layers that read one tensor share its bits.
     """
     kept = {options.layers[i].name for i in layers}
     narrow = any(activations != INT8 for of in options.choices for _, activations in of)

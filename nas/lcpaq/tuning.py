@@ -1,7 +1,7 @@
 """Fine-tuning a folded network at its own bits: rounded weights forward, gradients straight through.
 
-Source: the straight-through estimator (Bengio et al., arXiv 1308.3432), as HAWQ-V3 fine-tunes what it solved for.
-Activations stay in float here, and their ranges are calibrated afterwards: they cost little at 8 bits, more at 4.
+Source: the straight-through estimator (Bengio et al., arXiv 1308.3432), as HAWQ-V3 fine-tunes its solutions.
+Activations stay in float here, and their ranges are calibrated afterwards: that costs little at 8 bits, more at 4.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nas.training.train import Schedule, Step, train
 class FoldedNetwork(nn.Module):
     """Folded nodes as a module: images (N, 3, H, W) to logits, (N, classes) or (N, classes, h, w).
 
-    With a `granularity` every forward pass rounds the weights to their nodes' bits; None: they are as they are.
+    With a `granularity` every forward pass rounds the weights to their nodes' bits; None: they are not rounded.
     """
 
     def __init__(self, nodes: Sequence[Node], granularity: Granularity | None = None) -> None:
@@ -44,7 +44,7 @@ class FoldedNetwork(nn.Module):
         return y.flatten(1) if isinstance(nodes[-1], FullyConnected) else y
 
     def layers(self, *, rounded: bool = False) -> list[Node]:
-        """The nodes with the weights of now, rounded if asked for."""
+        """The nodes with the current weights, `rounded` or not."""
         parts = iter(zip(self.weights, self.biases, strict=True))
         nodes: list[Node] = []
         for node in self.nodes:
@@ -59,7 +59,7 @@ class FoldedNetwork(nn.Module):
 
 
 def until_logits(nodes: Sequence[Node]) -> list[Node]:
-    """`nodes` without what only turns logits into an answer."""
+    """`nodes` without those that only turn logits into predictions."""
     end = len(nodes)
     while isinstance(nodes[end - 1], Resize | ArgMax | Softmax):
         end -= 1
@@ -67,7 +67,7 @@ def until_logits(nodes: Sequence[Node]) -> list[Node]:
 
 
 def straight_through(weight: Tensor, bits: int, granularity: Granularity) -> Tensor:
-    """`weight` (O, ...) at `bits`, symmetric, a scale a channel or a tensor; its gradient is the result's."""
+    """`weight` (O, ...) at `bits`, symmetric, per-channel or per-tensor; its gradient is the result's."""
     qmax = 2 ** (bits - 1) - 1
     with torch.no_grad():
         peak = weight.abs().flatten(1).amax(1) if granularity == "channel" else weight.abs().max().expand(len(weight))
@@ -86,9 +86,9 @@ def fine_tuned(
     *,
     granularity: Granularity = "channel",
 ) -> list[Node]:
-    """`nodes` after training on `task` (a forward function's loss as a function of the step, `nas.tasks.task.training_loss`).
+    """`nodes` after training on `task`: from a forward function to its loss by step, as `nas.tasks.task.training_loss`.
 
-    Goes on from `checkpoint` where that was written under `key`. No steps: the nodes as they are.
+    Resumes from `checkpoint` where that was written under `key`. Without steps the nodes are returned unchanged.
     Raises `DivergedError` where the loss becomes NaN or infinite.
     """
     if not schedule.steps:

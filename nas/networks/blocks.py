@@ -31,14 +31,14 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
 
 
 def pad_same(x: Tensor, kernel: int, stride: int, dilation: int, value: float = 0.0) -> Tensor:
-    """`x` with `value` around it, so that an unpadded convolution gives ceil(size / stride)."""
+    """`x` padded with `value`, so that an unpadded convolution gives ceil(size / stride)."""
     top, bottom = same_padding(x.shape[2], kernel, stride, dilation)
     left, right = same_padding(x.shape[3], kernel, stride, dilation)
     return F.pad(x, (left, right, top, bottom), value=value) if top or bottom or left or right else x
 
 
 def max_pool_same(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """The largest of each SAME window; what pads it never is."""
+    """The largest value of each SAME window; padding is never the largest."""
     return F.max_pool2d(pad_same(x, kernel, stride, 1, -torch.inf), kernel, stride)
 
 
@@ -108,7 +108,7 @@ class MBConv(nn.Module):
 
 
 class SuperBlock(nn.Module):
-    """One block's supernet: for each layer an MBConv a choice, none of them shared."""
+    """One block's supernet: one MBConv per layer and choice; no weights are shared."""
 
     def __init__(self, space: SearchSpace, block: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The classification network: the search space's encoder as MobileNetV2 ends it.
+"""The classification network: the search space's encoder with MobileNetV2's head.
 
 Reference: Sandler et al., arXiv 1801.04381, table 2 (a 1x1 convolution to 1280 channels, global pooling, one
 fully connected layer).
@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from nas.networks.blocks import ConvBN
-from nas.quant.float_graph import FullyConnected, Mean, Node, Softmax, fold_conv, fold_encoder
-from nas.settings import STRICT
-from nas.space import Architecture, Choice, SearchSpace
 from nas.networks.segmenter import Encoder
+from nas.settings import STRICT
+from nas.space import Choice, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,3 @@ class Classifier(Encoder):
         pooled = self.features(self.boundaries(x)[-1]).mean((2, 3))
         logits: Tensor = self.classifier(pooled)
         return logits
-
-
-def fold_classifier(
-    model: Classifier, architecture: Architecture | None = None, *, probabilities: bool = False
-) -> list[Node]:
-    """The whole network from the image to `logits`, or to their softmax; block weights in `architecture`'s bits."""
-    nodes = fold_encoder(model, architecture)
-    linear = model.classifier
-    nodes += [
-        fold_conv(model.features, "features", nodes[-1].name),
-        Mean("mean", "features"),
-        FullyConnected("logits", "mean", linear.weight.detach(), linear.bias.detach()),
-    ]
-    return [*nodes, Softmax("probabilities", "logits")] if probabilities else nodes

@@ -11,13 +11,12 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from nas.networks.blocks import ACTIVATIONS, ConvBN, max_pool_same
 from nas.errors import ConfigError
-from nas.quant.float_graph import INPUT, Add, FullyConnected, MaxPool, Mean, Node, fold_conv
+from nas.networks.blocks import ACTIVATIONS, ConvBN, max_pool_same
 
 WIDTH = 64  # channels of the first of four stages; each later one has twice as many
-STAGES, BLOCKS_A_STAGE = 4, 2
-SMALL_IMAGE = 64  # pixels a side, below which the stem keeps the image's size
+STAGES, BLOCKS_PER_STAGE = 4, 2
+SMALL_IMAGE = 64  # pixels of the shorter side, below which the stem keeps the image's size
 NAME = re.compile(r"resnet18(?:w(\d{1,4}))?")
 
 
@@ -39,8 +38,8 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """ResNet18: images (N, 3, H, W) to logits (N, classes).
 
-    Its form follows the `size` (H, W) that it is made for: below 64 pixels a side a 3x3 stem of stride 1, else 7x7 of
-    stride 2 and a 3x3 max pooling of stride 2. Raises `ConfigError` for no classes or no channels.
+    Its form follows the `size` (H, W) that it is made for: below 64 pixels in either direction a 3x3 stem of stride 1,
+    else a 7x7 stem of stride 2 and 3x3 max pooling of stride 2. Raises `ConfigError` for no classes or no channels.
     """
 
     def __init__(self, classes: int, size: tuple[int, int], width: int = WIDTH) -> None:
@@ -53,7 +52,7 @@ class ResNet(nn.Module):
         self.output_stride = 32 if self.pooled else 8
         self.stem = ConvBN(3, width, kernel, stride=stride, activation="relu")
         widths = [width * 2**i for i in range(STAGES)]
-        self.stages = nn.ModuleList(_stage(*ends) for ends in pairwise([width, *widths]))
+        self.stages = nn.ModuleList(_stage(*channels) for channels in pairwise([width, *widths]))
         self.classifier = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,36 +66,10 @@ class ResNet(nn.Module):
 
 def _stage(channels_in: int, channels: int) -> nn.Sequential:
     first = BasicBlock(channels_in, channels, 1 if channels_in == channels else 2)
-    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(BLOCKS_A_STAGE - 1)))
+    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(BLOCKS_PER_STAGE - 1)))
 
 
 def width_of(name: str) -> int | None:
     """The width that `resnet18` (64) or `resnet18w16` (16) names; None for any other name."""
     match = NAME.fullmatch(name)
     return int(match[1] or WIDTH) if match else None
-
-
-def fold_resnet(model: ResNet) -> list[Node]:
-    """The whole network from the image to `logits`; layers are named `layer1/0/conv1`, `layer2/0/downsample`."""
-    nodes: list[Node] = [fold_conv(model.stem, "stem", INPUT)]
-    if model.pooled:
-        nodes.append(MaxPool("pool", "stem", 3, 2))
-    for i, stage in enumerate(model.stages, start=1):
-        for j, block in enumerate(stage.children()):
-            assert isinstance(block, BasicBlock)  # noqa: S101 (for the type checker)
-            nodes += _fold_block(block, f"layer{i}/{j}", nodes[-1].name)
-    linear = model.classifier
-    last = nodes[-1].name
-    return [
-        *nodes,
-        Mean("mean", last),
-        FullyConnected("logits", "mean", linear.weight.detach(), linear.bias.detach()),
-    ]
-
-
-def _fold_block(block: BasicBlock, name: str, x: str) -> list[Node]:
-    first, second = fold_conv(block.conv1, f"{name}/conv1", x), fold_conv(block.conv2, f"{name}/conv2", f"{name}/conv1")
-    if block.downsample is None:
-        return [first, second, Add(f"{name}/add", x, second.name, "relu")]
-    shortcut = fold_conv(block.downsample, f"{name}/downsample", x)
-    return [first, second, shortcut, Add(f"{name}/add", shortcut.name, second.name, "relu")]

@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.networks.blocks import ConvBN, MBConv, SuperBlock
 from nas.errors import ConfigError
+from nas.networks.blocks import ConvBN, MBConv, SuperBlock
 from nas.settings import STRICT
 from nas.space import Architecture, Choice, SearchSpace
 
 
 @dataclass(frozen=True)
 class Head:
-    """ASPP: `channels` a branch, dilated 3x3 branches at `rates`, a 1x1 and a pooled branch."""
+    """ASPP: `channels` per branch, dilated 3x3 branches at `rates`, a 1x1 and a pooled branch."""
 
     channels: int = 512
     rates: tuple[int, ...] = (12, 24, 36)
@@ -66,7 +66,7 @@ class Encoder(nn.Module):
         return self.space.output_stride
 
     def boundaries(self, x: Tensor) -> list[Tensor]:
-        """The feature maps around the blocks: what enters block 1, then what leaves each block."""
+        """The feature maps at the block boundaries: what enters block 1, then what leaves each block."""
         maps = [self.first(self.stem(x))]
         for block in self.blocks:
             maps.append(block(maps[-1]))
@@ -124,7 +124,7 @@ def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def load_encoder(model: Encoder, convolutions: Sequence[tuple[Tensor, Tensor]], images: Tensor) -> None:
     """Start the encoder of `model` from a folded MobileNetV2: (weight (O, I/groups, k, k), bias (O,)) in order.
 
-    The batch norms are set so that they pass `images` (N, 3, H, W) through unchanged but for the bias: their
+    The batch norms are set so that, on `images` (N, 3, H, W), they add the bias and change nothing else: their
     statistics are measured on `images`, and their scale and shift undo them. Raises `ConfigError` where the
     shapes are not the encoder's.
     """
@@ -137,7 +137,7 @@ def load_encoder(model: Encoder, convolutions: Sequence[tuple[Tensor, Tensor]], 
         if layer.weight.shape != weight.shape:
             raise ConfigError(
                 f"convolution {i} of the encoder is {tuple(layer.weight.shape)}, the file's is "
-                f"{tuple(weight.shape)}: it needs a space of MobileNetV2's widths (table1)"
+                f"{tuple(weight.shape)}: take a space of MobileNetV2's widths (table1)"
             )
     hooks = []
     for layer, (weight, bias) in zip(layers, convolutions, strict=False):

@@ -1,9 +1,9 @@
-"""Adaptive rounding: each weight goes up or down so that its layer's output errs least, not the weight itself.
+"""Adaptive rounding: each weight is rounded up or down to minimise the layer's output error, not the weight's own.
 
 Source: Nagel et al., arXiv 2004.10568, section 3: the task's loss is replaced by the layer's squared output error,
-dw' E[xx'] dw, a quadratic over one bit a weight. The paper relaxes and trains it; here it is descended exactly, one
-flip at a time from the nearest rounding, so that no layer's error on the calibration images can grow. Every layer reads
-the float network's maps (the paper's asymmetric form, which reads the quantized ones, is left out).
+dw' E[xx'] dw, a quadratic over one bit per weight. The paper relaxes and trains it; here it is minimised by coordinate
+descent, one flip at a time from the nearest rounding, so no layer's error on the calibration images can grow. Every
+layer reads the float network's maps (the paper's asymmetric form, which reads the quantized ones, is left out).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.networks.blocks import pad_same
 from nas.errors import QuantizationError
+from nas.networks.blocks import pad_same
 from nas.quant.float_graph import INPUT, FullyConnected, Node, Weighted, run
 from nas.quant.lower import quantize_weight
 from nas.quant.scheme import Granularity
@@ -24,14 +24,14 @@ from nas.quant.scheme import Granularity
 MOST_INPUTS = 4096  # of one output: the Gram matrix of more would not fit; such a layer keeps the nearest rounding
 ON_GRID = 1e-3  # steps; a weight this close to an integer stays there: a channel's largest, which sets the scale, is
 IMAGES_AT_ONCE = 8
-FLIPS_A_WEIGHT = 4  # at most, on average
+FLIPS_PER_WEIGHT = 4  # at most, on average
 
 
 @torch.no_grad()
 def adaptively_rounded(
     nodes: Sequence[Node], batches: Iterable[Tensor], granularity: Granularity = "channel"
 ) -> list[Node]:
-    """`nodes` with weights on the grid of their own `bits`, where the nearest rounding of `quantize` leaves them.
+    """`nodes` with weights on the grid of their own `bits`; the nearest rounding in `quantize` leaves them there.
 
     `batches` are calibration images (N, C, H, W). Raises `QuantizationError` if there are none, or for weights that
     are not finite.
@@ -45,7 +45,7 @@ def adaptively_rounded(
 
 @torch.no_grad()
 def gram_matrices(nodes: Sequence[Node], batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """For each weighted node, the sum of xx' over what its outputs read: (groups, K, K) float64, K = I/groups k k."""
+    """For each weighted node, the sum of xx' over its input patches x: (groups, K, K) float64, K = I/groups k k."""
     sums: dict[str, Tensor] = {}
     for batch in batches:
         for images in torch.split(batch, IMAGES_AT_ONCE):
@@ -62,12 +62,12 @@ def gram_matrices(nodes: Sequence[Node], batches: Iterable[Tensor]) -> dict[str,
 
 
 def output_error(error: Tensor, gram: Tensor) -> Tensor:
-    """Squared output error (groups, R) of weights off by `error` (groups, R, K), summed over the calibration."""
+    """Squared output error (groups, R), over the calibration images, of weights off by `error` (groups, R, K)."""
     return ((error @ gram) * error).sum(2)
 
 
 def _columns(node: Weighted, x: Tensor) -> Tensor:
-    """What each output position reads: (groups, K, positions)."""
+    """The input patch of each output position: (groups, K, positions)."""
     if isinstance(node, FullyConnected):
         return x.flatten(1).T[None]
     kernel = node.weight.shape[2]
@@ -89,7 +89,7 @@ def _on_grid(node: Weighted, gram: Tensor, granularity: Granularity) -> Node:
 
 
 def descended(q: Tensor, wanted: Tensor, gram: Tensor, qmax: int) -> Tensor:
-    """Integers (groups, R, K) from `q` by flips between the two neighbours of `wanted`, while any lowers the error.
+    """Integers (groups, R, K), from `q` by flips between the two neighbours of `wanted` until none lowers the error.
 
     The steepest flip of every row is taken at once: rows do not depend on each other.
     """
@@ -99,7 +99,7 @@ def descended(q: Tensor, wanted: Tensor, gram: Tensor, qmax: int) -> Tensor:
     curvature = torch.diagonal(gram, dim1=1, dim2=2)[:, None]  # (groups, 1, K)
     slope = error @ gram
     group = torch.arange(len(gram), device=gram.device)[:, None]
-    for _ in range(FLIPS_A_WEIGHT * q.shape[2]):
+    for _ in range(FLIPS_PER_WEIGHT * q.shape[2]):
         change = 2 * step * slope + step.square() * curvature
         least, place = change.min(2)
         taken = torch.where(least < -1e-9 * (1 + curvature.amax(2)), 1.0, 0.0)[:, :, None]

@@ -1,10 +1,10 @@
-"""Empirical bias correction: take out of every bias the mean error that quantization left in its channel.
+"""Empirical bias correction: subtract from every bias the mean error that quantization left in its channel.
 
 Source: Nagel et al., arXiv 1906.04721, section 4.2 and appendix D: layer by layer in execution order,
 the earlier ones already quantized and corrected, the difference between the mean of the quantized and of the float
 pre-activation of each output channel, E[y~] - E[y], is taken off its bias. Pre-activations, because the mean of a
-clipped difference does not say by how much to move what is clipped. Here the quantized ones are the deployed int32
-accumulators, so the correction is a whole number of the bias's own units and no clamp of the output hides a part.
+clipped difference does not give the error of the clipped values. Here the quantized ones are the deployed int32
+accumulators, so the correction is an integer in the bias's own units and no clamp of the output hides a part of it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def correct_biases(
 ) -> list[Operator]:
     """`operators` with corrected biases.
 
-    `floats` and `integers` hold, for each calibration batch, what `nodes` and `operators` read (N, C, H, W): real
-    values and integers. The last operator's integers are added to `integers`; others go as they are no longer read.
-    Works piece by piece: correcting a block layer by layer gives the same biases as correcting it at once.
+    `floats` and `integers` hold, for each calibration batch, the inputs (N, C, H, W) of `nodes` and `operators`: real
+    values and integers. The last operator's integers are added to `integers`; others are freed after their last use.
+    Correcting a block layer by layer gives the same biases as correcting it at once.
     """
     reals = [dict(env) for env in floats]
     corrected: list[Operator] = []
@@ -57,7 +57,7 @@ def correct_biases(
 
 
 def _pre_activation(node: Weighted, env: dict[str, Tensor]) -> Tensor:
-    """The node's result before its activation; the one after is left in `env`."""
+    """The node's result before its activation; the activated one is stored in `env`."""
     y = replace(node, activation="none")(env)
     env[node.name] = activated(y, node.activation)
     return y
@@ -70,9 +70,9 @@ def _mean(maps: Sequence[Tensor]) -> Tensor:
 
 
 def _corrected(op: QWeighted, x: IntTensor, expected: Tensor, integers: Sequence[Mapping[str, Tensor]]) -> QWeighted:
-    """`op` with the bias that makes its accumulators' mean, a channel, what the float network `expected`, (C,)."""
+    """`op` with the bias for which its accumulators have the float network's `expected` mean in each channel, (C,)."""
     unit = np.float64(np.float32(x.scale)) * op.weight_scale.astype(np.float64)
-    found = _mean([simulate.accumulate(op, env[op.x], x) for env in integers]).numpy()
-    error = np.rint(found - expected.numpy() / unit)
+    actual = _mean([simulate.accumulate(op, env[op.x], x) for env in integers]).numpy()
+    error = np.rint(actual - expected.numpy() / unit)
     bias = (op.bias - error).clip(INT32.min, INT32.max).astype(np.int32)
     return replace(op, bias=bias)

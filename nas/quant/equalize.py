@@ -1,4 +1,4 @@
-"""Cross-layer equalization: even out the channels of a weight, so that one scale a tensor wastes fewer bits.
+"""Cross-layer equalization: even out the channels of a weight, so that a per-tensor scale wastes fewer bits.
 
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (DFQ),
 arXiv 1906.04721, eq. 11: what the first convolution's channel i is divided by, s_i = sqrt(r1_i r2_i) / r2_i, the
@@ -8,13 +8,13 @@ second's input channel i is multiplied by. Two things differ:
   channel that reaches 6 on the calibration data keeps s_i = 1, and no other channel is raised so far that it
   would: on the calibration data the float function is the same up to rounding. Elsewhere, a lowered channel
   (s_i > 1) can only clip later than before, a raised one earlier; `HEADROOM` keeps it away from that.
-- r1_i and r2_i are taken as shares of their tensors' largest. This is eq. 11 up to one factor for the whole
-  tensor, which a scale a tensor does not see, and no tensor's largest weight ever grows, whichever channels
+- r1_i and r2_i are taken as shares of their tensors' largest. This is eq. 11 up to one factor for the entire
+  tensor, which does not matter to a per-tensor scale, and no tensor's largest weight ever grows, whichever channels
   must stay as they are.
 
-Equalized are chains of convolutions, each rectified and read by the next one only: expand -> depthwise -> project.
-Projections are not rectified, and so no chain reaches beyond an inverted residual: the tree of prefixes
-(nas/nsr.py) can share what it equalized.
+Chains of convolutions are equalized, each rectified and read by the next one only: expand -> depthwise -> project.
+Projections are not rectified, so no chain reaches beyond an inverted residual, and the tree of prefixes (nas/nsr.py)
+can share equalized layers.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ CONVERGED = 1e-3
 
 
 def equalize(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]]) -> list[Node]:
-    """`nodes` with equalized weights, given what they read for each calibration batch: name to (N, C, H, W).
+    """`nodes` with equalized weights, given their inputs for each calibration batch: name to (N, C, H, W).
 
-    Chain by chain in execution order, each on the maps that the equalized ones before it give: equalizing a block
-    layer by layer gives the same weights, bit for bit, as equalizing it at once.
+    Chain by chain in execution order, each on the maps of the equalized ones before it: equalizing a block layer by
+    layer gives the same weights, bit for bit, as equalizing it at once.
     """
     chains = _chains(nodes)
     envs = [dict(env) for env in calibration]
@@ -50,7 +50,7 @@ def equalize(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]])
             chain = chains.pop(node.name)
             replaced |= {conv.name: conv for conv in _equalized(chain, _peaks(chain, envs))}
         if not chains:
-            break  # nothing left that maps would be needed for
+            break  # no later chain needs maps
         for env in envs:
             env[node.name] = replaced.get(node.name, node)(env)
             for name in done:
@@ -59,7 +59,7 @@ def equalize(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]])
 
 
 def _chains(nodes: Sequence[Node]) -> dict[str, list[Conv]]:
-    """Convolutions of which each but the last is rectified and read by the next one only, by the first one's name."""
+    """By the first one's name, convolutions in a row, each rectified and read by the next one only."""
     readers = Counter(name for node in nodes for name in inputs_of(node))
     chains: dict[str, list[Conv]] = {}  # by the last one's name
     for node in nodes:
@@ -77,7 +77,7 @@ def _peaks(chain: Sequence[Conv], envs: Sequence[Mapping[str, Tensor]]) -> list[
 
 
 def _equalized(chain: Sequence[Conv], peaks: Sequence[Tensor]) -> list[Conv]:
-    """The chain after as many passes over its pairs as change anything."""
+    """The chain after passes over its pairs until nothing changes."""
     convs = [replace(conv, weight=conv.weight.double(), bias=conv.bias.double()) for conv in chain]
     total = [torch.ones_like(peak) for peak in peaks]
     for _ in range(PASSES):
@@ -93,9 +93,9 @@ def _equalized(chain: Sequence[Conv], peaks: Sequence[Tensor]) -> list[Conv]:
 
 
 def factors(first: Conv, second: Conv, peak: Tensor, before: Tensor) -> Tensor:
-    """What to divide the channels between two convolutions by, (C,).
+    """The divisors of the channels between two convolutions, (C,).
 
-    `peak` is each channel's largest value before any rescaling, `before` what it was divided by since.
+    `peak` is each channel's largest value before any rescaling, `before` its divisor so far.
     """
     rows = first.weight.abs().amax((1, 2, 3))
     columns = _by_input(second, len(peak)).abs().amax((1, 2, 3))
@@ -113,7 +113,7 @@ def _is_depthwise(second: Conv, channels: int) -> bool:
 
 
 def _by_input(second: Conv, channels: int) -> Tensor:
-    """The weight with its input channels first: a depthwise one's already are."""
+    """The weight with its input channels first, where a depthwise one's already are."""
     return second.weight if _is_depthwise(second, channels) else second.weight.transpose(0, 1)
 
 

@@ -71,7 +71,7 @@ def exponential(x: Int64) -> Int64:
     """exp(x) with no integer bits, for x <= 0 with 5 of them."""
     quarter = np.int64(1 << (FRACTION_BITS - 2))
     remainder = (x & (quarter - 1)) - quarter  # in [-1/4, 0)
-    t = (remainder << 5) + (1 << 28)  # around -1/8, no integer bits
+    t = (remainder << 5) + (1 << 28)  # the difference from -1/8, no integer bits
     t2 = doubling_high_multiply(t, t)
     t3, t4 = doubling_high_multiply(t2, t), doubling_high_multiply(t2, t2)
     third = doubling_high_multiply(rounding_shift(t4, 2) + t3, 715827883)
@@ -83,7 +83,7 @@ def exponential(x: Int64) -> Int64:
 
 
 def reciprocal(x: Int64, integer_bits: int) -> tuple[Int64, Int64]:
-    """1 / x for positive x: a number with no integer bits, to be shifted right by the second, an array as `x`."""
+    """1 / x for positive x: a number with no integer bits, and by how much to shift it right, an array as `x`."""
     headroom = 32 - np.frexp(x.astype(np.float64))[1].astype(np.int64)  # leading zeros of 32 bits
     half = (x << headroom) - (1 << 31)  # x scaled to [1, 2), less 1
     half = truncated(half + ONE + 1, 1)  # the rounded mean with 1: half the denominator

@@ -1,6 +1,6 @@
-"""Folded float networks as a list of operators: what calibration runs and quantization reads.
+"""Float networks as a list of operators: what calibration runs and quantization reads.
 
-Tensors are named; feature maps are (N, C, H, W). A node's result carries the node's name.
+Tensors are named; feature maps are (N, C, H, W). A node's result has the node's name.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.networks.blocks import ACTIVATIONS, ActivationName, ConvBN, MBConv, conv_same, max_pool_same
-from nas.space import Architecture
-from nas.networks.segmenter import Encoder, Segmenter, upsampled
+from nas.networks.blocks import ACTIVATIONS, ActivationName, conv_same, max_pool_same
+from nas.networks.segmenter import upsampled
 
 INPUT = "input"
 
@@ -99,7 +98,7 @@ class AveragePool:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """The largest of `kernel` x `kernel` windows, padded as TFLite's SAME (which no padding wins)."""
+    """The largest of `kernel` x `kernel` windows, padded as TFLite's SAME; padding is never the largest."""
 
     name: str
     x: str
@@ -179,7 +178,7 @@ class ArgMax:
 
 Weighted = Conv | FullyConnected
 Rearranging = AveragePool | MaxPool | Pad | Flatten | Resize | Concat
-"""Kernels that cannot rescale: what they read and their result share one scale and zero point."""
+"""Kernels that cannot rescale: their inputs and their result share one scale and zero point."""
 Node = Weighted | Rearranging | Add | Mean | Softmax | ArgMax
 
 
@@ -191,7 +190,7 @@ def inputs_of(node: Node) -> tuple[str, ...]:
 
 
 def run(nodes: Iterable[Node], env: dict[str, Tensor]) -> Tensor:
-    """Run `nodes` in order; every tensor is left in `env`; the last one is returned."""
+    """Run `nodes` in order; every result is stored in `env`; the last one is returned."""
     with torch.no_grad():
         for node in nodes:
             env[node.name] = node(env)
@@ -199,13 +198,13 @@ def run(nodes: Iterable[Node], env: dict[str, Tensor]) -> Tensor:
 
 
 def last_reads(nodes: Sequence[Node]) -> list[list[str]]:
-    """For each node, the tensors that no later node reads: they can go once it has run."""
+    """For each node, the tensors that no later node reads: they can be freed once it has run."""
     last = {name: i for i, node in enumerate(nodes) for name in inputs_of(node)}
     return [[name for name in dict.fromkeys(inputs_of(node)) if last[name] == i] for i, node in enumerate(nodes)]
 
 
 def stepwise(nodes: Sequence[Node], env: Mapping[str, Tensor]) -> Iterator[tuple[Node, Tensor]]:
-    """Each node with its result, in order; memory stays at the widest cut of the graph. `env` is left alone."""
+    """Each node with its result, in order; memory stays at the widest cut of the graph. `env` is not changed."""
     env = dict(env)
     for node, done in zip(nodes, last_reads(nodes), strict=True):
         y = node(env)
@@ -213,68 +212,3 @@ def stepwise(nodes: Sequence[Node], env: Mapping[str, Tensor]) -> Iterator[tuple
         env[node.name] = y
         for name in done:
             del env[name]
-
-
-def fold_conv(conv: ConvBN, name: str, x: str, bits: int = 8) -> Conv:
-    weight, bias = conv.folded()
-    return Conv(name, x, weight, bias, conv.stride, conv.dilation, conv.activation, bits)
-
-
-def fold_mbconv(layer: MBConv, name: str, x: str, bits: int = 8) -> list[Node]:
-    """The operators of one MBConv; the last one's result is what the next layer reads."""
-    nodes: list[Node] = []
-    last = x
-    for part, conv in layer.convolutions().items():
-        nodes.append(fold_conv(conv, f"{name}/{part}", last, bits))
-        last = nodes[-1].name
-    if layer.residual:
-        nodes.append(Add(f"{name}/add", x, last))
-    return nodes
-
-
-def fold_layers(layers: Iterable[MBConv], name: str, x: str, bits: int = 8) -> list[Node]:
-    """The operators of a block's layers, named `{name}/{layer}/...`."""
-    nodes: list[Node] = []
-    for i, layer in enumerate(layers):
-        nodes += fold_mbconv(layer, f"{name}/{i}", nodes[-1].name if nodes else x, bits)
-    return nodes
-
-
-def fold_encoder(model: Encoder, architecture: Architecture | None = None) -> list[Node]:
-    """From the image to the last block's map; block weights in `architecture`'s bits."""
-    nodes: list[Node] = [fold_conv(model.stem, "stem", INPUT)]
-    nodes += fold_mbconv(model.first, "first", "stem")
-    for i, block in enumerate(model.blocks):
-        bits = architecture.subnets[i].bits if architecture else 8
-        layers = [layer for layer in block.children() if isinstance(layer, MBConv)]
-        nodes += fold_layers(layers, f"b{i + 1}", nodes[-1].name, bits)
-    return nodes
-
-
-def fold_segmenter(model: Segmenter, size: tuple[int, int], architecture: Architecture | None = None) -> list[Node]:
-    """The whole network from the image to the class map at `size`; block weights in `architecture`'s bits."""
-    nodes = fold_encoder(model, architecture)
-    head, x = model.head, nodes[-1].name
-    stride = model.space.output_stride
-    map_size = (-(-size[0] // stride), -(-size[1] // stride))
-    branches: list[Node] = [fold_conv(head.pointwise, "head/pointwise", x)]
-    for i, branch in enumerate(head.dilated):
-        assert isinstance(branch, ConvBN)  # noqa: S101 (for the type checker)
-        branches.append(fold_conv(branch, f"head/dilated{i}", x))
-    pooled: list[Node] = [
-        Mean("head/mean", x),
-        fold_conv(head.pooled, "head/pooled", "head/mean"),
-        Resize("head/broadcast", "head/pooled", map_size),
-    ]
-    classifier = head.classifier
-    assert classifier.bias is not None  # noqa: S101
-    return [
-        *nodes,
-        *branches,
-        *pooled,
-        Concat("head/concat", (*(node.name for node in branches), "head/broadcast")),
-        fold_conv(head.bottleneck, "head/bottleneck", "head/concat"),
-        Conv("logits", "head/bottleneck", classifier.weight.detach(), classifier.bias.detach()),
-        Resize("upsampled", "logits", size),
-        ArgMax("classes", "upsampled"),
-    ]

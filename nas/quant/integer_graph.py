@@ -20,7 +20,7 @@ Activation: TypeAlias = Literal["none", "relu", "relu6"]
 class IntTensor:
     """A feature map: real = scale * (q - zero_point). `scale` is exactly representable in float32.
 
-    `rank` 2 is a 1 x 1 map that the deployed file shapes as (1, C), as classifiers end.
+    `rank` 2 is a 1 x 1 map that has the shape (1, C) in the deployed file, as at the end of a classifier.
     """
 
     name: str
@@ -33,7 +33,7 @@ class IntTensor:
 
 @dataclass(frozen=True, eq=False)
 class QConv:
-    """SAME convolution (depthwise if so): accumulate in int32, requantize, clamp to the activation."""
+    """SAME convolution, perhaps depthwise: accumulate in int32, requantize, clamp to the activation."""
 
     name: str
     x: str

@@ -1,4 +1,4 @@
-"""Quantize: float operators and their tensors' ranges become an `IntegerGraph`.
+"""Lowering: float operators and their tensors' ranges become an `IntegerGraph`.
 
 Weights are symmetric (per channel or per tensor), activations asymmetric: S = (beta - alpha) / (2^b - 1) (QA-BWNAS,
 section 3). All are stored and run as int8: fewer bits use fewer of its 256 values.
@@ -64,7 +64,7 @@ PLAIN: Mapping[type, Callable[[str, str], Operator]] = {
     Resize: QResize,
     ArgMax: QArgMax,
 }
-"""Operators that are told by their name and what they read."""
+"""Operators that have no other fields than their name and their input."""
 
 
 def quantize_weight(
@@ -81,7 +81,7 @@ def quantize_weight(
     if granularity == "tensor":
         scale = scale.max(keepdims=True)
     scale32 = scale.astype(np.float32)
-    # Reciprocals in float32, as the TensorFlow converter takes them: the same ties fall the same way.
+    # Reciprocals in float32, as in the TensorFlow converter, so that ties are rounded in the same direction.
     inverse = (np.float32(1) / scale32).reshape(-1, *[1] * (weight.ndim - 1))
     quantized = np.rint(weight * inverse).clip(-qmax, qmax).astype(np.int8)
     per_unit = np.float32(1) / (scale32 * np.float32(input_scale))
@@ -130,7 +130,7 @@ def _check(node: Node, read: list[IntTensor]) -> None:
 
 
 def _output_tensor(node: Node, read: list[IntTensor], parameters: Mapping[str, Parameters]) -> IntTensor:
-    """What `node` leaves: new parameters, those of what it reads, or the operator's own."""
+    """The result of `node`, with new parameters, those of its input, or the operator's fixed ones."""
     shape = output_shape(node, [x.shape for x in read])
     if isinstance(node, ArgMax):
         return IntTensor(node.name, shape, 1.0, 0, "int32")
@@ -180,9 +180,9 @@ def lower_nodes(
     parameters: Mapping[str, Parameters],
     granularity: Granularity = "channel",
 ) -> list[Operator]:
-    """The integer operators of `nodes`, given the tensors that they read; results are added to `tensors`.
+    """The integer operators of `nodes`, given their input tensors; results are added to `tensors`.
 
-    Works piece by piece: lowering a block layer by layer gives the same operators as lowering it at once.
+    Lowering a block layer by layer gives the same operators as lowering it at once.
     """
     operators: list[Operator] = []
     for node in nodes:
@@ -199,9 +199,9 @@ def lower(
     input_shape: tuple[int, int, int],
     granularity: Granularity = "channel",
 ) -> IntegerGraph:
-    """The `IntegerGraph` of a whole list of nodes that read `INPUT` of shape (H, W, C).
+    """The `IntegerGraph` of a complete list of nodes that read `INPUT` of shape (H, W, C).
 
-    A tensor has the bits that its readers ask for. Raises `QuantizationError` where they disagree.
+    A tensor has the bits that its readers require. Raises `QuantizationError` where they differ.
     """
     nodes = list(nodes)
     parameters = parameters_of(ranges, widths_of(nodes))

@@ -1,4 +1,4 @@
-"""Post-training quantization of a whole list of operators, by a `Scheme`: prepare, calibrate, lower, correct.
+"""Post-training quantization of a full network, by a `Scheme`: prepare, calibrate, lower, correct.
 
 nas/nsr.py takes the same steps layer by layer along a tree, with the same numbers bit for bit.
 """
@@ -28,7 +28,7 @@ def unchanged(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]]
 
 
 PREPARATIONS: Mapping[str, Preparation] = {"none": unchanged, "equalize": equalize}
-"""From float operators, and what they read for each calibration batch, to ones that lose less when quantized."""
+"""From float operators, and their inputs for each calibration batch, to ones that lose less when quantized."""
 
 
 def prepared(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]], scheme: Scheme) -> list[Node]:

@@ -1,7 +1,7 @@
 """1 x 1 convolutions as int8 matrix products with int32 sums: as exact as in float, and faster.
 
-A map (N, I, H, W) is a matrix of I rows, the weights are one of I columns, and both are int8 as they are: the input's
-zero point comes off in the end, as its product with each output channel's sum of weights.
+A map (N, I, H, W) is a matrix of I rows, the weights are one of I columns, and both are used as int8 unchanged: the
+input's zero point is subtracted at the end, as its product with each output channel's sum of weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from nas.quant.integer_graph import IntTensor, QConv, Weighted
 
 INT32_EXACT = 2**31
-MULTIPLE, ROWS = 8, 24  # CUDA's products take sides that are multiples of 8, and more than 16 rows
+MULTIPLE, ROWS = 8, 24  # CUDA's products require sizes that are multiples of 8, and more than 16 rows
 
 
 def is_product(op: Weighted) -> TypeGuard[QConv]:
@@ -26,18 +26,18 @@ def is_product(op: Weighted) -> TypeGuard[QConv]:
 
 @cache
 def exact_on(device: torch.device) -> bool:
-    """Whether int8 products are exact on `device`; tried once, on the largest factors.
+    """Whether int8 products are exact on `device`; tested once, on the largest factors.
 
     A processor without VNNI may add two products in 16 bits, which saturate; some devices have no such product.
     """
-    ends = torch.tensor([-128, 127], dtype=torch.int8)
+    extremes = torch.tensor([-128, 127], dtype=torch.int8)
     generator = torch.Generator().manual_seed(0)
-    a, b = (ends[torch.randint(2, shape, generator=generator)] for shape in ((64, 128), (128, 256)))
+    a, b = (extremes[torch.randint(2, shape, generator=generator)] for shape in ((64, 128), (128, 256)))
     try:
-        found = torch._int_mm(a.to(device), b.to(device)).cpu()
+        product = torch._int_mm(a.to(device), b.to(device)).cpu()
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
-    return torch.equal(found.long(), a.long() @ b.long())
+    return torch.equal(product.long(), a.long() @ b.long())
 
 
 def accumulate(op: QConv, q: Tensor, x: IntTensor) -> Tensor:
@@ -45,7 +45,7 @@ def accumulate(op: QConv, q: Tensor, x: IntTensor) -> Tensor:
 
     Exact where no sum of absolute products reaches `INT32_EXACT`.
     """
-    q = q[:, :, :: op.stride, :: op.stride]  # SAME puts nothing around them
+    q = q[:, :, :: op.stride, :: op.stride]  # SAME pads nothing for 1 x 1 kernels
     outputs, inputs = len(op.weight), q.shape[1]
     count, _, height, width = q.shape
     columns = count * height * width
@@ -59,5 +59,5 @@ def accumulate(op: QConv, q: Tensor, x: IntTensor) -> Tensor:
     return product.view(outputs, count, height, width).transpose(0, 1)
 
 
-def _padded(side: int) -> int:
-    return -(-side // MULTIPLE) * MULTIPLE
+def _padded(size: int) -> int:
+    return -(-size // MULTIPLE) * MULTIPLE

@@ -1,7 +1,7 @@
 """Calibration: the range of every tensor over the calibration images, by one of `OBSERVERS`.
 
-Source: post-training quantization with min-max ranges (QA-BWNAS, section 3). Ranges of several batches are
-merged by the widest, whatever the observer: one with outliers in a single batch keeps them.
+Source: post-training quantization with min-max ranges (QA-BWNAS, section 3). The range over several batches is the
+union of theirs, whatever the observer: outliers of a single batch stay in it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Observer = Callable[[Tensor], Range]
 Parameters = tuple[float, int]  # scale and zero point
 
 IMAGE_RANGE: Range = (-1.0, 127 / 128)
-"""The input's: int8 = uint8 - 128 with scale 1/128 and zero point 0."""
+"""Of the input image: int8 = uint8 - 128 with scale 1/128 and zero point 0."""
 
 
 def activation_parameters(low: float, high: float, bits: int = 8) -> Parameters:
     """Scale (a float32 value) and int8 zero point for [low, high], widened to hold 0 exactly.
 
-    At fewer than 8 bits the range spans the 2^bits upmost integers, S = (high - low) / (2^bits - 1): what is above
-    `high` is clamped to 127, and what a fused activation cuts off at 0, to the zero point. Other values below `low`
-    take further integers, down to -128: no kernel clamps there.
+    At fewer than 8 bits the range spans the highest 2^bits integers, S = (high - low) / (2^bits - 1): values above
+    `high` are clamped to 127, and values that a fused activation cuts off at 0, to the zero point. Other values below
+    `low` take further integers, down to -128: no kernel clamps there.
     """
     if (low, high) == IMAGE_RANGE and bits == 8:
         return 1 / 128, 0
@@ -42,7 +42,7 @@ def activation_parameters(low: float, high: float, bits: int = 8) -> Parameters:
 
 
 def lowest_level(bits: int) -> int:
-    """The smallest of the 2^bits integers that a tensor of so many bits takes; the largest is 127."""
+    """The smallest of the 2^bits integers of a tensor of that many bits; the largest is 127."""
     return 128 - (1 << bits)
 
 
@@ -54,9 +54,9 @@ def minmax(x: Tensor) -> Range:
 
 @dataclass(frozen=True)
 class Percentile:
-    """Leaves out at most 100 - `percent` per cent of the values at either end; no interpolation.
+    """Leaves out at most 100 - `percent` per cent of the values at each end; no interpolation.
 
-    Min-max where nothing would be left: a map that is zero nearly everywhere.
+    Min-max where no range would remain: a map that is zero nearly everywhere.
     """
 
     percent: float = 99.99
@@ -71,11 +71,10 @@ class Percentile:
 
 @dataclass(frozen=True)
 class LeastSquares:
-    """The range, of `candidates` shrunk evenly from min-max down to `narrowest` of it, whose integers err least.
+    """The range with the least squared error, of `candidates` from min-max down to `narrowest` of it at even distances.
 
-    The error is clipping's and rounding's together (as Nagel et al., arXiv 2106.08295, section 3.1, choose
-    ranges), taken over a histogram: `bins` is so far above 256 that a bin's width does not matter. `bits` is the
-    tensor's width.
+    The error is that of clipping and rounding together (as in Nagel et al., arXiv 2106.08295, section 3.1), over a
+    histogram: `bins` is so far above 256 that a bin's width does not matter. `bits` is the tensor's width.
     """
 
     candidates: int = 81
@@ -94,7 +93,7 @@ class LeastSquares:
         width = (high - low) / self.bins
         centres = low + width * (torch.arange(self.bins, dtype=torch.float64) + 0.5)
         errors = [self.error(centres, counts, (low * factor, high * factor), self.bits) for factor in self.factors()]
-        best = self.factors()[int(np.argmin(errors))]  # the widest of equals
+        best = self.factors()[int(np.argmin(errors))]  # of equal ones the widest
         return low * best, high * best
 
     @staticmethod
@@ -133,7 +132,7 @@ def observe(x: Tensor, name: str, observer: Observer = minmax) -> Range:
 
 
 def at_width(observer: Observer, bits: int) -> Observer:
-    """The observer of a tensor of so many bits."""
+    """The observer for a tensor of that many bits."""
     return replace(observer, bits=bits) if isinstance(observer, LeastSquares) else observer
 
 
@@ -144,11 +143,11 @@ def widest(a: Range | None, b: Range) -> Range:
 def calibrate(nodes: Iterable[Node], batches: Iterable[Tensor], observer: Observer = minmax) -> dict[str, Range]:
     """The range of every tensor of `nodes` over batches of images (N, 3, H, W)."""
     nodes = list(nodes)
-    own = {name: at_width(observer, bits) for name, bits in widths_of(nodes).items()}
+    observers = {name: at_width(observer, bits) for name, bits in widths_of(nodes).items()}
     ranges: dict[str, Range] = {}
     for batch in batches:
         for node, y in stepwise(nodes, {INPUT: batch}):
-            ranges[node.name] = widest(ranges.get(node.name), observe(y.float(), node.name, own[node.name]))
+            ranges[node.name] = widest(ranges.get(node.name), observe(y.float(), node.name, observers[node.name]))
     if not ranges:
         raise QuantizationError("no calibration images: ranges cannot be known; set quant.calibration_images")
     ranges[INPUT] = IMAGE_RANGE
@@ -156,7 +155,7 @@ def calibrate(nodes: Iterable[Node], batches: Iterable[Tensor], observer: Observ
 
 
 def tie(nodes: Iterable[Node], ranges: dict[str, Range]) -> dict[str, Range]:
-    """One range for tensors that must share scale and zero point."""
+    """`ranges`, with one range for tensors that must share scale and zero point."""
     tied = dict(ranges)
     for group in shared(nodes):
         if len(group.tensors) > 1:
@@ -167,11 +166,11 @@ def tie(nodes: Iterable[Node], ranges: dict[str, Range]) -> dict[str, Range]:
 
 @dataclass(frozen=True)
 class Shared:
-    """Tensors that share scale and zero point, around `Rearranging` operators; most tensors are alone.
+    """Tensors that share scale and zero point because `Rearranging` operators connect them; most are alone.
 
     Attributes:
-        tensors: in the order in which they are read or made.
-        sources: those of them that no `Rearranging` operator makes out of others.
+        tensors: in the order in which they are read or computed.
+        sources: those of them that are not the result of a `Rearranging` operator.
         readers: the layers (with weights) that read one of them.
     """
 
@@ -181,7 +180,7 @@ class Shared:
 
 
 def shared(nodes: Iterable[Node]) -> tuple[Shared, ...]:
-    """Every tensor of `nodes`, what they read included, in its group."""
+    """Every tensor of `nodes`, inputs included, in its group."""
     nodes = list(nodes)
     groups: dict[str, frozenset[str]] = {}
     for node in nodes:
@@ -192,18 +191,18 @@ def shared(nodes: Iterable[Node]) -> tuple[Shared, ...]:
             groups.update(dict.fromkeys(group, group))
     rearranged = {node.name for node in nodes if isinstance(node, Rearranging)}
     layers = [node for node in nodes if isinstance(node, Weighted)]
-    found = []
+    result = []
     for group in dict.fromkeys(groups.values()):
         tensors = tuple(name for name in groups if name in group)
         readers = tuple(layer.name for layer in layers if layer.x in group)
-        found.append(Shared(tensors, tuple(name for name in tensors if name not in rearranged), readers))
-    return tuple(found)
+        result.append(Shared(tensors, tuple(name for name in tensors if name not in rearranged), readers))
+    return tuple(result)
 
 
 def widths_of(nodes: Iterable[Node]) -> dict[str, int]:
-    """The bits of every tensor: what the layers that read it ask for (`input_bits`), 8 where none reads it.
+    """The bits of every tensor: those that its reading layers require (`input_bits`), 8 where none reads it.
 
-    Raises `QuantizationError` naming two layers that ask for different ones.
+    Raises `QuantizationError` naming two layers that require different ones.
     """
     nodes = list(nodes)
     layers = {node.name: node for node in nodes if isinstance(node, Weighted)}

@@ -1,7 +1,7 @@
 """Run an `IntegerGraph` bit for bit as TFLite's reference kernels do (OpResolverType.BUILTIN_REF).
 
 They requantize with a 31-bit multiplier and a shift, rounding twice (gemmlowp's arithmetic), where XNNPACK rounds
-once in float32; so the two kernel sets differ in the last place, and a board that runs these is compared with these.
+once in float32; so the two kernel sets differ in the last place, and a board with these kernels is compared with them.
 Slow and obvious: int64 throughout.
 """
 
@@ -68,7 +68,7 @@ def conv(op: QConv, q: Int64, tensors: dict[str, IntTensor], unsigned: bool = Fa
 
 def _requantized(total: Int64, op: Weighted, x: IntTensor, y: IntTensor, unsigned: bool = False) -> Int64:
     """Accumulators (N, O, H, W) to the output's integers, clamped to the activation."""
-    product = np.float32(x.scale) * op.weight_scale  # all that uint8's multiplier has; int8's has double precision
+    product = np.float32(x.scale) * op.weight_scale  # uint8's multiplier is a float32; int8's has double precision
     if not unsigned:
         product = np.float64(np.float32(x.scale)) * op.weight_scale.astype(np.float64)
     scales = product.astype(np.float64) / np.float64(np.float32(y.scale))
@@ -84,7 +84,7 @@ def _fully_connected(op: QFullyConnected, q: Int64, x: IntTensor, y: IntTensor) 
 
 
 def _mean(q: Int64, x: IntTensor, y: IntTensor) -> Int64:
-    """The division by the number of positions goes into the multiplier, truncated."""
+    """The division by the number of positions is part of the multiplier, truncated."""
     positions = q.shape[2] * q.shape[3]
     total = (q - x.zero_point).sum((2, 3), keepdims=True)
     q31, exponent = multiplier_of(float(np.float32(x.scale)) / float(np.float32(y.scale)))
@@ -102,8 +102,8 @@ def _average_pool(q: Int64, kernel: int, stride: int) -> Int64:
 
 def _max_pool(q: Int64, kernel: int, stride: int) -> Int64:
     """The largest integer of each window; int8's smallest pads, which changes no maximum."""
-    around = [(0, 0), (0, 0), *(same_padding(side, kernel, stride, 1) for side in q.shape[2:])]
-    padded = np.pad(q, around, constant_values=-128)
+    padding = [(0, 0), (0, 0), *(same_padding(size, kernel, stride, 1) for size in q.shape[2:])]
+    padded = np.pad(q, padding, constant_values=-128)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (2, 3))[:, :, ::stride, ::stride]
     largest: Int64 = windows.max((4, 5))
     return largest
@@ -181,7 +181,7 @@ def apply(op: Operator, env: dict[str, Int64], tensors: dict[str, IntTensor]) ->
 
 
 def run(graph: IntegerGraph, q: Tensor) -> Tensor:
-    """The graph's output for quantized maps (N, C, H, W), as the reference kernels give it."""
+    """The graph's output for quantized maps (N, C, H, W), as the reference kernels compute it."""
     env = {graph.input: q.numpy().astype(np.int64)}
     for op in graph.operators:
         env[op.name] = apply(op, env, graph.tensors)

@@ -15,10 +15,10 @@ class Scheme:
     """Post-training quantization's choices.
 
     Attributes:
-        granularity: one weight scale an output channel, or one a tensor.
+        granularity: weight scales per output channel, or per tensor.
         observer: how an activation's range follows from its values; as `nas.quant.ranges.observer_of` reads it.
         equalize: rescale channels across neighbouring convolutions first (`nas.quant.equalize`).
-        bias_correction: take the mean error out of every bias afterwards (`nas.quant.bias_correction`).
+        bias_correction: subtract the mean error from every bias afterwards (`nas.quant.bias_correction`).
     """
 
     granularity: Granularity = "channel"

@@ -1,4 +1,4 @@
-"""Shapes of feature maps, (H, W, C), along a list of float operators: what fits together, before it is computed."""
+"""Shapes of feature maps, (H, W, C), along a list of float operators, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Shape = tuple[int, int, int]
 
 
 def output_shape(node: Node, shapes: Sequence[Shape]) -> Shape:
-    """The result's shape, where `shapes` are those that `node` reads."""
+    """The result's shape, where `shapes` are those of the inputs of `node`."""
     height, width, channels = shapes[0]
     match node:
         case Conv():
@@ -55,7 +55,7 @@ def output_shape(node: Node, shapes: Sequence[Shape]) -> Shape:
 
 
 def _check_fit(node: Node, shapes: Sequence[Shape]) -> None:
-    """`QuantizationError` naming `node` and the maps that it cannot read together."""
+    """`QuantizationError` naming `node` and its inputs where their shapes do not fit."""
     maps = ", ".join(f"'{name}' {'x'.join(map(str, s))}" for name, s in zip(inputs_of(node), shapes, strict=True))
     channels = shapes[0][2]
     if isinstance(node, Conv):
@@ -63,7 +63,7 @@ def _check_fit(node: Node, shapes: Sequence[Shape]) -> None:
         if inputs != channels and not (inputs == 1 and outputs == channels):
             raise QuantizationError(
                 f"convolution '{node.name}' has weights for {inputs} channels and reads {maps}: "
-                "only whole and depthwise convolutions are supported"
+                "only convolutions over all channels and depthwise ones are supported"
             )
     elif isinstance(node, FullyConnected) and shapes[0] != (1, 1, node.weight.shape[1]):
         raise QuantizationError(
@@ -87,7 +87,7 @@ def shapes_of(nodes: Iterable[Node], input_shape: Shape) -> dict[str, Shape]:
     for node in nodes:
         unknown = [name for name in inputs_of(node) if name not in shapes]
         if unknown:
-            raise QuantizationError(f"'{node.name}' reads '{unknown[0]}', which nothing before it makes")
+            raise QuantizationError(f"'{node.name}' reads '{unknown[0]}', which no operator before it computes")
         read = [shapes[name] for name in inputs_of(node)]
         _check_fit(node, read)
         shapes[node.name] = output_shape(node, read)

@@ -1,8 +1,8 @@
 """Run an `IntegerGraph` in torch, bit for bit as LiteRT's XNNPACK kernels do.
 
-Integers travel in float32 tensors (N, C, H, W). 1 x 1 convolutions are int8 matrix products (`products.py`), others
+Integers are kept in float32 tensors (N, C, H, W). 1 x 1 convolutions are int8 matrix products (`products.py`), others
 are exact in float32 while every accumulator stays below 2^24, which is checked for each; float64 beyond. The rules were
-matched against the runtime by experiment; the tests hold them to it. Everything runs on the device of the maps.
+derived from the runtime by experiment; tests compare with it. Everything runs on the device of the maps.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def oihw(op: QConv) -> NDArray[np.int8]:
 
 
 def _reach(op: Weighted, x: IntTensor) -> int:
-    """What no accumulator of `op` can exceed in size, in whatever order it is summed."""
+    """A bound on the magnitude of the accumulators of `op`, in whatever order they are summed."""
     span = max(127 - x.zero_point, x.zero_point + 128)
     weight = oihw(op) if isinstance(op, QConv) else op.weight
     sums = np.abs(weight.reshape(len(weight), -1).astype(np.int64)).sum(axis=1)
@@ -77,7 +77,7 @@ def _requantized(accumulator: Tensor, op: Weighted, x: IntTensor, y: IntTensor) 
 
 
 def _bounds(activation: Activation, y: IntTensor) -> tuple[int, int]:
-    """The smallest and the largest integer that an activation leaves."""
+    """The smallest and the largest integer after an activation."""
     low, high = -128, 127
     if activation != "none":
         low = max(low, y.zero_point)
@@ -153,7 +153,7 @@ def _axis(size_in: int, size_out: int, device: torch.device) -> Iterator[Tensor]
 
 
 def _resize(q: Tensor, size: tuple[int, int]) -> Tensor:
-    """XNNPACK's fixed-point bilinear: 11 bits an axis, rounded once."""
+    """XNNPACK's fixed-point bilinear: 11 bits per axis, rounded once."""
     q = q.double()
     top, bottom, weight = _axis(q.shape[2], size[0], q.device)
     rows = q[:, :, top] * 2048 + (q[:, :, bottom] - q[:, :, top]) * weight[:, None]
@@ -193,7 +193,7 @@ def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -
 def simulate(
     operators: Iterable[Operator], tensors: dict[str, IntTensor], env: dict[str, Tensor], applied: Applied = apply
 ) -> Tensor:
-    """Run operators on the integers in `env`; results are left in `env`, the last one is returned."""
+    """Run operators on the integers in `env`; results are stored in `env`, the last one is returned."""
     for op in operators:
         env[op.name] = applied(op, env, tensors)
     return env[op.name]

@@ -1,9 +1,10 @@
-"""Blocks in context: cut out of a whole `IntegerGraph`, put in another's place, fenced by the neighbours' convolutions.
+"""Blocks in context: cut out of a full `IntegerGraph`, exchanged in it, or placed between two boundary convolutions.
 
-A block is the run of operators named `b3/...`; its seams are the tensor that it reads and the one that it leaves.
-A seam keeps its producer's scale and zero point, and its readers follow: requantization multipliers come from the
-tensors, additions and means too, so only the bias of a convolution that reads it has to be counted in the new unit,
-b' = round(b * s_old / s_new). That moves it by half a unit of input x weight scale at most, so the function is kept.
+A block is the run of operators named `b3/...`; its block boundaries are its input and its output tensor. A boundary
+tensor keeps its producer's scale and zero point, and its readers are adapted: requantization multipliers follow from
+the tensors, also those of additions and means, so only the bias of a convolution that reads it must be converted to the
+new unit, b' = round(b * s_old / s_new). That changes it by at most half a unit of input x weight scale, so the function
+is preserved.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ _IN_A_BLOCK = re.compile(r"b\d+/")
 
 
 def block_of(reference: IntegerGraph, block: int) -> IntegerGraph:
-    """Block number `block` of a whole graph, alone: reads `INPUT`, as a subnet quantized by itself does."""
-    span, entry, _ = _seams(reference, block)
+    """Block number `block` of a full graph, isolated: reads `INPUT`, as a subnet that is quantized separately does."""
+    span, entry, _ = _boundaries(reference, block)
     source = replace(entry, name=INPUT)
     return _graph(source, _reading(reference.operators[span], entry, source), reference)
 
 
 def exchanged(subnet: IntegerGraph, reference: IntegerGraph) -> IntegerGraph:
-    """The whole `reference` with `subnet` in the place of its block of the same number.
+    """The full `reference` with `subnet` in the place of its block of the same number.
 
-    Raises `ConfigError` unless the block is there and reads and leaves maps of the same shapes, `QuantizationError`
+    Raises `ConfigError` unless the block exists and its input and output have the same shapes, `QuantizationError`
     where a reader cannot take the other scale.
     """
     span, entry, leaving = _matched(subnet, reference)
@@ -54,27 +55,28 @@ def exchanged(subnet: IntegerGraph, reference: IntegerGraph) -> IntegerGraph:
 
 
 def bounded(subnet: IntegerGraph, reference: IntegerGraph) -> IntegerGraph:
-    """`subnet` between the convolutions that surround it in `reference`, so that its ends are not the graph's ends.
+    """`subnet` between its boundary convolutions, so that its input and output are not the graph's.
 
-    Before it stands the projection that ends the block before (its residual addition, if any, left out), after it the
+    Before it is the projection that ends the block before (its residual addition, if any, left out), after it the
     expansion that begins the next block (the head's first convolution after the last block), without its activation:
-    one at a graph's end would be an extra layer on some devices. Raises as `exchanged`.
+    an activation at the graph's output would be an extra layer on some devices. Raises as `exchanged`.
     """
     _, _, leaving = _matched(subnet, reference)
     before, after = _neighbours(reference, _number(subnet))
     body = _reading(subnet.operators, subnet.tensors[subnet.input], reference.tensors[before.name])
-    end = _reading([after], leaving, subnet.tensors[subnet.output])
-    return _graph(reference.tensors[before.x], (before, *body, *end), reference, subnet)
+    last = _reading([after], leaving, subnet.tensors[subnet.output])
+    return _graph(reference.tensors[before.x], (before, *body, *last), reference, subnet)
 
 
 def boundary(reference: IntegerGraph, block: int) -> IntegerGraph:
     """What `bounded` adds to block number `block`, without the block: latency(block) = bounded - boundary.
 
-    The graph's ends and the neighbours' maps are those of the bounded form. Where the block changes the map's shape,
-    a dense 1x1 convolution with its stride stands in for it: the least that joins the two. The difference is then
-    short of the block's time by that convolution's, the same for all subnets of a block: no ranking changes.
+    The graph's input and output and the neighbours' maps are those of the bounded form. Where the block changes the
+    map's shape, a dense 1x1 convolution with its stride replaces it: the least that connects the two. The difference is
+    then less than the block's time by that convolution's, which is the same for all subnets of a block: no ranking
+    changes.
     """
-    _, _, leaving = _seams(reference, block)
+    _, _, leaving = _boundaries(reference, block)
     before, after = _neighbours(reference, block)
     entry = reference.tensors[before.name]
     if entry.shape == leaving.shape:
@@ -83,57 +85,59 @@ def boundary(reference: IntegerGraph, block: int) -> IntegerGraph:
     return _graph(reference.tensors[before.x], (before, stand_in, after), reference)
 
 
-def fence_input(reference: IntegerGraph, block: int) -> str:
+def boundary_input(reference: IntegerGraph, block: int) -> str:
     """The name of the reference's tensor that the bounded form of `block` and its boundary read."""
     return _neighbours(reference, block)[0].x
 
 
 def block_input(reference: IntegerGraph, block: int) -> str:
     """The name of the reference's tensor that block number `block` reads."""
-    return _seams(reference, block)[1].name
+    return _boundaries(reference, block)[1].name
 
 
-def maps_between(reference: IntegerGraph) -> tuple[IntTensor, ...]:
-    """The tensors around a whole graph's blocks, in order: what enters block 1, then what leaves each block."""
+def boundary_maps(reference: IntegerGraph) -> tuple[IntTensor, ...]:
+    """The tensors at a full graph's block boundaries, in order: the input of block 1, then each block's output."""
     numbers = {op.name.partition("/")[0] for op in reference.operators if _IN_A_BLOCK.match(op.name)}
-    seams = [_seams(reference, block) for block in range(1, len(numbers) + 1)]
-    if not seams:
-        raise ConfigError("the reference has no block b1: take a whole model")
-    return (seams[0][1], *(leaving for _, _, leaving in seams))
+    boundaries = [_boundaries(reference, block) for block in range(1, len(numbers) + 1)]
+    if not boundaries:
+        raise ConfigError("the reference has no block b1: take a full model")
+    return (boundaries[0][1], *(leaving for _, _, leaving in boundaries))
 
 
 def after_blocks(reference: IntegerGraph) -> IntegerGraph:
-    """What follows the last block of a whole graph, alone: reads what that block leaves."""
-    span, _, leaving = _seams(reference, len(maps_between(reference)) - 1)
+    """What follows the last block of a full graph, isolated: it reads that block's output."""
+    span, _, leaving = _boundaries(reference, len(boundary_maps(reference)) - 1)
     return _graph(leaving, reference.operators[span.stop :], reference)
 
 
 def _number(subnet: IntegerGraph) -> int:
     prefix = subnet.operators[0].name.partition("/")[0]
     if not (prefix[:1] == "b" and prefix[1:].isdecimal()):
-        raise ConfigError(f"operator '{subnet.operators[0].name}' names no block: a subnet's are named b1/0/...")
+        raise ConfigError(
+            f"operator '{subnet.operators[0].name}' is of no block: the operators of a subnet are named b1/0/..."
+        )
     return int(prefix[1:])
 
 
-def _seams(reference: IntegerGraph, block: int) -> tuple[slice, IntTensor, IntTensor]:
-    """Where the block's operators stand, the tensor that they read and the one that they leave."""
+def _boundaries(reference: IntegerGraph, block: int) -> tuple[slice, IntTensor, IntTensor]:
+    """The slice of the block's operators, their input and their output tensor."""
     where = [i for i, op in enumerate(reference.operators) if op.name.startswith(f"b{block}/")]
     if not where:
-        raise ConfigError(f"the reference has no block b{block}: take a whole model of the subnet's space")
+        raise ConfigError(f"the reference has no block b{block}: take a full model of the subnet's space")
     span = slice(where[0], where[-1] + 1)
     entry = reference.tensors[reads(reference.operators[span.start])[0]]
     return span, entry, reference.tensors[reference.operators[span.stop - 1].name]
 
 
 def _matched(subnet: IntegerGraph, reference: IntegerGraph) -> tuple[slice, IntTensor, IntTensor]:
-    """The seams of the block that `subnet` replaces."""
+    """The boundaries of the block that `subnet` replaces."""
     number = _number(subnet)
-    span, entry, leaving = _seams(reference, number)
-    for end, theirs in ((subnet.input, entry), (subnet.output, leaving)):
-        ours = subnet.tensors[end]
+    span, entry, leaving = _boundaries(reference, number)
+    for name, theirs in ((subnet.input, entry), (subnet.output, leaving)):
+        ours = subnet.tensors[name]
         if ours.shape != theirs.shape:
             raise ConfigError(
-                f"block b{number}: '{end}' is {_text(ours)} in the subnet, '{theirs.name}' {_text(theirs)} in the "
+                f"block b{number}: '{name}' is {_text(ours)} in the subnet, '{theirs.name}' {_text(theirs)} in the "
                 "reference: both must be of one space and one image size"
             )
     return span, entry, leaving
@@ -144,19 +148,17 @@ def _text(tensor: IntTensor) -> str:
 
 
 def _neighbours(reference: IntegerGraph, block: int) -> tuple[QConv, QConv]:
-    """The last convolution before the block and the first that reads what it leaves, without its activation."""
-    span, entry, leaving = _seams(reference, block)
+    """The boundary convolutions: the last before the block, and the first that reads its output, without activation."""
+    span, entry, leaving = _boundaries(reference, block)
     before = [op for op in reference.operators[: span.start] if isinstance(op, QConv)]
     after = [op for op in reference.operators[span.stop :] if isinstance(op, QConv) and op.x == leaving.name]
     if not before or not after or reference.tensors[before[-1].name].shape != entry.shape:
-        raise ConfigError(
-            f"block b{block} of the reference does not stand between two convolutions: take a whole model"
-        )
+        raise ConfigError(f"block b{block} of the reference is not between two convolutions: take a full model")
     return before[-1], replace(after[0], activation="none")
 
 
 def _stand_in(before: QConv, x: IntTensor, y: IntTensor) -> QConv:
-    """A 1x1 convolution from `x` to `y`: 8 bits, dense (compilers may skip zeros), granularity as its neighbour's."""
+    """A 1x1 convolution from `x` to `y`: 8 bits, dense (compilers may skip zeros), with its neighbour's granularity."""
     channels, outputs = x.shape[2], y.shape[2]
     magnitude = np.random.default_rng(0).integers(1, 128, (outputs, 1, 1, channels))
     weight = (magnitude * np.where(np.arange(channels) % 2, -1, 1)).astype(np.int8)
@@ -176,7 +178,7 @@ def _graph(source: IntTensor, operators: Iterable[Operator], *origins: IntegerGr
 
 
 def _check_ratio(op: Operator, tensors: Mapping[str, IntTensor]) -> None:
-    """As `lower` checks what it makes: a seam's other scale can take an operator out of the kernels' range."""
+    """The check of `lower`: a boundary tensor's other scale can take an operator out of the kernels' range."""
     if not isinstance(op, Weighted | QAdd):
         return
     unit = float(op.weight_scale.max()) if isinstance(op, Weighted) else 1.0
@@ -184,12 +186,12 @@ def _check_ratio(op: Operator, tensors: Mapping[str, IntTensor]) -> None:
     if not ratio < RATIO_LIMIT:
         raise QuantizationError(
             f"'{op.name}': requantization scale {ratio:.3g} is out of TFLite's range (below {RATIO_LIMIT}) between "
-            "these seams: calibrate the block and the reference on like images"
+            "these block boundaries: calibrate the block and the reference on the same images"
         )
 
 
 def _reading(operators: Iterable[Operator], old: IntTensor, new: IntTensor) -> list[Operator]:
-    """`operators` with `new` read wherever `old` was: the same real values, perhaps at another scale."""
+    """`operators` that read `new` instead of `old`: the same real values, perhaps at another scale."""
     return [_follow(op, old, new) if old.name in reads(op) else op for op in operators]
 
 
@@ -197,7 +199,7 @@ def _follow(op: Operator, old: IntTensor, new: IntTensor) -> Operator:
     if isinstance(op, QAdd):
         return replace(op, a=new.name if op.a == old.name else op.a, b=new.name if op.b == old.name else op.b)
     if isinstance(op, Weighted):
-        return replace(_recounted(op, old.scale / new.scale), x=new.name)
+        return replace(_rescaled(op, old.scale / new.scale), x=new.name)
     if not isinstance(op, QMean) and (old.scale, old.zero_point) != (new.scale, new.zero_point):
         raise QuantizationError(
             f"'{op.name}' has the scale of what it reads: '{old.name}' cannot be exchanged for '{new.name}' before it"
@@ -207,10 +209,10 @@ def _follow(op: Operator, old: IntTensor, new: IntTensor) -> Operator:
     return replace(op, x=new.name)
 
 
-def _recounted(op: Weighted, ratio: float) -> Weighted:
+def _rescaled(op: Weighted, ratio: float) -> Weighted:
     """`op` with its bias times `ratio`.
 
-    Where that leaves the room that accumulators need (a nearly dead channel, whose scale `lower` chose for its bias),
+    Where the bias would leave no room for the products (a nearly dead channel, whose scale `lower` chose for its bias),
     the weight scale doubles until it fits.
     """
     if ratio == 1:

@@ -1,7 +1,7 @@
 """Run an `IntegerGraph` bit for bit as LiteRT does when it is written in uint8 (every value shifted by 128).
 
-XNNPACK takes all of it but depthwise convolutions: those run on the builtin kernels, which round as the reference ones.
-Integers stay int8's here, as everywhere.
+XNNPACK runs everything except depthwise convolutions: those run on the builtin kernels, which round as the reference
+kernels do. Here, as everywhere, integers are those of int8.
 """
 
 from __future__ import annotations
@@ -23,5 +23,5 @@ def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -
 
 
 def run(graph: IntegerGraph, q: Tensor) -> Tensor:
-    """The graph's output for quantized images (N, C, H, W), as int8's integers."""
+    """The graph's output for quantized images (N, C, H, W), in int8's integers."""
     return simulate.run(graph, q, apply)

@@ -1,1 +1,1 @@
-"""Search over tables: the exact front."""
+"""Search over tables: the exact Pareto front, the best under budgets, and what they are checked against."""

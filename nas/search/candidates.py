@@ -1,7 +1,7 @@
 """What a search chooses from: each block's subnets and their additive costs, read once from checked tables.
 
-A whole architecture costs the sum over its blocks, added up from the first block to the last. Rounding never turns a
-larger summand into a smaller sum, so whatever is pruned by comparing costs is pruned rightly for these very sums.
+An architecture costs the sum over its blocks, added up from the first block to the last. Rounding never turns a larger
+summand into a smaller sum, so pruning by comparing costs is also correct for these rounded sums.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ class Ranked:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """`costs` holds for each block (subnets, objectives); the first objective is what a search minimises."""
+    """The subnets of each block with their costs.
+
+    Attributes:
+        objectives: names of the costs; a search minimises the first.
+        subnets: by block.
+        costs: by block, (subnets, objectives).
+    """
 
     objectives: tuple[str, ...]
     subnets: tuple[tuple[Subnet, ...], ...]
@@ -41,7 +47,7 @@ class Candidates:
 
     @property
     def count(self) -> int:
-        """How many architectures they make."""
+        """How many architectures they can form."""
         return math.prod(len(block) for block in self.subnets)
 
     def architecture(self, row: Sequence[int]) -> Architecture:
@@ -55,7 +61,7 @@ class Candidates:
         return total
 
     def least(self) -> Vector:
-        """The least that an architecture can cost, each objective for itself, (objectives,)."""
+        """The least that an architecture can cost, each objective separately, (objectives,)."""
         total = np.zeros(len(self.objectives))
         for costs in self.costs:
             total += costs.min(axis=0)
@@ -67,7 +73,7 @@ class Candidates:
         return Candidates(self.objectives, subnets, tuple(c[kept] for c, kept in zip(self.costs, rows, strict=True)))
 
     def pruned(self) -> Candidates:
-        """Without the subnets that another of their block dominates; of equal ones the first is kept."""
+        """Without the subnets that another one of the block dominates; of equal ones the first is kept."""
         return self.subset([undominated(costs) for costs in self.costs])
 
     def limit_vector(self, limits: Limits) -> Vector:
@@ -80,7 +86,7 @@ class Candidates:
         return np.array([limits.get(name, np.inf) for name in self.objectives])
 
     def check_reachable(self, limits: Limits) -> None:
-        """`ConfigError` that says the smallest if no architecture costs so little of some objective."""
+        """`ConfigError` that names the smallest if no architecture costs so little in some objective."""
         within = self.limit_vector(limits)
         if (self.least() > within).any():
             raise nothing_fits(limits, dict(zip(self.objectives, self.least().tolist(), strict=True)))
@@ -89,7 +95,7 @@ class Candidates:
 def nothing_fits(limits: Limits, least: Limits) -> ConfigError:
     smallest = ", ".join(f"{name} {least[name]:.6g}" for name in limits)
     wanted = ", ".join(f"{name} {limit:.6g}" for name, limit in limits.items())
-    each = " (each for itself)" if len(limits) > 1 else ""
+    each = " (each separately)" if len(limits) > 1 else ""
     return ConfigError(f"no architecture fits {wanted}; the smallest reachable are {smallest}{each}")
 
 
@@ -98,8 +104,8 @@ def candidates(
 ) -> Candidates:
     """Every subnet of the space, over all its bit widths, that is `allowed` (all are, by default).
 
-    Raises `TableError` unless the tables are of this space, whole, finite and of one origin, and `ConfigError` if
-    they name no objectives or one twice, or a block has nothing that is allowed.
+    Raises `TableError` unless the tables are of this space, complete, finite and of one origin, and `ConfigError` if
+    there are no tables or two of one quantity, or if no subnet of a block is allowed.
     """
     objectives = tuple(table.quantity for table in tables)
     if not objectives or len(set(objectives)) < len(objectives):

@@ -1,8 +1,8 @@
-"""The exact Pareto front of whole architectures under additive objectives, for every budget at once.
+"""The exact Pareto front of architectures under additive objectives, for every budget at once.
 
-Each block's dominated subnets can be in no best architecture, and after each block the dominated sums cannot
-be completed to an undominated whole; so pruning and merging block by block loses nothing. (QA-BWNAS prunes
-the blocks and then traverses; this needs no traversal.)
+A dominated subnet is in no Pareto-optimal architecture, and after each block a dominated sum cannot become an
+undominated one; so pruning and merging block by block loses nothing. (QA-BWNAS prunes the blocks and then traverses;
+this needs no traversal.)
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from nas.search.pareto import Costs, Indices, undominated
 from nas.space import Architecture, SearchSpace, Subnet
 from nas.table import Table
 
-SUMS_AT_ONCE = 1 << 21  # bounds the memory of a merge; the front found so far is carried from part to part
+SUMS_AT_ONCE = 1 << 21  # bounds the memory of a merge; the front so far is carried from part to part
 
 
 @dataclass(frozen=True, eq=False)
 class Front:
-    """Pareto-optimal architectures in lexical order of their costs, (n, objectives); of equal ones the first found.
+    """Pareto-optimal architectures in lexical order of their costs; of equal ones the first.
 
-    `choices` are rows of `pruned`, the blocks' own fronts.
+    Attributes:
+        pruned: each block's Pareto-optimal subnets.
+        choices: (n, blocks), rows of `pruned`.
+        costs: (n, objectives).
     """
 
     pruned: Candidates
@@ -44,7 +47,7 @@ class Front:
         return tuple(self.pruned.architecture(row) for row in self.choices.tolist())
 
     def best(self, limits: Limits) -> Architecture:
-        """The least first objective within `limits`; `ConfigError` saying the smallest if none fits."""
+        """The least first objective within `limits`; `ConfigError` naming the smallest if none fits."""
         fits = (self.costs <= self.pruned.limit_vector(limits)).all(axis=1)
         if not fits.any():
             raise nothing_fits(limits, dict(zip(self.objectives, self.costs.min(axis=0).tolist(), strict=True)))
@@ -52,19 +55,19 @@ class Front:
 
 
 def exact_front(space: SearchSpace, tables: Sequence[Table], allowed: Callable[[Subnet], bool] | None = None) -> Front:
-    """The front over the tables' quantities; the first table is the objective that `Front.best` minimises."""
+    """The Pareto front over the tables' quantities; the first table is the objective that `Front.best` minimises."""
     return front(candidates(space, tables, allowed))
 
 
 def front(of: Candidates) -> Front:
-    """The front of all architectures that the candidates make."""
+    """The Pareto front of all architectures of the candidates."""
     pruned = of.pruned()
     *_, (choices, costs) = prefix_fronts(pruned)
     return Front(pruned, choices, costs)
 
 
 def prefix_fronts(pruned: Candidates) -> Iterator[tuple[Choices, Costs]]:
-    """The front of the first 0, 1, 2, ... blocks, up to that of whole architectures."""
+    """The Pareto front of the first 0, 1, 2, ... blocks, up to that of full architectures."""
     choices, total = np.zeros((1, 0), np.int64), np.zeros((1, len(pruned.objectives)))
     yield choices, total
     for costs in pruned.costs:
@@ -74,7 +77,7 @@ def prefix_fronts(pruned: Candidates) -> Iterator[tuple[Choices, Costs]]:
 
 
 def _merge(total: Costs, costs: Costs) -> tuple[Indices, Costs]:
-    """The front of all sums of a row of each: row of `total` times len(costs) plus row of `costs`, and the sums."""
+    """The front of all sums of two rows: (row of `total`) * len(costs) + (row of `costs`), and the sums."""
     best, sums = np.zeros(0, np.int64), np.zeros((0, total.shape[1]))
     step = max(1, SUMS_AT_ONCE // len(costs))
     for start in range(0, len(total), step):

@@ -1,4 +1,4 @@
-"""How good a front is as a whole: the area that it dominates (Zitzler and Thiele 1998), for two objectives."""
+"""The hypervolume of a Pareto front: the area that it dominates (Zitzler and Thiele 1998), for two objectives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Costs = NDArray[np.float64]
 
 
 def hypervolume(costs: Costs, reference: NDArray[np.float64]) -> float:
-    """The area between rows of `costs` (n, 2), to be minimised, and `reference` (2,); what lies beyond it adds nothing.
+    """The area between rows of `costs` (n, 2), to be minimised, and `reference` (2,); rows beyond it add nothing.
 
     Raises `ConfigError` for other than two objectives.
     """

@@ -1,8 +1,8 @@
 """The k best architectures under limits, exactly: Lawler's partition over the fronts of prefixes.
 
-The runners-up need not be on the front, but every sub-problem "these last blocks fixed, one block without these
-subnets, the blocks before it free" has its best among (front of the free blocks) x (front of what the block keeps).
-Taking the best out of a sub-problem leaves as many smaller ones as it has blocks that are not fixed (Lawler 1972).
+The runners-up need not be on the Pareto front, but every sub-problem "these last blocks fixed, one block without these
+subnets, the blocks before it free" has its best in (front of the free blocks) x (front of that block's other subnets).
+Removing the best of a sub-problem leaves as many smaller ones as it has blocks that are not fixed (Lawler 1972).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from nas.search.pareto import Costs, lexical_order, undominated
 
 
 @dataclass(frozen=True, order=True)
-class _Found:
-    """A sub-problem by its best: ordered by costs, then by position in the space."""
+class _SubProblem:
+    """A sub-problem with its best architecture: ordered by costs, then by position in the space."""
 
     costs: tuple[float, ...]
     row: tuple[int, ...]  # of the candidates
@@ -32,7 +32,7 @@ class _Found:
 def k_best(of: Candidates, limits: Limits, k: int) -> list[Ranked]:
     """The k least first objectives within `limits`, ties by the next objectives; fewer if fewer fit.
 
-    Raises `ConfigError` saying the smallest if nothing fits.
+    Raises `ConfigError` naming the smallest if nothing fits.
     """
     if k < 1:
         raise ConfigError(f"the {k} best: ask for at least one")
@@ -42,16 +42,16 @@ def k_best(of: Candidates, limits: Limits, k: int) -> list[Ranked]:
     if best is None:
         raise nothing_fits(limits, dict(zip(of.objectives, of.least().tolist(), strict=True)))
     heap = [best]
-    found: list[Ranked] = []
-    while heap and len(found) < k:
+    ranked: list[Ranked] = []
+    while heap and len(ranked) < k:
         top = heapq.heappop(heap)
-        found.append(Ranked(of.architecture(top.row), top.costs))
+        ranked.append(Ranked(of.architecture(top.row), top.costs))
         for block in range(top.block + 1):
             without = top.without if block == top.block else frozenset[int]()
             rest = search.solve(block, top.row[block + 1 :], without | {top.row[block]})
             if rest is not None:
                 heapq.heappush(heap, rest)
-    return found
+    return ranked
 
 
 class _Search:
@@ -60,7 +60,7 @@ class _Search:
         self.kept = [undominated(costs) for costs in of.costs]
         self.prefixes: list[tuple[Choices, Costs]] = list(prefix_fronts(of.subset(self.kept)))
 
-    def solve(self, block: int, fixed: Sequence[int], without: frozenset[int]) -> _Found | None:
+    def solve(self, block: int, fixed: Sequence[int], without: frozenset[int]) -> _SubProblem | None:
         """The best with the blocks after `block` as `fixed`, and none of the rows `without` in `block`."""
         rows = np.array([i for i in range(len(self.of.costs[block])) if i not in without], np.int64)
         if not len(rows):
@@ -83,4 +83,4 @@ class _Search:
             return None
         costs, row, first = best
         head = [int(self.kept[i][c]) for i, c in enumerate(choices[first])]
-        return _Found(costs, (*head, row, *fixed), block, without)
+        return _SubProblem(costs, (*head, row, *fixed), block, without)

@@ -1,9 +1,9 @@
 """Which rows of a cost matrix are Pareto-optimal: exact, for up to a few objectives and millions of rows.
 
-Three steps, none with a tolerance: a grid throws out what a whole cell separates from something better, a sort
-puts the rest in lexical order (only an earlier row can dominate a later one), and a sweep along it keeps the staircase
-of the other two objectives; where they are more, divide and conquer ends in staircases (Kung, Luccio, Preparata 1975).
-Comparisons only, so that the answer is that of comparing all pairs.
+Three steps, none with a tolerance: a grid discards rows that a full cell separates from a better one, a sort puts the
+rest in lexical order (only an earlier row can dominate a later one), and a sweep along it keeps the staircase of the
+other two objectives; where there are more, divide and conquer ends in staircases (Kung, Luccio, Preparata 1975).
+There are only comparisons, so the result is that of comparing all pairs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Costs = NDArray[np.float64]  # (candidates, objectives), each to be minimised
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-GRID_FROM = 2048  # rows; below, sorting all of them is as quick
+GRID_FROM = 2048  # rows; below, sorting all of them is as fast
 GRID_CELLS = 1 << 16
 ALL_PAIRS = 64  # rows that are compared pair by pair
 EARLIER = np.triu(np.ones((ALL_PAIRS, ALL_PAIRS), np.bool_), 1)
@@ -40,7 +40,7 @@ def undominated(costs: Costs) -> Indices:
 
 
 def lexical_order(costs: Costs) -> Indices:
-    """As `np.lexsort` with the first objective leading: it alone is sorted, then only what ties in it."""
+    """As `np.lexsort` with the first objective leading: sorted by it alone, then only its ties by the others."""
     order = np.argsort(costs[:, 0])
     first = costs[order, 0]
     tied = first[1:] == first[:-1]
@@ -52,9 +52,10 @@ def lexical_order(costs: Costs) -> Indices:
 
 
 def _not_far_behind(costs: Costs) -> Indices:
-    """Indices, ascending, of the rows that no row in a cell lower in every objective but the last matches in the last.
+    """Indices, ascending, of the rows that the grid cannot discard.
 
-    A cell's number never falls as the cost rises, so a lower number is a lower cost.
+    A row is discarded if a row in a cell that is lower in every objective except the last is no larger in the last. A
+    cell's number never falls as the cost rises, so a lower number means a lower cost.
     """
     axes = costs.shape[1] - 1
     cells = int(GRID_CELLS ** (1 / axes))
@@ -73,7 +74,7 @@ def _not_far_behind(costs: Costs) -> Indices:
 
 
 def _sweep(ranked: Costs) -> list[int]:
-    """As `_leaders` of all rows, for two columns; a loop in Python, and yet twice as fast."""
+    """As `_leaders` of all rows, for two columns; twice as fast, although it is a loop in Python."""
     xs: list[float] = []  # the staircase so far: xs ascend, ys descend
     ys: list[float] = []
     kept = []
@@ -85,13 +86,13 @@ def _sweep(ranked: Costs) -> list[int]:
         end = start
         while end < len(ys) and ys[end] >= y:
             end += 1
-        xs[start:end] = [x]  # an equal x before it with a larger y stays, and does no harm
+        xs[start:end] = [x]  # an equal x before it with a larger y stays, which changes nothing
         ys[start:end] = [y]
     return kept
 
 
 def _leaders(ranked: Costs, rows: Indices) -> Indices:
-    """Those of `rows` (ascending) that no earlier one of them matches or beats in every column of `ranked`."""
+    """Those of `rows` (ascending) for which no earlier one is at most equal in every column of `ranked`."""
     if len(rows) <= ALL_PAIRS:
         some = ranked[rows]
         behind = (_no_worse(some, some) & EARLIER[: len(rows), : len(rows)]).any(axis=0)
@@ -111,7 +112,7 @@ def _no_worse(a: Costs, b: Costs) -> Mask:
 
 
 def covered(by: Costs, of: Costs) -> Mask:
-    """For each row of `of` whether a row of `by` is at most it in every column (two or more)."""
+    """For each row of `of` whether a row of `by` is at most equal to it in every column (two or more)."""
     if not (len(by) and len(of)):
         return np.zeros(len(of), bool)
     if by.shape[1] == 2:

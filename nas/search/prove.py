@@ -1,6 +1,7 @@
-"""A proof on demand: the exact search against brute force on random sub-spaces of the tables at hand.
+"""A check on demand: the exact search against brute force on random sub-spaces of the given tables.
 
-The front of the whole space cannot be enumerated; it is held to random architectures, none of which may beat it.
+The front of the full space cannot be enumerated; it is compared with random architectures, none of which may dominate
+it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from nas.search.pareto import undominated
 
 SUB_SPACES = 20
 LARGEST = 3000  # architectures of a sub-space
-LIMITS = 3  # random ones a sub-space
+LIMITS = 3  # random ones per sub-space
 SAMPLED = 20_000
 
 
@@ -37,8 +38,8 @@ class Proof:
         return self.difference is None
 
 
-def prove(of: Candidates, whole: Front, rng: random.Random, k: int = 5) -> Proof:
-    """Fronts and the k best under random limits of random sub-spaces, then `whole` (the front of `of`)."""
+def prove(of: Candidates, full: Front, rng: random.Random, k: int = 5) -> Proof:
+    """Fronts and the k best under random limits of random sub-spaces, then `full` (the front of `of`)."""
     architectures = queries = 0
     for number in range(1, SUB_SPACES + 1):
         sub = random_sub_space(of, rng)
@@ -49,12 +50,12 @@ def prove(of: Candidates, whole: Front, rng: random.Random, k: int = 5) -> Proof
             queries += 1
             if not same_costs(k_best(sub, limits, k), k_best_by_all(sub, limits, k)):
                 return Proof(number, architectures, queries, 0, f"the {k} best of sub-space {number} within {limits}")
-    difference = _beaten(of, whole, rng)
+    difference = _difference(of, full, rng)
     return Proof(SUB_SPACES, architectures, queries, SAMPLED, difference)
 
 
 def random_sub_space(of: Candidates, rng: random.Random, largest: int = LARGEST) -> Candidates:
-    """Some subnets of each block: of half the blocks any, of the others such as are on the block's own front."""
+    """Some subnets of each block: in half of the blocks any, in the others from the block's Pareto front."""
     most = max(2, round(largest ** (1 / len(of.costs))))
     rows = []
     for costs in of.costs:
@@ -65,28 +66,28 @@ def random_sub_space(of: Candidates, rng: random.Random, largest: int = LARGEST)
 
 def random_limits(of: Candidates, rng: random.Random) -> list[Limits]:
     """Limits that some architecture just reaches."""
-    found: list[Limits] = []
+    drawn: list[Limits] = []
     choices, costs = all_architectures(of)
     for _ in range(LIMITS):
         bounds = costs[rng.randrange(len(choices))].tolist()
         names = rng.sample(of.objectives, rng.randint(1, len(of.objectives)))
-        found.append({name: bounds[of.objectives.index(name)] for name in names})
-    return found
+        drawn.append({name: bounds[of.objectives.index(name)] for name in names})
+    return drawn
 
 
 def same_costs(a: list[Ranked], b: list[Ranked]) -> bool:
-    """Equal costs in order, and as many different architectures; which of two equals was taken is free."""
+    """Equal costs in order, and as many different architectures; of two equal ones either may be taken."""
     return [r.costs for r in a] == [r.costs for r in b] and len({r.architecture for r in a}) == len(b)
 
 
-def _beaten(of: Candidates, whole: Front, rng: random.Random) -> str | None:
-    """Whether the front's costs are not its architectures', or a random architecture is better than all of it."""
-    if not np.array_equal(whole.pruned.totals(whole.choices), whole.costs):
-        return "the costs of the whole front"
+def _difference(of: Candidates, full: Front, rng: random.Random) -> str | None:
+    """Where the front's costs are not those of its architectures, or a random architecture is not dominated by it."""
+    if not np.array_equal(full.pruned.totals(full.choices), full.costs):
+        return "the costs of the full front"
     draws = np.random.default_rng(rng.getrandbits(64))
     choices = np.column_stack([draws.integers(len(costs), size=SAMPLED) for costs in of.costs])
     totals = of.totals(choices)
-    both = np.concatenate([whole.costs, totals])
+    both = np.concatenate([full.costs, totals])
     ahead = undominated(both)
-    ahead = ahead[ahead >= len(whole)]
-    return f"{of.architecture(choices[ahead[0] - len(whole)].tolist())} is ahead of the front" if len(ahead) else None
+    ahead = ahead[ahead >= len(full)]
+    return f"{of.architecture(choices[ahead[0] - len(full)].tolist())} is ahead of the front" if len(ahead) else None

@@ -1,12 +1,12 @@
-"""DNA's traversal search (Li et al., arXiv 1911.13053, section 3.4), to compare with.
+"""DNA's traversal search (Li et al., arXiv 1911.13053, section 3.4), for comparison.
 
 Each block's subnets are ranked by their loss. Nested loops visit them in that order; a prefix is cut when it costs
-more than the limit less the cheapest rest, and in the last block the first subnet that fits ends the loop, since those
-after it lose more. The answer is exact, the time is not bounded: QA-BWNAS reports an hour a model, and seconds after
-each block was pruned to its own front (`Candidates.pruned`).
+more than the limit minus the cheapest rest, and in the last block the first subnet that fits ends the loop, since those
+after it lose more. The result is exact, the time is not bounded: QA-BWNAS reports an hour per model, and seconds after
+each block was pruned to its Pareto front (`Candidates.pruned`).
 
-DNA limits one cost, here there may be several. Its released script also shortens the inner loops for good after every
-hit; that skips architectures that could be better, is not in the paper, and is left out.
+DNA limits one cost, here there may be several. Its released script also shortens the inner loops permanently after
+every hit; that skips architectures that could be better, is not in the paper, and is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from nas.search.candidates import Candidates, Limits, Ranked
 
 @dataclass(frozen=True)
 class Traversal:
-    """`best` is None where nothing fits or nothing was reached; `complete` is False if `most_visits` ended it."""
+    """The result of a traversal.
+
+    Attributes:
+        best: None where nothing fits or nothing was reached.
+        visits: how many subnets were appended to a prefix.
+        complete: False if `most_visits` ended it.
+    """
 
     best: Ranked | None
     visits: int
@@ -29,14 +35,14 @@ class Traversal:
 
 
 def traverse(of: Candidates, limits: Limits, most_visits: int | None = None) -> Traversal:
-    """The least first objective within `limits`; a visit is a subnet put behind a prefix."""
-    walk = _Walk(of, limits, most_visits)
-    complete = walk.visit(0, (0.0,) * len(of.objectives), ())
-    best = None if walk.best is None else Ranked(of.architecture(walk.best[1]), walk.best[0])
-    return Traversal(best, walk.visits, complete)
+    """The least first objective within `limits`; a visit appends a subnet to a prefix."""
+    state = _State(of, limits, most_visits)
+    complete = state.visit(0, (0.0,) * len(of.objectives), ())
+    best = None if state.best is None else Ranked(of.architecture(state.best[1]), state.best[0])
+    return Traversal(best, state.visits, complete)
 
 
-class _Walk:
+class _State:
     def __init__(self, of: Candidates, limits: Limits, most_visits: int | None) -> None:
         self.within: list[float] = of.limit_vector(limits).tolist()
         ranks = [np.argsort(costs[:, 0], kind="stable") for costs in of.costs]
@@ -46,7 +52,7 @@ class _Walk:
         self.best: tuple[tuple[float, ...], tuple[int, ...]] | None = None
 
     def visit(self, block: int, prefix: Sequence[float], row: tuple[int, ...]) -> bool:
-        """Everything behind a prefix; False where the visits are used up."""
+        """Visit all completions of a prefix; False where the visits are used up."""
         for i, costs in self.ranked[block]:
             if self.visits == self.most:
                 return False
@@ -63,7 +69,7 @@ class _Walk:
         return True
 
     def _can_fit(self, block: int, total: Sequence[float]) -> bool:
-        """Whether a prefix up to `block` fits with the cheapest rest, added up as whole architectures are."""
+        """Whether a prefix up to `block` fits with the cheapest rest, added up in the order of full architectures."""
         for cheapest in self.cheapest[block + 1 :]:
             total = [a + b for a, b in zip(total, cheapest, strict=True)]
         return all(a <= limit for a, limit in zip(total, self.within, strict=True))

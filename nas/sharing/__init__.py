@@ -1,1 +1,1 @@
-"""Rivals of block-wise search: whole-network weight sharing (SPOS, FairNAS) and evolution under budgets."""
+"""What block-wise search is compared with: full-network weight sharing (SPOS, FairNAS) and evolution under budgets."""

@@ -14,9 +14,9 @@ TRIES = 1000  # uniform draws before a tight limit is met block by block
 
 
 class Affordable:
-    """What of `space` costs at most `limits` by the costs in `of`.
+    """The architectures of `space` that cost at most `limits`, by the costs in `of`.
 
-    Raises `ConfigError`, saying the smallest, if a limit is below the smallest architecture.
+    Raises `ConfigError`, naming the smallest, if a limit is below the smallest architecture.
     """
 
     def __init__(self, space: SearchSpace, of: Candidates, limits: Limits) -> None:
@@ -32,9 +32,9 @@ class Affordable:
         return bool((total <= self._within).all())
 
     def sample(self, rng: random.Random) -> Architecture:
-        """A random member: uniform where one in hundreds fits, else uniform block by block within the room left.
+        """A random member: uniform where one in hundreds fits, else uniform block by block within the remaining budget.
 
-        Raises `ConfigError` where neither finds one, as two tight limits at once may leave none.
+        Raises `ConfigError` where both fail, as two tight limits together may leave no member.
         """
         for draw in (self.space.sample, self._within_room):
             for _ in range(TRIES):
@@ -42,10 +42,10 @@ class Affordable:
                 if drawn is not None and drawn in self:
                     return drawn
         wanted = ", ".join(f"{quantity} {limit:.6g}" for quantity, limit in self._limits.items())
-        raise ConfigError(f"{2 * TRIES} random architectures and none within {wanted}; loosen a budget")
+        raise ConfigError(f"none of {2 * TRIES} random architectures is within {wanted}; loosen a budget")
 
     def _within_room(self, rng: random.Random) -> Architecture | None:
-        """Blocks in random order, each drawn from what leaves room for the cheapest of the others."""
+        """Blocks in random order, each drawn from the subnets that leave room for the cheapest of the others."""
         room = self._within - self._of.least()
         row = [0] * len(self._of.subnets)
         for block in rng.sample(range(len(row)), len(row)):

@@ -1,7 +1,7 @@
 """Search by evaluation: evolution as in SPOS (arXiv 1904.00420, algorithm 1), and random search beside it.
 
-Both judge distinct architectures within budgets, are pure functions of (seed, fitness), and ask for one fitness at a
-time: a search that was killed goes on by being repeated with the fitnesses that were kept.
+Both evaluate distinct architectures within budgets, are pure functions of (seed, fitness), and request one fitness at a
+time: a search that was killed is resumed by repeating it with the stored fitnesses.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from nas.space import Architecture, Choice, SearchSpace, Subnet
 Fitness = Callable[[Architecture], float]
 """To be maximised."""
 
-TRIES = 1000  # proposals in a row that are known or too dear, before there are taken to be no others
+TRIES = 1000  # proposals in a row that are known or too expensive, before the search assumes that there are no others
 
 
 @dataclass(frozen=True)
 class Evolution:
-    """SPOS's settings: 20 generations of 50, the 10 best ever breed, a gene mutates with probability 0.1."""
+    """SPOS's settings: 20 generations of 50; the 10 best so far are parents; a gene mutates with probability 0.1."""
 
     evaluations: int = 1000
     population: int = 50
@@ -41,7 +41,7 @@ class Evaluated:
 
 
 def random_search(affordable: Affordable, fitness: Fitness, evaluations: int, seed: int) -> Iterator[Evaluated]:
-    """Random architectures; fewer than asked for only where the budgets leave no more."""
+    """Random architectures; fewer than `evaluations` only where no more are within the budgets."""
     rng = random.Random(f"{seed}/random")
     for architecture in _fresh(lambda: affordable.sample(rng), affordable, (), evaluations):
         yield Evaluated(architecture, fitness(architecture))
@@ -84,7 +84,7 @@ def crossed(one: Architecture, other: Architecture, rng: random.Random) -> Archi
 
 
 def mutated(parent: Architecture, space: SearchSpace, probability: float, rng: random.Random) -> Architecture:
-    """Each layer's choice and each block's bits drawn anew with `probability`."""
+    """Each layer's choice and each block's bits redrawn with `probability`."""
 
     def choice(old: Choice) -> Choice:
         return rng.choice(space.choices) if rng.random() < probability else old
@@ -105,12 +105,12 @@ def _fresh(
     propose: Callable[[], Architecture], affordable: Affordable, seen: Collection[Architecture], count: int
 ) -> list[Architecture]:
     """Up to `count` distinct affordable proposals that are not in `seen`."""
-    found: dict[Architecture, None] = {}
+    fresh: dict[Architecture, None] = {}
     failed = 0
-    while len(found) < count and failed < TRIES:
+    while len(fresh) < count and failed < TRIES:
         proposed = propose()
-        if proposed in seen or proposed in found or proposed not in affordable:
+        if proposed in seen or proposed in fresh or proposed not in affordable:
             failed += 1
         else:
-            found[proposed], failed = None, 0
-    return list(found)
+            fresh[proposed], failed = None, 0
+    return list(fresh)

@@ -1,7 +1,7 @@
-"""One network that holds every architecture of a space: stem, supernet blocks and head, trained as a whole.
+"""One network that contains every architecture of a space: stem, supernet blocks and head, trained together.
 
 The blocks are those of block-wise distillation (`SuperBlock`), stem and head those of the task's network, so that
-methods differ in how they train and search, not in what they can find.
+methods differ in how they train and search, not in the architectures that they can select.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from nas.networks.blocks import SuperBlock, recalibrate
-from nas.space import Architecture, Choice
 from nas.networks.segmenter import E, Encoder, assemble
+from nas.space import Architecture, Choice
 
 Path = tuple[tuple[Choice, ...], ...]
-"""A choice for each layer of each block: what an architecture is while its weights are float."""
+"""A choice for each layer of each block: an architecture without its bit widths."""
 
 
 class _OnPath(nn.Module):
-    """A supernet block as a block of a network: it takes the path that was set last."""
+    """A supernet block as a block of a network: it runs the path that was set last."""
 
     def __init__(self, block: SuperBlock) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class _OnPath(nn.Module):
 
 
 class Supernet(nn.Module):
-    """Images (N, 3, H, W) and a path to logits; `network` is the task's, without blocks, and is taken over."""
+    """Images (N, 3, H, W) and a path to logits; `network` is the task's without blocks, and becomes a part of it."""
 
     def __init__(self, network: Encoder) -> None:
         super().__init__()

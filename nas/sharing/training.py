@@ -1,4 +1,4 @@
-"""Training a whole-network supernet on the task; methods differ in the paths of a step."""
+"""Training a full-network supernet on the task; methods differ in the paths of a step."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from nas.data import Dataset
 from nas.data.augment import training_augment
 from nas.data.batches import training_batch
-from nas.training.device import channels_last, device_of
 from nas.sharing import fairnas, spos
 from nas.sharing.supernet import Path, Supernet
 from nas.space import SearchSpace
 from nas.tasks.task import TASKS
+from nas.training.device import channels_last, device_of
 
 Sampler = Callable[[SearchSpace, int, int], list[Path]]
 """From (space, seed, step) to the paths whose losses the step sums."""

@@ -1,4 +1,4 @@
-"""Classification: top-1 accuracy for judging."""
+"""Classification: top-1 accuracy for evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nas.data.batches import batches
 
 
 def top1(predict: Callable[[Tensor], Tensor], data: Dataset) -> float:
-    """Images of `data` in percent whose class `predict` (images to classes (N,)) names."""
+    """The percentage of images of `data` whose class `predict` (images to classes (N,)) predicts."""
     with torch.no_grad():
-        right = sum(int((predict(images) == labels).sum()) for images, labels in batches(data))
-    return 100 * right / len(data)
+        correct = sum(int((predict(images) == labels).sum()) for images, labels in batches(data))
+    return 100 * correct / len(data)

@@ -1,4 +1,4 @@
-"""Segmentation: cross-entropy over labelled pixels for training, mean IoU for judging."""
+"""Segmentation: cross-entropy over labelled pixels for training, mean IoU for evaluation."""
 
 from __future__ import annotations
 

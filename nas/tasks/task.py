@@ -1,6 +1,6 @@
-"""What the loop has to know of a task: its network, what that is trained for and by what it is judged.
+"""What the loop needs to know of a task: its network, the training loss and the evaluation metric.
 
-A data set names its task (`Dataset.task`), a network belongs to one by its class: nothing else asks which it is.
+A data set names its task (`Dataset.task`), and a network's class belongs to one: nothing else depends on the task.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from nas.tasks import classification, segmentation
-from nas.networks.classifier import Classifier, PooledHead, fold_classifier
 from nas.data.ahead import made_ahead
 from nas.data.augment import training_augment
 from nas.data.batches import training_batch
 from nas.data.sample import Dataset, TaskName
-from nas.training.device import CPU
 from nas.errors import ConfigError
+from nas.networks.classifier import Classifier, PooledHead
+from nas.networks.resnet import ResNet
+from nas.networks.segmenter import Encoder, Head, Segmenter
 from nas.quant import simulate
-from nas.quant.float_graph import Node, fold_segmenter
+from nas.quant.float_graph import Node
+from nas.quant.folding import fold_classifier, fold_resnet, fold_segmenter
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.simulate import Applied
-from nas.networks.resnet import ResNet, fold_resnet
 from nas.space import Architecture, Choice, SearchSpace
-from nas.networks.segmenter import Encoder, Head, Segmenter
+from nas.tasks import classification, segmentation
+from nas.training.device import CPU
 
 AnyHead: TypeAlias = Head | PooledHead
 Network: TypeAlias = Encoder | ResNet
@@ -34,18 +35,21 @@ Network: TypeAlias = Encoder | ResNet
 
 @dataclass(frozen=True)
 class Task:
-    """One task. Labels and answers are int64: (N, H, W) for segmentation, (N,) for classification.
+    """One task. Labels and predictions are int64: (N, H, W) for segmentation, (N,) for classification.
 
     Attributes:
-        metric: what it is judged by, in percent, more being better; `key`: the same in records (KEY_fp32, KEY_int8).
-        dense: every pixel gets an answer, so that the deployed network ends by enlarging its map to the image.
-        head: class of the head's settings; `head_example`: those in a configuration.
+        name: as data sets name it.
+        metric: name of the evaluation metric, which is in percent; more is better.
+        key: the metric's name in records (KEY_fp32, KEY_int8).
+        dense: every pixel is classified, so the deployed network ends by resizing its map to the image.
+        head: class of the head's settings.
+        head_example: the head's settings as written in a configuration.
         build: a network from (space, its layers' choices, number of classes, head).
         folds: by class of network, its float nodes for images of (H, W), block weights in the architecture's bits.
         loss: from (logits, labels) to a scalar.
-        answers: the classes that float logits mean for images of (H, W).
-        integer_answers: the same of what the deployed graph gives, (N, C, H, W).
-        score: the metric of (predictions of images, data).
+        predictions: from (float logits, (H, W) of the images) to classes.
+        integer_predictions: from the deployed graph's output (N, C, H, W) to classes.
+        score: the metric of (function from images to predictions, data).
     """
 
     name: TaskName
@@ -57,8 +61,8 @@ class Task:
     build: Callable[[SearchSpace, Sequence[Sequence[Choice]], int, Any], Encoder]
     folds: Mapping[type[nn.Module], Callable[[Any, tuple[int, int], Architecture | None], list[Node]]]
     loss: Callable[[Tensor, Tensor], Tensor]
-    answers: Callable[[Tensor, tuple[int, int]], Tensor]
-    integer_answers: Callable[[Tensor], Tensor]
+    predictions: Callable[[Tensor, tuple[int, int]], Tensor]
+    integer_predictions: Callable[[Tensor], Tensor]
     score: Callable[[Callable[[Tensor], Tensor], Dataset], float]
 
 
@@ -73,8 +77,8 @@ TASKS: Mapping[TaskName, Task] = {
         build=Segmenter,
         folds={Segmenter: fold_segmenter},
         loss=segmentation.pixel_cross_entropy,
-        answers=segmentation.class_maps,
-        integer_answers=lambda q: q[:, 0].long(),
+        predictions=segmentation.class_maps,
+        integer_predictions=lambda q: q[:, 0].long(),
         score=segmentation.mean_iou,
     ),
     "classification": Task(
@@ -90,8 +94,8 @@ TASKS: Mapping[TaskName, Task] = {
             ResNet: lambda model, *_: fold_resnet(model),
         },
         loss=torch.nn.functional.cross_entropy,
-        answers=lambda logits, _: logits.argmax(1),
-        integer_answers=lambda q: q[:, :, 0, 0].argmax(1),
+        predictions=lambda logits, _: logits.argmax(1),
+        integer_predictions=lambda q: q[:, :, 0, 0].argmax(1),
         score=classification.top1,
     ),
 }
@@ -109,7 +113,7 @@ def network(data: Dataset, space: SearchSpace, layers: Sequence[Sequence[Choice]
 
 
 def fold(model: Network, size: tuple[int, int], architecture: Architecture | None = None) -> list[Node]:
-    """The float nodes of a network of any task, from an image of `size` = (H, W) to the deployed answer."""
+    """The float nodes of a network of any task, from an image of `size` = (H, W) to the deployed output."""
     known = (entry for task in TASKS.values() for entry in task.folds.items())
     folded = next(folded for kind, folded in known if isinstance(model, kind))
     return folded(model, size, architecture)
@@ -136,14 +140,14 @@ def score_float(model: Network, data: Dataset) -> float:
     """The metric of `model` on all of `data`, in percent."""
     model.eval()
     task = TASKS[data.task]
-    return task.score(lambda images: task.answers(model(images), data.size), data)
+    return task.score(lambda images: task.predictions(model(images), data.size), data)
 
 
 def score_integer(graph: IntegerGraph, data: Dataset, applied: Applied = simulate.apply) -> float:
-    """The metric of the deployed integers: what the board computes, image by image, by the kernels `applied`."""
+    """The metric of the deployed integers: what the board computes, by the kernels `applied`, in percent."""
     source, task = graph.tensors[graph.input], TASKS[data.task]
 
-    def answers(images: Tensor) -> Tensor:
-        return task.integer_answers(simulate.run(graph, simulate.quantize(images, source), applied))
+    def predict(images: Tensor) -> Tensor:
+        return task.integer_predictions(simulate.run(graph, simulate.quantize(images, source), applied))
 
-    return task.score(answers, data)
+    return task.score(predict, data)

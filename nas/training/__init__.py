@@ -1,0 +1,1 @@
+"""Training: the one loop, block-wise distillation, the teacher's feature maps, soft targets."""

@@ -26,7 +26,7 @@ class Compute:
     """Device and precision of a training.
 
     Attributes:
-        device: auto takes a GPU where torch sees one, else the CPU.
+        device: auto takes a GPU where torch finds one, else the CPU.
         precision: of convolutions and products under autocast; weights, batch norms' statistics and losses stay
             float32. float16 scales the loss against underflow; bfloat16 does not need that.
     """
@@ -37,13 +37,13 @@ class Compute:
 
     @property
     def parts(self) -> tuple[object, ...]:
-        """What trained weights depend on beyond the recipe; nothing in float32. The device only rounds otherwise."""
+        """What trained weights depend on beyond the recipe; nothing in float32. Devices differ in rounding only."""
         return () if self.precision == "float32" else (self.precision,)
 
     def place(self, number: int = 0) -> torch.device:
-        """The device; the `number`-th process of several takes its turn among the GPUs.
+        """The device; several processes, by their `number`, are distributed over the GPUs in turn.
 
-        Raises `ConfigError` if a GPU is demanded and torch sees none.
+        Raises `ConfigError` if a GPU is demanded and torch finds none.
         """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError(
@@ -74,5 +74,5 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def channels_last(images: Tensor, device: torch.device) -> Tensor:
-    """(N, C, H, W) on `device` in the memory order that convolutions are fastest in."""
+    """(N, C, H, W) on `device` in the memory order in which convolutions are fastest."""
     return images.to(device, memory_format=torch.channels_last, non_blocking=True)

@@ -1,9 +1,8 @@
 """Block-wise distillation: every block's supernet learns the teacher's feature map from the teacher's input.
 
-Source: QA-BWNAS, section 3 (after DNA). Loss and metric is the noise-to-signal power ratio
-NSR(Y, Y') = (1/C) sum_c ||Y_c - Y'_c||^2 / sigma_c^2 with the squared norm taken as a mean over positions.
-Each step samples one path, uniformly. The blocks share no weights, so one loop over their losses trains each of
-them alone, and so do loops over some of them in processes of their own.
+Source: QA-BWNAS, section 3 (after DNA). Loss and metric are the NSR (`nas.noise`). Each step samples one path,
+uniformly. The blocks share no weights, so one loop over all their losses trains each of them as a separate loop in a
+process of its own would.
 """
 
 from __future__ import annotations
@@ -14,22 +13,10 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor, nn
 
 from nas.networks.blocks import SuperBlock
-from nas.training.features import Features
+from nas.noise import channel_variance, nsr
 from nas.space import Choice, SearchSpace
+from nas.training.features import Features
 from nas.training.train import Loss
-
-EPSILON = 1e-6  # against dead teacher channels, whose variance is zero
-
-
-def channel_variance(target: Tensor) -> Tensor:
-    """The teacher's variance of each channel (C,) of feature maps (N, C, H, W)."""
-    return target.var((0, 2, 3), unbiased=False)
-
-
-def nsr(target: Tensor, output: Tensor, variance: Tensor) -> Tensor:
-    """NSR of `output` against `target`, both (N, C, H, W), given the target's `variance` (C,)."""
-    error = (target - output).square().mean((0, 2, 3))
-    return (error / (variance + EPSILON)).mean()
 
 
 def supernets(space: SearchSpace) -> nn.ModuleList:
@@ -37,7 +24,7 @@ def supernets(space: SearchSpace) -> nn.ModuleList:
 
 
 def paths(space: SearchSpace, step: int, seed: int) -> list[list[Choice]]:
-    """One path a block, drawn uniformly: a pure function of (seed, step), whichever blocks are trained."""
+    """One path per block, drawn uniformly: a pure function of (seed, step), whichever blocks are trained."""
     rng = random.Random(f"{seed}/{step}")
     return [[rng.choice(space.choices) for _ in range(block.layers)] for block in space.blocks]
 
@@ -45,7 +32,7 @@ def paths(space: SearchSpace, step: int, seed: int) -> list[list[Choice]]:
 def block_losses(model: nn.ModuleList, features: Features, seed: int) -> Loss:
     """The NSR of one random path of each supernet in `model`, in order, as a function of the step.
 
-    They share the teacher's maps and no weights: each is a part by itself.
+    They share the teacher's maps and no weights: each is a separate part of the loss.
     """
     blocks = [supernet for supernet in model if isinstance(supernet, SuperBlock)]
 
@@ -62,7 +49,7 @@ def block_losses(model: nn.ModuleList, features: Features, seed: int) -> Loss:
 
 
 def parameter_groups(model: nn.ModuleList, learning_rates: Sequence[float]) -> list[dict[str, object]]:
-    """One group a block, each with its own learning rate (the paper gives one a block)."""
+    """One group per block, each with its own learning rate (as in the paper)."""
     rates = list(learning_rates)
     if len(rates) == 1:
         rates *= len(model)

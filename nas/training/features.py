@@ -1,8 +1,9 @@
-"""The teacher's feature maps that the blocks learn from: computed once a step for all of them, or kept on disk.
+"""The teacher's feature maps that the blocks learn from: computed once per step for all blocks, or cached on disk.
 
-A fresh augmentation a step, as published, never shows the same image twice, so there is nothing to keep. With
+A fresh augmentation per step, as published, never shows the same image twice, so there is nothing to cache. With
 `views` each sample has a fixed number of them (0: the image as it is), which epochs show in turn; their maps can be
-kept. A view goes through the teacher alone, whatever batch it is in, so a kept map equals a computed one bit for bit.
+cached. Each view passes through the teacher separately, whatever batch it is in, so a cached map equals a computed one
+bit for bit.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from torch import Tensor, nn
 from nas.data.augment import training_augment
 from nas.data.batches import AUGMENTATION, load, training_indices
 from nas.data.sample import Dataset
-from nas.training.device import DTYPES, Compute, channels_last, device_of
 from nas.errors import ConfigError
-from nas.space import SearchSpace
 from nas.networks.segmenter import Encoder
+from nas.space import SearchSpace
+from nas.training.device import DTYPES, Compute, channels_last, device_of
 
 Shape: TypeAlias = tuple[int, int, int]  # (H, W, C)
 GB = 10**9
@@ -39,7 +40,7 @@ class Features(Protocol):
 
 
 def teacher_maps(teacher: Encoder, images: Tensor, compute: Compute) -> list[Tensor]:
-    """The maps around all blocks for images (N, 3, H, W), on the teacher's device."""
+    """The maps at all block boundaries for images (N, 3, H, W), on the teacher's device."""
     device = device_of(teacher)
     with torch.no_grad(), compute.autocast(device):
         return teacher.boundaries(channels_last(images, device))
@@ -63,7 +64,9 @@ class Views:
     """A fixed number of views of each sample.
 
     Attributes:
-        count: augmented views a sample; 0: one, the image as it is.
+        data: the samples.
+        count: augmented views per sample; 0: one, the image as it is.
+        seed: of the augmentation and of the order.
     """
 
     data: Dataset
@@ -74,7 +77,7 @@ class Views:
         return len(self.data) * max(1, self.count)
 
     def position(self, view: View) -> int:
-        """A view's place among all of them: the first of every sample, then the second ..."""
+        """A view's place in the order of all: the first view of every sample, then the second ..."""
         return view.number * len(self.data) + view.index
 
     def at(self, position: int) -> View:
@@ -82,7 +85,7 @@ class Views:
         return View(index, number)
 
     def of_step(self, step: int, batch_size: int) -> list[View]:
-        """The views of a training step: the samples that it shows anyway, the views in turn, one an epoch."""
+        """The views of a training step: that step's samples, with their views in turn, one per epoch."""
         indices = training_indices(len(self.data), step, batch_size=batch_size, seed=self.seed)
         positions = range(step * batch_size, (step + 1) * batch_size)
         return [View(i, p // len(self.data) % max(1, self.count)) for i, p in zip(indices, positions, strict=True)]
@@ -96,7 +99,7 @@ class Views:
 
 
 def map_shapes(space: SearchSpace, size: tuple[int, int]) -> list[Shape]:
-    """Of the maps around the blocks for an image of `size` (H, W)."""
+    """The shapes of the maps at the block boundaries for an image of `size` (H, W)."""
     height, width = (-(-n // 2) for n in size)  # the stem's stride
     shapes = [(height, width, space.first_channels)]
     for block in space.blocks:
@@ -107,11 +110,11 @@ def map_shapes(space: SearchSpace, size: tuple[int, int]) -> list[Shape]:
 
 @dataclass(frozen=True, eq=False)
 class FeatureCache:
-    """The maps of views in a folder: one file a view, raw (H, W, C) after (H, W, C), mapped into memory to be read.
+    """The maps of views in a folder: one file per view, raw (H, W, C) after (H, W, C), memory-mapped for reading.
 
-    The first views that fit into the bound are kept, and none is evicted: every epoch visits all of them, under which
-    order a cache that evicts the oldest would miss always. Files are written aside, flushed and renamed, so that what
-    is there is whole; one of another length is made again.
+    The first views that fit into the bound are kept, and none is evicted: every epoch visits all of them, and in that
+    order a cache that evicts the oldest would always miss. Files are written aside, flushed and renamed, so those that
+    exist are complete; one of another length is written again.
     """
 
     folder: Path
@@ -124,7 +127,7 @@ class FeatureCache:
         return sum(map(math.prod, self.shapes)) * self.dtype.itemsize
 
     def read(self, position: int) -> list[Tensor] | None:
-        """A view's maps, each (H, W, C) and not to be written to; None where they are not kept."""
+        """A view's maps, each (H, W, C) and read-only by convention; None where they are not kept."""
         path = self._path(position)
         try:
             if position >= self.capacity or path.stat().st_size != self.view_bytes:
@@ -163,9 +166,9 @@ class FeatureCache:
 def open_cache(
     folder: Path, key: str, shapes: Sequence[Shape], dtype: torch.dtype, limit: tuple[int, int]
 ) -> FeatureCache:
-    """The cache of `key` in `folder`, within `limit` = (views, bytes); what other keys left there is deleted.
+    """The cache of `key` in `folder`, within `limit` = (views, bytes); files of other keys are deleted.
 
-    Raises `ConfigError` where the disk has not the room for what is still missing: now, not hours later.
+    Raises `ConfigError` where the disk has no room for the missing maps: now, not hours later.
     """
     views, limit_bytes = limit
     view_bytes = sum(map(math.prod, shapes)) * dtype.itemsize
@@ -189,11 +192,11 @@ def open_cache(
 
 def weights_digest(model: nn.Module) -> str:
     """Sixteen hexadecimal digits of all weights and statistics."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16]
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +210,7 @@ class ViewFeatures:
     cache: FeatureCache | None = None
 
     def __call__(self, step: int) -> list[Tensor]:
-        """Whatever it comes from, the batch is put together in one way, so that not even its memory order differs."""
+        """Cached or computed, the batch is assembled in the same way, so that even its memory order is the same."""
         device = device_of(self.teacher)
         samples = [self.of_view(view) for view in self.views.of_step(step, self.batch_size)]
         return [torch.stack(parts).permute(0, 3, 1, 2).to(device) for parts in zip(*samples, strict=True)]
@@ -218,13 +221,13 @@ class ViewFeatures:
         if self.cache is not None and (kept := self.cache.read(position)) is not None:
             return kept
         maps = teacher_maps(self.teacher, self.views.image(view), self.compute)
-        found = [m[0].permute(1, 2, 0).to(DTYPES[self.compute.precision]).contiguous() for m in maps]
+        ordered = [m[0].permute(1, 2, 0).to(DTYPES[self.compute.precision]).contiguous() for m in maps]
         if self.cache is not None:
-            self.cache.write(position, found)
-        return found
+            self.cache.write(position, ordered)
+        return ordered
 
     def fill(self) -> None:
-        """Compute what the cache will hold and does not yet."""
+        """Compute the maps that fit into the cache and are not there yet."""
         if self.cache is None:
             return
         for position in range(self.cache.capacity):

@@ -2,7 +2,7 @@
 
 Source: Hinton et al., arXiv 1503.02531, section 2: (1 - w) x the task's loss + w x T^2 x KL(teacher || student), both
 softmaxes at temperature T; T^2 keeps the gradients' size whatever T is. For a segmenter it is taken at every position
-of the class map, before that is enlarged (pixel-wise distillation; Liu et al., arXiv 1903.04197, with T = 1).
+of the class map, before upsampling (pixel-wise distillation; Liu et al., arXiv 1903.04197, with T = 1).
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def soft_target_loss(logits: Tensor, targets: Tensor, temperature: float) -> Ten
 def distilled(
     task: Callable[[Forward], Loss], model: Forward, teacher: Forward, *, weight: float, temperature: float = 1.0
 ) -> Loss:
-    """The task's loss and the soft targets', weighed 1 - `weight` to `weight`; the same batch for both.
+    """The task's loss and the soft targets', weighted 1 - `weight` to `weight`; the same batch for both.
 
-    `task(forward)` is the task's loss as a function of the step; it calls `forward` once a step. `teacher` is in
-    evaluation mode. Weight 0 is the task's loss alone, and the teacher is never asked.
+    `task(forward)` is the task's loss as a function of the step; it calls `forward` once per step. `teacher` is in
+    evaluation mode. Weight 0 is the task's loss alone, and the teacher is never run.
     """
     if weight == 0:
         return task(model)

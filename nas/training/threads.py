@@ -1,4 +1,4 @@
-"""Sums in the order of one thread: the last bits of what is computed do not depend on the number of cores."""
+"""Sums in the order of one thread: the last bits of a result do not depend on the number of cores."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -19,14 +20,15 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from nas.training.device import FLOAT32, Compute, device_of
 from nas.errors import CheckpointError, NasError
 from nas.settings import STRICT
+from nas.training.device import FLOAT32, Compute, device_of
+from nas.training.log import TrainingLog, log_path
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 
 Loss: TypeAlias = Callable[[int], Tensor | Iterable[Tensor]]
-"""Of a step: the loss, or parts of it that share no weights. A part's activations are freed before the next is made."""
+"""From a step to its loss, or to parts of it that share no weights; a part's activations are freed before the next."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,12 @@ def save(path: Path, record: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A checkpoint's record (tensors and plain values only); `CheckpointError` if it is cut short or foreign."""
+    """A checkpoint's record (tensors and plain values only); `CheckpointError` if it is truncated or foreign."""
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever zip, pickle or the disk raised
         raise CheckpointError(
-            f"{path}: not a whole checkpoint ({type(error).__name__}); delete it to train again"
+            f"{path}: not a complete checkpoint ({type(error).__name__}); delete it to train again"
         ) from None
     if not isinstance(record, dict) or not {"key", "model"} <= record.keys():
         raise CheckpointError(f"{path}: a checkpoint, but not of this kit; delete it to train again")
@@ -99,7 +101,7 @@ def load(path: Path) -> dict[str, Any]:
 def restore(model: nn.Module, path: Path, key: str | None = None) -> None:
     """Load a checkpoint's weights into `model`.
 
-    Raises `CheckpointError` if they are damaged, another network's or, where a `key` is given, written under another.
+    Raises `CheckpointError` if they are damaged, of another network or, where a `key` is given, of another key.
     """
     record = load(path)
     if key is not None and record["key"] != key:
@@ -122,12 +124,13 @@ def train(
     *,
     groups: list[dict[str, Any]] | None = None,
     compute: Compute = FLOAT32,
+    log: TrainingLog | None = None,
 ) -> Iterator[Step]:
-    """Train `model` in place, on the device it is on, by minimising `loss(step)`, yielding each step.
+    """Train `model` in place, on its device, by minimising `loss(step)`, yielding each step.
 
-    Goes on from `checkpoint` where that was written under the same `key`; a finished one is only loaded.
-    `groups` are SGD parameter groups (default: all parameters at the schedule's rate). Of `compute`, the precision
-    counts.
+    Resumes from `checkpoint` where that was written under the same `key`; a finished one is only loaded. `groups` are
+    the optimizer's parameter groups (default: all parameters at the schedule's rate). Of `compute`, only the precision
+    is used. Without a `log` the steps are logged beside the checkpoint (`nas.training.log.log_path`).
     """
     device = device_of(model)
     scaler = compute.scaler(device)
@@ -137,30 +140,42 @@ def train(
     start = int(record["step"]) if record else 0
     if record:
         _resume(model, None if start >= schedule.steps else optimizer, scaler, record, checkpoint)
+    log = log or TrainingLog(log_path(checkpoint))
+    if start < schedule.steps:
+        log.begin(start)
     saved = time.monotonic()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
-    for step in range(start, schedule.steps):
-        factor = (1 - step / schedule.steps) ** schedule.power
-        warmup = min(1.0, (step + 1) / (schedule.warmup_steps + 1))
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = max(peak * factor, min(schedule.floor, peak)) * warmup
-        optimizer.zero_grad(set_to_none=True)
-        value = float(_backward(loss, step, compute, scaler, device))
-        if not math.isfinite(value):
-            raise DivergedError(f"{checkpoint.stem}: the loss is {value} at step {step}; lower learning_rate")
-        scaler.step(optimizer)
-        scaler.update()
-        if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or step + 1 == schedule.steps:
-            states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-            save(checkpoint, {"key": key, "step": step + 1, **states})
-            saved = time.monotonic()
-        yield Step(step + 1, schedule.steps, value)
+    with closing(log):
+        for step in range(start, schedule.steps):
+            began = time.monotonic()
+            _set_rates(optimizer, peaks, schedule, step)
+            optimizer.zero_grad(set_to_none=True)
+            value = float(_backward(loss, step, compute, scaler, device))
+            if not math.isfinite(value):
+                raise DivergedError(f"{checkpoint.stem}: the loss is {value} at step {step}; lower learning_rate")
+            scaler.step(optimizer)
+            scaler.update()
+            log.add(step + 1, value, optimizer.param_groups[0]["lr"], time.monotonic() - began)
+            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or step + 1 == schedule.steps:
+                log.flush()
+                states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                save(checkpoint, {"key": key, "step": step + 1, **states, "scaler": scaler.state_dict()})
+                saved = time.monotonic()
+            yield Step(step + 1, schedule.steps, value)
     model.eval()
 
 
+def _set_rates(optimizer: torch.optim.Optimizer, peaks: Sequence[float], schedule: Schedule, step: int) -> None:
+    """Polynomial decay from each group's peak to the floor, after a linear warm-up."""
+    factor = (1 - step / schedule.steps) ** schedule.power
+    warmup = min(1.0, (step + 1) / (schedule.warmup_steps + 1))
+    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+        group["lr"] = max(peak * factor, min(schedule.floor, peak)) * warmup
+
+
 def _backward(loss: Loss, step: int, compute: Compute, scaler: torch.amp.GradScaler, device: torch.device) -> Tensor:
-    """Add the step's gradients to the parameters, part by part; the whole loss."""
+    """Add the step's gradients to the parameters, part by part; returns the total loss."""
     with compute.autocast(device):
         value = loss(step)
     parts = iter([value] if isinstance(value, Tensor) else value)
@@ -181,7 +196,7 @@ def finished(checkpoint: Path, key: str, steps: int) -> bool:
 
 
 def _started(checkpoint: Path, key: str) -> dict[str, Any] | None:
-    """The record to go on from: that of the same settings."""
+    """The record to resume from: that of the same settings."""
     if not checkpoint.exists():
         return None
     record = load(checkpoint)

@@ -18,9 +18,9 @@ import torch
 from deploy.cli.compile import parse_size
 from deploy.compile.weights import Origin
 from hil.errors import HilError
-from nas.training.device import DEVICES, Compute
 from nas.errors import NasError
 from nas.space import SearchSpace
+from nas.training.device import DEVICES, Compute
 from nas.training.threads import one_thread
 from tests.benchmarks.roofline import PEAKS, Peaks, block_least_seconds
 from tests.benchmarks.table1_minutes import BITS, SPACE, Walk, block_seconds

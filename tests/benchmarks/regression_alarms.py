@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deploy.regression.baselines import save
 from deploy.compile.artifact import Artifact
+from deploy.regression.baselines import save
 from deploy.regression.regress import Bench, Outcome, regress
-from hil.boards.config import BoardConfig, open_board
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
 from hil.measure import MeasureProtocol, measure
 from hil.regression import compare
 from hil.session import Session

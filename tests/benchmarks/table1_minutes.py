@@ -22,10 +22,11 @@ import torch
 from deploy.compile.artifact import model_metadata
 from deploy.compile.weights import Origin
 from deploy.formats.tflite.writer import write
-from nas.training.device import CPU
-from nas.nsr import BATCH, Target, Tree, source_tensor
+from nas.noise import Target
+from nas.nsr import BATCH, Tree, source_tensor
 from nas.quant import simulate
 from nas.space import SearchSpace, Subnet
+from nas.training.device import CPU
 from nas.training.threads import one_thread
 
 SPACE = Path(__file__).parents[2] / "configs/spaces/table1.toml"

@@ -14,9 +14,10 @@ import torch
 from deploy.compile.library import write_all
 from deploy.compile.weights import Origin
 from deploy.formats.tflite.writer import write
-from nas.networks.blocks import SuperBlock, recalibrate
 from nas.engine.local import Local
-from nas.quant.float_graph import INPUT, fold_layers
+from nas.networks.blocks import SuperBlock, recalibrate
+from nas.quant.float_graph import INPUT
+from nas.quant.folding import fold_layers
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.space import Block, SearchSpace

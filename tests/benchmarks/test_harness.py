@@ -11,18 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import block_data
 
 from deploy.formats.tflite.writer import write
-from hil.boards.config import BoardConfig, open_board
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
 from hil.job import Job, MeasureProtocol, files_of, request_of, tasks_of
 from hil.measure import measure
 from hil.scripts import RUNNER, runner_archive
 from hil.session import Session
 from hil.store import Store
 from nas.networks.blocks import SuperBlock
-from nas.nsr import golden_input, walk
+from nas.nsr import evaluate_all, golden_input
 from nas.space import Block, SearchSpace
+from tests.deploy.networks import block_data
 
 OVERHEAD_LIMIT_MS = 10.0
 BUSY_LIMIT = 0.95
@@ -40,7 +41,7 @@ def small_models(folder: Path) -> Iterator[Job]:
         data = block_data(SPACE, block, (32, 48), seed=block)
         source = folder / f"{block}.input.bin"
         source.write_bytes(golden_input(data).tobytes())
-        for judged in walk(SuperBlock(SPACE, block), data, bits=8):
+        for judged in evaluate_all(SuperBlock(SPACE, block), data, bits=8):
             name = str(judged.subnet)
             (folder / f"{name}.tflite").write_bytes(write(judged.graph))
             (folder / f"{name}.expected.bin").write_bytes(judged.golden_output.tobytes())
@@ -101,7 +102,7 @@ def one_process_ms(session: Session, job: Job) -> float:
     start = time.perf_counter()
     process = session.board.start(["env", "OMP_NUM_THREADS=1", config.python, session.stage.stage(archive)])
     assert json.loads(process.receive(60))["ready"]
-    process.send(json.dumps(request))
+    process.send(json.dumps(request.to_json()))
     answer = json.loads(process.receive(60))
     process.close()
     wall_ms = 1000 * (time.perf_counter() - start)

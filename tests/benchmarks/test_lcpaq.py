@@ -10,17 +10,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas.networks.blocks import recalibrate
-from nas.networks.classifier import Classifier, fold_classifier
 from nas.lcpaq.hessian import Problem, traces
 from nas.lcpaq.policy import Options
 from nas.lcpaq.program import solve, totals
 from nas.lcpaq.refine import frontier
-from nas.space import Block, SearchSpace
+from nas.networks.blocks import recalibrate
+from nas.networks.classifier import Classifier
 from nas.networks.segmenter import teacher_layers
+from nas.quant.folding import fold_classifier
+from nas.space import Block, SearchSpace
 from nas.training.threads import one_thread
-from tests.nas.lcpaq_options import made_up
-from tests.nas.lcpaq_problem import dense_problem, exact_blocks, small_problem
+from tests.nas.lcpaq.lcpaq_options import made_up
+from tests.nas.lcpaq.lcpaq_problem import dense_problem, exact_blocks, small_problem
 
 ILP_LIMIT_S = 0.1
 LAYERS = 60

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hil.boards.config import BoardConfig, open_board
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
 from hil.session import Session
 from hil.store import Store
 from tests.benchmarks.regression_alarms import LENGTH, SLOWER_LENGTH, Experiment, run_experiment

@@ -15,7 +15,7 @@ import torch
 
 from deploy.compile.weights import Origin
 from nas.networks.blocks import SuperBlock
-from nas.nsr import BATCH, BlockData, judge
+from nas.nsr import BATCH, BlockData, evaluate
 from nas.quant import products, simulate
 from nas.space import Block, SearchSpace, Subnet
 from nas.training.threads import one_thread
@@ -40,7 +40,7 @@ def test_nsr_tree(benchmark):
 
     def timed(way: str, wanted: list) -> None:
         start = time.process_time()
-        found[way] |= {judged.subnet: judged.nsr for judged in judge(supernet, data, wanted)}
+        found[way] |= {judged.subnet: judged.nsr for judged in evaluate(supernet, data, wanted)}
         seconds[way] += time.process_time() - start
 
     def both() -> None:

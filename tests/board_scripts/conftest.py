@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from script_programs import ROOT, Runner
 
-sys.path.append(str(ROOT / "tests" / "hil"))  # tiny_model lives there
-
-import tiny_model
+from tests.board_scripts.script_programs import Runner
+from tests.hil import tiny_model
 
 
 @pytest.fixture

@@ -37,9 +37,9 @@ class Runner:
         self.send(json.dumps({**defaults, **job}))
 
     def receive(self, timeout_s: float = 30) -> dict[str, Any]:
-        assert select.select([self.process.stdout], [], [], timeout_s)[0], "the runner said nothing"
+        assert select.select([self.process.stdout], [], [], timeout_s)[0], "no line from the runner"
         while "beat" in (answer := dict(json.loads(self.process.stdout.readline()))):
-            assert select.select([self.process.stdout], [], [], timeout_s)[0], "the runner said nothing"
+            assert select.select([self.process.stdout], [], [], timeout_s)[0], "no line from the runner"
         return answer
 
     def ask(self, model: Path, **job: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from script_programs import SCRIPTS
+from tests.board_scripts.script_programs import SCRIPTS
 
 
 def probe(*arguments: str) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from script_programs import SCRIPTS, Runner
 
 from board_scripts import reserve
+from tests.board_scripts.script_programs import SCRIPTS, Runner
 
 
 def start(workdir: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny_model
-from script_programs import ROOT, Runner
+
+from tests.board_scripts.script_programs import ROOT, Runner
+from tests.hil import tiny_model
 
 LONG = {"runs": 200_000_000, "kernels": "builtin"}
 

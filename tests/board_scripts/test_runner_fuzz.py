@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from script_programs import Runner
+
+from tests.board_scripts.script_programs import Runner
+from tests.hil import tiny_model
 
 QUICKLY = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 numbers = itertools.count(1)

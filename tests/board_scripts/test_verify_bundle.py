@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from script_programs import SCRIPTS
+
+from tests.board_scripts.script_programs import SCRIPTS
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from script_programs import Runner
 
 from board_scripts.kernel_log import KernelLog
 from board_scripts.workdir import Busy, Workdir, only_one, pinned_governor
+from tests.board_scripts.script_programs import Runner
 
 JOB = {"id": "one", "model": "m", "runs": 3}
 ANSWER = {"id": "one", "ok": True, "latencies_us": [1, 2, 3]}
@@ -127,6 +127,6 @@ def test_the_kernels_complaints_since_then(tmp_path: Path) -> None:
         with log.open("a") as file:
             file.write("6,2,2,-;chatter\nodd line\n 12,3;half\n")
             file.writelines(f"{level},3,3,-;galcore {level}\n" for level in (3, 4, 11, 2, 5))
-        assert kernel.complaints() == "; the kernel said meanwhile: galcore 4 | galcore 11 | galcore 2"
+        assert kernel.complaints() == "; the kernel's log meanwhile: galcore 4 | galcore 11 | galcore 2"
     with KernelLog(str(tmp_path / "none")) as kernel:
         assert kernel.complaints() == ""

@@ -12,8 +12,9 @@ import numpy as np
 from deploy.latency.agreement import Sample
 from deploy.latency.predictor import Measured
 from deploy.studies.latency.record import Recorded, Row
+from nas.estimate import Estimate
 from nas.space import Architecture, Block, SearchSpace, Subnet
-from nas.table import Entry, Table
+from nas.table import Table
 
 SPACE = SearchSpace(
     "made-up",
@@ -88,7 +89,7 @@ def nsr_table() -> Table:
     rng = np.random.default_rng(2)
     worth = {3: 0.030, 5: 0.022, 7: 0.018}
     entries = {
-        s: Entry.exact(
+        s: Estimate.exact(
             sum(worth[c.kernel] * (1.4 if c.expansion == 3 else 1) for c in s.choices) * rng.uniform(0.9, 1.1)
         )
         for s in SPACE.all_subnets()

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from nas.networks.blocks import MBConv, recalibrate
 from nas.nsr import BlockData
 from nas.quant import reference, simulate
-from nas.quant.float_graph import INPUT, fold_layers
+from nas.quant.float_graph import INPUT
+from nas.quant.folding import fold_layers
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate, minmax

@@ -1,4 +1,4 @@
-"""What benchmark_model prints, made from a report; and a program that prints what a test tells it to."""
+"""What benchmark_model prints, made from a report; and a program that prints what a test gives it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ PROGRAM = """#!{python}
 import json, os, signal, sys, time
 here = os.path.dirname(os.path.abspath(__file__))
 with open(os.path.join(here, "calls"), "a") as calls:
-    told = {{name: os.environ[name] for name in ("CNN_PERF", "VIV_VX_DEBUG_LEVEL") if name in os.environ}}
-    calls.write(json.dumps([sys.argv[1:], told, os.getpid()]) + "\\n")
+    vendor = {{name: os.environ[name] for name in ("CNN_PERF", "VIV_VX_DEBUG_LEVEL") if name in os.environ}}
+    calls.write(json.dumps([sys.argv[1:], vendor, os.getpid()]) + "\\n")
 plan = json.load(open(os.path.join(here, "plan")))
 for line in plan["text"].splitlines():
     if line == "HANG":
@@ -31,7 +31,7 @@ sys.exit(plan.get("status", 0))
 
 
 class Program:
-    """A stand-in for benchmark_model in a folder: says what it is told, and notes how it was called."""
+    """A stand-in for benchmark_model in a folder: prints what it is given, and notes how it was called."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,7 +44,7 @@ class Program:
         (self.folder / "calls").unlink(missing_ok=True)
 
     def calls(self) -> list[tuple[list[str], dict[str, str], int]]:
-        """(arguments, what it was told by environment, process) of each."""
+        """(arguments, the vendor's environment variables, process) of each call."""
         return [tuple(json.loads(line)) for line in (self.folder / "calls").read_text().splitlines()]
 
     def wait_for_a_call(self, timeout_s: float = 15) -> int:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from loopback_boards import SERVERS, loopback
 
 from hil.boards.board import Board
-from hil.boards.config import open_board
+from hil.boards.kinds import open_board
+from tests.hil.loopback_boards import SERVERS, loopback
 
 if TYPE_CHECKING:
-    from postgres import PostgresServer
+    from tests.hil.postgres import PostgresServer
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -32,7 +32,7 @@ def fresh_board(request: pytest.FixtureRequest) -> Iterator[Board]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     pytest.importorskip("psycopg", reason="no psycopg: pip install 'hilnas[postgres]'")
-    from postgres import PostgresServer, find_binaries
+    from tests.hil.postgres import PostgresServer, find_binaries
 
     binaries = find_binaries()
     if binaries is None:

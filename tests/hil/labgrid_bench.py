@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from loopback_boards import loopback
 
-from hil.boards.config import BoardConfig, open_board
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
 from hil.boards.loopback import free_port
+from tests.hil.loopback_boards import loopback
 
 PLACE = "bench"
 START_S = 30.0

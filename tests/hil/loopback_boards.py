@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_model
 
 from hil.boards.config import BoardConfig
 from hil.boards.loopback import find_sshd
 from hil.measure import Job
+from tests.hil import tiny_model
 
 SERVERS = [
     pytest.param("sshd", id="loopback-sshd", marks=pytest.mark.system),

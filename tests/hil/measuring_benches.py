@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from labgrid_bench import labgrid_board
-from loopback_boards import SERVERS, add_job, loopback
 
-from hil.boards.config import BoardConfig, open_board
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
 from hil.measure import Job, MeasureProtocol, measure
-from hil.session import Session, open_session
+from hil.session import Session
+from hil.sessions import open_session
 from hil.store import Store
+from tests.hil.labgrid_bench import labgrid_board
+from tests.hil.loopback_boards import SERVERS, add_job, loopback
 
 QUICK = MeasureProtocol(warmup_runs=1, warmup_runs_most=1, runs=4, rounds=2, compile_deadline_s=60, run_deadline_s=60)
 KINDS = [

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from loopback_boards import loopback
 
-from hil.answer import LONGEST_US, blamed
+from hil.answer import LONGEST_US, Answer
 from hil.boards.ssh import SSHBoard
 from hil.errors import BoardError, HilError
+from hil.evaluate import evaluate
 from hil.job import Job, Task
-from hil.judge import judge
 from hil.measurement import Conditions, Measurement
+from hil.request import Request
 from hil.session import Session
+from tests.hil.loopback_boards import loopback
 
 SHA256 = "ab" * 32
 CONDITIONS = Conditions(
@@ -32,7 +33,7 @@ ANSWER: dict[str, Any] = {
     "id": "job", "ok": True, "model_sha256": SHA256, "conditions": CONDITIONS.key(), "load_us": 900, "first_us": 40,
     "warmup_us": 100, "warmup_runs": 5, "steady": True, "latencies_us": [20, 21, 20],
     "parity": {"elements": 1024, "mismatched": 0, "max_abs_diff": 0.0}, "operators": ["ADD"], "delegated_nodes": 0,
-    "cache": "none", "before": {"temperature_c": 45.0, "frequency_khz": 1800000},
+    "cpu_operators": [], "cache": "none", "before": {"temperature_c": 45.0, "frequency_khz": 1800000},
     "after": {"temperature_c": None, "frequency_khz": None}, "others_busy": 0.01,
 }  # fmt: skip
 FAILED: dict[str, Any] = {
@@ -63,8 +64,9 @@ def places(record: Mapping[str, Any], so_far: tuple[str, ...] = ()) -> list[tupl
     return found
 
 
-def judged(answer: dict[str, Any]) -> Measurement:
-    return judge(answer, TASK, CONDITIONS, loopback(), "2026-01-01T00:00:00.000+00:00")
+def evaluated(raw: dict[str, Any]) -> Measurement:
+    answer = Answer.from_json(raw, "board bench: the answer to m")
+    return evaluate(answer, TASK, CONDITIONS, loopback(), "2026-01-01T00:00:00.000+00:00")
 
 
 def require_honest(answer: dict[str, Any], done: Measurement) -> None:
@@ -82,8 +84,8 @@ def require_honest(answer: dict[str, Any], done: Measurement) -> None:
 
 
 def test_the_answers_themselves_are_accepted() -> None:
-    assert judged(ANSWER).status == "ok"
-    assert judged(FAILED).failure.reason == "killed by SIGSEGV in its steady runs"
+    assert evaluated(ANSWER).status == "ok"
+    assert evaluated(FAILED).failure.reason == "killed by SIGSEGV in its steady runs"
 
 
 @given(st.sampled_from([ANSWER, FAILED]), st.data())
@@ -98,7 +100,7 @@ def test_a_field_changed_or_left_out(whole: dict[str, Any], data: st.DataObject)
     else:
         del inner[last]
     try:
-        done = judged(answer)
+        done = evaluated(answer)
     except HilError as error:
         assert isinstance(error, BoardError) and "\n" not in str(error)
         return
@@ -109,7 +111,7 @@ def test_a_field_changed_or_left_out(whole: dict[str, Any], data: st.DataObject)
 def test_any_fields(changes: dict[str, Any]) -> None:
     answer = {**ANSWER, **changes}
     try:
-        done = judged(answer)
+        done = evaluated(answer)
     except BoardError:
         return
     require_honest(answer, done)
@@ -132,24 +134,44 @@ def test_any_fields(changes: dict[str, Any]) -> None:
         ({"parity": {"elements": 0, "mismatched": 0, "max_abs_diff": 0.0}}, "parity"),
         ({"others_busy": float("nan")}, "others_busy"),
         ({"failure": {"kind": "weather", "reason": "rain"}}, "failure"),
-        ({"texts": [5]}, "texts"),
-        ({"averaged": True, "parity": None}, "compares no outputs"),
+        ({"texts": [5]}, "texts is"),
+        ({"averaged": True}, "averaged is unknown"),
+        ({"ok": False}, "ok is False, which `failure` contradicts"),
+        ({"log": "layers"}, "load_us is unknown"),
     ],
     ids=str,
 )
-def test_what_is_refused_is_told(changes: dict[str, Any], said: str) -> None:
+def test_the_message_names_what_is_wrong(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(BoardError, match=said):
-        judged({**ANSWER, **changes})
+        evaluated({**ANSWER, **changes})
+
+
+REQUEST = Request(
+    id="1", name="m", model="m.tflite", warmup_runs=1, runs=3, threads=1, kernels="builtin", compile_deadline_s=20,
+    run_deadline_s=20,
+)  # fmt: skip
 
 
 class Liar:
-    """A process that says one line, whatever it is asked."""
+    """A process that prints one line, whatever it is asked."""
 
     def __init__(self, line: str) -> None:
         self.line = line
 
     def receive(self, timeout_s: float) -> str:
         return self.line
+
+
+@pytest.mark.parametrize("name", ANSWER)
+def test_a_missing_field_is_named(name: str) -> None:
+    with pytest.raises(BoardError, match=f"the answer to m is malformed: {name} is missing"):
+        evaluated({key: value for key, value in ANSWER.items() if key != name})
+
+
+def test_texts_of_benchmark_model_are_refused_from_the_python_driver() -> None:
+    kept = ("id", "ok", "conditions", "model_sha256", "cache", "before", "after", "others_busy")
+    with pytest.raises(BoardError, match="holds ProgramRuns, no runs of driver 'python'"):
+        evaluated({"texts": ["count=1"], **{name: ANSWER[name] for name in kept}})
 
 
 @given(st.text(max_size=60) | odd.map(json.dumps))
@@ -159,10 +181,10 @@ class Liar:
 def test_any_line_to_a_session(line: str) -> None:
     session = Session(SSHBoard(loopback()))
     session._runner = Liar(line)
-    session._sent.append("1")
+    session._sent.append(REQUEST)
     try:
         if "beat" not in line:
-            blamed(session.receive("1"), "the answer")
+            session.receive("1")
     except HilError as error:
         assert "\n" not in str(error)
     finally:

@@ -9,24 +9,23 @@ from pathlib import Path
 
 import psutil
 import pytest
-from benchmark_texts import Program, render, report
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback_boards import add_job, loopback
 
-from hil.benchmark_model import Delegation, Layer, Report, Runs, answer_of, read_report
-from hil.boards.config import BoardConfig, open_board
+from hil.answer import Answer, ProgramRuns
+from hil.benchmark_model import Delegation, Layer, Report, Runs, read_report, runs_of
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
 from hil.errors import BoardError, HilError, ModelError, UsageError
 from hil.measure import MeasureProtocol, measure
 from hil.measurement import Measurement
+from hil.request import Request
 from hil.session import Session
 from hil.store import Store
+from tests.hil.benchmark_texts import Program, render, report
+from tests.hil.loopback_boards import add_job, loopback
 
 QUICK = MeasureProtocol(warmup_runs=2, runs=12, rounds=1, compile_deadline_s=20, run_deadline_s=20)
-REQUEST = {
-    "id": "job", "warmup_runs": 1, "runs": 3, "threads": 1, "kernels": "xnnpack", "compile_deadline_s": 20,
-    "run_deadline_s": 20,
-}  # fmt: skip
 COMPLETE, PARTIAL, NONE = (Delegation("EXTERNAL", kernels) for kernels in (1, 2, 0))
 
 OLDER = """STARTING!
@@ -80,7 +79,7 @@ def test_the_newer_format() -> None:
     assert (found.runs.p5_us, found.runs.p95_us) == (8983, 9043)
 
 
-def test_equal_runs_are_told_in_short() -> None:
+def test_equal_runs_are_printed_in_short() -> None:
     long = "first=7013 curr=7001 min=6950 max=7102 avg=7003.5 std=31"
     found = read_report(OLDER.replace(long, "curr=9(all same)").replace("7003.5", "9"))
     assert found.runs == Runs(50, 9, 9, 9, 9, 9, 0)
@@ -94,12 +93,12 @@ def test_the_profile_of_the_regular_runs_alone(csv: bool) -> None:
 
 def test_samples_of_several_invocations() -> None:
     texts = [render(report(8000.0, 7990.0, COMPLETE)), render(report(8200.0, None, PARTIAL, Delegation("XNNPACK", 1)))]
-    answer = answer_of(texts, external=True)
-    assert answer["latencies_us"] == [7990, 8200] and answer["averaged"]
-    assert (answer["load_us"], answer["first_us"]) == (18738, 140706)
-    assert (answer["warmup_runs"], answer["warmup_us"]) == (10, 2 * (6 * 20000 - 20003))
-    assert answer["delegated_nodes"] == 1
-    assert answer_of(texts[1:], external=False)["delegated_nodes"] == 3
+    runs = runs_of(texts, external=True)
+    assert runs.latencies_us == (7990, 8200) and runs.averaged
+    assert (runs.load_us, runs.first_us) == (18738, 140706)
+    assert (runs.warmup_runs, runs.warmup_us) == (10, 2 * (6 * 20000 - 20003))
+    assert runs.delegated_nodes == 1
+    assert runs_of(texts[1:], external=False).delegated_nodes == 3
 
 
 @pytest.mark.parametrize(
@@ -176,7 +175,7 @@ def test_a_damaged_text_is_read_or_refused(whole: Report, data: st.DataObject) -
 
 def refused_or_read(text: str) -> None:
     try:
-        answer_of([text], external=True)
+        runs_of([text], external=True)
     except (BoardError, ModelError) as error:
         assert "\n" not in str(error)
 
@@ -249,7 +248,7 @@ def test_a_silent_fallback_fails(program: Program, tmp_path: Path) -> None:
         assert measured(session, tmp_path).status == "ok"
 
 
-def test_what_the_program_provokes_is_told_with_its_last_words(program: Program, tmp_path: Path) -> None:
+def test_a_failure_of_the_program_is_reported_with_its_last_lines(program: Program, tmp_path: Path) -> None:
     started = OLDER[: OLDER.index("count=1")]
     cases = [
         ((started + "ERROR: Node 3 failed", {"signal": signal.SIGSEGV}), "SIGSEGV", "Node 3 failed"),
@@ -290,7 +289,12 @@ def test_a_hang_meets_the_deadline_of_its_stage(
 def test_a_killed_runner_leaves_no_program_behind(program: Program, tmp_path: Path) -> None:
     program.says("HANG")
     with driven(program) as session:
-        session.send({**REQUEST, "model": session.stage.stage(add_job(tmp_path, 1).model)})
+        model = session.stage.stage(add_job(tmp_path, 1).model)
+        request = Request(
+            id="job", name="add1", model=model, warmup_runs=1, runs=3, threads=1, kernels="xnnpack",
+            compile_deadline_s=20, run_deadline_s=20,
+        )  # fmt: skip
+        session.send(request)
         pid = program.wait_for_a_call()
         runner = psutil.Process(pid).parent().parent()
         assert runner is not None
@@ -314,14 +318,14 @@ def ended(pid: int) -> bool:
 def test_a_flood_is_clipped_and_its_end_read(program: Program, tmp_path: Path) -> None:
     program.says("FLOOD\n" + OLDER)
     with driven(program) as session:
-        answers: list[dict[str, object]] = []
+        answers: list[Answer] = []
         receive = session.receive
         session.receive = lambda job_id: answers.append(receive(job_id)) or answers[-1]  # type: ignore[method-assign,func-returns-value]
         assert measured(session, tmp_path).latencies_us == (7004,) * 5
-    texts = answers[0]["texts"]
-    assert isinstance(texts, list) and sum(map(len, texts)) < (256 << 10) + 1000
+    printed = answers[0].outcome
+    assert isinstance(printed, ProgramRuns) and sum(map(len, printed.texts)) < (256 << 10) + 1000
     left_out = 40 * 100_001 + len("FLOOD\n" + OLDER) - (256 << 10) // 5
-    assert all(f"[... left out here: {left_out} bytes ...]" in text for text in texts)
+    assert all(f"[... left out here: {left_out} bytes ...]" in text for text in printed.texts)
 
 
 def test_a_board_needs_neither_numpy_nor_a_runtime(program: Program, tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
-from test_store import ONE
 
 from hil.database import Database, shown
 from hil.errors import UsageError
 from hil.store import Store
+from tests.hil.stored_measurements import ONE
 
 if TYPE_CHECKING:
-    from postgres import PostgresServer
+    from tests.hil.postgres import PostgresServer
 
 
 def test_a_folder_or_a_kind_that_is_not_there(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_no_message_holds_a_password(url: str) -> None:
 
 @pytest.mark.system
 def test_the_password_is_libpqs_to_find(postgres_server: PostgresServer, tmp_path: Path, monkeypatch) -> None:
-    from postgres import PASSWORD
+    from tests.hil.postgres import PASSWORD
 
     database = postgres_server.new_database()
     url = postgres_server.url(database, user="guest")
@@ -98,7 +98,7 @@ def test_the_password_is_libpqs_to_find(postgres_server: PostgresServer, tmp_pat
         assert store.all() == [ONE]
 
 
-def test_sqlite_is_told_to_survive_a_power_cut(tmp_path: Path) -> None:
+def test_sqlite_is_configured_to_survive_a_power_cut(tmp_path: Path) -> None:
     Store(tmp_path / "s.db").close()
     database = Database(tmp_path / "s.db", create=False)
     with database.transaction() as connection:
@@ -110,13 +110,13 @@ def test_sqlite_is_told_to_survive_a_power_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
-def test_postgresql_is_told_to_survive_a_power_cut(postgres_server: PostgresServer) -> None:
+def test_postgresql_is_configured_to_survive_a_power_cut(postgres_server: PostgresServer) -> None:
     name = postgres_server.new_database()
-    for told, asked in (("off", "on"), ("remote_apply", "remote_apply")):
-        postgres_server.execute(f"ALTER DATABASE {name} SET synchronous_commit = {told}")
+    for configured, used in (("off", "on"), ("remote_apply", "remote_apply")):
+        postgres_server.execute(f"ALTER DATABASE {name} SET synchronous_commit = {configured}")
         database = Database(postgres_server.url(name), create=True)
         with database.transaction() as connection:
-            assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == asked
+            assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == used
         database.close()
 
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_benchmark.stats import Stats
-from test_results import OTHER, stores
-from test_store import CONDITIONS, FAILED, ONE
 
 from hil.errors import Incomparable, UsageError
 from hil.export import benchmark_stats, export, samples
 from hil.measurement import Measurement
 from hil.results import Wanted, results
+from tests.hil.measured_stores import stores
+from tests.hil.stored_measurements import CONDITIONS, FAILED, ONE, OTHER
 
 COLD = replace(CONDITIONS, temperature_c=None)
 

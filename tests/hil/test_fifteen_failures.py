@@ -1,4 +1,4 @@
-"""The fifteen ways in which a board fails, each staged: told as what it is, and the rest measured, once each.
+"""The fifteen ways in which a board fails, each staged: reported as what it is, and the rest measured, once each.
 
 What only another kernel can stage (a real oops, a reset, a clock that steps, a cut of power) runs against the
 emulated board too; here a reboot is a new boot_id and the death of everything, a driver a library of ours.
@@ -23,11 +23,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny_model
-from loopback_boards import add_job, loopback
-from test_board_faults import connections, end, server_processes, those
 
-from hil.boards.config import open_board
+from hil.boards.kinds import open_board
 from hil.boards.loopback import find_sshd, make_keys
 from hil.errors import BoardBusy, BoardError, BoardFault, BoardFull, HostKeyChanged, LinkLost
 from hil.job import Job, MeasureProtocol
@@ -36,6 +33,9 @@ from hil.measurement import Measurement
 from hil.session import Session
 from hil.stage import Stage, sha256_of
 from hil.store import Store
+from tests.hil import tiny_model
+from tests.hil.loopback_boards import add_job, loopback
+from tests.hil.server_processes import connections, end, server_processes, those
 
 QUICK = MeasureProtocol(warmup_runs=1, runs=4, rounds=2, compile_deadline_s=20, run_deadline_s=20)
 LONG = MeasureProtocol(warmup_runs=0, runs=500_000, rounds=1, run_deadline_s=60)
@@ -55,7 +55,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A delegate that fails as it is told to."""
+    """A delegate that fails as its option `fault` names."""
     if shutil.which("cc") is None:
         pytest.skip("no C compiler here: apt install gcc libc6-dev")
     built = tmp_path_factory.mktemp("delegate") / "libfaulty_delegate.so"
@@ -164,7 +164,7 @@ def test_2_a_driver_that_oopses(library: Path, root: Path, store: Store, tmp_pat
     with bench(delegate=str(library), delegate_options=options, root=str(root)) as session:
         done = list(measure(session, [*good, bad], QUICK, store, canary=canary))
     failure = next(m.failure for m in done if m.model == "log")
-    wanted = "killed by SIGABRT in its first inference; the kernel said meanwhile: galcore: [galcore] GPU[0] hang"
+    wanted = "killed by SIGABRT in its first inference; the kernel's log meanwhile: galcore: [galcore] GPU[0] hang"
     assert (failure.kind, failure.reason) == ("model", wanted)
     assert Counter(m.model for m in done if m.status == "ok") == {job.name: 2 for job in good}
 
@@ -403,7 +403,8 @@ def test_13_a_runner_that_outlives_its_client(store: Store, tmp_path: Path) -> N
         config = dataclasses.replace(board.config, kind="ssh")
         script = (
             "import json, sys\n"
-            "from hil.boards.config import *\n"
+            "from hil.boards.config import BoardConfig\n"
+            "from hil.boards.kinds import open_board\n"
             "from hil.session import Session\n"
             "raw = json.loads(sys.argv[1])\n"
             "with open_board(BoardConfig(**raw)) as board, Session(board) as session:\n"

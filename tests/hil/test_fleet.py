@@ -11,8 +11,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from loopback_boards import add_job, loopback
-from test_board_faults import end
 
 from hil import fleet
 from hil.boards.board import Board
@@ -21,8 +19,11 @@ from hil.errors import BoardError, UsageError
 from hil.fleet import Lost, measure_on_fleet
 from hil.job import Job, MeasureProtocol
 from hil.measurement import Measurement
-from hil.session import Session, open_session
+from hil.session import Session
+from hil.sessions import open_session
 from hil.store import Store
+from tests.hil.loopback_boards import add_job, loopback
+from tests.hil.server_processes import end
 
 QUICK = MeasureProtocol(warmup_runs=1, warmup_runs_most=1, runs=4, rounds=2, compile_deadline_s=20, run_deadline_s=20)
 

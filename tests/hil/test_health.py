@@ -1,4 +1,4 @@
-"""Is a board fit? Judged on a board like the i.MX8M Plus, made of files."""
+"""Is a board ready? Checked on a board like the i.MX8M Plus, made of files."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback_boards import loopback
 
-from hil.boards.config import BoardConfig, load_boards, open_board
+from hil.boards.config import BoardConfig, load_boards
+from hil.boards.kinds import open_board
 from hil.boards.loopback import LoopbackBoard
 from hil.errors import BoardBusy, BoardError, UsageError
-from hil.health import Finding, clock, examine, facts, judge_facts
+from hil.facts import Disk
+from hil.health import Finding, clock, evaluate_facts, examine, facts
 from hil.reservation import occupancy, release, reserve, seconds_of
 from hil.session import Session
+from tests.hil.loopback_boards import loopback
 
-Judged = dict[str, Finding]
+Findings = dict[str, Finding]
 
 
 def write(path: Path, text: str) -> None:
@@ -54,11 +56,11 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackBoard]
 
 
 @pytest.fixture
-def look(machine: LoopbackBoard, tmp_path: Path) -> Callable[..., Judged]:
+def look(machine: LoopbackBoard, tmp_path: Path) -> Callable[..., Findings]:
     """What is found on the fake board, with these settings."""
     delegate = imx8mp(tmp_path)
 
-    def found(**settings: Any) -> Judged:
+    def found(**settings: Any) -> Findings:
         wanted = {"root": str(tmp_path), "delegate": str(delegate), **settings}
         before, machine.config = machine.config, replace(machine.config, **wanted)
         try:
@@ -69,7 +71,7 @@ def look(machine: LoopbackBoard, tmp_path: Path) -> Callable[..., Judged]:
     return found
 
 
-def test_a_healthy_board(look: Callable[..., Judged]) -> None:
+def test_a_healthy_board(look: Callable[..., Findings]) -> None:
     found = look()
     assert {finding.state for finding in found.values()} == {"ok"}, found
     assert not any(finding.todo for finding in found.values())
@@ -102,7 +104,7 @@ def test_a_healthy_board(look: Callable[..., Judged]) -> None:
     ],
 )
 def test_what_is_amiss_is_found_with_what_to_do(
-    look: Callable[..., Judged], tmp_path: Path, changed: tuple[str, str], expected: tuple[str, str, str]
+    look: Callable[..., Findings], tmp_path: Path, changed: tuple[str, str], expected: tuple[str, str, str]
 ) -> None:
     (tmp_path / changed[0]).write_text(changed[1])
     found, (check, state, words) = look(), expected
@@ -110,7 +112,7 @@ def test_what_is_amiss_is_found_with_what_to_do(
     assert {name for name, finding in found.items() if finding.state != "ok"} == {check}
 
 
-def test_who_holds_the_npu_is_named(look: Callable[..., Judged], tmp_path: Path) -> None:
+def test_who_holds_the_npu_is_named(look: Callable[..., Findings], tmp_path: Path) -> None:
     write(tmp_path / "proc/4711/cmdline", "python3\0demo.py\0")
     (tmp_path / "proc/4711/fd").mkdir()
     (tmp_path / "proc/4711/fd/5").symlink_to(tmp_path / "dev/galcore")
@@ -118,7 +120,7 @@ def test_who_holds_the_npu_is_named(look: Callable[..., Judged], tmp_path: Path)
     assert npu.state == "advice" and "python3 demo.py (process 4711)" in npu.said
 
 
-def test_settings_decide_too(look: Callable[..., Judged], tmp_path: Path) -> None:
+def test_settings_decide_too(look: Callable[..., Findings], tmp_path: Path) -> None:
     assert look(max_temperature_c=45.0)["heat"].state == "failed"
     assert look(delegate_sha256="0123456789")["delegate"].state == "failed"
     assert "quota_mb" in look(quota_mb=10**9)["disk"].todo
@@ -131,14 +133,13 @@ def test_settings_decide_too(look: Callable[..., Judged], tmp_path: Path) -> Non
 
 
 def test_a_board_without_instruments_is_no_fault(machine: LoopbackBoard) -> None:
-    bare = facts(machine) | {
-        "temperature_c": None, "temperatures_c": {}, "memory_kb": {}, "load": None, "governor": "unknown"
-    }  # fmt: skip
-    assert {f.state for f in judge_facts(machine.config, bare)} == {"ok"}
-    disk = {"free_bytes": 10 << 20, "total_bytes": 1 << 30}
-    full = {f.check: f for f in judge_facts(machine.config, bare | {"disk": disk})}
+    bare = replace(facts(machine), temperature_c=None, temperatures_c={}, memory_kb={}, load=None, governor="unknown")
+    assert {f.state for f in evaluate_facts(machine.config, bare)} == {"ok"}
+    full = {f.check: f for f in evaluate_facts(machine.config, replace(bare, disk=Disk(10 << 20, 1 << 30)))}
     assert full["disk"].state == "failed" and "10 MB free" in full["disk"].said
-    none = {f.check: f for f in judge_facts(machine.config, bare | {"runtime": None, "runtime_version": "no module"})}
+    none = {
+        f.check: f for f in evaluate_facts(machine.config, replace(bare, runtime=None, runtime_version="no module"))
+    }
     assert none["runtime"].state == "failed" and "ai-edge-litert" in none["runtime"].todo
 
 
@@ -160,7 +161,7 @@ def test_a_python_that_is_not_there(machine: LoopbackBoard) -> None:
 
 
 def test_a_reservation_stops_others_and_not_ourselves(
-    machine: LoopbackBoard, look: Callable[..., Judged], monkeypatch: pytest.MonkeyPatch
+    machine: LoopbackBoard, look: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = reserve(machine, 600, "tonight's run")
     assert held.left_s > 590 and str(occupancy(machine)).startswith(f"reserved by {held.owner} (tonight's run) until")

@@ -14,14 +14,15 @@ import time
 from pathlib import Path
 
 import psutil
-import tiny_model
-from loopback_boards import loopback
 
-from hil.boards.config import BoardConfig, open_board
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
 from hil.job import Job, MeasureProtocol
 from hil.measure import measure
 from hil.session import Session
 from hil.store import Store
+from tests.hil import tiny_model
+from tests.hil.loopback_boards import loopback
 
 KILLS = int(os.environ.get("HILNAS_KILLS", "10"))
 MODELS = int(os.environ.get("HILNAS_KILL_MODELS", "60"))
@@ -32,7 +33,8 @@ PROTOCOL = MeasureProtocol(warmup_runs=1, runs=3, rounds=1, compile_deadline_s=2
 HOST = f"""
 import sys
 from pathlib import Path
-from hil.boards.config import BoardConfig, open_board
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
 from hil.job import Job, MeasureProtocol
 from hil.measure import measure
 from hil.session import Session
@@ -59,22 +61,22 @@ def jobs_in(folder: Path) -> list[Job]:
 
 
 def killed_at(folder: Path, rng: random.Random) -> int:
-    """Starts a host and kills it: while it begins, or some results later. How many results it told."""
+    """Starts a host and kills it: while it begins, or some results later. How many results it printed."""
     argv = [sys.executable, "-c", HOST, str(folder)]
     with subprocess.Popen(
         argv, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        told = 0
+        printed = 0
         if rng.random() < 0.2:
             time.sleep(rng.uniform(0.1, 2.0))
         else:
             more = rng.randint(0, 2 * MODELS // KILLS)
-            while told <= more and process.stdout.readline():
-                told += 1
+            while printed <= more and process.stdout.readline():
+                printed += 1
             time.sleep(rng.uniform(0, 0.01))
         assert process.poll() in (None, 0), process.stderr.read().decode()
         process.send_signal(signal.SIGKILL)
-    return max(told - 1, 0)
+    return max(printed - 1, 0)
 
 
 def left_behind(folder: Path) -> list[psutil.Process]:
@@ -94,12 +96,12 @@ def test_a_host_killed_again_and_again(tmp_path: Path) -> None:
     content = tiny_model.int8_add(tmp_path / "one").read_bytes()
     for number in range(MODELS):  # what follows a flatbuffer is not read: one model under many hashes
         (tmp_path / f"m{number:03}.tflite").write_bytes(content + number.to_bytes(4, "little"))
-    told = sum(killed_at(tmp_path, rng) for _ in range(KILLS))
+    printed = sum(killed_at(tmp_path, rng) for _ in range(KILLS))
     with open_board(config_for(tmp_path)) as board, Session(board) as session, Store(tmp_path / "store.db") as store:
         kept = {m.job_id: m for m in store.all()}
         done = list(measure(session, jobs_in(tmp_path), PROTOCOL, store))
         stored = store.all()
-        assert told <= len(kept) <= MODELS
+        assert printed <= len(kept) <= MODELS
         assert sorted(m.model for m in stored) == [job.name for job in jobs_in(tmp_path)]
         assert len({m.job_id for m in stored}) == len(stored) == len(done)
         assert all(m.status == "ok" and len(m.latencies_us) == PROTOCOL.runs for m in stored)

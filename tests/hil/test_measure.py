@@ -10,15 +10,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny_model
-from loopback_boards import add_job, loopback
 
-from hil.boards.config import open_board
+from hil.boards.kinds import open_board
 from hil.errors import Incomparable, LinkLost, UsageError
 from hil.measure import Job, MeasureProtocol, measure, pooled
 from hil.measurement import Measurement
 from hil.session import Session
 from hil.store import Store
+from tests.hil import tiny_model
+from tests.hil.loopback_boards import add_job, loopback
 
 QUICK = MeasureProtocol(warmup_runs=1, runs=4, rounds=2, compile_deadline_s=20, run_deadline_s=20)
 
@@ -59,7 +59,7 @@ def test_what_is_done_is_not_run_again(session: Session, store: Store, tmp_path:
     begun.close()  # as if we had been killed here
     asked: list[str] = []
     send = session.send
-    monkeypatch.setattr(session, "send", lambda job: asked.append(job["id"]) or send(job))
+    monkeypatch.setattr(session, "send", lambda request: asked.append(request.id) or send(request))
     done = list(measure(session, jobs, QUICK, store))
     assert done[:2] == first and len(done) == 6
     assert len(asked) == len(set(asked)) == 4

@@ -7,11 +7,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from test_store import CONDITIONS, FAILED, ONE
 
 import hil.errors
 from hil.errors import BoardError, HilError, UsageError
 from hil.measurement import Failure, Measurement, Parity
+from tests.hil.stored_measurements import CONDITIONS, FAILED, ONE
 
 
 @pytest.mark.parametrize("measurement", [ONE, FAILED])

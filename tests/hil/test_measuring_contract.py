@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from measuring_benches import KINDS, QUICK, Bench, measuring_bench
 
 from hil.errors import UsageError
 from hil.measure import Job, measure, pooled
 from hil.measurement import Measurement
 from hil.stage import sha256_of
 from hil.store import Store
+from tests.hil.measuring_benches import KINDS, QUICK, Bench, measuring_bench
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -3,28 +3,30 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny_model
-from benchmark_texts import Program, render, report
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback_boards import add_job, loopback
 
 from hil.benchmark_model import Layer
-from hil.boards.config import open_board
+from hil.boards.kinds import open_board
 from hil.errors import BoardError, BoardFault, ModelError, UsageError
 from hil.measure import Job, MeasureProtocol
 from hil.passes import layers_of, memory_of, read_vendor_log
+from hil.request import Request
 from hil.session import Session
+from tests.hil import tiny_model
+from tests.hil.benchmark_texts import Program, render, report
+from tests.hil.loopback_boards import add_job, loopback
 
 PROTOCOL = MeasureProtocol(warmup_runs=1, runs=3, compile_deadline_s=20, run_deadline_s=20)
 ONE_MB = 1 << 20
-REQUEST = {
-    "id": "job", "model": "m", "warmup_runs": 1, "runs": 3, "threads": 1, "kernels": "xnnpack",
-    "compile_deadline_s": 20, "run_deadline_s": 20,
-}  # fmt: skip
+REQUEST = Request(
+    id="job", name="m", model="m", warmup_runs=1, runs=3, threads=1, kernels="xnnpack", compile_deadline_s=20,
+    run_deadline_s=20,
+)  # fmt: skip
 
 VENDOR = """prev_ptrs = 0xffff8ee6e240
 ---------------------------End VerifyTiling -------------------------
@@ -82,7 +84,7 @@ def test_a_pass_says_whose_fault_it_is(tmp_path: Path) -> None:
             with pytest.raises(ModelError, match=r"bench: cut failed in loading the model"):
                 ask(session, Job(cut, "cut"), PROTOCOL)
         with pytest.raises(UsageError, match="none of time, memory, layers"):
-            session.run({**REQUEST, "pass": ["odd"]})
+            session.run(replace(REQUEST, measured="odd"))  # type: ignore[arg-type]
 
 
 def test_without_a_vendor_there_are_no_layers(tmp_path: Path) -> None:
@@ -113,8 +115,8 @@ os.write(out, json.dumps([answer["log"], runs]).encode())
     model = tiny_model.int8_add(tmp_path / "a.tflite")
     argv = [sys.executable, "-c", script, str(model), VENDOR]
     done = subprocess.run(argv, capture_output=True, check=True, timeout=60)
-    log, told = json.loads(done.stdout)
-    assert told == ["1", "1"]
+    log, environments = json.loads(done.stdout)
+    assert environments == ["1", "1"]
     assert "inference 2" in log and "inference 1" not in log
     assert read_vendor_log(log) == ROWS
 

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from chain_model import conv_chain
-from loopback_boards import add_job
+
+from tests.chain_model import conv_chain
+from tests.hil.loopback_boards import add_job
 
 TEST = """
 import pytest
@@ -79,7 +80,7 @@ def test_the_boards_runs_are_saved_and_compared(folder: Path) -> None:
     assert "test_chain[long]" in (folder / "out.svg").read_text()
 
 
-def test_other_conditions_are_told_where_saved_runs_are_compared(folder: Path) -> None:
+def test_other_conditions_are_reported_where_saved_runs_are_compared(folder: Path) -> None:
     (folder / "boards.toml").write_text('[bench]\nkind = "loopback"\nkernels = "builtin"\n')
     assert inner(folder, "--benchmark-save=before", "-k", "short").returncode == 0
     same = inner(folder, "--benchmark-compare", "-k", "short")
@@ -99,7 +100,7 @@ def test_a_wrong_answer_and_a_second_call_fail(folder: Path) -> None:
     done = inner(folder, "--benchmark-json=one.json")
     assert done.returncode == 1 and "3 failed" in done.stdout
     assert "ModelError: add2.tflite failed on bench: outputs differ" in done.stdout
-    assert "UsageError: test_twice: board_benchmark was called before" in done.stdout
+    assert "UsageError: test_twice: a second board_benchmark" in done.stdout
     assert "UsageError: nowhere.tflite" in done.stdout
     assert "test_wrong" not in benchmarks(folder / "one.json")
 

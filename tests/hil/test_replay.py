@@ -10,15 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loopback_boards import add_job, loopback
-from measuring_benches import QUICK
 
-from hil.boards.config import BoardConfig, load_boards, open_board
+from hil.boards.config import BoardConfig, load_boards
+from hil.boards.kinds import open_board
 from hil.errors import Incomparable, UsageError
 from hil.measure import Job, measure, pooled
 from hil.measurement import Measurement
-from hil.session import Session, open_session
+from hil.session import Session
+from hil.sessions import open_session
 from hil.store import Store
+from tests.hil.loopback_boards import add_job, loopback
+from tests.hil.measuring_benches import QUICK
 
 Record = Callable[..., list[Measurement]]
 
@@ -44,7 +46,7 @@ def replaying(path: Path, **settings: object) -> Iterator[Session]:
 def test_it_answers_with_the_recorded_samples(record: Record, tmp_path: Path) -> None:
     jobs = [add_job(tmp_path, constant) for constant in (1, 2, 3)]
     recorded = record(tmp_path / "rec.db", jobs)
-    with replaying(tmp_path / "rec.db", of="bench") as session, Store(tmp_path / "new.db") as store:
+    with replaying(tmp_path / "rec.db", recorded_board="bench") as session, Store(tmp_path / "new.db") as store:
         done = list(measure(session, jobs, QUICK, store, seed=5))
         taken = {(m.model_sha256, m.round): m for m in recorded}
         for m in done:
@@ -70,7 +72,7 @@ def test_what_was_not_recorded_is_refused(record: Record, tmp_path: Path) -> Non
             r"add9\.tflite \([0-9a-f]{12}\) is not recorded so in .*rec\.db: no measurement of it",
         ),
         ("rec.db", known, replace(QUICK, rounds=3), "no round 3"),
-        ("rec.db", known, replace(QUICK, runs=5), r"no 5 runs a round \(there are 4\)"),
+        ("rec.db", known, replace(QUICK, runs=5), r"no 5 runs per round \(there are 4\)"),
         ("bare.db", known, QUICK, "no comparison with an expected output"),
     ]
     for number, (path, job, protocol, said) in enumerate(cases):
@@ -102,14 +104,14 @@ def test_a_replay_is_never_replayed_and_boards_are_never_mixed(record: Record, t
         other = replace(taken[0].conditions, board="imx8mp", unit="left")
         store.add(replace(taken[0], job_id="other", conditions=other))
     with (
-        pytest.raises(UsageError, match=r"several boards.*bench, imx8mp, left.*mend `of`"),
+        pytest.raises(UsageError, match=r"several boards.*bench, imx8mp, left.*fix `recorded_board`"),
         replaying(tmp_path / "rec.db"),
     ):
         pass
-    with pytest.raises(UsageError, match="nothing of 'right'"), replaying(tmp_path / "rec.db", of="right"):
+    with pytest.raises(UsageError, match="nothing of 'right'"), replaying(tmp_path / "rec.db", recorded_board="right"):
         pass
     for name in ("imx8mp", "left"):
-        with replaying(tmp_path / "rec.db", of=name) as session:
+        with replaying(tmp_path / "rec.db", recorded_board=name) as session:
             assert session.conditions.board == "replay of imx8mp"
 
 
@@ -139,7 +141,8 @@ def test_it_is_marked_wherever_a_person_looks(record: Record, tmp_path: Path) ->
     argv = ["profile", str(job.model), "--board", "again", "--boards", str(tmp_path / "boards.toml")]
     argv += ["--runs", "4", "--rounds", "2", "--store", str(tmp_path / "new.db")]
     root = Path(__file__).resolve().parents[2]
+    program = "import sys; from deploy.cli import main; sys.exit(main())"
     said = subprocess.run(
-        [sys.executable, "-m", "deploy.cli", *argv], cwd=root, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", program, *argv], cwd=root, capture_output=True, text=True, check=True, timeout=120
     ).stdout
     assert "REPLAY: these latencies are a replay of bench" in said and "on replay of bench" in said

@@ -5,32 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from test_store import CONDITIONS, FAILED, ONE
 
 from hil.errors import Incomparable, UsageError
-from hil.measurement import Failure, Measurement
+from hil.measurement import Measurement
 from hil.results import Wanted, moment, results
 from hil.stats import summarize
-
-OTHER = replace(CONDITIONS, board="npu", unit="npu-1", delegate="libvx.so")
-
-
-@st.composite
-def stores(draw: st.DrawFn) -> list[Measurement]:
-    """Few models, conditions, rounds and attempts, so that they meet."""
-    kept: dict[tuple[str, int], Measurement] = {}
-    for _ in range(draw(st.integers(1, 25))):
-        model, board, number, attempt = (draw(st.integers(0, 2)) for _ in range(4))
-        job_id = f"{model} {board} {number}"
-        latencies = tuple(draw(st.lists(st.integers(0, 9), max_size=4)))
-        reason = None if latencies else Failure("model", f"{job_id} {attempt}")
-        conditions = replace(OTHER if board else CONDITIONS, temperature_c=float(number))
-        kept[job_id, attempt] = replace(
-            ONE, job_id=job_id, attempt=attempt, model=f"m{model}", model_sha256=str(model) * 64, round=number,
-            status="failed" if reason else "ok", failure=reason, latencies_us=latencies, conditions=conditions,
-        )  # fmt: skip
-    return draw(st.permutations(list(kept.values())))
+from tests.hil.measured_stores import stores
+from tests.hil.stored_measurements import FAILED, ONE, OTHER
 
 
 @given(stores())

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
-from test_store import execute
 
 from hil.errors import UsageError
 from hil.measurement import Conditions, Failure, Measurement, Parity, Readings
 from hil.store import Store
+from tests.hil.stored_measurements import execute
 
 TABLES = (
     "CREATE TABLE hilnas_schema (version INTEGER NOT NULL)",

@@ -6,19 +6,22 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
-import tiny_model
-from loopback_boards import loopback
 
+from hil.answer import Answer, TimedRuns
 from hil.boards.board import Board
-from hil.boards.config import open_board
+from hil.boards.kinds import open_board
 from hil.errors import BoardBusy, BoardError, BoardFull, BoardTimeout, LinkLost, UsageError
+from hil.request import Request
 from hil.scripts import runner_archive
 from hil.session import Session, owner
 from hil.stage import Stage, sha256_of, stage
+from tests.hil import tiny_model
+from tests.hil.loopback_boards import loopback
 
 
 def objects(folder: Path) -> list[str]:
@@ -92,12 +95,17 @@ def test_a_missing_local_file_is_a_usage_error(board: Board, tmp_path: Path) -> 
         stage(board, tmp_path / "gone", str(tmp_path / "work"))
 
 
-def a_job(session: Session, tmp_path: Path) -> dict[str, object]:
+def a_request(session: Session, tmp_path: Path) -> Request:
     model = session.stage.stage(tiny_model.int8_add(tmp_path / "m.tflite"))
-    return {
-        "id": "1", "model": model, "warmup_runs": 1, "runs": 3, "threads": 1, "kernels": "builtin",
-        "compile_deadline_s": 20, "run_deadline_s": 20,
-    }  # fmt: skip
+    return Request(
+        id="1", name="m", model=model, warmup_runs=1, runs=3, threads=1, kernels="builtin", compile_deadline_s=20,
+        run_deadline_s=20,
+    )  # fmt: skip
+
+
+def latencies_of(answer: Answer) -> tuple[int, ...]:
+    assert isinstance(answer.outcome, TimedRuns)
+    return answer.outcome.latencies_us
 
 
 def test_a_session_knows_its_board_and_runs_jobs(fresh_board: Board, tmp_path: Path) -> None:
@@ -105,15 +113,14 @@ def test_a_session_knows_its_board_and_runs_jobs(fresh_board: Board, tmp_path: P
         conditions = session.conditions
         assert conditions.board == "bench" and conditions.machine == os.uname().machine
         assert conditions.runtime.startswith("ai_edge_litert ")
-        answer = session.run(a_job(session, tmp_path))
-        assert answer["ok"] and len(answer["latencies_us"]) == 3
+        assert len(latencies_of(session.run(a_request(session, tmp_path)))) == 3
         with pytest.raises(UsageError, match="kernels"):
-            session.run({**a_job(session, tmp_path), "kernels": "gpu"})
+            session.run(replace(a_request(session, tmp_path), kernels="gpu"))
 
 
-def test_a_lost_runner_is_told_and_started_anew(fresh_board: Board, tmp_path: Path) -> None:
+def test_a_lost_runner_is_reported_and_started_anew(fresh_board: Board, tmp_path: Path) -> None:
     with Session(fresh_board) as session:
-        job = a_job(session, tmp_path)
+        job = a_request(session, tmp_path)
         session.run(job)
         psutil.Process(json.loads((Path(session.workdir) / "runner.lock").read_text())["pid"]).kill()
         while session._runner.alive():
@@ -121,31 +128,31 @@ def test_a_lost_runner_is_told_and_started_anew(fresh_board: Board, tmp_path: Pa
         with pytest.raises(LinkLost):
             session.run(job)
         session.reconnect()
-        assert session.run(job)["ok"]
+        assert latencies_of(session.run(job))
 
 
 def test_an_answer_waits_on_the_board_until_it_is_acknowledged(fresh_board: Board, tmp_path: Path) -> None:
     with Session(fresh_board) as session:
-        job = a_job(session, tmp_path)
+        job = a_request(session, tmp_path)
         first = session.run(job)
         session.reconnect()
         assert session.run(job) == first  # repeated, not run again
-        session.acknowledge([job["id"]])
+        session.acknowledge([job.id])
         assert session.run(job) != first
-        assert session.run({**job, "runs": 4})["latencies_us"] != first["latencies_us"]
+        assert latencies_of(session.run(replace(job, runs=4))) != latencies_of(first)
 
 
 def test_a_runner_that_is_silent_is_a_board_that_hangs(fresh_board: Board, tmp_path: Path) -> None:
     with Session(fresh_board, silence_s=3.0) as session:
-        session.send({**a_job(session, tmp_path), "runs": 100_000_000})
+        session.send(replace(a_request(session, tmp_path), runs=100_000_000))
         holder = json.loads((Path(session.workdir) / "runner.lock").read_text())
         psutil.Process(holder["pid"]).suspend()
-        with pytest.raises(BoardTimeout, match="said nothing for 3 s"):
+        with pytest.raises(BoardTimeout, match="sent nothing for 3 s"):
             session.receive("1")
         session.reconnect()  # reaps the runner that hangs
         with suppress(psutil.NoSuchProcess):
             assert psutil.Process(holder["pid"]).status() == psutil.STATUS_ZOMBIE
-        assert session.run(a_job(session, tmp_path))["ok"]
+        assert latencies_of(session.run(a_request(session, tmp_path)))
 
 
 def test_a_board_in_use_names_who_uses_it(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas.networks.blocks import SuperBlock
 from nas.errors import TableError
-from nas.quant.float_graph import INPUT, fold_layers
+from nas.networks.blocks import SuperBlock
+from nas.quant.float_graph import INPUT
+from nas.quant.folding import fold_layers
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.space import Block, SearchSpace

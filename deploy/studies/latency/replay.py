@@ -23,12 +23,13 @@ from deploy.latency.features import Features, Vector, block_features
 from deploy.latency.predictor import Z95, BlockModel, Measured, fit
 from deploy.studies.latency.record import Recorded, Row
 from hil.errors import UsageError
+from nas.estimate import Estimate
 from nas.search.candidates import candidates
 from nas.search.front import Front, front
 from nas.search.hypervolume import hypervolume
 from nas.settings import build
 from nas.space import Architecture, SearchSpace, Subnet
-from nas.table import Entry, Table
+from nas.table import Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class World:
 
     @cached_property
     def nsr(self) -> Table:
-        entries = {Subnet.parse(r.name): Entry.exact(r.nsr) for r in self.recorded.of("block")}
+        entries = {Subnet.parse(r.name): Estimate.exact(r.nsr) for r in self.recorded.of("block")}
         return Table("nsr", "ratio", entries, {"space": self.space.digest})
 
     @cached_property
@@ -167,7 +168,7 @@ class Judge:
 
 
 def table_of(model: BlockModel, space: SearchSpace) -> Table:
-    entries = {s: Entry.exact(float(us)) for s, us in zip(model.cells, model.mean_us, strict=True)}
+    entries = {s: Estimate.exact(float(us)) for s, us in zip(model.cells, model.mean_us, strict=True)}
     return Table("latency", "us", entries, {"space": space.digest})
 
 

@@ -34,7 +34,7 @@ from nas.lcpaq.refine import best as best_scored
 from nas.lcpaq.refine import greedy, refine
 from nas.lcpaq.sensitivity import by_trace, candidates
 from nas.lcpaq.tied import ends_exempt
-from nas.nsr import Target
+from nas.noise import Target
 from nas.quant.float_graph import Node, Weighted
 from nas.quant.scheme import Granularity, Scheme
 from nas.tasks.task import TASKS, score_float

@@ -14,7 +14,7 @@ from deploy.formats.files import read_json, write_json
 from deploy.studies.lcpaq.trained import Trained
 from nas.lcpaq import proxy
 from nas.lcpaq.policy import INT8
-from nas.lcpaq.trial import SPACE, Evaluator, Fidelity, Material, Settings
+from nas.lcpaq.trial import SPACE, Evaluator, Fidelity, Settings, TrialInputs
 from nas.tasks.task import score_integer
 from nas.training.train import Schedule
 
@@ -23,11 +23,11 @@ TRIALS = 56
 ALONE = 12  # grid settings that are run with nothing shared, for what each costs by itself
 
 
-def material(of: Trained, folder: Path) -> Material:
+def material(of: Trained, folder: Path) -> TrialInputs:
     """All layers at 3 bits, where the settings matter."""
     data = {1.0: of.parts((32, 32))}
     schedule = Schedule(steps=0, optimizer="adamw", batch_size=32, weight_decay=1e-4)
-    return Material(of.model, of.uniform(3, INT8), data, schedule, folder, of.key, of.seed)
+    return TrialInputs(of.model, of.uniform(3, INT8), data, schedule, folder, of.key, of.seed)
 
 
 def grid_scores(of: Trained, folder: Path) -> Iterator[tuple[Settings, float, float]]:

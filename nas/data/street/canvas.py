@@ -41,9 +41,14 @@ class Thing(IntEnum):
 
 @dataclass(frozen=True)
 class Camera:
-    """Attributes:
-    focal_px: focal length; centre_px, horizon_px: the vanishing point.
-    height_m: of the camera; bend: sideways shift of the street in metres per squared metre of distance.
+    """A pinhole camera that looks along the street.
+
+    Attributes:
+        focal_px: focal length.
+        centre_px: x of the vanishing point.
+        horizon_px: y of the vanishing point.
+        height_m: above the ground.
+        bend: sideways shift of the street in metres per squared metre of distance.
     """
 
     focal_px: float
@@ -158,6 +163,9 @@ class Street:
     """The cross-section: road from `left` to `right`, pavements of `pavement_m`, then what stands beside.
 
     Attributes:
+        left: x of the road's left edge.
+        right: x of the road's right edge.
+        pavement_m: width of each pavement.
         sun: metres of shadow to the right per metre of height; negative falls to the left.
         shade: depth of shadows, 0 to 255; 0 under an overcast sky.
     """

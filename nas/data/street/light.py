@@ -33,8 +33,10 @@ class Exposure:
     """How the picture is taken.
 
     Attributes:
-        gain: of each channel (brightness and colour cast); contrast: around mid-grey.
-        noise: standard deviation of a pixel, of 255; blurred: a soft lens.
+        gain: of each channel (brightness and colour cast).
+        contrast: about mid-grey.
+        noise: standard deviation of a pixel, of 255.
+        blurred: by a soft lens.
         tilt: how much lighter the right is than the left, and the top than the bottom.
     """
 

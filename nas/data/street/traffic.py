@@ -27,7 +27,13 @@ class Vehicle:
     """A vehicle with its middle on the ground at (x, z), in metres.
 
     Attributes:
-        across: it stands across the street, so that its flank is seen.
+        x: to the right of the camera.
+        z: ahead of the camera.
+        across: it stands across the street, so that its flank is visible.
+        length: from end to end.
+        width: from flank to flank.
+        waist: height of the body.
+        roof: height of the cabin.
     """
 
     x: float

@@ -11,16 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.deploy.inspected_models import TENSOR, edited, written
-from tests.deploy.networks import REPOSITORY, interpret, simulated
 
 from deploy.cli import main
 from deploy.compile.artifact import Artifact, lint_written
-from deploy.targets.inspection import inspect_model
-from deploy.targets.placement import load_target
 from deploy.formats.files import write_atomically
 from deploy.formats.tflite.read import parse
 from deploy.formats.tflite.writer import write
+from deploy.targets.inspection import inspect_model
+from deploy.targets.placement import load_target
 from nas.errors import QuantizationError
 from nas.nsr import BlockData, golden_input
 from nas.quant import post_training
@@ -28,6 +26,8 @@ from nas.quant.float_graph import INPUT, Add, Concat, Conv, Node, Resize
 from nas.quant.integer_graph import IntegerGraph, IntTensor, QAdd, QConv
 from nas.quant.lower import lower_nodes
 from nas.quant.scheme import Scheme
+from tests.deploy.inspected_models import TENSOR, edited, written
+from tests.deploy.networks import REPOSITORY, interpret, simulated
 
 SHAPE = (6, 8, 4)
 SCHEMES = [Scheme(), Scheme("tensor", "mse", equalize=True, bias_correction=True)]
@@ -166,9 +166,9 @@ def test_additions_within_the_range_are_exact(ratio):
             ("concatenation 'both'", "'up' 7x9x4"),
         ),
         ([conv("other", inputs=7)], ("convolution 'other' has weights for 7 channels", "'input' 6x8x4")),
-        ([conv("grouped", inputs=2)], ("'grouped'", "only whole and depthwise")),
+        ([conv("grouped", inputs=2)], ("'grouped'", "only convolutions over all channels and depthwise")),
         ([Resize("none", INPUT, (0, 3))], ("'none' leaves an empty map",)),
-        ([conv("lost", "nobody")], ("'lost' reads 'nobody', which nothing before it makes",)),
+        ([conv("lost", "nobody")], ("'lost' reads 'nobody', which no operator before it computes",)),
     ],
 )
 def test_maps_that_do_not_fit_together(nodes, words, scheme):

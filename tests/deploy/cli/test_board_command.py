@@ -11,7 +11,8 @@ import pytest
 
 from deploy.cli import main
 from deploy.latency.watermark import watermark
-from hil.boards.config import BoardConfig, open_board
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
 from hil.boards.loopback import LoopbackBoard, free_port
 from hil.job import Job
 

@@ -20,6 +20,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from deploy.cli import main, parser
+from deploy.formats.tflite.read import read
+from hil.boards.board import Board
+from hil.boards.config import BoardConfig
+from hil.boards.kinds import open_board
+from hil.boards.loopback import free_port, make_keys
 from tests.deploy.tiny_experiment import (
     HILNAS,
     REPOSITORY,
@@ -32,12 +39,6 @@ from tests.deploy.tiny_experiment import (
     run,
     write_experiment,
 )
-
-from deploy.cli import main, parser
-from deploy.formats.tflite.read import read
-from hil.boards.board import Board
-from hil.boards.config import BoardConfig, open_board
-from hil.boards.loopback import free_port, make_keys
 
 BOARDS = str(REPOSITORY / "boards.toml")
 SUBNET = "b1_k3e2_w8.tflite"
@@ -283,11 +284,11 @@ def test_weights_that_are_no_checkpoint(fails, finished, tmp_path):
     checkpoint, out = tmp_path / "supernets.pt", tmp_path / "out"
     whole = (finished.folder / "supernets.pt").read_bytes()
     checkpoint.write_bytes(whole[: len(whole) // 2])
-    fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not a whole checkpoint")
+    fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not a complete checkpoint")
     torch.save({"key": "", "model": 3}, checkpoint)
     fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not the supernets of this space")
     torch.save({"key": "", "model": {"call": subprocess.run}}, checkpoint)
-    fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not a whole checkpoint")
+    fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not a complete checkpoint")
     shutil.copyfile(finished.folder / "teacher.pt", checkpoint)
     fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not the supernets of this space")
     checkpoint.write_bytes(whole)

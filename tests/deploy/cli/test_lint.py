@@ -9,14 +9,14 @@ from pathlib import Path
 import ai_edge_litert.schema_py_generated as schema
 import numpy as np
 import pytest
+
+from deploy.cli import main
+from deploy.formats.tflite.read import read
+from deploy.targets.inspection import Inspection, inspect_model
+from deploy.targets.placement import lint, load_target, place
 from tests.deploy.inspected_models import CHANNEL, TENSOR, edited, written
 from tests.deploy.networks import REPOSITORY
 from tests.deploy.tiny_experiment import one_line
-
-from deploy.cli import main
-from deploy.targets.inspection import Inspection, inspect_model
-from deploy.targets.placement import lint, load_target, place
-from deploy.formats.tflite.read import read
 
 NPU = load_target(REPOSITORY / "targets", "imx8mp-vx")
 

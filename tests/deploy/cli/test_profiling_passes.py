@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 
 from deploy import cli
-
+from hil.benchmark_model import Layer
 from tests.hil import tiny_model
 from tests.hil.benchmark_texts import Program, render, report
-
-from hil.benchmark_model import Layer
 
 
 @pytest.fixture

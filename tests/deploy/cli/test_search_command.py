@@ -8,18 +8,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.deploy.cli.test_results_command import GOOD
-from tests.deploy.tiny_experiment import arguments, finished_run, one_line, record, run
 
 import deploy.search.query
 from deploy.cli import main
-from deploy.run.config import Overrides, load_experiment
 from deploy.latency.table import CPU_OPERATORS, cpu_operators_table
+from deploy.run.config import Overrides, load_experiment
+from nas.estimate import Estimate
 from nas.search.brute_force import k_best_by_all
 from nas.search.candidates import candidates
 from nas.search.prove import Proof
 from nas.space import SearchSpace, Subnet
-from nas.table import Entry, Table, size_table
+from nas.table import Table, size_table
+from tests.deploy.cli.test_results_command import GOOD
+from tests.deploy.tiny_experiment import arguments, finished_run, one_line, record, run
 
 SPACE = """
 name = "two"
@@ -43,7 +44,7 @@ def tables(tmp_path):
     made = {}
     for name, file in (("nsr", "nsr"), ("latency", "latency"), ("cpu_operators", CPU_OPERATORS)):
         values = rng.integers(2, size=space.count()) if name == "cpu_operators" else rng.random(space.count())
-        entries = {s: Entry.exact(float(v)) for s, v in zip(space.all_subnets(), values, strict=True)}
+        entries = {s: Estimate.exact(float(v)) for s, v in zip(space.all_subnets(), values, strict=True)}
         made[name] = Table(name, "us", entries, {"space": space.digest})
         made[name].save(tmp_path / f"{file}.parquet")
     return made | {"size": size_table(space), "space": space}
@@ -102,7 +103,7 @@ def test_what_a_delegate_left_in_any_round_is_counted(tables):
     [
         (("--size-budget", "1B"), ("a size of 0.001 kB is below the smallest model's", "kB; give more")),
         (("--latency-budget", "1e-9us"), ("a latency of", "below the smallest model's")),
-        (("--size-budget", "75%"), ("tables alone know no teacher", "bits")),
+        (("--size-budget", "75%"), ("tables without a run have no teacher", "bits")),
         (("--size-budget", "12"), ("--size-budget 12", "with a unit (bits, B, kB, MB)")),
         (("--latency-budget", "-3ms"), ("--latency-budget -3ms", "positive number")),
         (("--k", "0"), ("--k 0", "at least one")),
@@ -122,7 +123,7 @@ def test_tables_that_are_not_the_spaces_are_refused(tables, tmp_path, capsys):
     for entries, origin, words in (
         (table.entries, {"space": "0" * 12}, ("nsr table belongs to another space",)),
         (dict(list(table.entries.items())[1:]), table.provenance, ("misses 1 subnets", "b1_k3e2_w4")),
-        ({s: Entry.exact(float("inf")) for s in table.entries}, table.provenance, ("nsr of b1_k3e2_w4 is inf",)),
+        ({s: Estimate.exact(float("inf")) for s in table.entries}, table.provenance, ("nsr of b1_k3e2_w4 is inf",)),
         (table.entries, {**table.provenance, "checkpoint": "a"}, ("of different checkpoints", "a and b")),
     ):
         Table("nsr", "ratio", entries, origin).save(tmp_path / "nsr.parquet")

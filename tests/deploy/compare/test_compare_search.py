@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 import torch
-from tests.deploy.tiny_experiment import Finished, arguments, finished_run, record, run, start, write_experiment
 
 from deploy.cli import main
 from deploy.compare.compare_search import compare_search
+from deploy.compare.methods import METHODS, sharing_schedule
 from deploy.compare.setup import Comparison, open_comparison, quantized
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
-from deploy.compare.methods import METHODS, sharing_schedule
-from nas.training import train as train_module
 from nas.errors import ConfigError
 from nas.space import Architecture
 from nas.tasks.task import score_integer, training_loss
+from nas.training import train as train_module
 from nas.training.train import train
+from tests.deploy.tiny_experiment import Finished, arguments, finished_run, record, run, start, write_experiment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 REPOSITORY = Path(__file__).parents[3]

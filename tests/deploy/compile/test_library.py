@@ -21,25 +21,27 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.deploy.networks import interpret, simulated
-from tests.deploy.tiny_experiment import HILNAS, REPOSITORY, Started, environment, one_line, start
 
 from deploy.compile.library import INDEX, Branch, branches, write_all, write_branch
-from deploy.compile.weights import Origin
-from deploy.targets.placement import load_target
 from deploy.compile.subnets import Writing, compile_subnets
+from deploy.compile.weights import Origin
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import read
 from deploy.formats.tflite.writer import write
+from deploy.targets.placement import load_target
 from hil.errors import ModelError, UsageError
-from nas.networks.blocks import recalibrate
-from nas.engine.local import Local, open_engine
+from nas.engine.local import Local
+from nas.engine.open import open_engine
 from nas.errors import EngineError
-from nas.quant.float_graph import INPUT, fold_layers, run
+from nas.networks.blocks import recalibrate
+from nas.quant.float_graph import INPUT, run
+from nas.quant.folding import fold_layers
 from nas.quant.post_training import quantize
 from nas.quant.ranges import OBSERVERS, observe
 from nas.quant.scheme import Scheme
 from nas.space import Block, Choice, SearchSpace, Subnet
+from tests.deploy.networks import interpret, simulated
+from tests.deploy.tiny_experiment import HILNAS, REPOSITORY, Started, environment, one_line, start
 
 SPACE = SearchSpace("tiny", 8, 8, (Block(2, 12, 2, 1), Block(1, 16, 1, 1)), (3, 5), (2, 3), (4, 8))
 ORIGIN = Origin(SPACE, (32, 48))

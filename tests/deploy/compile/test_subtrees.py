@@ -12,20 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.deploy.tiny_experiment import SUBNETS, arguments, finished_run, run, start, write_experiment
 
 from deploy.compile.subtrees import Population, SubTree, boundaries, sub_trees
 from deploy.pipeline.tables import _check_files
-from nas.networks.blocks import SuperBlock
-from nas.training.distil import supernets
-from nas.engine.local import Engine, Local, open_engine
+from nas.engine.local import Local
+from nas.engine.open import open_engine
+from nas.engine.protocol import Engine
 from nas.errors import EngineError
-from nas.nsr import judge
+from nas.networks.blocks import SuperBlock
+from nas.networks.segmenter import Head, teacher
+from nas.nsr import evaluate
 from nas.quant.scheme import DEFAULT
 from nas.space import Block, SearchSpace
 from nas.table import Table
-from nas.networks.segmenter import Head, teacher
+from nas.training.distil import supernets
 from nas.training.threads import one_thread
+from tests.deploy.tiny_experiment import SUBNETS, arguments, finished_run, run, start, write_experiment
 
 SPACE = SearchSpace(
     "tiny", 8, 8, (Block(2, 12, 2, 1), Block(1, 16, 3, 1)), kernels=(3, 5), expansions=(2, 3), bits=(4, 8)
@@ -95,7 +97,7 @@ def test_maps_are_written_batch_by_batch_and_read_from_disk(tmp_path):
         assert torch.equal(data.x_evaluation, evaluation[block - 1]) and torch.equal(data.target, evaluation[block])
         wanted = list(SPACE.subnets(block))[::7]
         with one_thread():
-            direct = {judged.subnet: judged.nsr for judged in judge(supernet, data, wanted)}
+            direct = {judged.subnet: judged.nsr for judged in evaluate(supernet, data, wanted)}
         assert task(SubTree(block, SPACE.choices[0], tuple(wanted))) == direct
     assert isinstance(np.load(task.inputs / "evaluation0.npy", mmap_mode="r"), np.memmap)
 

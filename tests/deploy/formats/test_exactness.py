@@ -11,13 +11,13 @@ import torch
 from ai_edge_litert.interpreter import OpResolverType
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
-from tests.deploy.networks import block_data, interpret, simulated, space, trained_like
 
 from deploy.compile.artifact import quantize
 from deploy.formats.tflite.writer import write
-from nas.networks.blocks import SuperBlock, recalibrate
 from nas.errors import QuantizationError
-from nas.nsr import golden_input, walk
+from nas.networks.blocks import SuperBlock, recalibrate
+from nas.networks.segmenter import Head, student
+from nas.nsr import evaluate_all, golden_input
 from nas.quant import reference, simulate
 from nas.quant.float_graph import (
     INPUT,
@@ -40,7 +40,7 @@ from nas.quant.lower import lower
 from nas.quant.ranges import OBSERVERS, calibrate
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Architecture, SearchSpace
-from nas.networks.segmenter import Head, student
+from tests.deploy.networks import block_data, interpret, simulated, space, trained_like
 
 DEMO = space("demo")
 
@@ -51,7 +51,7 @@ def test_every_subnet_of_the_demo_space(block):
     supernet = trained_like(SuperBlock(DEMO, block), block)
     data = block_data(DEMO, block, (16, 20), seed=block)
     q = golden_input(data)
-    for count, judged in enumerate(walk(supernet, data, bits=8), start=1):  # noqa: B007
+    for count, judged in enumerate(evaluate_all(supernet, data, bits=8), start=1):  # noqa: B007
         np.testing.assert_array_equal(interpret(write(judged.graph), q), judged.golden_output, str(judged.subnet))
     assert count == len(list(DEMO.subnets(block)))
 
@@ -63,7 +63,7 @@ def test_few_bits_and_both_granularities(bits, granularity):
     supernet = trained_like(SuperBlock(DEMO, 4), bits)
     data = block_data(DEMO, 4, (9, 13), seed=bits)
     q = golden_input(data)
-    for judged in walk(supernet, data, bits, Scheme(granularity)):
+    for judged in evaluate_all(supernet, data, bits, Scheme(granularity)):
         np.testing.assert_array_equal(interpret(write(judged.graph), q), judged.golden_output, str(judged.subnet))
         largest = max(np.abs(op.weight).max() for op in judged.graph.operators if hasattr(op, "weight"))
         assert largest <= 2 ** (bits - 1) - 1
@@ -79,7 +79,7 @@ def test_every_way_to_quantize_a_block(observer, granularity):
     scheme = Scheme(granularity, observer, equalize=True, bias_correction=True)
     q = golden_input(data, scheme)
     subnets = list(DEMO.subnets(4))
-    for judged in walk(supernet, data, 8, scheme, subnets[:-7]):
+    for judged in evaluate_all(supernet, data, 8, scheme, subnets[:-7]):
         np.testing.assert_array_equal(interpret(write(judged.graph), q), judged.golden_output, str(judged.subnet))
 
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import OpResolverType
-from tests.deploy.networks import block_data, interpret, simulated, space, trained_like
 
 from deploy.compile.artifact import quantize
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.writer import write
-from nas.networks.blocks import SuperBlock, recalibrate
 from nas.errors import QuantizationError
-from nas.nsr import golden_input, walk
+from nas.networks.blocks import SuperBlock, recalibrate
+from nas.networks.segmenter import Head, student
+from nas.nsr import evaluate_all, golden_input
 from nas.quant import simulate, uint8
 from nas.quant.scheme import Scheme
-from nas.networks.segmenter import Head, student
+from tests.deploy.networks import block_data, interpret, simulated, space, trained_like
 
 DEMO = space("demo")
 
@@ -27,7 +27,7 @@ def judged_blocks(block: int, bits: int, granularity: str):
     torch.manual_seed(block)
     data = block_data(DEMO, block, (11, 14), seed=block)
     supernet = trained_like(SuperBlock(DEMO, block), block)
-    return golden_input(data), list(walk(supernet, data, bits, Scheme(granularity)))[::4]
+    return golden_input(data), list(evaluate_all(supernet, data, bits, Scheme(granularity)))[::4]
 
 
 @pytest.mark.parametrize("bits", [8, 4])

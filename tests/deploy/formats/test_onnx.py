@@ -22,16 +22,13 @@ import pytest
 import torch
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
-from tests.deploy.networks import block_data, simulated, space, trained_like
-from tests.deploy.formats.test_exactness import cases, whole
-from tests.deploy.formats.test_operators import fully_connected, tensor
 
 from deploy.formats.keras import difference
 from deploy.formats.onnx import to_onnx
 from hil.errors import UsageError
-from nas.networks.blocks import SuperBlock
 from nas.errors import QuantizationError
-from nas.nsr import golden_input, walk
+from nas.networks.blocks import SuperBlock
+from nas.nsr import evaluate_all, golden_input
 from nas.quant import simulate
 from nas.quant.float_graph import INPUT
 from nas.quant.integer_graph import (
@@ -53,6 +50,9 @@ from nas.quant.integer_graph import (
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.quant.scheme import Scheme
+from tests.deploy.formats.test_exactness import cases, whole
+from tests.deploy.formats.test_operators import fully_connected, tensor
+from tests.deploy.networks import block_data, simulated, space, trained_like
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DEMO = space("demo")
@@ -90,7 +90,7 @@ def test_random_subnets(block, granularity, bits):
     subnets = list(DEMO.subnets(block, bits))
     chosen = random.Random(f"{block}{granularity}{bits}").sample(subnets, 4)
     shares = []
-    for judged in walk(supernet, data, bits, scheme, [subnet for subnet in subnets if subnet not in chosen]):
+    for judged in evaluate_all(supernet, data, bits, scheme, [subnet for subnet in subnets if subnet not in chosen]):
         found = difference(opinion(judged.graph, q), judged.golden_output)
         assert found.largest_lsb <= 3 and found.equal >= 0.97, (str(judged.subnet), found)
         shares.append(found.equal)

@@ -11,15 +11,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.deploy.networks import block_data, space, trained_like
-from tests.deploy.tiny_experiment import one_line
 
 from board_scripts import unpack_model
 from deploy.cli import main
 from deploy.formats.pack import _packed, pack
 from deploy.formats.tflite.writer import write
 from nas.networks.blocks import SuperBlock
-from nas.nsr import walk
+from nas.nsr import evaluate_all
+from tests.deploy.networks import block_data, space, trained_like
+from tests.deploy.tiny_experiment import one_line
 
 DEMO = space("demo")
 
@@ -29,7 +29,7 @@ def models():
     found = {}
     for bits in (4, 6, 8):
         torch.manual_seed(0)
-        judged = next(walk(trained_like(SuperBlock(DEMO, 4), 0), block_data(DEMO, 4, (6, 6)), bits))
+        judged = next(evaluate_all(trained_like(SuperBlock(DEMO, 4), 0), block_data(DEMO, 4, (6, 6)), bits))
         found[bits] = (judged.graph, write(judged.graph))
     return found
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from deploy.latency.active import Plan, covering, measure_actively
-from deploy.latency.predictor import fit
 from deploy.latency.features import block_features
+from deploy.latency.predictor import fit
 from deploy.studies.latency.record import Recorded
 from deploy.studies.latency.replay import Judge, World, agreed, at_random, compete, said, table_of_outcomes
 from deploy.studies.latency.replay_plot import write_image

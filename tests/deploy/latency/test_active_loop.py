@@ -22,7 +22,7 @@ def test_a_budget_measures_what_counts_and_goes_on_from_the_store(finished):
     told = record(folder / "active.json")
     assert told["ended"] in ("the front is stable", "every block is measured")
     table = Table.load(folder / "tables" / "latency.parquet")
-    assert {entry.source for entry in table.entries.values()} <= {"isolated", "regressed"}
+    assert {entry.source for entry in table.entries.values()} <= {"measured", "predicted"}
     assert sum(entry.n > 0 for entry in table.entries.values()) == 2 * told["blocks"]  # two widths run as one
     assert table.provenance["lineage"]["how"] == "regressed"
     before = stored(folder)

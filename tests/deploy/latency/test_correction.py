@@ -8,14 +8,15 @@ import pytest
 from deploy.latency.agreement import Sample
 from deploy.latency.correction import Blocks, Correction, Feedback, correct, held_out, mean_error, plain
 from hil.errors import CheckFailed
-from nas.table import Entry, Table
+from nas.estimate import Estimate
+from nas.table import Table
 from tests.deploy.made_up_device import SPACE, Device, architectures
 
 SLOPES = {1: 0.8, 2: 1.2, 3: 1.0}
 
 
 def table_of(device: Device) -> Table:
-    entries = {s: Entry(us, 0.998 * us, 1.002 * us, 40, "isolated") for s, us in device.true_us.items()}
+    entries = {s: Estimate(us, None, 0.998 * us, 1.002 * us, 40, "measured") for s, us in device.true_us.items()}
     return Table("latency", "us", entries, {"space": SPACE.digest})
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from deploy.latency import predictor
-from deploy.latency.predictor import Measured, Spreads, fit, told
 from deploy.latency.features import GROUPS, block_features, kernels
+from deploy.latency.predictor import Measured, Spreads, fit, told
 from hil.errors import UsageError
-from nas.table import Entry
+from nas.estimate import Estimate
 from tests.deploy.made_up_device import SIZE, SPACE, Device
 
 FEATURES = block_features(SPACE, SIZE)
@@ -107,26 +107,26 @@ def test_a_measurement_that_contradicts_itself_is_drawn_to_the_others():
     device = Device(own=0.005, noise=0.001)
     entries = {}
     for s, m, _ in device.blocks(SUBNETS):
-        entries[s] = Entry(m.value_us, 0.998 * m.value_us, 1.002 * m.value_us, 20, "isolated")
+        entries[s] = Estimate(m.value_us, None, 0.998 * m.value_us, 1.002 * m.value_us, 20, "measured")
     spoiled = SUBNETS[100]
     true_us = device.true_us[spoiled]
-    entries[spoiled] = Entry(1.25 * true_us, true_us, 1.5 * true_us, 20, "isolated")
+    entries[spoiled] = Estimate(1.25 * true_us, None, true_us, 1.5 * true_us, 20, "measured")
     found = told(fit(FEATURES, {s: Measured.of(e) for s, e in entries.items()}), entries)
     assert found[spoiled].value == pytest.approx(true_us, rel=0.03)
     assert found[spoiled].high - found[spoiled].low < 0.2 * true_us
     others = [found[s].value / entries[s].value for s in SUBNETS if s != spoiled]
     assert np.abs(np.array(others) - 1).max() < 0.02
-    assert {(e.n, e.source) for e in found.values()} == {(20, "isolated")}
+    assert {(e.n, e.source) for e in found.values()} == {(20, "measured")}
 
 
 def test_what_was_not_measured_says_so():
     known = measured(Device(), 60)
-    entries = {s: Entry(m.value_us, m.value_us, m.value_us, 7, "in_context") for s, m in known.items()}
+    entries = {s: Estimate(m.value_us, None, m.value_us, m.value_us, 7, "measured") for s, m in known.items()}
     found = told(fit(FEATURES, known), entries)
     assert set(found) == set(SUBNETS)
-    assert {found[s].source for s in known} == {"in_context"} and {found[s].n for s in known} == {7}
+    assert {found[s].source for s in known} == {"measured"} and {found[s].n for s in known} == {7}
     rest = [found[s] for s in SUBNETS if s not in known]
-    assert {(e.n, e.source) for e in rest} == {(0, "regressed")}
+    assert {(e.n, e.source) for e in rest} == {(0, "predicted")}
     assert all(e.low < e.value < e.high for e in rest)
 
 

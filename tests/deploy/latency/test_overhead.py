@@ -13,23 +13,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.deploy.networks import interpret, quantized_subnet, space
 
 from deploy.compile.block_forms import random_reference, values_at
-from deploy.targets.inspection import inspect_model
+from deploy.formats.tflite.read import parse, read
+from deploy.formats.tflite.writer import write
 from deploy.latency import overhead
 from deploy.latency.overhead import FLOOR_US, Constants, Known, around_blocks_us, copies, graphs, solved, weighted
 from deploy.latency.table import latency_table, measured_as
+from deploy.targets.inspection import inspect_model
 from deploy.targets.precision import executed_as
-from deploy.formats.tflite.read import parse, read
-from deploy.formats.tflite.writer import write
 from hil.stats import LatencySummary
 from nas.errors import ConfigError, TableError
+from nas.estimate import Estimate
+from nas.networks.segmenter import Head
 from nas.quant import simulate, splice
 from nas.quant.integer_graph import IntegerGraph
 from nas.space import SearchSpace, Subnet
-from nas.table import Entry, Table
-from nas.networks.segmenter import Head
+from nas.table import Table
+from tests.deploy.networks import interpret, quantized_subnet, space
 
 SIZE = (48, 64)
 BLOCKS = 4
@@ -75,7 +76,7 @@ def test_stem_blocks_and_head_are_the_whole_model():
 
 def test_every_map_between_blocks_is_copied_once_a_shape():
     reference = whole()
-    maps = splice.maps_between(reference)
+    maps = splice.boundary_maps(reference)
     assert [x.shape for x in maps] == [(24, 32, 16), (12, 16, 24), (6, 8, 32), (6, 8, 48), (6, 8, 64)]
     found = graphs(reference)
     assert len(found) == 3 + 2 * len(maps)
@@ -99,7 +100,7 @@ def test_the_files_answer_as_they_should(tmp_path):
 def test_the_head_reads_what_the_last_block_leaves():
     reference, image = whole(), torch.rand(1, 3, *SIZE) * 2 - 1
     head = splice.after_blocks(reference)
-    assert head.input == splice.maps_between(reference)[-1].name
+    assert head.input == splice.boundary_maps(reference)[-1].name
     assert values_at(reference, head.input, image).shape == (1, 64, 6, 8)
     with pytest.raises(ConfigError, match="no block b1"):
         splice.after_blocks(reference.until("stem"))
@@ -114,7 +115,7 @@ def times_of(
     """What the graphs take where the module's equations hold."""
     found = {"constant-empty": empty, "constant-stem": empty + stem + ends[0] / 2}
     found["constant-head"] = empty + ends[-1] / 2 + head
-    for seam, at, each in zip(splice.maps_between(whole()), ends, copy, strict=True):
+    for seam, at, each in zip(splice.boundary_maps(whole()), ends, copy, strict=True):
         shape = "x".join(map(str, seam.shape))
         found |= {f"constant-{shape}-{n}": empty + at + n * each for n in (1, 3)}
     return found
@@ -156,14 +157,14 @@ def test_an_entry_keeps_its_interval_and_stays_above_the_floor():
     found = known_constants()
     assert found.around_us == 352
     lopsided = replace(summary(100.0), ci95_us=(98.0, 105.0))
-    assert found.work(lopsided, 1) == Entry(97.0, 95.0, 102.0, 40, "isolated")
-    assert found.work(lopsided, 2) == Entry(98.0, 96.0, 103.0, 40, "isolated")
-    assert found.work(summary(2.0, 1.0), 1) == Entry(FLOOR_US, FLOOR_US - 1, FLOOR_US + 1, 40, "isolated")
+    assert found.work(lopsided, 1) == Estimate(97.0, None, 95.0, 102.0, 40, "measured")
+    assert found.work(lopsided, 2) == Estimate(98.0, None, 96.0, 103.0, 40, "measured")
+    assert found.work(summary(2.0, 1.0), 1) == Estimate(FLOOR_US, None, FLOOR_US - 1, FLOOR_US + 1, 40, "measured")
 
 
 def test_a_saved_table_tells_its_constants(tmp_path):
     found = known_constants()
-    table = Table("latency", "us", {Subnet.parse("b1_k3e3_w8"): Entry.exact(1)}, {"constants": found.record()})
+    table = Table("latency", "us", {Subnet.parse("b1_k3e3_w8"): Estimate.exact(1)}, {"constants": found.record()})
     table.save(tmp_path / "latency.parquet")
     again = Table.load(tmp_path / "latency.parquet")
     assert Constants.of(again) == found and around_blocks_us(again) == 352
@@ -192,7 +193,7 @@ def test_widths_that_run_alike_have_one_entry():
     assert measured_as(replace(of, bits=(4, 6)), Subnet.parse("b1_k3e3-k5e6_w4")).bits == 6
     timed = [subnet for subnet in of.all_subnets() if measured_as(of, subnet) == subnet]
     assert len(timed) == of.count() / 3 and {subnet.bits for subnet in timed} == {8}
-    measured = {subnet: Entry(float(i), i - 1.0, i + 1.0, 40, "isolated") for i, subnet in enumerate(timed)}
+    measured = {subnet: Estimate(float(i), None, i - 1.0, i + 1.0, 40, "measured") for i, subnet in enumerate(timed)}
     table = latency_table(of, measured, {"form": "isolated"})
     table.check(of)
     for subnet in of.all_subnets():

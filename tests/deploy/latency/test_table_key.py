@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from deploy.latency.key import BELONGS, TableKey, changed, check_device, check_same, difference
 from hil.measurement import NOT_COMPARED, Conditions
 from nas.errors import TableError
+from nas.estimate import Estimate
 from nas.space import Block, SearchSpace
-from nas.table import Entry, Table
+from nas.table import Table
 
 SPACE = SearchSpace("tiny", 8, 8, (Block(2, 8, 2, 1), Block(1, 8, 2, 1)))
 NPU = Conditions(
@@ -43,7 +44,7 @@ def key(conditions: Conditions = NPU, **other: Any) -> TableKey:
 
 
 def table(belongs: TableKey | None, quantity: str = "latency") -> Table:
-    entries = {subnet: Entry(100.0, 99.0, 101.0, 40, "isolated") for subnet in SPACE.all_subnets()}
+    entries = {subnet: Estimate(100.0, None, 99.0, 101.0, 40, "measured") for subnet in SPACE.all_subnets()}
     said = {} if belongs is None else {BELONGS: belongs.to_json()}
     return Table(quantity, "us", entries, {"space": SPACE.digest, **said})
 

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.deploy.latency.test_table_key import SPACE
-from tests.deploy.tiny_experiment import Finished, finished_run, one_line, record, stored
 
 from deploy.cli import main
-from deploy.run.config import Overrides, load_experiment
-from deploy.run.context import Context
 from deploy.latency.key import TableKey
 from deploy.latency.validate import Demand, judge, require_held, stratified, validate, validations
 from deploy.latency.versions import Lineage, versions
+from deploy.run.config import Overrides, load_experiment
+from deploy.run.context import Context
 from deploy.run.folder import Run
 from hil.errors import CheckFailed, UsageError
 from nas.table import Table
+from tests.deploy.latency.test_table_key import SPACE
+from tests.deploy.tiny_experiment import Finished, finished_run, one_line, record, stored
 
 SUBNETS = list(SPACE.all_subnets())
 LOOSE = ["--entries", "4", "--tolerance", "9", "--tau", "-1"]  # three runs each on a shared machine say no more

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.deploy.latency.test_table_key import NPU, SPACE, key
-from tests.deploy.tiny_experiment import arguments, one_line, write_experiment
 
 from deploy.cli import main
 from deploy.latency import versions as versions_module
@@ -19,15 +17,18 @@ from deploy.latency.difference import MOST, compare
 from deploy.latency.key import BELONGS
 from deploy.latency.versions import Lineage, find_version, save_version, versions
 from nas.errors import TableError
-from nas.table import Entry, Table
+from nas.estimate import Estimate
+from nas.table import Table
+from tests.deploy.latency.test_table_key import NPU, SPACE, key
+from tests.deploy.tiny_experiment import arguments, one_line, write_experiment
 
 SUBNETS = list(SPACE.all_subnets())[::5]  # of both blocks
 
 
-def table(values: list[float] | None = None, half: float = 1.0, source: str = "isolated", **belongs) -> Table:
+def table(values: list[float] | None = None, half: float = 1.0, source: str = "measured", **belongs) -> Table:
     numbers = values or [100.0 + i for i in range(len(SUBNETS))]
     pairs = zip(SUBNETS, numbers, strict=False)
-    entries = {subnet: Entry(v, v - half, v + half, 40, source) for subnet, v in pairs}
+    entries = {subnet: Estimate(v, None, v - half, v + half, 40, source) for subnet, v in pairs}
     return Table("latency", "us", entries, {"space": SPACE.digest, BELONGS: key(**belongs).to_json()})
 
 
@@ -58,7 +59,7 @@ def test_the_same_content_is_the_same_version_however_it_was_written(tmp_path, m
     "other",
     [
         lambda to: save_version(table(half=1.5), to, "latency", "measured"),
-        lambda to: save_version(table(source="regressed"), to, "latency", "measured"),
+        lambda to: save_version(table(source="predicted"), to, "latency", "measured"),
         lambda to: save_version(table(size=(90, 120)), to, "latency", "measured"),
         lambda to: save_version(table(), to, "latency", "regressed"),
         lambda to: save_version(table(), to, "latency", "measured", ["0" * 12]),
@@ -147,7 +148,7 @@ def test_a_difference_of_what_may_not_be_mixed():
     b = replace(b, entries=dict(list(b.entries.items())[:-2]))
     found = compare(a, b)
     assert found.keys == ("input 180x240, not 90x120",) and (found.only_a, found.only_b) == (2, 0)
-    assert found.sources == {"isolated -> corrected": len(SUBNETS) - 2} and found.ratio_median == 2.0
+    assert found.sources == {"measured -> corrected": len(SUBNETS) - 2} and found.ratio_median == 2.0
     assert found.tau_b == pytest.approx(1.0) and found.beyond == found.common == len(SUBNETS) - 2
     with pytest.raises(TableError, match="of different spaces"):
         compare(a, table(space="f00"))

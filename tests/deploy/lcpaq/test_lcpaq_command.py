@@ -11,24 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.deploy.networks import random_integers
-from tests.deploy.tiny_experiment import REPOSITORY, arguments, environment, one_line, record, write_experiment
 
 from deploy.cli import main
 from deploy.compile.artifact import quantize
-from deploy.targets.inspection import inspect_model
+from deploy.formats.files import write_json
+from deploy.formats.tflite.read import read
 from deploy.latency.overhead import COPIES, Known
 from deploy.lcpaq import plots
 from deploy.lcpaq.latency import EMPTY, alone, compiled, layers_alone, shapes_at_ends, solved
-from deploy.formats.files import write_json
-from deploy.formats.tflite.read import read
-from nas.networks.classifier import Classifier
+from deploy.targets.inspection import inspect_model
 from nas.lcpaq.policy import Policy, policy_of
+from nas.networks.classifier import Classifier
+from nas.networks.segmenter import teacher_layers
 from nas.quant import simulate
 from nas.quant.integer_graph import IntegerGraph, Weighted
 from nas.space import Block, SearchSpace
 from nas.tasks.task import fold
-from nas.networks.segmenter import teacher_layers
+from tests.deploy.networks import random_integers
+from tests.deploy.tiny_experiment import REPOSITORY, arguments, environment, one_line, record, write_experiment
 
 QUICK = ("--images", "8", "--judged", "16", "--k", "3", "--trials", "2", "--tuning-steps", "4", "--bits", "3,4,8")
 CHANGES = {"train = 16": "train = 64", "size = [64, 96]": "size = [32, 48]"}

@@ -10,6 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+
+from deploy.cli import main
+from deploy.formats.digest import digest
+from deploy.run.config import Overrides, load_experiment
+from nas.errors import ConfigError
+from nas.training.train import load
 from tests.deploy.tiny_experiment import (
     Finished,
     Started,
@@ -21,12 +27,6 @@ from tests.deploy.tiny_experiment import (
     start,
     write_experiment,
 )
-
-from deploy.cli import main
-from deploy.run.config import Overrides, load_experiment
-from deploy.formats.digest import digest
-from nas.errors import ConfigError
-from nas.training.train import load
 
 RATES = "learning_rates = [3e-3]"
 VIEWS = "views = 2"
@@ -195,11 +195,11 @@ def test_checkpoints_cut_short_or_of_another_run(finished, tmp_path, capsys):
         one_line(capsys.readouterr().err, *words)
 
     teacher.write_bytes(whole[: len(whole) // 2])
-    refused(str(teacher), "not a whole checkpoint", "delete it")
+    refused(str(teacher), "not a complete checkpoint", "delete it")
     torch.save({**record, "key": "another"}, teacher)
     refused(str(teacher), "trained under other settings", "delete it")
     torch.save({**record, "model": {"stem.weight": torch.ones(1)}}, teacher)
     refused(str(teacher), "does not fit this network")
     teacher.write_bytes(whole)
     (runs / "tiny" / "supernets.pt").write_bytes(b"PK cut short")
-    refused("supernets.pt", "not a whole checkpoint")
+    refused("supernets.pt", "not a complete checkpoint")

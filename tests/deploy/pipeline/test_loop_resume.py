@@ -9,6 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from deploy.run.folder import cpu_seconds
+from nas.table import Table
+from nas.training.train import load
 from tests.deploy.tiny_experiment import (
     AGREEMENT_MODELS,
     AGREEMENT_ROUNDS,
@@ -28,10 +32,6 @@ from tests.deploy.tiny_experiment import (
     stored,
     write_experiment,
 )
-
-from deploy.run.folder import cpu_seconds
-from nas.table import Table
-from nas.training.train import load
 
 FETCHED = re.compile(
     r"""<(?:script|img|iframe|link|source|audio|video)\b[^>]*\b(?:src|href)\s*=|@import|url\(\s*["']?http"""

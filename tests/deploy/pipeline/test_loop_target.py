@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from deploy.formats.tflite.read import read
+from deploy.targets.inspection import inspect_model
 from tests.deploy.networks import REPOSITORY
 from tests.deploy.tiny_experiment import Finished, finished_run, one_line, record, run, stored, write_experiment
-
-from deploy.targets.inspection import inspect_model
-from deploy.formats.tflite.read import read
 
 WRONG = """
 description = "a target that convolves wrongly"

@@ -9,6 +9,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
+from deploy.compile.artifact import golden_pair, kernels_of, stored
+from deploy.compile.scheme import Alternative
+from deploy.formats.tflite.writer import write
+from deploy.run.config import Overrides, load_experiment
+from deploy.run.context import Context
+from deploy.run.folder import Run
+from deploy.ship.bundle import input_type
+from nas.errors import ConfigError
+from nas.networks.blocks import SuperBlock
+from nas.noise import channel_variance, nsr
+from nas.nsr import evaluate, golden_input
+from nas.quant import simulate, uint8
+from nas.quant.scheme import Scheme
+from nas.space import Architecture
+from nas.table import Table
 from tests.deploy.networks import block_data, interpret, space, trained_like
 from tests.deploy.tiny_experiment import (
     REPOSITORY,
@@ -21,22 +37,6 @@ from tests.deploy.tiny_experiment import (
     run,
     write_experiment,
 )
-
-from deploy.compile.scheme import Alternative
-from deploy.ship.bundle import input_type
-from deploy.compile.artifact import golden_pair, kernels_of, stored
-from deploy.run.config import Overrides, load_experiment
-from deploy.run.context import Context
-from deploy.run.folder import Run
-from deploy.formats.tflite.writer import write
-from nas.networks.blocks import SuperBlock
-from nas.training.distil import channel_variance, nsr
-from nas.errors import ConfigError
-from nas.nsr import golden_input, judge
-from nas.quant import simulate, uint8
-from nas.quant.scheme import Scheme
-from nas.space import Architecture
-from nas.table import Table
 
 DEMO = space("demo")
 NAMED = {"calibration_images = 4\n": 'calibration_images = 4\nalternatives = ["tensor int8", "tensor uint8"]\n'}
@@ -97,8 +97,8 @@ def test_uint8_is_judged_by_the_integers_that_the_file_answers(bits):
     data = block_data(DEMO, 2, (11, 14), seed=2)
     supernet = SuperBlock(DEMO, 2).eval()  # as after training its multipliers are small, and round twice
     wanted = list(DEMO.subnets(2, bits))[::5]
-    shifted = list(judge(supernet, data, wanted, Scheme("tensor"), applied=kernels_of(UINT8.form)))
-    plain = list(judge(supernet, data, wanted, Scheme("tensor")))
+    shifted = list(evaluate(supernet, data, wanted, Scheme("tensor"), applied=kernels_of(UINT8.form)))
+    plain = list(evaluate(supernet, data, wanted, Scheme("tensor")))
     given = np.frombuffer(stored(golden_input(data, Scheme("tensor")), UINT8.form), np.uint8)
     for judged in shifted:
         graph = judged.graph
@@ -114,7 +114,7 @@ def test_uint8_is_judged_by_the_integers_that_the_file_answers(bits):
 
 def test_a_golden_pair_is_as_the_file_takes_it():
     data = block_data(DEMO, 1, (11, 14), seed=1)
-    (judged,) = judge(trained_like(SuperBlock(DEMO, 1), 1), data, [next(DEMO.subnets(1, 8))], Scheme("tensor"))
+    (judged,) = evaluate(trained_like(SuperBlock(DEMO, 1), 1), data, [next(DEMO.subnets(1, 8))], Scheme("tensor"))
     source, expected = golden_pair(judged.graph, data.x_evaluation[:1], UINT8.form)
     x = np.frombuffer(source, np.uint8).reshape(1, *judged.graph.tensors[judged.graph.input].shape)
     assert interpret(write(judged.graph, form=UINT8.form), x).tobytes() == expected

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from chain_model import SHAPE, conv_chain
 
 from deploy.cli import main
 from deploy.regression.regress import LONGEST, Outcome, conclude
 from hil.errors import Incomparable, ModelError
 from hil.regression import Comparison
 from hil.store import Store
+from tests.chain_model import SHAPE, conv_chain
 
 ROUNDS, RUNS = 4, 8
 SHORT, LONG = 200, 400

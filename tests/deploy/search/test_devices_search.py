@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.deploy.cli.test_search_command import SPACE
-from tests.deploy.cli.test_results_command import CONDITIONS
-from tests.deploy.tiny_experiment import arguments, finished_run, one_line, record, run
 
 from deploy.cli import main
-from deploy.search.devices import Device, joined
 from deploy.latency.key import BELONGS, TableKey
+from deploy.search.devices import Device, joined
 from deploy.search.query import Material
+from nas.estimate import Estimate
 from nas.search.brute_force import all_architectures
 from nas.search.candidates import candidates
 from nas.space import SearchSpace
-from nas.table import Entry, Table, size_table
+from nas.table import Table, size_table
+from tests.deploy.cli.test_results_command import CONDITIONS
+from tests.deploy.cli.test_search_command import SPACE
+from tests.deploy.tiny_experiment import arguments, finished_run, one_line, record, run
 
 BOARDS = """
 [one]
@@ -37,7 +38,7 @@ threads = 2
 
 def table_of(space: SearchSpace, quantity: str, seed: int, said: dict | None = None) -> Table:
     values = np.random.default_rng(seed).random(space.count())
-    entries = {s: Entry.exact(float(v)) for s, v in zip(space.all_subnets(), values, strict=True)}
+    entries = {s: Estimate.exact(float(v)) for s, v in zip(space.all_subnets(), values, strict=True)}
     return Table(quantity, "us", entries, {"space": space.digest, **(said or {})})
 
 
@@ -134,7 +135,7 @@ def test_one_device_needs_no_name_for_its_budget(folder, capsys):
         (("--latency-budget", "1us"), ("on which?", "NAME=1us", "a, b")),
         (("--latency-budget", "c=1us"), ("no table of 'c'", "--latency c=FILE")),
         (("--latency-budget", "a=1us", "--latency-budget", "a=2us"), ("'a' has one already",)),
-        (("--latency-budget", "a=75%"), ("tables alone know no teacher",)),
+        (("--latency-budget", "a=75%"), ("tables without a run have no teacher",)),
         (("--latency-budget", "a=1"), ("with a unit",)),
         (("--latency-budget", "b=1us"), ("a latency@b of 0.001 ms is below the smallest model's 0.01", "give more")),
         (("--latency", "a=x.parquet"), ("--latency a=", "given 2 times")),

@@ -14,6 +14,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from deploy.run.config import Overrides, Retrain, load_experiment
+from deploy.run.context import Context
+from deploy.run.folder import Run
+from deploy.run.networks import assembled, start_of_retraining, untrained_student
+from deploy.search import fine_tuning
+from deploy.search.predictor import ORDERS, gain, rank_agreement, rank_coefficients
+from hil.errors import CheckFailed
+from nas.errors import ConfigError
+from nas.search.front import exact_front
+from nas.space import Architecture
+from nas.table import Table
+from nas.training.threads import one_thread
+from nas.training.train import Schedule, load
 from tests.deploy.tiny_experiment import (
     REPOSITORY,
     Finished,
@@ -24,20 +38,6 @@ from tests.deploy.tiny_experiment import (
     start,
     write_experiment,
 )
-
-from deploy.search import fine_tuning
-from deploy.run.config import Overrides, Retrain, load_experiment
-from deploy.run.context import Context
-from deploy.search.predictor import ORDERS, gain, rank_agreement, rank_coefficients
-from deploy.run.folder import Run
-from deploy.run.networks import assembled, start_of_retraining, untrained_student
-from hil.errors import CheckFailed
-from nas.errors import ConfigError
-from nas.search.front import exact_front
-from nas.space import Architecture
-from nas.table import Table
-from nas.training.threads import one_thread
-from nas.training.train import Schedule, load
 
 MODELS = 6
 PREDICTOR = """

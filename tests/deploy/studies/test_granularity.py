@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.deploy.tiny_experiment import REPOSITORY, SUBNETS, arguments, finished_run, run, write_experiment
 
-from deploy.studies import granularity
 from deploy.run.config import Overrides, Quantization, load_experiment
+from deploy.studies import granularity
 from nas.errors import ConfigError
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.table import Table
+from tests.deploy.tiny_experiment import REPOSITORY, SUBNETS, arguments, finished_run, run, write_experiment
 
 SETTINGS = {"[quantization]": '[quantization]\ngranularity = "tensor"\nobserver = "mse"\nequalize = true'}
 

@@ -1,4 +1,4 @@
-"""Small data sets on disk, in the layouts of CamVid and Cityscapes, and as a folder a class."""
+"""Small data sets on disk, in the layouts of CamVid and Cityscapes, and as one folder per class."""
 
 from __future__ import annotations
 

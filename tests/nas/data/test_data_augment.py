@@ -17,7 +17,7 @@ STEP = 16  # of the image's grey, for each class
 
 
 def coded(label: NDArray[np.uint8]) -> Sample:
-    """A sample whose image says its label in grey."""
+    """A sample whose image shows its label in grey."""
     return Sample(np.repeat(label[..., None] * np.uint8(STEP), 3, axis=2), label)
 
 
@@ -135,7 +135,7 @@ def test_bad_parameters_are_refused(options: dict, says: str) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), size=st.tuples(st.integers(16, 80), st.integers(16, 80)))
-def test_a_label_of_the_whole_image_stays_and_changes_no_draw(seed: int, size: tuple[int, int]) -> None:
+def test_a_label_of_the_full_image_stays_and_changes_no_draw(seed: int, size: tuple[int, int]) -> None:
     augment, by_pixel = Augment(size), coded(blocks())
     whole = augment(Sample(by_pixel.image, np.array(7, np.int64)), np.random.default_rng(seed))
     assert whole.label == 7

@@ -1,4 +1,4 @@
-"""A folder a class: what is read, and every way in which the folders can be wrong."""
+"""One folder per class: what is read, and every way in which the folders can be wrong."""
 
 from __future__ import annotations
 

@@ -57,14 +57,14 @@ def test_what_cannot_be_used_is_refused_in_one_line(spec: str, split: str, optio
 def test_a_sample_refuses_arrays_that_do_not_fit() -> None:
     image, label = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8)
     Sample(image, label)
-    with pytest.raises(DataError, match="do not cover"):
+    with pytest.raises(DataError, match="do not match"):
         Sample(image, label[:3])
     with pytest.raises(DataError, match="convert"):
         Sample(image.astype(np.float32), label)
     Sample(image, np.array(3, np.int64))
-    with pytest.raises(DataError, match="a label of the whole image to int64"):
+    with pytest.raises(DataError, match="a label of the full image to int64"):
         Sample(image, np.array(3, np.uint8))
-    with pytest.raises(DataError, match="do not cover"):
+    with pytest.raises(DataError, match="do not match"):
         Sample(image[0], np.array(3, np.int64))
 
 

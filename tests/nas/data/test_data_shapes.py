@@ -1,4 +1,4 @@
-"""Generated figures: the same bytes for the same key, every class, and nothing but the outline to tell them by."""
+"""Generated figures: the same bytes for the same key, every class, and nothing but the outline to distinguish them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,147 @@
+"""Turns an answer into a measurement: is it about the right model, are its outputs right, was it delegated?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from hil.answer import Answer, ProgramRuns, TimedRuns
+from hil.benchmark_model import runs_of
+from hil.boards.config import BoardConfig
+from hil.errors import BoardError, ModelError
+from hil.job import Task
+from hil.measurement import Conditions, Failure, Measurement
+from hil.trust import flags
+
+
+def evaluate(answer: Answer, task: Task, conditions: Conditions, config: BoardConfig, started_at: str) -> Measurement:
+    """The record of an answer to a timed task.
+
+    Raises BoardError for an answer that is not about this model under these conditions, or does not compare the
+    outputs that were to be compared.
+    """
+    who = f"board {config.name}: the answer to {task.job.name}"
+    if answer.model_sha256 not in (None, task.model_sha256) or answer.conditions != conditions.key():
+        raise BoardError(
+            f"{who} is about another model or other conditions: "
+            "the file there or the answer was changed; clean the board's workdir and measure again"
+        )
+    runs, reason = _timed_runs(answer, config, who)
+    if answer.failure is not None:
+        reason = answer.failure.reason
+    by_program = config.driver == "benchmark_model"
+    if reason is None and task.job.expected is not None and runs.parity is None and not by_program:
+        raise BoardError(
+            f"{who} compares no outputs, though it was given expected ones: "
+            "it was changed; clean the board's workdir and measure again"
+        )
+    reason = reason or _refusal(runs, config)
+    return Measurement(
+        job_id=task.job_id,
+        model=task.job.name,
+        model_sha256=task.model_sha256,
+        round=task.round,
+        status="ok" if reason is None else "failed",
+        load_us=runs.load_us,
+        first_us=runs.first_us,
+        latencies_us=runs.latencies_us if reason is None else (),
+        conditions=conditions,
+        parity=runs.parity,
+        operators=runs.operators,
+        delegated_nodes=runs.delegated_nodes,
+        failure=None if reason is None else Failure("model", reason),
+        started_at=started_at,
+        warmup_us=runs.warmup_us,
+        warmup_runs=runs.warmup_runs,
+        cache=runs.cache,
+        before=runs.before,
+        after=runs.after,
+        others_busy=runs.others_busy,
+        cpu_operators=runs.cpu_operators,
+        flags=_flags(runs) if reason is None else (),
+        attempt=task.attempt,
+    )
+
+
+def failed(task: Task, conditions: Conditions, reason: str, started_at: str) -> Measurement:
+    """The record of a model that is to blame without an answer of its own."""
+    return Measurement(
+        job_id=task.job_id,
+        model=task.job.name,
+        model_sha256=task.model_sha256,
+        round=task.round,
+        status="failed",
+        load_us=0,
+        first_us=0,
+        latencies_us=(),
+        conditions=conditions,
+        parity=None,
+        operators=(),
+        delegated_nodes=0,
+        failure=Failure("model", reason),
+        started_at=started_at,
+        attempt=task.attempt,
+    )
+
+
+def _timed_runs(answer: Answer, config: BoardConfig, who: str) -> tuple[TimedRuns, str | None]:
+    """(runs, why benchmark_model gave up on the model or None); the runs of a failure are empty."""
+    match answer.outcome:
+        case None:
+            return TimedRuns(), None
+        case TimedRuns() as runs:
+            return runs, None
+        case ProgramRuns() as printed if config.driver == "benchmark_model":
+            try:
+                runs, reason = runs_of(printed.texts, external=bool(config.delegate)), None
+            except ModelError as error:
+                runs, reason = TimedRuns(), str(error)
+            except BoardError as error:
+                raise BoardError(f"board {config.name}: {error}") from error
+            runs = replace(
+                runs,
+                cache=printed.cache,
+                before=printed.before,
+                after=printed.after,
+                others_busy=printed.others_busy,
+            )
+            return runs, reason
+        case other:
+            raise BoardError(
+                f"{who} holds {type(other).__name__}, no runs of driver {config.driver!r}: "
+                "it was changed; clean the board's workdir and measure again"
+            )
+
+
+def _flags(runs: TimedRuns) -> tuple[str, ...]:
+    return flags(
+        runs.latencies_us,
+        steady=runs.steady,
+        before=runs.before,
+        after=runs.after,
+        others_busy=runs.others_busy,
+        checked=runs.parity is not None,
+        averaged=runs.averaged,
+    )
+
+
+def _refusal(runs: TimedRuns, config: BoardConfig) -> str | None:
+    """Why a model that ran still does not count; None when it does."""
+    if config.delegate and not runs.delegated_nodes and not config.allow_fallback:
+        said = f" (its output: {runs.delegate_said})" if runs.delegate_said else ""
+        return (
+            f"{Path(config.delegate).name} took no part of the model, it ran on the CPU{said}: "
+            "see the operators, or set allow_fallback"
+        )
+    parity = runs.parity
+    if parity is None:
+        return None
+    close = parity.max_abs_diff <= config.parity_max_abs_diff
+    few = parity.mismatched <= config.parity_max_mismatch * parity.elements
+    if close or few:
+        return None
+    return (
+        f"outputs differ from the expected ones: {parity.mismatched} of {parity.elements} elements, "
+        f"by {parity.max_abs_diff:g} at most; allowed: by {config.parity_max_abs_diff:g}, "
+        f"or {config.parity_max_mismatch:g} of the elements"
+    )

@@ -1,0 +1,132 @@
+"""Networks as float operators, with batch normalization folded into the convolutions.
+
+Block weights take the bit widths of an `architecture`, everything else 8 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nas.networks.blocks import ConvBN, MBConv
+from nas.networks.classifier import Classifier
+from nas.networks.resnet import BasicBlock, ResNet
+from nas.networks.segmenter import Encoder, Segmenter
+from nas.quant.float_graph import (
+    INPUT,
+    Add,
+    ArgMax,
+    Concat,
+    Conv,
+    FullyConnected,
+    MaxPool,
+    Mean,
+    Node,
+    Resize,
+    Softmax,
+)
+from nas.space import Architecture
+
+
+def fold_conv(conv: ConvBN, name: str, x: str, bits: int = 8) -> Conv:
+    weight, bias = conv.folded()
+    return Conv(name, x, weight, bias, conv.stride, conv.dilation, conv.activation, bits)
+
+
+def fold_mbconv(layer: MBConv, name: str, x: str, bits: int = 8) -> list[Node]:
+    """The operators of one MBConv; the last one's result is what the next layer reads."""
+    nodes: list[Node] = []
+    last = x
+    for part, conv in layer.convolutions().items():
+        nodes.append(fold_conv(conv, f"{name}/{part}", last, bits))
+        last = nodes[-1].name
+    if layer.residual:
+        nodes.append(Add(f"{name}/add", x, last))
+    return nodes
+
+
+def fold_layers(layers: Iterable[MBConv], name: str, x: str, bits: int = 8) -> list[Node]:
+    """The operators of a block's layers, named `{name}/{layer}/...`."""
+    nodes: list[Node] = []
+    for i, layer in enumerate(layers):
+        nodes += fold_mbconv(layer, f"{name}/{i}", nodes[-1].name if nodes else x, bits)
+    return nodes
+
+
+def fold_encoder(model: Encoder, architecture: Architecture | None = None) -> list[Node]:
+    """From the image to the last block's map; block weights in `architecture`'s bits."""
+    nodes: list[Node] = [fold_conv(model.stem, "stem", INPUT)]
+    nodes += fold_mbconv(model.first, "first", "stem")
+    for i, block in enumerate(model.blocks):
+        bits = architecture.subnets[i].bits if architecture else 8
+        layers = [layer for layer in block.children() if isinstance(layer, MBConv)]
+        nodes += fold_layers(layers, f"b{i + 1}", nodes[-1].name, bits)
+    return nodes
+
+
+def fold_segmenter(model: Segmenter, size: tuple[int, int], architecture: Architecture | None = None) -> list[Node]:
+    """The full network from the image to the class map at `size`; block weights in `architecture`'s bits."""
+    nodes = fold_encoder(model, architecture)
+    head, x = model.head, nodes[-1].name
+    stride = model.space.output_stride
+    map_size = (-(-size[0] // stride), -(-size[1] // stride))
+    branches: list[Node] = [fold_conv(head.pointwise, "head/pointwise", x)]
+    for i, branch in enumerate(head.dilated):
+        assert isinstance(branch, ConvBN)  # noqa: S101 (for the type checker)
+        branches.append(fold_conv(branch, f"head/dilated{i}", x))
+    pooled: list[Node] = [
+        Mean("head/mean", x),
+        fold_conv(head.pooled, "head/pooled", "head/mean"),
+        Resize("head/broadcast", "head/pooled", map_size),
+    ]
+    classifier = head.classifier
+    assert classifier.bias is not None  # noqa: S101
+    return [
+        *nodes,
+        *branches,
+        *pooled,
+        Concat("head/concat", (*(node.name for node in branches), "head/broadcast")),
+        fold_conv(head.bottleneck, "head/bottleneck", "head/concat"),
+        Conv("logits", "head/bottleneck", classifier.weight.detach(), classifier.bias.detach()),
+        Resize("upsampled", "logits", size),
+        ArgMax("classes", "upsampled"),
+    ]
+
+
+def fold_classifier(
+    model: Classifier, architecture: Architecture | None = None, *, probabilities: bool = False
+) -> list[Node]:
+    """The full network from the image to `logits`, or to their softmax; block weights in `architecture`'s bits."""
+    nodes = fold_encoder(model, architecture)
+    linear = model.classifier
+    nodes += [
+        fold_conv(model.features, "features", nodes[-1].name),
+        Mean("mean", "features"),
+        FullyConnected("logits", "mean", linear.weight.detach(), linear.bias.detach()),
+    ]
+    return [*nodes, Softmax("probabilities", "logits")] if probabilities else nodes
+
+
+def fold_resnet(model: ResNet) -> list[Node]:
+    """The full network from the image to `logits`; layers are named `layer1/0/conv1`, `layer2/0/downsample`."""
+    nodes: list[Node] = [fold_conv(model.stem, "stem", INPUT)]
+    if model.pooled:
+        nodes.append(MaxPool("pool", "stem", 3, 2))
+    for i, stage in enumerate(model.stages, start=1):
+        for j, block in enumerate(stage.children()):
+            assert isinstance(block, BasicBlock)  # noqa: S101 (for the type checker)
+            nodes += _fold_block(block, f"layer{i}/{j}", nodes[-1].name)
+    linear = model.classifier
+    last = nodes[-1].name
+    return [
+        *nodes,
+        Mean("mean", last),
+        FullyConnected("logits", "mean", linear.weight.detach(), linear.bias.detach()),
+    ]
+
+
+def _fold_block(block: BasicBlock, name: str, x: str) -> list[Node]:
+    first, second = fold_conv(block.conv1, f"{name}/conv1", x), fold_conv(block.conv2, f"{name}/conv2", f"{name}/conv1")
+    if block.downsample is None:
+        return [first, second, Add(f"{name}/add", x, second.name, "relu")]
+    shortcut = fold_conv(block.downsample, f"{name}/downsample", x)
+    return [first, second, shortcut, Add(f"{name}/add", shortcut.name, second.name, "relu")]

@@ -1,0 +1,109 @@
+"""A network small enough for its full Hessian: every kind of layer, a residual addition, an unused output."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas.lcpaq.hessian import Problem
+from nas.quant.float_graph import (
+    INPUT,
+    Add,
+    ArgMax,
+    Concat,
+    Conv,
+    FullyConnected,
+    MaxPool,
+    Mean,
+    Node,
+    Resize,
+    Softmax,
+)
+
+
+def small_nodes(seed: int = 0) -> list[Node]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape: int) -> Tensor:
+        return 0.4 * torch.randn(*shape, generator=generator)
+
+    return [
+        Conv("stem", INPUT, drawn(4, 3, 3, 3), drawn(4), 2, 1, "relu6"),
+        Conv("depthwise", "stem", 2 * drawn(4, 1, 3, 3), drawn(4), 1, 1, "relu6"),
+        Conv("project", "depthwise", drawn(4, 4, 1, 1), drawn(4)),
+        Add("add", "stem", "project"),
+        Mean("mean", "add"),
+        FullyConnected("logits", "mean", 2 * drawn(3, 4), drawn(3)),
+        Softmax("probabilities", "logits"),
+    ]
+
+
+def small_problem(seed: int = 0, counts: tuple[int, ...] = (6, 4)) -> Problem:
+    """A classifier and batches of `counts` images."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    batches = [
+        (2 * torch.randn(count, 3, 8, 8, generator=generator), torch.randint(3, (count,), generator=generator))
+        for count in counts
+    ]
+    return Problem(small_nodes(seed), batches, F.cross_entropy)
+
+
+def dense_problem() -> Problem:
+    """A segmenter: a pooled branch that is enlarged and joined, and a loss over pixels of the enlarged logits."""
+    generator = torch.Generator().manual_seed(2)
+    stem, depthwise, *_ = small_nodes(2)
+    nodes = [
+        stem,
+        depthwise,
+        Mean("pool", "depthwise"),
+        Conv("pooled", "pool", torch.randn(2, 4, 1, 1, generator=generator), torch.ones(2), activation="relu6"),
+        Resize("broadcast", "pooled", (4, 4)),
+        Concat("joined", ("depthwise", "broadcast")),
+        Conv("logits", "joined", torch.randn(3, 6, 1, 1, generator=generator), torch.zeros(3)),
+        Resize("upsampled", "logits", (8, 8)),
+        ArgMax("classes", "upsampled"),
+    ]
+    images, labels = torch.randn(4, 3, 8, 8, generator=generator), torch.randint(3, (4, 8, 8), generator=generator)
+    return Problem(nodes, [(images, labels)], lambda y, t: F.cross_entropy(F.interpolate(y, scale_factor=2), t))
+
+
+def residual_problem() -> Problem:
+    """A small ResNet: a pooled stem, RELU after a convolution and after the addition of a down-sampled map."""
+    generator = torch.Generator().manual_seed(4)
+
+    def drawn(*shape: int) -> Tensor:
+        return 0.5 * torch.randn(*shape, generator=generator)
+
+    nodes = [
+        Conv("stem", INPUT, drawn(3, 2, 3, 3), drawn(3), activation="relu"),
+        MaxPool("pool", "stem", 3, 2),
+        Conv("conv1", "pool", drawn(4, 3, 3, 3), drawn(4), 2, activation="relu"),
+        Conv("conv2", "conv1", drawn(4, 4, 3, 3), drawn(4)),
+        Conv("downsample", "pool", drawn(4, 3, 1, 1), drawn(4), 2),
+        Add("add", "conv2", "downsample", "relu"),
+        Mean("mean", "add"),
+        FullyConnected("logits", "mean", 2 * drawn(3, 4), drawn(3)),
+    ]
+    images, labels = torch.randn(5, 2, 9, 8, generator=generator), torch.randint(3, (5,), generator=generator)
+    return Problem(nodes, [(images, labels)], F.cross_entropy)
+
+
+def exact_blocks(problem: Problem) -> dict[str, Tensor]:
+    """Each layer's block of the full Hessian of the mean loss, float64, by differentiating twice."""
+    layers = problem.layers
+    sizes = [layer.weight.numel() for layer in layers]
+
+    def loss(flat: Tensor) -> Tensor:
+        parts = zip(layers, flat.split(sizes), strict=True)
+        weights = {layer.name: part.view_as(layer.weight) for layer, part in parts}
+        summed = [len(x) * problem.loss_of(weights, x, y) for x, y in problem.batches]
+        return torch.stack(summed).sum() / problem.images
+
+    flat = torch.cat([layer.weight.flatten() for layer in layers])
+    hessian = torch.autograd.functional.hessian(loss, flat).double()
+    blocks, start = {}, 0
+    for layer, size in zip(layers, sizes, strict=True):
+        blocks[layer.name] = hessian[start : start + size, start : start + size]
+        start += size
+    return blocks

@@ -1,0 +1,39 @@
+"""Small spaces, and tables with made-up numbers for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nas.estimate import Estimate
+from nas.space import Block, SearchSpace
+from nas.table import Table
+
+
+def space_of(layers: Sequence[int], bits: tuple[int, ...]) -> SearchSpace:
+    blocks = tuple(Block(1, 8, n, n) for n in layers)
+    return SearchSpace("tiny", 8, 8, blocks, kernels=(3,), expansions=(3, 6), bits=bits)
+
+
+def tables_of(space: SearchSpace, quantities: Sequence[str], seed: int, levels: int) -> list[Table]:
+    """Whole numbers below `levels`: few levels make many ties."""
+    rng = np.random.default_rng(seed)
+    return [
+        Table(
+            name,
+            "u",
+            {s: Estimate.exact(float(rng.integers(levels))) for s in space.all_subnets()},
+            {"space": space.digest},
+        )
+        for name in quantities
+    ]
+
+
+def fractional_tables_of(space: SearchSpace, quantities: Sequence[str], seed: int) -> list[Table]:
+    """Numbers whose sums are rounded."""
+    rng = np.random.default_rng(seed)
+    return [
+        Table(name, "u", {s: Estimate.exact(float(rng.random())) for s in space.all_subnets()}, {"space": space.digest})
+        for name in quantities
+    ]
