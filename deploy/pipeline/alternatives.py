@@ -17,10 +17,9 @@ from typing import Any, Final
 import numpy as np
 
 from deploy.compile import subtrees
-from deploy.compile.artifact import Artifact, model_metadata, quantize, save_model
+from deploy.compile.artifact import Artifact, model_metadata, save_model
 from deploy.compile.scheme import Alternative
 from deploy.compile.subtrees import Population
-from deploy.formats.files import write_json
 from deploy.latency.agreement import FEWEST, stratified, tau_b
 from deploy.latency.key import BELONGS, TableKey
 from deploy.latency.predictor import told
@@ -29,8 +28,11 @@ from deploy.pipeline.profiling import PARITY, posterior
 from deploy.pipeline.tables import fill
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
+from deploy.run.measuring import measure_with_progress
 from deploy.run.networks import assembled
-from deploy.search.cost_tables import RECORD, key_of, tables_folder
+from deploy.run.quantizing import quantize_network
+from deploy.run.records import SchemeResult, SchemesRecord
+from deploy.search.cost_tables import key_of, tables_folder
 from hil.errors import CheckFailed
 from hil.measure import MeasureProtocol
 from hil.measurement import Measurement
@@ -45,15 +47,15 @@ FORM: Final = "isolated"  # with the graph's ends in each entry, which the const
 
 
 def alternatives(context: Context) -> Iterator[Progress]:
-    """Tables of every alternative: tables/SCHEME/*.parquet, subnets-SCHEME/, and alternatives.json."""
+    """Tables of every alternative: tables/SCHEME/*.parquet, subnets-SCHEME/, and schemes.json."""
     records = {}
     for alternative in context.experiment.quantization.others:
         made = _Making(context, alternative)
         yield from made.populate()
         profiled = yield from made.profile()
         agreed = yield from made.agree()
-        records[str(alternative)] = {**profiled, **agreed}
-    write_json(context.path / RECORD, records)
+        records[str(alternative)] = SchemeResult(**profiled, **agreed)
+    SchemesRecord(records).write(context.path / SchemesRecord.FILE)
 
 
 class _Making:
@@ -126,14 +128,7 @@ class _Making:
         context = self.context
         model = assembled(context, architecture)
         recalibrate(model, context.calibration)
-        graph = quantize(
-            model,
-            [context.calibration],
-            context.experiment.data.size,
-            architecture=architecture,
-            scheme=self.scheme,
-            resize_factors=context.resize_factors,
-        )
+        graph = quantize_network(context, model, architecture, scheme=self.scheme)
         metadata = model_metadata(graph, str(architecture), key_of(context.keys["agree"], self.alternative))
         artifact = Artifact.at(context.path / f"models-{self.alternative.slug}", name)
         form = self.alternative.form
@@ -148,13 +143,8 @@ class _Making:
         """The measurements of the files, which the store knows as SCHEME/NAME."""
         prefix = f"{self.alternative.slug}/"
         jobs = [replace(artifact.job(), name=prefix + artifact.name) for artifact in artifacts]
-        found: list[Measurement] = []
-        if not jobs:
-            return found
-        for done in self.context.measured(jobs, settings):
-            found.append(replace(done, model=done.model.removeprefix(prefix)))
-            yield Progress(STAGE, len(found), len(jobs) * settings.rounds, done.model)
-        return found
+        found = yield from measure_with_progress(self.context, jobs, settings, STAGE)
+        return [replace(done, model=done.model.removeprefix(prefix)) for done in found]
 
 
 def _entry(times: LatencySummary) -> Estimate:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from deploy.latency.agreement import Sample
-from deploy.latency.correction import Blocks, Correction, Feedback, correct, held_out, mean_error, plain
+from deploy.latency.correction import Blocks, Feedback, correct, held_out, mean_error, plain
+from deploy.run.records import Correction
 from hil.errors import CheckFailed
 from nas.estimate import Estimate
 from nas.table import Table
@@ -147,4 +148,4 @@ def test_the_record_is_plain_json():
     table, samples = world(Device(), 12)
     _, c, _ = correct(SPACE, table, samples)
     assert isinstance(c, Correction)
-    assert set(c.record()["spreads"]) == {"slopes", "layers", "seams", "own"}
+    assert set(c.prior_std) == {"slopes", "layers", "seams", "own"}
