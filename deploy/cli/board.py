@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from deploy.cli import console
+from deploy.cli import shown as console
 from hil.boards.config import BoardConfig, find_board, load_boards, open_board, trust
 from hil.errors import BoardError, ModelError, UsageError
 

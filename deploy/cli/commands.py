@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.cli import console
+from deploy.cli import shown as console
 from deploy.formats.files import read_json
 from deploy.latency.gate import check_threshold
 from deploy.run.config import Measuring, Overrides, load_experiment
@@ -78,11 +78,7 @@ def _show_summary(folder: Path, as_json: bool) -> int:
 
 def stage_command(arguments: Arguments) -> int:
     folder = _loop(arguments, arguments.command)
-    if arguments.command == "search":
-        record = read_json(folder / "search.json")
-        print(json.dumps(record, indent=1)) if arguments.json else console.found(record)
-    else:
-        console.say(f"{arguments.command} is done in {folder}")
+    console.say(f"{arguments.command} is done in {folder}")
     return 0
 
 
@@ -108,26 +104,6 @@ def agree_command(arguments: Arguments) -> int:
     return 0
 
 
-def search_command(arguments: Arguments) -> int:
-    from deploy.search import devices
-    from deploy.search import query as searching
-    from nas.table import Table
-
-    if not searching.asks(arguments):
-        return stage_command(arguments)
-    answer = devices.run if arguments.latency else searching.run
-    for device in devices.devices_of(arguments.latency or ()):
-        Table.load(device.path)  # refused before a loop runs
-    if (arguments.tables or arguments.space) and (arguments.tau is not None or arguments.models is not None):
-        raise UsageError("--tables alone were never compared with whole models: leave out --tau and --models")
-    if arguments.tables or arguments.space:
-        if arguments.tables is None:
-            raise UsageError("--space goes with --tables; a run's space is its configuration's")
-        return answer(arguments, searching.material_of_tables(arguments.tables, arguments.space))
-    _, space = load_experiment(_config_path(arguments), Overrides())
-    return answer(arguments, searching.material_of_run(_loop(arguments, "search"), space))
-
-
 def lut_command(arguments: Arguments) -> int:
     from deploy.cli import lut
 
@@ -148,24 +124,6 @@ def compile_command(arguments: Arguments) -> int:
     from deploy.cli.compile import run
 
     return run(arguments)
-
-
-def compare_search_command(arguments: Arguments) -> int:
-    from deploy.cli import compare
-
-    return compare.run(arguments, _config_path(arguments))
-
-
-def predict_command(arguments: Arguments) -> int:
-    from deploy.cli import predict as predicting
-
-    return predicting.run(arguments, _config_path(arguments))
-
-
-def lcpaq_command(arguments: Arguments) -> int:
-    from deploy.cli import lcpaq
-
-    return lcpaq.run(arguments, _config_path(arguments))
 
 
 def profile_command(arguments: Arguments) -> int:
@@ -338,12 +296,8 @@ COMMANDS: Mapping[str, Callable[[Arguments], int]] = {
     "demo": loop_command,
     **dict.fromkeys(("teacher", "distil", "retrain"), stage_command),
     "agree": agree_command,
-    "search": search_command,
     "lut": lut_command,
     "report": report_command,
-    "compare-search": compare_search_command,
-    "predict": predict_command,
-    "lcpaq": lcpaq_command,
     "compile": compile_command,
     "profile": profile_command,
     "inspect": inspect_command,

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from deploy.cli import console
+from deploy.cli import shown as console
 from deploy.compile.library import INDEX, write_all
 from deploy.compile.subnets import Writing, compile_subnets, in_space
 from deploy.compile.weights import RANDOM, Origin, trained

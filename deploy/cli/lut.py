@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.cli import console
+from deploy.cli import shown as console
 from deploy.formats.figures import check_image
 from deploy.formats.files import write_json
 from deploy.latency.difference import Difference, compare

@@ -13,17 +13,8 @@ STAGE_COMMANDS = {
     "teacher": "train the network that the blocks learn from",
     "distil": "train every block's supernet on the teacher's feature maps",
     "agree": "measure whole models and compare them with the table's sums; exits 1 if tau-b is below the gate",
-    "search": "the exact front, and the best architecture under each budget",
     "retrain": "train the found architectures on the task",
 }
-LCPAQ_ACTIONS = {
-    "sensitivity": "how much each layer loses at each width",
-    "solve": "the bits of least perturbation within the limits, by integer programming",
-    "refine": "score the policies around that answer, keep the best",
-    "proxy": "search the quantization's hyperparameters for the policy, most trials judged cheaply",
-    "run": "all of it, then measure and bundle the network",
-}
-
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -36,64 +27,13 @@ def experiments(commands: Commands) -> None:
         _judged(whole)
     for name, text in STAGE_COMMANDS.items():
         stage = _experiment(commands.add_parser(name, help=f"the loop up to here: {text}"))
-        if name in ("agree", "search", "retrain"):
+        if name in ("agree", "retrain"):
             _judged(stage)
         if name == "agree":
             stage.add_argument("--plot", type=Path, metavar="FILE", help="draw predicted against measured (.png, .svg)")
-        if name == "search":
-            _search(stage)
-    compare = _experiment(
-        commands.add_parser("compare-search", help="block-wise search against DNA, SPOS, FairNAS and random search")
-    )
-    compare.add_argument("--methods", metavar="A,B", help="of blockwise, dna, spos, fairnas, random (default: all)")
-    compare.add_argument(
-        "--budget", dest="budget_name", metavar="NAME", help="of the configuration's budgets (default: the first)"
-    )
-    predict = _experiment(
-        commands.add_parser(
-            "predict",
-            help="fine-tune some architectures, fit the accuracy predictor, search with it",
-            description="The loop up to the search, then short fine-tunings of sampled architectures: how well do "
-            "block NSRs predict what was left out, against their plain sum, and what does the predictor find under "
-            "the budgets? What is done is not done again; settings are [predictor] of the configuration.",
-        )
-    )
-    predict.add_argument("--models", type=int, metavar="N", help="how many to fine-tune (default: the configuration's)")
-    _threshold(predict)
     _lut(_experiment(commands.add_parser("lut", help="the loop up to a look-up table, and what is in it")))
     report = commands.add_parser("report", help="write a finished run's summary.json and report.html again")
     _experiment(report)
-    _lcpaq(commands)
-
-
-def _lcpaq(commands: Commands) -> None:
-    lcpaq = commands.add_parser("lcpaq", help="bits for each layer of a trained network, by LCPAQ")
-    actions = lcpaq.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, text in LCPAQ_ACTIONS.items():
-        action = _experiment(actions.add_parser(name, help=text))
-        model = "teacher (default), a found model's name, resnet18, or resnet18w16: that with 16 channels for 64"
-        action.add_argument("--model", default="teacher", metavar="NAME", help=model)
-        limits = action.add_argument_group("limits (default: --size-limit 67%)")
-        limits.add_argument("--size-limit", metavar="X", help="67%% of INT8's, 250kB; blocks: a found model's own bits")
-        limits.add_argument("--bops-limit", metavar="X", help="50%% of INT8's, or 3.2G bit operations (M, G, T)")
-        limits.add_argument("--latency-limit", metavar="X", help="90%% of the layers' sum, or 3.5ms")
-        action.add_argument("--measure-latency", action="store_true", help="of every layer, without a limit on it")
-        action.add_argument("--sensitivity", default="hessian", metavar="KIND", help="hessian, fisher, nsr or sqnr")
-        action.add_argument("--bits", default="2,3,4,5,6,7,8", metavar="4,6,8", help="to choose from (%(default)s)")
-        action.add_argument(
-            "--activation-bits",
-            metavar="4,6,8",
-            help="of what a layer reads, 4 to 8, to choose from (default 8): fewer save bit operations, for which give "
-            "--bops-limit, and no size",
-        )
-        action.add_argument("--tie-bits", action="store_true", help="a layer's weights and what it reads: one width")
-        action.add_argument("--all-layers", action="store_true", help="the first and the last may leave 8 bits too")
-        action.add_argument("--images", type=int, default=64, help="for the sensitivity, labelled (%(default)s)")
-        action.add_argument("--judged", type=int, default=512, help="images to score policies on (default %(default)s)")
-        action.add_argument("--k", type=int, default=8, help="policies of the frontier to score (default %(default)s)")
-        action.add_argument("--trials", type=int, default=40, help="of the proxy search (default %(default)s)")
-        action.add_argument("--tuning-steps", type=int, default=64, help="of a full trial (default %(default)s)")
-        action.add_argument("--plot", type=Path, metavar="FILE", help="draw it, beside lcpaq.html (.png, .svg)")
 
 
 def _judged(sub: argparse.ArgumentParser) -> None:
@@ -142,34 +82,6 @@ def _lut(lut: argparse.ArgumentParser) -> None:
     again.add_argument(
         "--tau", dest="least_tau", type=float, default=0.95, help="least tau-b of old and new (default %(default)s)"
     )
-
-
-def _search(search: argparse.ArgumentParser) -> None:
-    search.description = (
-        "The loop up to the exact front, and the best architecture under each of the configuration's budgets. With the "
-        "options below its tables are asked something else, or with --tables any others."
-    )
-    asked = search.add_argument_group("questions")
-    asked.add_argument("--size-budget", metavar="X", help="250kB (also bits, B, MB), or 75%% of the teacher's weights")
-    asked.add_argument(
-        "--latency-budget",
-        action="append",
-        metavar="Y",
-        help="3.5ms (also us, s), or 80%% of the teacher's latency; NAME=3.5ms for each of several devices",
-    )
-    asked.add_argument(
-        "--latency",
-        action="append",
-        metavar="NAME=FILE",
-        help="a device's latency table; several: models for all of them and for each, and what sharing costs",
-    )
-    asked.add_argument("--k", type=int, help="how many to list, best first (default 1)")
-    asked.add_argument("--objectives", metavar="A,B", help="of nsr,size,latency; the first is minimised (default: all)")
-    asked.add_argument("--no-cpu-fallback", action="store_true", help="only subnets that the delegate took whole")
-    asked.add_argument("--front", type=Path, metavar="FILE.csv", help="write the whole front, for every budget at once")
-    asked.add_argument("--prove", action="store_true", help="hold it to brute force on random sub-spaces")
-    asked.add_argument("--tables", type=Path, metavar="DIR", help="instead of a run's: nsr.parquet and others")
-    asked.add_argument("--space", type=Path, metavar="FILE.toml", help="which space --tables are of")
 
 
 def _experiment(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:

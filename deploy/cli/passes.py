@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.table import Table as RichTable
 
-from deploy.cli import console
+from deploy.cli import shown as console
 from hil.boards.config import BoardConfig, open_board
 from hil.job import Job, MeasureProtocol
 from hil.passes import Layers, Memory, layers_of, memory_of

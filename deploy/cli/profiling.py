@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from deploy.cli import console, passes
+from deploy.cli import passes
+from deploy.cli import shown as console
 from deploy.cli.results import open_store
 from deploy.compile.artifact import Artifact
 from deploy.compile.canary import known_good

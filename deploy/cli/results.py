@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from deploy.cli import console
+from deploy.cli import shown as console
 from deploy.formats.files import write_atomically
 from hil.database import is_url
 from hil.errors import UsageError
