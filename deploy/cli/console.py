@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from deploy.run.folder import Progress
 
 WIDTH_OF_A_FILE = 140  # columns, where no terminal says how many there are
@@ -31,7 +33,6 @@ def say_json(record: object) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[str] = ()) -> None:
     """A table on stdout. The first column and those named in `left` are aligned left, the others right."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -41,6 +42,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: Collectio
         drawn.add_column(escape(column), justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in rows:
         drawn.add_row(*map(escape, row))
+    show(drawn)
+
+
+def show(drawn: Table) -> None:
+    """A table on stdout, as wide as the terminal."""
+    from rich.console import Console
+
     Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE).print(drawn)
 
 

@@ -11,13 +11,22 @@ import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Parser: TypeAlias = "argparse._ActionsContainer"  # a parser, or a group of its options
 Record = TypeVar("Record", bound="DataclassInstance")
+
+
+class Commands(Protocol):
+    """What commands are added to: a group of `hilnas`, or the actions of a command."""
+
+    def add_parser(
+        self, name: str, *, help: str, description: str | None = ..., epilog: str | None = ...
+    ) -> argparse.ArgumentParser: ...
+
 
 BOARDS, TARGETS, SPACE = Path("boards.toml"), Path("targets"), Path("configs/spaces/demo.toml")
 DEFAULT_STORE = "runs/measurements.sqlite"
@@ -39,16 +48,16 @@ def record(options: type[Record], arguments: argparse.Namespace) -> Record:
     return options(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
-def add_store(parser: argparse.ArgumentParser) -> None:
+def add_store(parser: Parser) -> None:
     parser.add_argument("--store", default=DEFAULT_STORE, metavar="FILE|URL", help=f"{STORE_HELP}; default %(default)s")
 
 
-def add_board(parser: argparse.ArgumentParser, text: str = "a name in --boards (default %(default)s)") -> None:
+def add_board(parser: Parser, text: str = "a name in --boards (default %(default)s)") -> None:
     parser.add_argument("--board", default=os.environ.get("HILNAS_BOARD", "loopback"), metavar="NAME", help=text)
     add_boards(parser)
 
 
-def add_boards(parser: argparse.ArgumentParser) -> None:
+def add_boards(parser: Parser) -> None:
     parser.add_argument(
         "--boards",
         type=Path,
@@ -58,13 +67,13 @@ def add_boards(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_targets(parser: argparse.ArgumentParser) -> None:
+def add_targets(parser: Parser) -> None:
     parser.add_argument(
         "--targets", type=Path, default=TARGETS, metavar="DIR", help="the targets' rules (default %(default)s)"
     )
 
 
-def add_protocol(parser: argparse.ArgumentParser, runs: int, rounds: int) -> None:
+def add_protocol(parser: Parser, runs: int, rounds: int) -> None:
     """How long each model is run: fields `warmup_runs`, `runs` and `rounds` of the record."""
     parser.add_argument(
         "--warmup-runs", type=int, default=5, metavar="N", help="inferences before the timed ones (default %(default)s)"
@@ -77,5 +86,5 @@ def add_protocol(parser: argparse.ArgumentParser, runs: int, rounds: int) -> Non
     )
 
 
-def add_json(parser: argparse.ArgumentParser, text: str = "print JSON for other programs instead of text") -> None:
+def add_json(parser: Parser, text: str = "print JSON for other programs instead of text") -> None:
     parser.add_argument("--json", action="store_true", help=text)
