@@ -37,8 +37,8 @@ def add(commands: Commands) -> None:
     doctor = commands.add_parser(
         "doctor",
         help="is this machine ready? what is missing, and what to do",
-        description="Looks for the packages, an SSH server and free disk space. Lines with MISS say what to do; exits 1 "
-        "if something is missing that every run needs.",
+        description="Looks for the packages, an SSH server and free disk space. Lines with MISS say what to do. "
+        "Exits 1 if something is missing that every run needs.",
     )
     add_json(doctor)
     bind(doctor, DoctorOptions, run)

@@ -43,7 +43,7 @@ class TopParser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, distribution: str) -> None:
         super().__init__(prog=prog, description=description)
         self.groups: list[Group] = []
-        self.add_argument("--version", action=Version, nargs=0, distribution=distribution)
+        self.add_argument("--version", action=Version, distribution=distribution)
         self.commands = self.add_subparsers(
             dest="command", metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
         )
@@ -62,8 +62,8 @@ class TopParser(argparse.ArgumentParser):
 class Version(argparse.Action):
     """Prints the version of an installed package; looks it up only then."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, *, nargs: int, distribution: str) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=nargs, default=argparse.SUPPRESS)
+    def __init__(self, option_strings: Sequence[str], dest: str, *, distribution: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="print the version")
         self.distribution = distribution
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:

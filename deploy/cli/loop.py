@@ -54,9 +54,9 @@ def add(commands: Commands) -> None:
         commands.add_parser(
             "loop",
             help="run every stage of a configuration",
-            description="Runs every stage that is not done under the present settings: teacher, distil, tables, profile "
-            "(every subnet on the board), agree (full models on the board), search, retrain, ship. It may be stopped at "
-            "any time: the same command goes on.",
+            description="Runs every stage that is not done under the present settings: teacher, distil, tables, "
+            "profile (every subnet on the board), agree (full models on the board), search, retrain, ship. It may be "
+            "stopped at any time: the same command goes on.",
         )
     )
     loop.add_argument(

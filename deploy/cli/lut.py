@@ -1,4 +1,4 @@
-"""`hilnas lut`: a look-up table by source, its versions, what two differ in, and whether it holds on a changed board."""
+"""`hilnas lut`: a look-up table by source, its versions, how two differ, does it hold on a changed board?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hilnas inspect`, `lint`, `pack` and `unpack`: what a model file holds, how a target runs it, and its storage form."""
+"""`hilnas inspect`, `lint`, `pack`, `unpack`: what a model file holds, where a target runs it, its storage form."""
 
 from __future__ import annotations
 

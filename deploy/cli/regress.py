@@ -110,8 +110,8 @@ def run(options: RegressOptions) -> int:
     if regress.conclude(outcomes):
         slower = [outcome.model for outcome in outcomes if outcome.regressed]
         raise CheckFailed(
-            f"{len(slower)} of {len(outcomes)} models became slower ({', '.join(slower)}); find the change that did it, "
-            f"or accept today's latencies with --update"
+            f"{len(slower)} of {len(outcomes)} models became slower ({', '.join(slower)}): find the change, "
+            f"or accept the latencies of today with --update"
         )
     return 0
 

@@ -12,7 +12,8 @@ from deploy.cli.options import Commands, add_json, add_store, bind
 from hil.errors import UsageError
 
 if TYPE_CHECKING:
-    from hil.results import Result, Status
+    from hil.measurement import Status
+    from hil.results import Result
     from hil.stats import LatencySummary
     from hil.store import Store
 

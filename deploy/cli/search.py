@@ -6,12 +6,15 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy.cli import console
 from deploy.cli.options import Commands, bind
 from deploy.cli.runs import RunOptions, add_agreement, add_run, load, open_run
 from hil.errors import UsageError
+
+if TYPE_CHECKING:
+    from deploy.run.records import SearchRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,25 +100,25 @@ def _searched(options: SearchOptions) -> Path:
 
 def _stage(options: SearchOptions) -> int:
     """The stage's own answer."""
-    from deploy.formats.files import read_json
+    from deploy.run.records import SearchRecord
 
-    record = read_json(_searched(options) / "search.json")
-    console.say_json(record) if options.json else show_selected(record)
+    record = SearchRecord.read(_searched(options) / SearchRecord.FILE)
+    console.say_json(record.to_json()) if options.json else show_selected(record)
     return 0
 
 
-def show_selected(record: Mapping[str, Any]) -> None:
+def show_selected(record: SearchRecord) -> None:
     """The stage's own answer: the front, and the model under each budget."""
     from deploy.latency.gate import gate_text
 
-    if record["gate"]["override"]:
-        console.say(gate_text(record["gate"]))
-    console.say(f"front: {len(record['front'])} architectures over (NSR, latency)")
-    for entry in record["found"]:
+    if record.gate.override:
+        console.say(gate_text(record.gate))
+    console.say(f"front: {len(record.pareto_front)} architectures over (NSR, latency)")
+    for m in record.selected:
+        scheme = f" ({m.scheme})" if m.scheme else ""
         console.say(
-            f"{entry['name']}: {entry['subnet']} nsr {entry['nsr']:.4f} "
-            f"predicted {entry['predicted_us'] / 1000:.3f} ms weights {entry['size_bits'] / 8000:.1f} kB"
-            f"{_scheme(entry)}"
+            f"{m.name}: {m.subnet} nsr {m.nsr:.4f} predicted {m.predicted_us / 1000:.3f} ms "
+            f"weights {m.size_bits / 8000:.1f} kB{scheme}"
         )
 
 
