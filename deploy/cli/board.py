@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
+from deploy.cli.help import sentence
 from deploy.cli.options import BOARDS, Commands, add_boards, add_json, bind
 from hil.errors import BoardError, ModelError, UsageError
 
@@ -87,7 +88,7 @@ def add(commands: Commands) -> None:
     listing.add_argument("--probe", action="store_true", help="ask each board who uses it")
     bind(listing, ListOptions, list_boards)
 
-    check = _one_board(actions, "check", "is it fit to measure on? with a known-good model at the end")
+    check = _one_board(actions, "check", "is it fit to measure on? runs a known-good model at the end")
     add_json(check)
     bind(check, CheckOptions, check_board)
     trusted = _one_board(actions, "trust", "pin its SSH host key (compare the fingerprint!)")
@@ -106,7 +107,7 @@ def add(commands: Commands) -> None:
     bind(power, PowerOptions, switch_power)
 
     text = "an emulated board, to try faults on: results are real, latencies mean nothing"
-    emulated = actions.add_parser("qemu", help=text, description=text.capitalize() + ".")
+    emulated = actions.add_parser("qemu", help=text, description=sentence(text))
     emulated.add_argument("step", choices=("build", "start", "stop"), help="make its image; start a machine; stop it")
     emulated.add_argument(
         "--dir", type=Path, help="the image's folder, `image` in boards.toml (default ~/.cache/hilnas/qemu)"
@@ -115,7 +116,7 @@ def add(commands: Commands) -> None:
 
 
 def _action(actions: Commands, name: str, text: str) -> argparse.ArgumentParser:
-    action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    action = actions.add_parser(name, help=text, description=sentence(text))
     add_boards(action)
     return action
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.cli import console
+from deploy.cli.help import sentence
 from deploy.cli.options import BOARDS, Commands, add_board, bind
 from hil.errors import UsageError
 
@@ -35,7 +36,7 @@ def add(commands: Commands) -> None:
     )
     actions = bundle.add_subparsers(dest="action", metavar="ACTION", required=True)
     text = "copy a run's bundle, or make one of another of its models"
-    export = actions.add_parser("export", help=text, description=text.capitalize() + ".")
+    export = actions.add_parser("export", help=text, description=sentence(text))
     export.add_argument(
         "--run", type=Path, default=Path("runs/demo"), metavar="DIR", help="a finished run (default %(default)s)"
     )

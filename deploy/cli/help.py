@@ -27,7 +27,7 @@ class Group:
     ) -> argparse.ArgumentParser:
         """Commands added one after another with the same `help` share its line."""
         self.texts.append((name, help))
-        return self.commands.add_parser(name, description=description, epilog=epilog)
+        return self.commands.add_parser(name, description=description or sentence(help), epilog=epilog)
 
     def lines(self) -> list[str]:
         shown = [f"{self.heading}:"]
@@ -35,6 +35,11 @@ class Group:
             names = f"  {', '.join(name for name, _ in entries)}"
             shown.append(f"{names:{COLUMN - 2}}  {text}")
         return shown
+
+
+def sentence(text: str) -> str:
+    """A help text as a sentence."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith(("?", ".")) else ".")
 
 
 class TopParser(argparse.ArgumentParser):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli import console
+from deploy.cli.help import sentence
 from deploy.cli.options import Commands, bind
 from deploy.cli.runs import RunOptions, add_run, load, open_run
 from hil.errors import UsageError
@@ -24,7 +25,7 @@ ACTIONS = {
     "sensitivity": "how much each layer loses at each width",
     "solve": "the bits of least perturbation within the limits, by integer programming",
     "refine": "score the policies around that answer, keep the best",
-    "proxy": "search the quantization's hyperparameters for the policy, most trials judged cheaply",
+    "proxy": "search the quantization's hyperparameters for the policy, most trials evaluated at low cost",
     "run": "all of it, then measure and bundle the network",
 }
 SHOWN = {
@@ -61,11 +62,13 @@ def add(commands: Commands) -> None:
     lcpaq = commands.add_parser("lcpaq", help="bits for each layer of a trained network, by LCPAQ")
     actions = lcpaq.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in ACTIONS.items():
-        action = add_run(actions.add_parser(name, help=text))
-        model = "teacher (default), a found model's name, resnet18, or resnet18w16: that with 16 channels for 64"
+        action = add_run(actions.add_parser(name, help=text, description=sentence(text)))
+        model = "teacher (default), a selected model's name, resnet18, or resnet18w16: that with 16 channels for 64"
         action.add_argument("--model", default="teacher", metavar="NAME", help=model)
         limits = action.add_argument_group("limits (default: --size-limit 67%)")
-        limits.add_argument("--size-limit", metavar="X", help="67%% of INT8's, 250kB; blocks: a found model's own bits")
+        limits.add_argument(
+            "--size-limit", metavar="X", help="67%% of INT8's, 250kB; blocks: a selected model's own bits"
+        )
         limits.add_argument("--bops-limit", metavar="X", help="50%% of INT8's, or 3.2G bit operations (M, G, T)")
         limits.add_argument("--latency-limit", metavar="X", help="90%% of the layers' sum, or 3.5ms")
         action.add_argument("--measure-latency", action="store_true", help="of every layer, without a limit on it")
@@ -102,7 +105,7 @@ def run(options: LcpaqOptions) -> int:
     if options.model not in names and width_in(experiment, options.model) is None:
         raise UsageError(f"--model {options.model}: '{experiment.name}' has {', '.join(names)}")
     if BLOCKS in wanted.limits.values() and options.model not in {budget.name for budget in experiment.budgets}:
-        raise UsageError(f"--size-limit {BLOCKS}: {options.model} has no block bits; name a found model or give %")
+        raise UsageError(f"--size-limit {BLOCKS}: {options.model} has no block bits; name a selected model or give %")
     if experiment.quantization.calibration_images < 2:
         console.warn("one calibration image: ranges are that image's; set quantization.calibration_images to 16")
     with open_run(options) as context:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
+from deploy.cli.help import sentence
 from deploy.cli.options import Commands, bind
 from deploy.cli.runs import RunOptions, add_agreement, add_run, load, open_run
 from hil.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
-    import argparse
-
     from deploy.run.context import Context
     from deploy.run.folder import Progress
     from deploy.run.records import AgreementRecord, ModelRecord, Regrets, Summary
@@ -24,6 +23,7 @@ LAST = "ship"
 STAGE_COMMANDS = {
     "teacher": "trains the network that the blocks learn from",
     "distil": "trains every block's supernet on the teacher's feature maps",
+    "agree": "measures full models and compares them with the latency table's sums; exits 1 if tau-b is below the gate",
     "retrain": "trains the selected architectures on the task",
 }
 
@@ -73,26 +73,23 @@ def add(commands: Commands) -> None:
         add_agreement(whole)
         bind(whole, LoopOptions, run_loop)
     for name, text in STAGE_COMMANDS.items():
-        stage = _add_stage(commands, name, text)
-        if name == "retrain":
+        stage = add_run(
+            commands.add_parser(
+                name,
+                help="the loop up to that stage",
+                description=f"Runs the loop up to the stage '{name}', which {text}.",
+            )
+        )
+        if name in ("agree", "retrain"):
             add_agreement(stage)
-        bind(stage, StageOptions, run_stage)
-    agree = _add_stage(
-        commands,
-        "agree",
-        "measures full models and compares them with the latency table's sums; exits 1 if tau-b is below the gate",
-    )
-    add_agreement(agree)
-    agree.add_argument("--plot", type=Path, metavar="FILE", help="draw predicted against measured (.png, .svg)")
-    bind(agree, AgreeOptions, run_agree)
+        if name == "agree":
+            stage.add_argument("--plot", type=Path, metavar="FILE", help="draw predicted against measured (.png, .svg)")
+            bind(stage, AgreeOptions, run_agree)
+        else:
+            bind(stage, StageOptions, run_stage)
     text = "write a finished run's summary.json and report.html again"
-    report = add_run(commands.add_parser("report", help=text, description=text.capitalize() + "."))
+    report = add_run(commands.add_parser("report", help=text, description=sentence(text)))
     bind(report, RunOptions, run_report)
-
-
-def _add_stage(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
-    description = f"Runs the loop up to the stage '{name}', which {text}."
-    return add_run(commands.add_parser(name, help="the loop up to this stage", description=description))
 
 
 def run_loop(options: LoopOptions) -> int:

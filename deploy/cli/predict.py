@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
     predict = add_run(
         commands.add_parser(
             "predict",
-            help="fine-tune some architectures, fit the accuracy predictor, search with it",
+            help="fit an accuracy predictor, search with it",
             description="The loop up to the search, then short fine-tunings of sampled architectures: how well do "
             "block NSRs predict what was left out, against their plain sum, and what does the predictor find under "
             "the budgets? What is done is not done again; settings are [predictor] of the configuration.",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
+from deploy.cli.help import sentence
 from deploy.cli.options import Commands, add_json, add_store, bind
 from hil.errors import UsageError
 
@@ -66,7 +67,7 @@ def _add_results(commands: Commands) -> None:
     )
     actions = found.add_subparsers(dest="action", metavar="ACTION", required=True)
     text = "median, p90, p95, MAD and 95 %% interval of every model, for each set of conditions"
-    query = actions.add_parser("query", help=text, description=text.capitalize() + ".")
+    query = actions.add_parser("query", help=text, description=sentence(text))
     query.add_argument("--status", choices=("ok", "failed"), help="failed: in at least one round")
     add_json(query)
     export = actions.add_parser(
@@ -95,7 +96,7 @@ def _add_quarantine(commands: Commands) -> None:
     )
     actions = kept.add_subparsers(dest="action", metavar="ACTION", required=True)
     text = "which models, under which conditions, why and since when"
-    listing = actions.add_parser("list", help=text, description=text.capitalize() + ".")
+    listing = actions.add_parser("list", help=text, description=sentence(text))
     add_store(listing)
     listing.add_argument("--cleared", action="store_true", help="also those that were cleared")
     add_json(listing)

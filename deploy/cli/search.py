@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
     search = add_run(
         commands.add_parser(
             "search",
-            help="the loop up to here: the exact front, and the best architecture under each budget",
+            help="the best architectures under budgets of latency and size",
             description="The loop up to the exact front, and the best architecture under each of the configuration's "
             "budgets. With the options below its tables are asked something else, or with --tables any others.",
         )
