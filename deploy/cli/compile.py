@@ -62,7 +62,7 @@ class CompileOptions:
 def add(commands: Commands) -> None:
     build = commands.add_parser(
         "compile",
-        help="write subnets of a space as files, with random weights or a run's",
+        help="write subnets of a space, or networks of a run, as files",
         description="Random weights are calibrated on noise: they time an idea before anything is trained. "
         "--weights RUN/supernets.pt takes trained ones, still calibrated on noise; with the run's --config they are "
         "calibrated as in the run, and the files equal the run's. With --config and --weights RUN the teacher or a "

@@ -66,9 +66,7 @@ def add(commands: Commands) -> None:
         model = "teacher (default), a selected model's name, resnet18, or resnet18w16: that with 16 channels for 64"
         action.add_argument("--model", default="teacher", metavar="NAME", help=model)
         limits = action.add_argument_group("limits (default: --size-limit 67%)")
-        limits.add_argument(
-            "--size-limit", metavar="X", help="67%% of INT8's, 250kB; blocks: a selected model's own bits"
-        )
+        limits.add_argument("--size-limit", metavar="X", help="67%% of INT8's, 250kB; blocks: a selected model's bits")
         limits.add_argument("--bops-limit", metavar="X", help="50%% of INT8's, or 3.2G bit operations (M, G, T)")
         limits.add_argument("--latency-limit", metavar="X", help="90%% of the layers' sum, or 3.5ms")
         action.add_argument("--measure-latency", action="store_true", help="of every layer, without a limit on it")

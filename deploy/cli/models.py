@@ -89,7 +89,7 @@ def _add_inspect(commands: Commands) -> None:
 def _add_lint(commands: Commands) -> None:
     lint = commands.add_parser(
         "lint",
-        help="what of a model leaves a target's fast cores, and what fails there",
+        help="which operators leave a target's fast cores or fail there",
         description="Expected from rules, not measured. Exits 1 if an operator computes a wrong result or cannot run "
         "on the target, or if more than --max-off-nn of the multiply-accumulates leave the NN cores (on a target "
         "without them: the fast kernels). Operators without multiply-accumulates are listed and do not fail.",
