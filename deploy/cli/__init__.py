@@ -24,6 +24,7 @@ from deploy.cli import (
     results,
     search,
 )
+from deploy.cli.console import show_warnings
 from deploy.cli.exit import ended
 from deploy.cli.help import TopParser
 
@@ -53,7 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     arguments = parser().parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
-    return ended("hilnas", lambda: int(arguments.work(arguments)))
+
+    def work() -> int:
+        show_warnings()
+        return int(arguments.work(arguments))
+
+    return ended("hilnas", work)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,13 @@ def warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr)
 
 
+def show_warnings() -> None:
+    """What the rooms below have to say beside their results (a board that is lost) goes to stderr, a line each."""
+    import logging
+
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+
+
 def say_json(record: object) -> None:
     """A record on stdout, for other programs."""
     print(json.dumps(record, indent=1))
