@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -250,6 +249,8 @@ def examined(config: BoardConfig) -> Iterator[Finding]:
 
 def _known_good(board: Board) -> Iterator[Finding]:
     """A small model, measured in the way that every model is measured."""
+    import tempfile
+
     from deploy.compile import canary
     from hil.health import Finding
     from hil.measure import MeasureProtocol, measure

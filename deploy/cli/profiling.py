@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,6 +67,8 @@ def add(commands: Commands) -> None:
 
 def run(options: ProfileOptions) -> int:
     """Measure and show. Raises `ModelError` naming the first model that failed."""
+    import tempfile
+
     from deploy.cli.results import open_store
     from deploy.compile.canary import known_good
     from hil.boards.config import find_board
