@@ -11,7 +11,7 @@ INTERRUPTED = 130
 
 
 def ended(name: str, command: Callable[[], int]) -> int:
-    """Runs `command`; its exit code. What may go wrong is told as `name: what to do`, never as a traceback."""
+    """Run `command`; its exit code. An error is one line on stderr, `name: what is wrong, what to do`, no traceback."""
     from hil.errors import HilError
     from nas.errors import NasError
 
@@ -29,5 +29,5 @@ def ended(name: str, command: Callable[[], int]) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"{name}: {where}{error.strerror or error}; make room or mend the path, then run again", file=sys.stderr)
+        print(f"{name}: {where}{error.strerror or error}; make room or fix the path, then run again", file=sys.stderr)
         return 2

@@ -5,38 +5,28 @@ Each action runs those before it, where they are not done under the present sett
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table as RichTable
+from typing import TYPE_CHECKING, Any
 
 from deploy.cli import console
-from deploy.formats.figures import check_image
-from deploy.formats.files import read_json
-from deploy.lcpaq import plots, steps
-from deploy.lcpaq.blocks import judge_blocks
-from deploy.lcpaq.proxy import search_settings
-from deploy.lcpaq.resnet import train_resnet, width_in
-from deploy.lcpaq.ship import ship
-from deploy.lcpaq.subject import BLOCKS, Subject, Wanted
-from deploy.pipeline.loop import loop
-from deploy.run.config import Overrides, load_experiment
-from deploy.run.context import Context
-from deploy.run.folder import Progress, Run
+from deploy.cli.help import sentence
+from deploy.cli.options import Commands, bind
+from deploy.cli.runs import RunOptions, add_run, load, open_run
 from hil.errors import UsageError
-from nas.lcpaq.policy import ACTIVATION_BITS, INT8
 
-Step = Callable[[Subject, Wanted], Iterator[Progress]]
-STEPS: Mapping[str, tuple[Step, ...]] = {
-    "sensitivity": (steps.sensitivity,),
-    "solve": (steps.sensitivity, steps.solve_policy),
-    "refine": (steps.sensitivity, steps.solve_policy, steps.refine_policy, judge_blocks),
-    "proxy": (search_settings,),
-    "run": (steps.sensitivity, steps.solve_policy, steps.refine_policy, judge_blocks, search_settings, ship),
+if TYPE_CHECKING:
+    from deploy.lcpaq.subject import Subject, Wanted
+    from deploy.run.context import Context
+    from deploy.run.folder import Progress
+
+ACTIONS = {
+    "sensitivity": "how much each layer loses at each width",
+    "solve": "the bits of least perturbation within the limits, by integer programming",
+    "refine": "score the policies around that answer, keep the best",
+    "proxy": "search the quantization's hyperparameters for the policy, most trials evaluated at low cost",
+    "run": "all of it, then measure and bundle the network",
 }
 SHOWN = {
     "size_bits": ("weights", 8e3, "kB"),
@@ -45,69 +35,139 @@ SHOWN = {
 }
 
 
-def run(arguments: argparse.Namespace, config: Path) -> int:
-    """Train what is not trained, take the steps, show; the exit code."""
-    wanted = _wanted(arguments)
-    if arguments.plot:
-        check_image(arguments.plot)
-    experiment, space = load_experiment(config, Overrides.of(arguments))
-    names = ("teacher", *(budget.name for budget in experiment.budgets), "resnet18")
-    if arguments.model not in names and width_in(experiment, arguments.model) is None:
-        raise UsageError(f"--model {arguments.model}: '{experiment.name}' has {', '.join(names)}")
-    if BLOCKS in wanted.limits.values() and arguments.model not in {budget.name for budget in experiment.budgets}:
-        raise UsageError(f"--size-limit {BLOCKS}: {arguments.model} has no block bits; name a found model or give %")
-    if experiment.quantization.calibration_images < 2:
-        print(
-            "warning: one calibration image: ranges are that image's; set quantization.calibration_images to 16",
-            file=sys.stderr,
+@dataclass(frozen=True, kw_only=True)
+class LcpaqOptions(RunOptions):
+    """See the help of each option."""
+
+    action: str
+    model: str
+    size_limit: str | None
+    bops_limit: str | None
+    latency_limit: str | None
+    measure_latency: bool
+    sensitivity: str
+    bits: str
+    activation_bits: str | None
+    tie_bits: bool
+    all_layers: bool
+    images: int
+    judged: int
+    k: int
+    trials: int
+    tuning_steps: int
+    plot: Path | None
+
+
+def add(commands: Commands) -> None:
+    lcpaq = commands.add_parser("lcpaq", help="bits for each layer of a trained network, by LCPAQ")
+    actions = lcpaq.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, text in ACTIONS.items():
+        action = add_run(actions.add_parser(name, help=text, description=sentence(text)))
+        model = "teacher (default), a selected model's name, resnet18, or resnet18w16: that with 16 channels for 64"
+        action.add_argument("--model", default="teacher", metavar="NAME", help=model)
+        limits = action.add_argument_group("limits (default: --size-limit 67%)")
+        limits.add_argument("--size-limit", metavar="X", help="67%% of INT8's, 250kB; blocks: a selected model's bits")
+        limits.add_argument("--bops-limit", metavar="X", help="50%% of INT8's, or 3.2G bit operations (M, G, T)")
+        limits.add_argument("--latency-limit", metavar="X", help="90%% of the layers' sum, or 3.5ms")
+        action.add_argument("--measure-latency", action="store_true", help="of every layer, without a limit on it")
+        action.add_argument("--sensitivity", default="hessian", metavar="KIND", help="hessian, fisher, nsr or sqnr")
+        action.add_argument("--bits", default="2,3,4,5,6,7,8", metavar="4,6,8", help="to choose from (%(default)s)")
+        action.add_argument(
+            "--activation-bits",
+            metavar="4,6,8",
+            help="of what a layer reads, 4 to 8, to choose from (default 8): fewer save bit operations, for which give "
+            "--bops-limit, and no size",
         )
-    with Run(arguments.runs_dir / experiment.name) as folder:
-        context = Context(experiment, space, folder, arguments.boards)
-        with console.progress() as show:
-            for done in _trained(context, arguments.model):
-                show(done)
-            subject = Subject.of(context, arguments.model)
-            for done in _steps(arguments, subject, wanted):
-                show(done)
-        if arguments.action != "proxy":
-            _draw(subject, arguments.plot)
-    _show(arguments, subject.folder)
+        action.add_argument("--tie-bits", action="store_true", help="a layer's weights and what it reads: one width")
+        action.add_argument("--all-layers", action="store_true", help="the first and the last may leave 8 bits too")
+        action.add_argument("--images", type=int, default=64, help="for the sensitivity, labelled (%(default)s)")
+        action.add_argument("--judged", type=int, default=512, help="images to score policies on (default %(default)s)")
+        action.add_argument("--k", type=int, default=8, help="policies of the frontier to score (default %(default)s)")
+        action.add_argument("--trials", type=int, default=40, help="of the proxy search (default %(default)s)")
+        action.add_argument("--tuning-steps", type=int, default=64, help="of a full trial (default %(default)s)")
+        action.add_argument("--plot", type=Path, metavar="FILE", help="draw it, beside lcpaq.html (.png, .svg)")
+        bind(action, LcpaqOptions, run)
+
+
+def run(options: LcpaqOptions) -> int:
+    """Train what is not trained, take the steps, show; the exit code."""
+    from deploy.formats.figures import check_image
+    from deploy.lcpaq.resnet import width_in
+    from deploy.lcpaq.subject import BLOCKS, Subject
+
+    wanted = _wanted(options)
+    if options.plot:
+        check_image(options.plot)
+    experiment, _ = load(options)
+    names = ("teacher", *(budget.name for budget in experiment.budgets), "resnet18")
+    if options.model not in names and width_in(experiment, options.model) is None:
+        raise UsageError(f"--model {options.model}: '{experiment.name}' has {', '.join(names)}")
+    if BLOCKS in wanted.limits.values() and options.model not in {budget.name for budget in experiment.budgets}:
+        raise UsageError(f"--size-limit {BLOCKS}: {options.model} has no block bits; name a selected model or give %")
+    if experiment.quantization.calibration_images < 2:
+        console.warn("one calibration image: ranges are that image's; set quantization.calibration_images to 16")
+    with open_run(options) as context:
+        console.follow(_trained(context, options.model))
+        subject = Subject.of(context, options.model)
+        console.follow(_steps(options, subject, wanted))
+        if options.action != "proxy":
+            _draw(subject, options.plot)
+    _show(options, subject.folder)
     return 0
 
 
 def _trained(context: Context, name: str) -> Iterator[Progress]:
     """Train what the network needs, where it is not done; a ResNet18 needs nothing of the loop."""
+    from deploy.lcpaq.resnet import train_resnet, width_in
+    from deploy.pipeline.loop import loop
+
     if (width := width_in(context.experiment, name)) is not None:
         return train_resnet(context, name, width)
     return loop(context, "teacher" if name == "teacher" else "retrain")
 
 
-def _steps(arguments: argparse.Namespace, subject: Subject, wanted: Wanted) -> Iterator[Progress]:
-    if "latency_us" in wanted.limits or arguments.measure_latency:
+def _steps(options: LcpaqOptions, subject: Subject, wanted: Wanted) -> Iterator[Progress]:
+    from deploy.lcpaq import steps
+    from deploy.lcpaq.blocks import judge_blocks
+    from deploy.lcpaq.proxy import search_settings
+    from deploy.lcpaq.ship import ship
+
+    refined = (steps.sensitivity, steps.solve_policy, steps.refine_policy, judge_blocks)
+    of_action = {
+        "sensitivity": refined[:1],
+        "solve": refined[:2],
+        "refine": refined,
+        "proxy": (search_settings,),
+        "run": (*refined, search_settings, ship),
+    }
+    if "latency_us" in wanted.limits or options.measure_latency:
         yield from steps.measure_latency(subject)
-    for step in STEPS[arguments.action]:
+    for step in of_action[options.action]:
         yield from step(subject, wanted)
 
 
-def _wanted(arguments: argparse.Namespace) -> Wanted:
-    given = {"size_bits": arguments.size_limit, "bops": arguments.bops_limit, "latency_us": arguments.latency_limit}
+def _wanted(options: LcpaqOptions) -> Wanted:
+    from deploy.lcpaq.subject import Wanted
+    from nas.lcpaq.policy import ACTIVATION_BITS, INT8
+
+    given = {"size_bits": options.size_limit, "bops": options.bops_limit, "latency_us": options.latency_limit}
     limits = {name: text for name, text in given.items() if text is not None}
-    widths = _widths("--bits", arguments.bits)
-    activation_widths = (INT8,) if not arguments.tie_bits else tuple(w for w in widths if w in ACTIVATION_BITS)
-    if arguments.activation_bits:
-        activation_widths = _widths("--activation-bits", arguments.activation_bits)
+    widths = _widths("--bits", options.bits)
+    activation_widths = (INT8,) if not options.tie_bits else tuple(w for w in widths if w in ACTIVATION_BITS)
+    if options.activation_bits:
+        activation_widths = _widths("--activation-bits", options.activation_bits)
     return Wanted(
         limits or {"size_bits": "67%"},
-        arguments.sensitivity,
+        options.sensitivity,
         widths,
-        not arguments.all_layers,
-        arguments.images,
-        arguments.judged,
-        arguments.k,
-        trials=arguments.trials,
-        tuning_steps=arguments.tuning_steps,
+        not options.all_layers,
+        options.images,
+        options.judged,
+        options.k,
+        trials=options.trials,
+        tuning_steps=options.tuning_steps,
         activation_widths=activation_widths,
-        tie_bits=arguments.tie_bits,
+        tie_bits=options.tie_bits,
     )
 
 
@@ -119,12 +179,16 @@ def _widths(option: str, text: str) -> tuple[int, ...]:
 
 
 def _records(folder: Path) -> dict[str, Any]:
+    from deploy.formats.files import read_json
+
     names = ("sensitivity", "solve", "refine", "blocks", "proxy", "shipped")
     return {name: read_json(folder / f"{name}.json") for name in names if (folder / f"{name}.json").exists()}
 
 
 def _draw(subject: Subject, plot: Path | None) -> None:
     """lcpaq.html, and `plot`, as far as there is something to draw."""
+    from deploy.lcpaq import plots
+
     records = _records(subject.folder)
     if not {"sensitivity", "solve"} <= records.keys():
         return
@@ -134,21 +198,21 @@ def _draw(subject: Subject, plot: Path | None) -> None:
         plots.write_image(plot, drawn)
 
 
-def _show(arguments: argparse.Namespace, folder: Path) -> None:
+def _show(options: LcpaqOptions, folder: Path) -> None:
     records = _records(folder)
-    if arguments.json:
-        print(json.dumps(records, indent=1))
+    if options.json:
+        console.say_json(records)
         return
-    if arguments.action == "sensitivity":
+    if options.action == "sensitivity":
         _show_sensitivity(records["sensitivity"])
-    if arguments.action in ("solve", "refine", "run"):
+    if options.action in ("solve", "refine", "run"):
         _show_solution(records["solve"])
-    if arguments.action in ("refine", "run"):
+    if options.action in ("refine", "run"):
         _show_refinement(records["refine"])
         _show_blocks(records.get("blocks"))
-    if arguments.action in ("proxy", "run"):
+    if options.action in ("proxy", "run"):
         _show_proxy(records["proxy"])
-    if arguments.action == "run":
+    if options.action == "run":
         shipped = records["shipped"]
         console.say(
             f"validation: {shipped['int8']:.2f} % {shipped['metric']} at the policy, by {shipped['by']}; "
@@ -161,12 +225,10 @@ def _show(arguments: argparse.Namespace, folder: Path) -> None:
 def _show_sensitivity(record: Mapping[str, Any]) -> None:
     tables = {"{} bits": record["layers"], "reads {} bits": record.get("activations", {})}
     columns = [(title.format(width), rows, width) for title, rows in tables.items() for width in _first(rows)]
-    table = RichTable()
-    for column in ("layer", *(title for title, _, _ in columns)):
-        table.add_column(column, justify="left" if column == "layer" else "right")
-    for name in record["layers"]:
-        table.add_row(name, *(f"{rows[name][width]:.3g}" for _, rows, width in columns))
-    console.out.print(table)
+    console.table(
+        ("layer", *(title for title, _, _ in columns)),
+        [(name, *(f"{rows[name][width]:.3g}" for _, rows, width in columns)) for name in record["layers"]],
+    )
     console.say(f"{record['kind']} on {record['images']} images, {record['cpu_s']:.1f} s of CPU")
 
 
@@ -186,19 +248,13 @@ def _show_solution(record: Mapping[str, Any]) -> None:
 
 
 def _show_refinement(record: Mapping[str, Any]) -> None:
-    table = RichTable()
-    for column in ("origin", f"{record['metric']} %", "perturbation", "weights kB"):
-        table.add_column(column, justify="left" if column == "origin" else "right")
+    rows = []
     for one in record["scored"]:
         kept = " (kept)" if one["policy"] == record["best"] else ""
         costs = one["costs"]
-        table.add_row(
-            one["origin"] + kept,
-            f"{one['score']:.2f}",
-            f"{costs['perturbation']:.4g}",
-            f"{costs['size_bits'] / 8e3:.1f}",
-        )
-    console.out.print(table)
+        weights_kb = f"{costs['size_bits'] / 8e3:.1f}"
+        rows.append((one["origin"] + kept, f"{one['score']:.2f}", f"{costs['perturbation']:.4g}", weights_kb))
+    console.table(("origin", f"{record['metric']} %", "perturbation", "weights kB"), rows)
 
 
 def _show_blocks(record: Mapping[str, Any] | None) -> None:

@@ -1,40 +1,54 @@
-"""`hilnas lut latency`: the table by source, its versions, what two differ in, does it hold on a changed device?"""
+"""`hilnas lut`: a look-up table by source, its versions, how two differ, does it hold on a changed board?"""
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from deploy.cli import console
-from deploy.formats.figures import check_image
-from deploy.formats.files import write_json
-from deploy.latency.difference import Difference, compare
-from deploy.latency.key import TableKey
-from deploy.latency.validate import Demand, require_held, validate, validations
-from deploy.latency.versions import Lineage, Version, find_version, versions
-from deploy.run.config import Overrides, load_experiment
-from deploy.run.context import Context
-from deploy.run.folder import Progress, Run
+from deploy.cli.options import Commands, bind
+from deploy.cli.runs import RunOptions, add_run, add_time_budget, load, open_run
 from hil.errors import UsageError
-from nas.engine.open import open_engine
 from nas.errors import TableError
 from nas.estimate import Estimate
 from nas.table import Table
 from nas.training.threads import one_thread
 
-Arguments = argparse.Namespace
+if TYPE_CHECKING:
+    import argparse
+
+    from deploy.latency.difference import Difference
+    from deploy.latency.versions import Lineage, Version
+    from nas.estimate import Estimate
+    from nas.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class LutOptions(RunOptions):
+    """See the help of each option; `words`: an action and what follows it."""
+
+    table: str
+    words: tuple[str, ...]
+    seeds: int
+    most_blocks: int | None
+    out: Path | None
+    plot: Path | None
+    entries: int
+    tolerance: float
+    least_tau: float
+
+    @property
+    def tables(self) -> Path:
+        """The tables' folder of the run that the options name."""
+        experiment, _ = load(self)
+        return self.runs_dir / experiment.name / "tables"
 
 
 @dataclass(frozen=True)
-class OfSource:
-    """The entries that are known in one way; widths are of the 95 % interval, in percent of the value."""
+class SourceSummary:
+    """The entries of one source; `widths` of the 95 % interval are in percent of the value."""
 
     source: str
     entries: int
@@ -44,7 +58,86 @@ class OfSource:
     p95_width_percent: float
 
 
-def by_source(table: Table) -> list[OfSource]:
+def add(commands: Commands) -> None:
+    lut = add_run(
+        commands.add_parser(
+            "lut",
+            help="the look-up tables: NSR, size, latency; their versions",
+            description="Runs the loop up to a look-up table and shows it. `lut latency versions` lists the versions "
+            "that were current; `lut latency diff A B` shows what changed between two of them (digits of a version, or "
+            "files); `lut latency validate` measures some entries again on a board that changed, and shows whether the "
+            "table still holds. `lut latency record FILE` measures more full models and writes all into one small "
+            "file; `lut latency compare FILE` compares active measuring, random choice and measuring everything on it, "
+            "without a board.",
+        )
+    )
+    lut.add_argument("table", choices=("nsr", "size", "latency"), help="NSR, size in bits, or latency in us")
+    actions = ", ".join(" ".join((name, *action.words)) for name, action in ACTIONS.items())
+    lut.add_argument("words", nargs="*", metavar="ACTION", help=f"of latency: {actions}")
+    add_time_budget(lut)
+    _add_compare(lut)
+    validate = lut.add_argument_group("validate")
+    validate.add_argument(
+        "--entries", type=int, default=30, metavar="N", help="how many are measured again (default %(default)s)"
+    )
+    validate.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.02,
+        metavar="X",
+        help="how far from 1 the median ratio new / old may be (default %(default)s)",
+    )
+    validate.add_argument(
+        "--tau",
+        dest="least_tau",
+        type=float,
+        default=0.95,
+        metavar="X",
+        help="least tau-b between old and new latencies (default %(default)s)",
+    )
+    bind(lut, LutOptions, run)
+
+
+def _add_compare(lut: argparse.ArgumentParser) -> None:
+    compare = lut.add_argument_group("compare")
+    compare.add_argument(
+        "--seeds", type=int, default=20, metavar="N", help="of active and of random choice (default %(default)s)"
+    )
+    compare.add_argument("--most-blocks", type=int, metavar="N", help="that active may measure (default: 5 %% of all)")
+    compare.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures there too")
+    compare.add_argument("--plot", type=Path, metavar="FILE", help="draw them after each batch (.png, .svg)")
+
+
+def run(options: LutOptions) -> int:
+    """Make a table and show it, or one of the actions."""
+    if options.words:
+        return _action(options)
+    from deploy.pipeline.loop import loop
+    from nas.table import Table
+
+    with open_run(options) as context:
+        console.follow(loop(context, "profile" if options.table == "latency" else "tables"))
+        path = context.path / "tables" / f"{options.table}.parquet"
+    if options.table == "latency":
+        _show_latency(path, options.json)
+    else:
+        _show_table(Table.load(path), path)
+    return 0
+
+
+def _action(options: LutOptions) -> int:
+    name, *words = options.words
+    if options.table != "latency":
+        raise UsageError(f"lut {options.table} {name}: only `lut latency` has actions; leave '{name}' out")
+    if name not in ACTIONS:
+        raise UsageError(f"lut latency {name}: no such action; there are {', '.join(ACTIONS)}")
+    action = ACTIONS[name]
+    if len(words) != len(action.words):
+        raise UsageError(f"lut latency {name}: takes {action.takes}, not {' '.join(words) or 'nothing'}")
+    return action.work(options)
+
+
+def by_source(table: Table) -> list[SourceSummary]:
     """How well the entries of each source are known, most entries first."""
     groups: dict[str, list[Estimate]] = {}
     for entry in table.entries.values():
@@ -52,22 +145,36 @@ def by_source(table: Table) -> list[OfSource]:
     return sorted((_of_source(source, entries) for source, entries in groups.items()), key=lambda g: -g.entries)
 
 
-def _of_source(source: str, entries: Sequence[Estimate]) -> OfSource:
+def _of_source(source: str, entries: Sequence[Estimate]) -> SourceSummary:
+    import numpy as np
+
     widths = [100 * (entry.high - entry.low) / max(entry.value, 1e-9) for entry in entries]
     median, p95 = (float(q) for q in np.quantile(widths, (0.5, 0.95)))
     runs = [int(entry.n) for entry in entries]
-    return OfSource(source, len(entries), min(runs), max(runs), median, p95)
+    return SourceSummary(source, len(entries), min(runs), max(runs), median, p95)
 
 
-def show(path: Path, as_json: bool) -> None:
+def _show_table(table: Table, path: Path) -> None:
+    values = sorted((entry.value, str(subnet)) for subnet, entry in table.entries.items())
+    console.say(f"{path}: {len(values)} entries, {table.quantity} in {table.unit}")
+    three = (values[0], values[len(values) // 2], values[-1])
+    for (value, subnet), word in zip(three, ("smallest", "median", "largest"), strict=True):
+        console.say(f"  {word:>8} {value:.6g} {subnet}")
+
+
+def _show_latency(path: Path, as_json: bool) -> None:
     """A latency table: what it belongs to, its version, its entries by source."""
+    from deploy.latency.key import TableKey
+    from deploy.latency.versions import Lineage
+    from nas.table import Table
+
     table = Table.load(path)
     key, lineage, groups = TableKey.of(table), Lineage.of(table), by_source(table)
     if as_json:
         record = {"table": str(path), "belongs": key.to_json(), "lineage": asdict(lineage)}
-        _print({**record, "sources": [asdict(group) for group in groups]})
+        console.say_json({**record, "sources": [asdict(group) for group in groups]})
         return
-    console.table(table, path)
+    _show_table(table, path)
     console.say(f"  version {lineage.version}, {lineage.how} {lineage.when[:19]}; {key}")
     for g in groups:
         runs = f"{g.least_n} to {g.most_n}" if g.least_n < g.most_n else f"{g.most_n}"
@@ -77,26 +184,15 @@ def show(path: Path, as_json: bool) -> None:
         )
 
 
-def run(arguments: Arguments, config: Path) -> int:
-    """One of the actions; the exit code."""
-    action, *words = arguments.action
-    if arguments.table != "latency":
-        raise UsageError(f"lut {arguments.table} {action}: only `lut latency` has actions; leave '{action}' out")
-    if action not in ACTIONS:
-        raise UsageError(f"lut latency {action}: no such action; there are {', '.join(ACTIONS)}")
-    count, what = WORDS.get(action, (0, "nothing"))
-    if len(words) != count:
-        raise UsageError(f"lut latency {action}: takes {what}, not {' '.join(words) or 'nothing'}")
-    return ACTIONS[action](arguments, config)
+def _versions(options: LutOptions) -> int:
+    from deploy.latency.versions import versions
 
-
-def _versions(arguments: Arguments, config: Path) -> int:
-    folder = _tables(arguments, config)
+    folder = options.tables
     found = versions(folder)
     if not found:
         raise UsageError(f"{folder / 'versions'}: no versions yet; `hilnas lut latency` makes the first")
-    if arguments.json:
-        _print({"versions": [version.to_json() for version in found]})
+    if options.json:
+        console.say_json({"versions": [version.to_json() for version in found]})
         return 0
     for version in found:
         console.say(_line(version))
@@ -105,28 +201,34 @@ def _versions(arguments: Arguments, config: Path) -> int:
 
 def _line(v: Version) -> str:
     sources = ", ".join(f"{n} {source}" for source, n in v.sources.items())
-    said = [f"{v.version}  {v.when[:19]}  {v.how:9} {v.name}: {sources}"]
-    said += [f"of {' and '.join(v.parents)}"] if v.parents else []
-    said += [f"tau-b {v.tau_b:.3f}"] if v.tau_b is not None else []
+    parts = [f"{v.version}  {v.when[:19]}  {v.how:9} {v.name}: {sources}"]
+    parts += [f"of {' and '.join(v.parents)}"] if v.parents else []
+    parts += [f"tau-b {v.tau_b:.3f}"] if v.tau_b is not None else []
     if v.how == "validated":
-        said.append(f"{v.evidence['entries']} entries again, median ratio {v.evidence['ratio']:.3f}")
-    return "; ".join(said) + (" (current)" if v.current else "")
+        parts.append(f"{v.evidence['entries']} entries again, median ratio {v.evidence['ratio']:.3f}")
+    return "; ".join(parts) + (" (current)" if v.current else "")
 
 
-def _diff(arguments: Arguments, config: Path) -> int:
-    a, b = (_table(word, arguments, config) for word in arguments.action[1:])
+def _diff(options: LutOptions) -> int:
+    from deploy.latency.difference import compare
+
+    a, b = (_table(word, options) for word in options.words[1:])
     found = compare(a, b)
-    if arguments.json:
-        _print(found.to_json())
+    if options.json:
+        console.say_json(found.to_json())
     else:
-        _say(found)
+        _show_difference(found)
     return 0
 
 
-def _table(word: str, arguments: Arguments, config: Path) -> Table:
+def _table(word: str, options: LutOptions) -> Table:
     """A file, or a version of the run that the configuration names."""
+    from deploy.latency.key import TableKey
+    from deploy.latency.versions import find_version
+    from nas.table import Table
+
     if not word.endswith(".parquet") and not Path(word).is_file():
-        return find_version(_tables(arguments, config), word)
+        return find_version(options.tables, word)
     table = Table.load(Path(word))
     try:
         TableKey.of(table)
@@ -135,23 +237,23 @@ def _table(word: str, arguments: Arguments, config: Path) -> Table:
     return table
 
 
-def _say(found: Difference) -> None:
+def _show_difference(found: Difference) -> None:
     for words in found.keys:
         console.say(f"differs: {words}")
     if not found.keys:
         console.say("both belong to the same space, input, scheme, form, device and setting")
     console.say(f"{found.common} entries in both, {found.only_a} only in A, {found.only_b} only in B")
-    for went, count in found.sources.items():
-        console.say(f"{count} entries went {went}")
+    for change, count in found.sources.items():
+        console.say(f"{count} entries changed source: {change}")
     console.say(
         f"B / A: median {found.ratio_median:.4f}, 5 % below {found.ratio_p5:.4f}, 5 % above {found.ratio_p95:.4f}; "
-        f"{found.beyond} entries moved by more than their intervals allow"
+        f"the 95 % intervals of {found.beyond} entries do not overlap"
     )
     blocks = ", ".join(f"block {n} {_tau(tau)}" for n, tau in found.tau_b_of_block.items())
     console.say(f"tau-b between them: {_tau(found.tau_b)}; {blocks}")
     for m in found.most:
         if m.ratio != 1:
-            where = ", beyond the intervals" if m.beyond else ""
+            where = ", intervals do not overlap" if m.beyond else ""
             console.say(f"  {m.ratio:8.4f}  {m.a_us:.6g} -> {m.b_us:.6g} us  {m.subnet}{where}")
 
 
@@ -159,27 +261,28 @@ def _tau(tau: float | None) -> str:
     return "undefined" if tau is None else f"{tau:.3f}"
 
 
-def _validate(arguments: Arguments, config: Path) -> int:
-    demand = Demand(arguments.entries, arguments.tolerance, arguments.least_tau)
-    experiment, space = load_experiment(config, Overrides.of(arguments))
-    folder = _tables(arguments, config)
-    if not (folder / "latency.parquet").exists():
-        raise UsageError(f"{folder / 'latency.parquet'}: no table to validate; `hilnas lut latency` makes it")
-    with Run(folder.parent) as opened:
-        context = Context(experiment, space, opened, arguments.boards)
-        with console.progress() as progress:
-            for done in validate(context, demand):
-                progress(done)
-        verdict = validations(folder)[-1]
-    if arguments.json:
-        _print(verdict)
+def _validate(options: LutOptions) -> int:
+    """`CheckFailed` if the table does not hold."""
+    from deploy.latency.validate import Demand, require_held, validate, validations
+    from deploy.latency.versions import Lineage
+    from nas.table import Table
+
+    demand = Demand(options.entries, options.tolerance, options.least_tau)
+    path = options.tables / "latency.parquet"
+    if not path.exists():
+        raise UsageError(f"{path}: no table to validate; `hilnas lut latency` makes it")
+    with open_run(options) as context:
+        console.follow(validate(context, demand))
+        verdict = validations(path.parent)[-1]
+    if options.json:
+        console.say_json(verdict)
     else:
-        _say_verdict(verdict, Lineage.of(Table.load(folder / "latency.parquet")))
+        _show_verdict(verdict, Lineage.of(Table.load(path)))
     require_held(verdict)
     return 0
 
 
-def _say_verdict(verdict: Mapping[str, Any], current: Lineage) -> None:
+def _show_verdict(verdict: Mapping[str, Any], current: Lineage) -> None:
     for words in verdict["changed"]:
         console.say(f"changed: {words}")
     low, high = verdict["ci95"]
@@ -193,67 +296,65 @@ def _say_verdict(verdict: Mapping[str, Any], current: Lineage) -> None:
         console.say(f"it holds: version {current.version} stays, the board is as it was")
 
 
-def _record(arguments: Arguments, config: Path) -> int:
+def _record(options: LutOptions) -> int:
     from deploy.pipeline.loop import loop
     from deploy.studies.latency.record import Counts, record
 
-    out = Path(arguments.action[1])
-    experiment, space = load_experiment(config, Overrides.of(arguments))
-    with Run(Path(arguments.runs_dir) / experiment.name) as opened:
-        context = Context(experiment, space, opened, arguments.boards, open_engine(arguments.engine, arguments.workers))
-        with console.progress() as progress:
-            for done in itertools.chain(loop(context, "agree"), record(context, Counts(), out)):
-                progress(done)
+    out = Path(options.words[1])
+    with open_run(options) as context:
+        console.follow(loop(context, "agree"))
+        console.follow(record(context, Counts(), out))
     console.say(f"{out}: {out.stat().st_size / 1e3:.0f} kB; `hilnas lut latency compare {out}` needs no board")
     return 0
 
 
-def _compete(arguments: Arguments, config: Path) -> int:  # noqa: ARG001 (a record stands alone)
+def _compare(options: LutOptions) -> int:
+    from deploy.formats.figures import check_image
+    from deploy.formats.files import write_json
     from deploy.latency.active import Plan
+    from deploy.run.folder import Progress
     from deploy.studies.latency.record import Recorded
     from deploy.studies.latency.replay import agreed, compete, said, table_of_outcomes
     from deploy.studies.latency.replay_plot import write_image
 
-    if arguments.plot:
-        check_image(arguments.plot)
-    recorded = Recorded.load(Path(arguments.action[1]))
-    most = arguments.most_blocks or len(recorded.of("block")) // 20
+    if options.plot:
+        check_image(options.plot)
+    recorded = Recorded.load(Path(options.words[1]))
+    most = options.most_blocks or len(recorded.of("block")) // 20
     outcomes = []
     with console.progress() as progress, one_thread():
-        for outcome in compete(recorded, arguments.seeds, Plan(most_blocks=most)):
+        for outcome in compete(recorded, options.seeds, Plan(most_blocks=most)):
             outcomes.append(outcome)
             done = sum(bool(o.ended) for o in outcomes)
-            progress(Progress("compare", done, 1 + 2 * arguments.seeds, f"{outcome.method}: {outcome.blocks} blocks"))
+            progress(Progress("compare", done, 1 + 2 * options.seeds, f"{outcome.method}: {outcome.blocks} blocks"))
     found = said(recorded, outcomes)
-    if arguments.out:
-        write_json(arguments.out, found)
-    if arguments.plot:
-        write_image(arguments.plot, found)
-    if arguments.json:
-        _print(found)
+    if options.out:
+        write_json(options.out, found)
+    if options.plot:
+        write_image(options.plot, found)
+    if options.json:
+        console.say_json(found)
     else:
-        console.out.print(table_of_outcomes(found))
-        for way, judged in found["agreement"].items():
-            console.say(f"{way}: {agreed(judged)}")
+        console.show(table_of_outcomes(found))
+        for way, compared in found["agreement"].items():
+            console.say(f"{way}: {agreed(compared)}")
     return 0
 
 
-def _tables(arguments: Arguments, config: Path) -> Path:
-    """The tables' folder of the run that the configuration and the options name."""
-    experiment, _ = load_experiment(config, Overrides.of(arguments))
-    return Path(arguments.runs_dir) / experiment.name / "tables"
+@dataclass(frozen=True)
+class Action:
+    """`words` follow the action's name; `takes`: the same as a sentence."""
+
+    words: tuple[str, ...]
+    takes: str
+    work: Callable[[LutOptions], int]
 
 
-def _print(record: Any) -> None:
-    print(json.dumps(record, indent=1))
-
-
-ACTIONS: Mapping[str, Callable[[Arguments, Path], int]] = {
-    "diff": _diff,
-    "versions": _versions,
-    "validate": _validate,
-    "record": _record,
-    "compare": _compete,
+ACTIONS: Mapping[str, Action] = {
+    "versions": Action((), "nothing", _versions),
+    "diff": Action(("A", "B"), "two tables, A and B", _diff),
+    "validate": Action((), "nothing", _validate),
+    "record": Action(("FILE",), "the file to write", _record),
+    "compare": Action(("FILE",), "a record's file", _compare),
 }
-WORDS = {"diff": (2, "two tables, A and B"), "record": (1, "the file to write"), "compare": (1, "a record's file")}
-"""How many words follow an action, and which."""
+"""Of `lut latency`."""

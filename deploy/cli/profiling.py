@@ -1,42 +1,93 @@
-"""`hilnas profile`: any .tflite files on one board, or on several of one fleet."""
+"""`hilnas profile`: any .tflite files on one board, or on several of one fleet; also their memory and their layers."""
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deploy.cli import console, passes
-from deploy.cli.results import open_store
-from deploy.compile.artifact import Artifact
-from deploy.compile.canary import known_good
-from deploy.formats.tflite.read import read
-from hil.boards.config import BoardConfig, find_board
-from hil.boards.kinds import open_board
+from deploy.cli import console
+from deploy.cli.options import BOARDS, Commands, add_board, add_json, add_protocol, add_store, bind
 from hil.errors import ModelError, UsageError
-from hil.fleet import Lost, measure_on_fleet
-from hil.measure import Job, MeasureProtocol, measure, now
-from hil.measurement import Measurement
-from hil.sessions import open_session
-from hil.store import Store
+
+if TYPE_CHECKING:
+    from hil.boards.config import BoardConfig
+    from hil.job import Job, MeasureProtocol
+    from hil.measurement import Measurement
+    from hil.passes import Layers, Memory
+    from hil.store import Store
 
 
-def run(arguments: argparse.Namespace, settings: MeasureProtocol) -> int:
-    """Measure and show; the exit code. Raises `ModelError` naming the first model that failed."""
-    jobs = [job(path) for path in arguments.models]
-    configs = [find_board(arguments.boards, name) for name in arguments.board.split(",")]
-    if arguments.memory or arguments.layers:
+@dataclass(frozen=True, kw_only=True)
+class ProfileOptions:
+    """`board`: several of one fleet are separated by commas."""
+
+    models: tuple[Path, ...]
+    board: str
+    boards: Path = BOARDS
+    warmup_runs: int
+    runs: int
+    rounds: int
+    store: str
+    skip_existing: bool
+    retry_failed: bool
+    json: bool = False
+    memory: bool = False
+    layers: bool = False
+
+
+def add(commands: Commands) -> None:
+    profile = commands.add_parser(
+        "profile",
+        help="measure .tflite files on a board",
+        description="Measures the latency of .tflite files on a board. A golden pair beside a model (NAME.input.bin, "
+        "NAME.expected.bin) is checked first. Several boards of one fleet (--board A,B) share the work.",
+    )
+    profile.add_argument("models", nargs="+", type=Path, metavar="MODEL.tflite")
+    add_board(profile, "a name in --boards; several of one fleet: A,B (default %(default)s)")
+    add_protocol(profile, runs=30, rounds=3)
+    add_store(profile)
+    profile.add_argument(
+        "--skip-existing",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="do not measure again what the store holds (default); --no-skip-existing adds new measurements to it",
+    )
+    profile.add_argument("--retry-failed", action="store_true", help="measure again what the store holds as failed")
+    add_json(profile)
+    passes = profile.add_mutually_exclusive_group()
+    passes.add_argument("--memory", action="store_true", help="peak memory instead (MB), in a pass of its own")
+    passes.add_argument(
+        "--layers", action="store_true", help="time per layer instead (us), from the NPU driver's own log"
+    )
+    bind(profile, ProfileOptions, run)
+
+
+def run(options: ProfileOptions) -> int:
+    """Measure and show. Raises `ModelError` naming the first model that failed."""
+    import tempfile
+
+    from deploy.cli.results import open_store
+    from deploy.compile.canary import known_good
+    from hil.boards.config import find_board
+    from hil.job import MeasureProtocol
+    from hil.measure import now
+
+    jobs = [job(path) for path in options.models]
+    configs = [find_board(options.boards, name) for name in options.board.split(",")]
+    protocol = MeasureProtocol(warmup_runs=options.warmup_runs, runs=options.runs, rounds=options.rounds)
+    if options.memory or options.layers:
         if len(configs) > 1:
-            raise UsageError(f"--board {arguments.board}: memory and layers are looked at on one board")
-        return passes.run(jobs, settings, configs[0], layers=arguments.layers, as_json=arguments.json)
-    if not arguments.skip_existing:
-        settings = replace(settings, series=now())  # nothing that was measured before answers
-    with tempfile.TemporaryDirectory() as scratch, open_store(arguments.store) as store:
+            raise UsageError(f"--board {options.board}: --memory and --layers take one board; name one")
+        return _passes(options, jobs, protocol, configs[0])
+    if not options.skip_existing:
+        protocol = replace(protocol, series=now())  # nothing that was measured before is of this series
+    with tempfile.TemporaryDirectory() as scratch, open_store(options.store) as store:
         canary = known_good(Path(scratch))
-        done = list(_measured(configs, jobs, settings, store, canary=canary, retry_failed=arguments.retry_failed))
-    console.profile(done, arguments.json)
+        done = list(_measured(configs, jobs, protocol, store, canary=canary, retry_failed=options.retry_failed))
+    _show(done, options.json)
     failed = [m for m in done if m.failure is not None]
     if failed and failed[0].failure is not None:
         raise ModelError(f"{failed[0].model} failed on {failed[0].conditions.unit}: {failed[0].failure.reason}")
@@ -46,8 +97,12 @@ def run(arguments: argparse.Namespace, settings: MeasureProtocol) -> int:
 def job(path: Path) -> Job:
     """A model with the golden pair beside it, `NAME.input.bin` and `NAME.expected.bin`, if there is one.
 
-    Raises `ModelError` for what is no model.
+    Raises `ModelError` for a file that is no model.
     """
+    from deploy.compile.artifact import Artifact
+    from deploy.formats.tflite.read import read
+    from hil.job import Job
+
     read(path)
     pair = Artifact.at(path.parent, path.stem)
     if pair.input.is_file() and pair.expected.is_file():
@@ -58,18 +113,106 @@ def job(path: Path) -> Job:
 def _measured(
     configs: Sequence[BoardConfig],
     jobs: Sequence[Job],
-    settings: MeasureProtocol,
+    protocol: MeasureProtocol,
     store: Store,
     *,
     canary: Job,
     retry_failed: bool,
 ) -> Iterator[Measurement]:
+    from hil.boards.kinds import open_board
+    from hil.fleet import Lost, measure_on_fleet
+    from hil.measure import measure
+    from hil.sessions import open_session
+
     if len(configs) == 1:
         with open_board(configs[0]) as board, open_session(board) as session:
-            yield from measure(session, jobs, settings, store, canary=canary, retry_failed=retry_failed)
+            yield from measure(session, jobs, protocol, store, canary=canary, retry_failed=retry_failed)
         return
-    for result in measure_on_fleet(configs, jobs, settings, store, canary=canary, retry_failed=retry_failed):
+    for result in measure_on_fleet(configs, jobs, protocol, store, canary=canary, retry_failed=retry_failed):
         if isinstance(result, Lost):
-            console.say(f"lost {result.board}: {result.reason}")
+            console.warn(f"lost {result.board}: {result.reason}")
         else:
             yield result
+
+
+def _show(measurements: Sequence[Measurement], as_json: bool) -> None:
+    from deploy.latency.table import summaries
+    from deploy.latency.watermark import watermark
+
+    if as_json:
+        console.say_json([m.to_json() for m in measurements])
+        return
+    well = [m for m in measurements if m.failure is None]
+    if not well:
+        return
+    c = well[0].conditions
+    if mark := watermark(c.to_json()):
+        console.say(mark)
+    rows = []
+    for name, s in summaries(well).items():
+        one = next(m for m in well if m.model == name)
+        delegated = "-" if one.conditions.delegate == "none" else _delegated(one)
+        interval = f"{s.ci95_us[0] / 1000:.3f} - {s.ci95_us[1] / 1000:.3f}"
+        first = f"{one.first_us / 1000:.2f}"
+        rows.append((name, f"{s.median_us / 1000:.3f}", interval, f"{s.p90_us / 1000:.3f}", str(s.n), first, delegated))
+    columns = ("model", "median ms", "95 % interval", "p90 ms", "runs", "first ms", "on the delegate")
+    console.table(columns, rows)
+    console.say(
+        f"on {c.board} ({c.soc or c.machine}), {c.runtime}, kernels {c.kernels}, threads {c.threads}, "
+        f"delegate {c.delegate}"
+    )
+
+
+def _delegated(measurement: Measurement) -> str:
+    """How much of a model the delegate took: "1 part" when all."""
+    parts = f"{measurement.delegated_nodes} part{'s' if measurement.delegated_nodes != 1 else ''}"
+    left = measurement.cpu_operators
+    return f"{parts}; on the CPU: {', '.join(sorted(set(left)))} ({len(left)})" if left else parts
+
+
+# Passes of their own, printed and not stored
+
+
+def _passes(options: ProfileOptions, jobs: Sequence[Job], protocol: MeasureProtocol, config: BoardConfig) -> int:
+    from hil.boards.kinds import open_board
+    from hil.passes import layers_of, memory_of
+    from hil.sessions import open_session
+
+    with open_board(config) as board, open_session(board) as session:
+        if options.layers:
+            layers = [layers_of(session, job, protocol) for job in jobs]
+            _say_passes(layers) if options.json else _show_layers(layers)
+        else:
+            sizes = [memory_of(session, job, protocol) for job in jobs]
+            _say_passes(sizes) if options.json else _show_memory(sizes)
+        if not options.json:
+            console.say(f"on {session.conditions.board}, {session.conditions.runtime}")
+    return 0
+
+
+def _say_passes(found: Sequence[Memory] | Sequence[Layers]) -> None:
+    console.say_json([one.to_json() for one in found])
+
+
+def _show_memory(found: Sequence[Memory]) -> None:
+    rows = []
+    for one in found:
+        sizes = (one.peak_bytes, one.before_bytes, one.loaded_bytes, one.cma_bytes)
+        rows.append((one.model, *("-" if size is None else f"{size / 1e6:.1f}" for size in sizes)))
+    console.table(("model", "peak MB", "before it MB", "loaded MB", "NPU pool MB"), rows)
+
+
+def _show_layers(found: Sequence[Layers]) -> None:
+    for one in found:
+        if not one.layers:
+            console.say(f"{one.model}: this board reports no time per layer; --json shows what it printed")
+            continue
+        total_us = sum(layer.time_us for layer in one.layers)
+        shares = [100 * layer.time_us / total_us if total_us else 0.0 for layer in one.layers]
+        rows = [
+            (layer.name, f"{layer.time_us:.0f}", f"{share:.1f}", layer.kind)
+            for layer, share in zip(one.layers, shares, strict=True)
+        ]
+        console.table(("layer", "us", "%", "what"), rows, left=("what",))
+        cut = "" if one.complete else "; the log was too long: layers in its middle are missing"
+        console.say(f"{one.model}: {len(one.layers)} layers, {total_us:.0f} us, slower than without the log{cut}")

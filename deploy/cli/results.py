@@ -2,93 +2,194 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from rich.markup import escape
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from deploy.formats.files import write_atomically
-from hil.database import is_url
+from deploy.cli.help import sentence
+from deploy.cli.options import Commands, add_json, add_store, bind
 from hil.errors import UsageError
-from hil.export import FORMATS, export
-from hil.results import Result, Wanted, moment, results
-from hil.stats import LatencySummary
-from hil.store import Store
+
+if TYPE_CHECKING:
+    from hil.measurement import Status
+    from hil.results import Result
+    from hil.stats import LatencySummary
+    from hil.store import Store
 
 ALL = "all"
 
 
+@dataclass(frozen=True, kw_only=True)
+class QueryOptions:
+    """`model`: a glob over the models' names; `since`: ISO 8601."""
+
+    store: str
+    model: str
+    board: str | None
+    since: str | None
+    status: Status | None = None
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(QueryOptions):
+    format: str
+    out: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuarantineOptions:
+    store: str
+    cleared: bool
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClearOptions:
+    """`model`: the first digits of a model's sha256, or "all"."""
+
+    store: str
+    model: str
+
+
+def add(commands: Commands) -> None:
+    _add_results(commands)
+    _add_quarantine(commands)
+
+
+def _add_results(commands: Commands) -> None:
+    found = commands.add_parser(
+        "results",
+        help="what was measured: summaries, and files for other tools",
+        description="Reads a store of measurements: summaries of every model, or files for other tools.",
+    )
+    actions = found.add_subparsers(dest="action", metavar="ACTION", required=True)
+    text = "median, p90, p95, MAD and 95 %% interval of every model, for each set of conditions"
+    query = actions.add_parser("query", help=text, description=sentence(text))
+    query.add_argument("--status", choices=("ok", "failed"), help="failed: in at least one round")
+    add_json(query)
+    export = actions.add_parser(
+        "export",
+        help="raw samples, or what pytest-benchmark compares",
+        description="csv and parquet: one row per sample, latencies in microseconds. pytest-benchmark: for "
+        "`pytest-benchmark compare`, in seconds. Models that failed in a round are left out.",
+    )
+    export.add_argument("--format", required=True, metavar="NAME", help="csv, parquet or pytest-benchmark")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
+    for action in (query, export):
+        add_store(action)
+        action.add_argument("--model", default="*", metavar="GLOB", help="over the models' names (default: all)")
+        action.add_argument("--board", metavar="NAME", help="a name in boards.toml, or a fleet's")
+        action.add_argument("--since", metavar="TIME", help="ISO 8601, in UTC unless it names a zone")
+    bind(query, QueryOptions, query_results)
+    bind(export, ExportOptions, export_results)
+
+
+def _add_quarantine(commands: Commands) -> None:
+    kept = commands.add_parser(
+        "quarantine",
+        help="models that crashed, hung or took a board down",
+        description="Models that crashed, hung or took a board down are not run again under the same conditions until "
+        "they are cleared.",
+    )
+    actions = kept.add_subparsers(dest="action", metavar="ACTION", required=True)
+    text = "which models, under which conditions, why and since when"
+    listing = actions.add_parser("list", help=text, description=sentence(text))
+    add_store(listing)
+    listing.add_argument("--cleared", action="store_true", help="also those that were cleared")
+    add_json(listing)
+    bind(listing, QuarantineOptions, list_quarantine)
+    clear = actions.add_parser("clear", help="let models run again", description="Lets models run again.")
+    clear.add_argument("model", nargs="?", default=ALL, metavar="SHA", help="6 or more digits (default: all models)")
+    add_store(clear)
+    bind(clear, ClearOptions, clear_quarantine)
+
+
 def open_store(where: str | Path) -> Store:
     """To write to: a path or a URL. A path's folder is made where there is none."""
+    from hil.database import is_url
+    from hil.store import Store
+
     if not is_url(where):
         Path(where).parent.mkdir(parents=True, exist_ok=True)
     return Store(where)
 
 
-def results_command(arguments: argparse.Namespace) -> int:
-    """Query or export."""
-    wanted = Wanted(
-        model=arguments.model,
-        board=arguments.board,
-        status=arguments.status if arguments.action == "query" else None,
-        since=moment(arguments.since) if arguments.since else None,
-    )
-    if arguments.action == "export" and arguments.format not in FORMATS:
-        raise UsageError(f"--format {arguments.format}: no such format; there are {', '.join(FORMATS)}")
-    with Store(arguments.store, create=False) as store:
-        found = results(store.all(), wanted)
-    if arguments.action == "export":
-        write_atomically(arguments.out, export(found, arguments.format))
-        measured = [result.latency.n for result in found if result.latency]
-        failed = f"; {len(found) - len(measured)} that failed left out" if len(found) > len(measured) else ""
-        console.say(f"{arguments.out}: {sum(measured)} samples of {len(measured)} models{failed}")
-    elif arguments.json:
-        print(json.dumps([result.to_json() for result in found], indent=1))
+def query_results(options: QueryOptions) -> int:
+    found = _wanted(options)
+    if options.json:
+        console.say_json([result.to_json() for result in found])
     else:
         _show(found)
     return 0
 
 
-def quarantine_command(arguments: argparse.Namespace) -> int:
-    """List or clear."""
-    with Store(arguments.store, create=False) as store:
-        if arguments.action == "clear":
-            which = None if arguments.model == ALL else arguments.model
-            cleared = store.clear(which)
-            if which is not None and not cleared:
-                raise UsageError(f"{which}: no such model in quarantine: see `hilnas quarantine list`")
-            console.say(f"{cleared} cleared")
-            return 0
-        rows = [row for row in store.quarantines() if arguments.cleared or row.cleared_at is None]
-    if arguments.json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
+def export_results(options: ExportOptions) -> int:
+    from deploy.formats.files import write_atomically
+    from hil.export import FORMATS, export
+
+    if options.format not in FORMATS:
+        raise UsageError(f"--format {options.format}: no such format; there are {', '.join(FORMATS)}")
+    found = _wanted(options)
+    write_atomically(options.out, export(found, options.format))
+    measured = [result.latency.n for result in found if result.latency]
+    failed = f"; {len(found) - len(measured)} that failed left out" if len(found) > len(measured) else ""
+    console.say(f"{options.out}: {sum(measured)} samples of {len(measured)} models{failed}")
+    return 0
+
+
+def list_quarantine(options: QuarantineOptions) -> int:
+    from hil.store import Store
+
+    with Store(options.store, create=False) as store:
+        rows = [row for row in store.quarantines() if options.cleared or row.cleared_at is None]
+    if options.json:
+        console.say_json([asdict(row) for row in rows])
         return 0
     for row in rows:
-        ended = f", cleared {row.cleared_at}" if row.cleared_at else ""
+        cleared = f", cleared {row.cleared_at}" if row.cleared_at else ""
         model = f"{row.model_sha256[:12]} {row.model or '(never measured)'}, conditions {row.conditions_key}"
-        console.say(f"{model}, since {row.since}{ended}: {row.reason}")
+        console.say(f"{model}, since {row.since}{cleared}: {row.reason}")
     if not rows:
         console.say("no model is in quarantine")
     return 0
 
 
+def clear_quarantine(options: ClearOptions) -> int:
+    from hil.store import Store
+
+    which = None if options.model == ALL else options.model
+    with Store(options.store, create=False) as store:
+        cleared = store.clear(which)
+    if which is not None and not cleared:
+        raise UsageError(f"{which}: no such model in quarantine: see `hilnas quarantine list`")
+    console.say(f"{cleared} cleared")
+    return 0
+
+
+def _wanted(options: QueryOptions) -> list[Result]:
+    from hil.results import Wanted, moment, results
+    from hil.store import Store
+
+    since = moment(options.since) if options.since else None
+    wanted = Wanted(model=options.model, board=options.board, status=options.status, since=since)
+    with Store(options.store, create=False) as store:
+        return results(store.all(), wanted)
+
+
 def _show(found: Sequence[Result]) -> None:
-    """A line a model and its conditions; below, what the failed ones failed of."""
-    left = ("model", "board", "conditions", "flags")
-    shown = Table()
-    for column in (*left[:3], "median ms", "95 % interval", "p90 ms", "p95 ms", "MAD us", "n", "flags"):
-        shown.add_column(column, justify="left" if column in left else "right", overflow="fold")
+    """One row per model and conditions; below, why the failed ones failed."""
+    rows = []
     for result in found:
         rounds = len(result.measurements)
         flags = ", ".join(f"{flag} ({n} of {rounds} rounds)" for flag, n in result.flags.items())
         which = (result.model, result.conditions.board, result.conditions.key())
-        shown.add_row(*(escape(text) for text in (*which, *_numbers(result.latency), flags)))
-    console.out.print(shown)
+        rows.append((*which, *_numbers(result.latency), flags))
+    numbers = ("median ms", "95 % interval", "p90 ms", "p95 ms", "MAD us", "n")
+    left = ("board", "conditions", "flags")
+    console.table(("model", "board", "conditions", *numbers, "flags"), rows, left)
     for result in found:
         if result.reason is not None:
             console.say(f"{result.model} failed on {result.conditions.board}: {result.reason}")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deploy.cli import console
+from deploy.cli import search as shown
 from deploy.latency.key import TableKey
 from deploy.latency.overhead import around_blocks_us
 from deploy.search.query import Answer, Material, ask, budget, key_of, tell
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, material: Material) -> int:
     if answer.of[0].objectives[0] != "nsr":
         raise UsageError("--objectives: with --latency the NSR is minimised; name nsr first")
     answer.record["devices"] = {device.name: _alone(answer, device, budgets) for device in devices}
-    return tell(arguments, answer, console.searched_for_devices)
+    return tell(arguments, answer, shown.show_answer_for_devices)
 
 
 def joined(material: Material, devices: Sequence[Device]) -> Material:

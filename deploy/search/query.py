@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deploy.cli import console
+from deploy.cli import search as shown
 from deploy.compile.scheme import Alternative
 from deploy.formats.files import read_json, write_atomically
 from deploy.latency.table import CPU_OPERATORS
@@ -135,7 +135,7 @@ def run(arguments: argparse.Namespace, material: Material) -> int:
     """Answer; `CheckFailed` if a proof was asked for and does not hold."""
     if material.teacher:
         material = with_refined(material)
-    return tell(arguments, ask(arguments, material, _budgets(arguments, material)), console.searched)
+    return tell(arguments, ask(arguments, material, _budgets(arguments, material)), shown.show_answer)
 
 
 def ask(arguments: argparse.Namespace, material: Material, budgets: Limits) -> Answer:

@@ -211,7 +211,7 @@ def test_a_custom_operator_without_a_name():
 WRITING = """
 import resource, signal, sys
 from deploy.cli import main
-import deploy.cli.commands, deploy.compile.subnets  # before files may not grow
+import deploy.compile.subnets, deploy.lcpaq.compile  # before files may not grow
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
 sys.exit(main(sys.argv[2:]))

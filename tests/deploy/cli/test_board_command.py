@@ -77,20 +77,20 @@ def test_a_board_that_is_off_or_amiss_is_exit_3(run: Run, boards: Path) -> None:
     boards.write_text(boards.read_text().replace('fleet = "evks"', 'delegate = "/no/libvx_delegate.so"'))
     code, out, err = run("check", "evk")
     assert code == 3 and "install the BSP's package" in err
-    assert "note model      not run: mend the board first" in out
+    assert "note model      not run: fix the board first" in out
 
 
 def test_a_model_that_fails_is_exit_4(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import deploy.cli.doctor
+    from deploy.compile import canary
 
-    real = deploy.cli.doctor.known_good
+    real = canary.known_good
 
     def spoiled(folder: Path) -> Job:
         job = real(folder)
         job.expected.write_bytes(bytes(byte ^ 1 for byte in job.expected.read_bytes()))
         return job
 
-    monkeypatch.setattr(deploy.cli.doctor, "known_good", spoiled)
+    monkeypatch.setattr(canary, "known_good", spoiled)
     code, out, err = run("check", "evk")
     assert code == 4 and "6144 of 6144 elements" in err
     assert [line.split()[1] for line in out.splitlines() if line.startswith("FAIL")] == ["model"]

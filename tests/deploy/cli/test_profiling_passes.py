@@ -44,4 +44,4 @@ def test_layers_are_printed(boards: Path, tmp_path: Path, capsys: pytest.Capture
     said = capsys.readouterr().out
     assert "75.0" in said and "2 layers, 2000 us" in said
     assert profile(boards, tmp_path, "cpu", "--layers") == 0
-    assert "add.tflite: nothing on this board told times a layer" in capsys.readouterr().out
+    assert "add.tflite: this board reports no time per layer" in capsys.readouterr().out

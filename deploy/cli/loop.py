@@ -1,0 +1,259 @@
+"""`hilnas loop`, `demo`, `teacher`, `distil`, `agree`, `retrain` and `report`: the stages of a run, and its results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.cli import console
+from deploy.cli.help import sentence
+from deploy.cli.options import Commands, bind
+from deploy.cli.runs import RunOptions, add_agreement, add_run, load, open_run
+from hil.errors import CheckFailed, UsageError
+
+if TYPE_CHECKING:
+    from deploy.run.context import Context
+    from deploy.run.folder import Progress
+    from deploy.run.records import AgreementRecord, ModelRecord, Regrets, Summary
+    from hil.measurement import Conditions
+
+LAST = "ship"
+STAGE_COMMANDS = {
+    "teacher": "trains the network that the blocks learn from",
+    "distil": "trains every block's supernet on the teacher's feature maps",
+    "agree": "measures full models and compares them with the latency table's sums; exits 1 if tau-b is below the gate",
+    "retrain": "trains the selected architectures on the task",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions(RunOptions):
+    """`until`: the last stage to run."""
+
+    until: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions(RunOptions):
+    """`command`: a stage's name."""
+
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreeOptions(RunOptions):
+    """`plot`: the image to draw, by its extension."""
+
+    plot: Path | None = None
+
+
+def add(commands: Commands) -> None:
+    loop = add_run(
+        commands.add_parser(
+            "loop",
+            help="run every stage of a configuration",
+            description="Runs every stage that is not done under the present settings: teacher, distil, tables, "
+            "profile (every subnet on the board), agree (full models on the board), search, retrain, ship. It may be "
+            "stopped at any time: the same command goes on.",
+        )
+    )
+    loop.add_argument(
+        "--until", metavar="STAGE", help="stop after this stage (teacher, distil, tables, profile, agree, search, ...)"
+    )
+    demo = add_run(
+        commands.add_parser(
+            "demo",
+            help="the loop on drawn scenes and a loopback board",
+            description="Runs the loop of the demo: images of drawn scenes and a loopback board, or the --data given.",
+        )
+    )
+    for whole in (loop, demo):
+        add_agreement(whole)
+        bind(whole, LoopOptions, run_loop)
+    for name, text in STAGE_COMMANDS.items():
+        stage = add_run(
+            commands.add_parser(
+                name,
+                help="the loop up to that stage",
+                description=f"Runs the loop up to the stage '{name}', which {text}.",
+            )
+        )
+        if name in ("agree", "retrain"):
+            add_agreement(stage)
+        if name == "agree":
+            stage.add_argument("--plot", type=Path, metavar="FILE", help="draw predicted against measured (.png, .svg)")
+            bind(stage, AgreeOptions, run_agree)
+        else:
+            bind(stage, StageOptions, run_stage)
+    text = "write a finished run's summary.json and report.html again"
+    report = add_run(commands.add_parser("report", help=text, description=sentence(text)))
+    bind(report, RunOptions, run_report)
+
+
+def run_loop(options: LoopOptions) -> int:
+    from deploy.pipeline.loop import STAGES, loop
+
+    until = options.until or LAST
+    if until not in STAGES:
+        raise UsageError(f"--until {until}: no such stage; there are {', '.join(STAGES)}")
+    if until != LAST:
+        console.say(f"stages up to {until} are done in {_follow(options, until)}")
+        return 0
+    return _report(options, loop)
+
+
+def run_stage(options: StageOptions) -> int:
+    folder = _follow(options, options.command)
+    console.say(f"{options.command} is done in {folder}")
+    return 0
+
+
+def run_agree(options: AgreeOptions) -> int:
+    """`CheckFailed` where the gate does not hold."""
+    from deploy.formats.figures import check_image
+    from deploy.latency.gate import check_gate
+    from deploy.latency.scatter import write_image
+    from deploy.latency.watermark import watermark
+    from deploy.run.records import AgreementRecord
+
+    if options.plot:
+        check_image(options.plot)
+    folder = _follow(options, "agree")
+    record = AgreementRecord.read(folder / AgreementRecord.FILE)
+    if options.plot:
+        write_image(options.plot, record.to_json(), watermark(record.conditions.to_json()))
+    if options.json:
+        console.say_json(record.to_json())
+    else:
+        show_agreement(record)
+        console.say(f"predicted against measured: {options.plot or folder / 'agreement.html'}")
+    check_gate(record.gate)
+    return 0
+
+
+def run_report(options: RunOptions) -> int:
+    from deploy.run.records import FinalRecord
+
+    experiment, _ = load(options)
+    folder = options.runs_dir / experiment.name
+    if not (folder / FinalRecord.FILE).exists():
+        raise UsageError(f"{folder}: no finished run; run `hilnas loop` first")
+    return _report(options)
+
+
+def _follow(options: RunOptions, until: str) -> Path:
+    """Run the loop; the run's folder."""
+    from deploy.pipeline.loop import loop
+
+    with open_run(options) as context:
+        console.follow(loop(context, until))
+        return context.path
+
+
+def _report(options: RunOptions, steps: Callable[[Context], Iterable[Progress]] = lambda _: ()) -> int:
+    """Take the steps; write and show the finished run's summary. `CheckFailed` if its bundle is not verified."""
+    from deploy.pipeline.summary import summarize_run
+
+    with open_run(options) as context:
+        console.follow(steps(context))
+        summary, folder = summarize_run(context), context.path
+    if options.json:
+        console.say_json(summary.to_json())
+    else:
+        show_summary(summary, folder)
+    if not summary.bundle.verified:
+        raise CheckFailed(f"{summary.bundle.path}: not verified on {summary.bundle.board}; see `hilnas bundle verify`")
+    return 0
+
+
+def show_summary(summary: Summary, folder: Path) -> None:
+    """The end of the main job."""
+    from deploy.latency.gate import gate_text
+
+    _show_watermark(summary.conditions)
+    _show_models(summary)
+    for m in summary.models:
+        console.say(f"  {m.name}: {m.subnet}{f' ({m.scheme})' if m.scheme else ''}")
+    off = ", ".join(f"{m.name} {_off_text(m)}" for m in summary.all_models)
+    console.say(f"multiply-accumulates, expected by the target's rules: {off}")
+    a, c, counts, bundle = summary.agreement, summary.correction, summary.counts, summary.bundle
+    console.say(
+        f"agreement: tau-b {a.tau_b:.3f} [{a.ci95[0]:.3f}, {a.ci95[1]:.3f}] over {a.n_models} full models "
+        f"(noise ceiling {a.ceiling_tau_b:.3f}); corrected, held out: {c.tau_b_held_out:.3f}, "
+        f"error {c.error_before:.1f} % -> {c.error_held_out:.1f} %"
+    )
+    console.say(
+        f"subnets: {counts.subnets_compiled} compiled, {counts.subnets_measured} measured, "
+        f"{counts.subnets_exact_parity} byte for byte the integer simulation's"
+    )
+    console.say(gate_text(summary.gate))
+    verdict = f"verified on {bundle.board}" if bundle.verified else f"NOT verified on {bundle.board}"
+    console.say(f"bundle: {bundle.path} ({bundle.model}), {verdict}")
+    console.say(
+        f"report: {folder / 'report.html'}; summary: {folder / summary.FILE}; "
+        f"{summary.seconds['total']:.0f} s of work in all"
+    )
+
+
+def _show_models(summary: Summary) -> None:
+    name = summary.metric.name
+    scores = (f"{name} FP32 %", f"{name} INT8 %")
+    columns = ("model", *scores, "weights kB", "bits req./stored/exec.", "latency ms", "p90 ms", "runs")
+    rows = []
+    for m in summary.all_models:
+        bits = (m.requested_bits, m.stored_bits, m.executed_bits)
+        numbers = (f"{m.score_fp32:.2f}", f"{m.score_int8:.2f}", f"{m.size_bits / 8000:.1f}")
+        latency = (f"{m.latency_us.median / 1000:.3f}", f"{m.latency_us.p90 / 1000:.3f}", str(m.latency_us.n))
+        rows.append((m.name, *numbers, " / ".join(", ".join(map(str, b)) if b else "?" for b in bits), *latency))
+    console.table(columns, rows)
+
+
+def _off_text(m: ModelRecord) -> str:
+    """The share of a model's multiply-accumulates off the target's fast place."""
+    placed = m.placement
+    return f"{placed.off_share:.1%} off {placed.target}'s {placed.fast_place}" if placed else "?"
+
+
+def _show_watermark(conditions: Conditions) -> None:
+    from deploy.latency.watermark import watermark
+
+    if text := watermark(conditions.to_json()):
+        console.say(text)
+
+
+def show_agreement(record: AgreementRecord) -> None:
+    """How the latency table's sums rank and predict full models, the worst predictions, and the gate."""
+    from deploy.latency.gate import gate_text
+
+    _show_watermark(record.conditions)
+    a, c = record.agreement, record.correction
+    console.say(
+        f"tau-b {a.tau_b:.4f} [{a.ci95[0]:.4f}, {a.ci95[1]:.4f}] over {a.n_models} models, "
+        f"noise ceiling {a.ceiling_tau_b:.4f}, Spearman {a.spearman:.4f}"
+    )
+    console.say(
+        f"top-{a.top_k} recall {a.top_recall:.3f} [{a.top_recall_ci95[0]:.3f}, {a.top_recall_ci95[1]:.3f}], "
+        f"mean error {a.error_percent:.2f} % after a constant of {a.offset_us:.0f} us"
+    )
+    console.say(f"regret of the pick under a budget of {record.regret.quantity}: {_regret(record.regret)}")
+    for left_out in record.excluded:
+        console.say(f"excluded: {left_out.subnet}: {left_out.reason}")
+    for o in record.offenders:
+        console.say(
+            f"predicted badly: {o.subnet} predicted {o.predicted_us / 1000:.3f} ms, "
+            f"measured {o.measured_us / 1000:.3f} ms ({o.residual_percent:+.1f} %)"
+        )
+    console.say(
+        f"correction {'applied' if c.applied else 'not applied'}: held-out tau-b {c.tau_b_held_out:.4f}, "
+        f"mean error {c.error_before:.2f} % before, {c.error_held_out:.2f} % after"
+    )
+    if record.with_feedback:
+        console.say(f"regret with the correction, held out: {_regret(record.with_feedback.regret)}")
+    console.say(gate_text(record.gate))
+
+
+def _regret(regret: Regrets) -> str:
+    each = ", ".join(f"{budget.percent:.1f} % at {budget.quantile:.0%}" for budget in regret.budgets)
+    return f"{each}; worst {regret.worst_percent:.1f} %"
