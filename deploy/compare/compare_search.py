@@ -16,13 +16,14 @@ from typing import Any
 import torch
 
 from deploy.compare.methods import METHODS
-from deploy.compare.setup import Comparison, Found, Spent, quantized, spent_in
+from deploy.compare.setup import Comparison, Found, Spent, spent_in
 from deploy.formats.digest import digest
 from deploy.formats.files import read_json, write_json
 from deploy.run.config import Retrain
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.networks import assembled
+from deploy.run.quantizing import quantize_network
 from nas.space import Architecture
 from nas.tasks.task import score_float, score_integer, training_loss
 from nas.training.device import on_its_device
@@ -57,7 +58,7 @@ def retrained_alike(
             yield Progress(name, 0, schedule.steps, "starts")
             for step in train(model, loss, schedule, result.with_suffix(".pt"), key, compute=compute):
                 yield Progress(name, step.step, schedule.steps, f"loss {step.loss:.3f}")
-            graph = quantized(context, model.cpu(), architecture)
+            graph = quantize_network(context, model.cpu(), architecture)
             scores = {
                 "fp32": score_float(model, context.val_data),
                 "int8": score_integer(graph, context.val_data),

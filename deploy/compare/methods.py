@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
-from deploy.compare.setup import Comparison, Finding, Found, Spent, quantized, spent_in
+from deploy.compare.setup import Comparison, Finding, Found, Spent, spent_in
 from deploy.formats.digest import digest
 from deploy.formats.files import write_atomically
 from deploy.run.folder import Progress, cpu_seconds
+from deploy.run.quantizing import quantize_network
 from nas.data.part import held_out
 from nas.errors import ConfigError
 from nas.search.front import front
@@ -120,7 +121,7 @@ def _shared(comparison: Comparison, name: str, sampler: str, search: Search) -> 
 
     def judge(architecture: Architecture) -> float:
         candidate = model.extract(context.student(architecture), architecture, context.calibration)
-        return score_integer(quantized(context, candidate, architecture), apart)
+        return score_integer(quantize_network(context, candidate, architecture), apart)
 
     journal = Journal(comparison.run.path / f"{sampler}-{digest(key, e.quantization, context.resize_factors)}.jsonl")
     judged: list[Evaluated] = []

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from deploy.compile.artifact import bits_outside_blocks, quantize
+from deploy.compile.artifact import bits_outside_blocks
 from deploy.formats.digest import digest
 from deploy.run.config import Budget
 from deploy.run.context import Context
 from deploy.run.folder import Progress, Run
-from nas.networks.segmenter import Encoder
+from deploy.run.quantizing import quantize_network
 from nas.quant.integer_graph import IntegerGraph
 from nas.search.budgets import limits_within
 from nas.search.candidates import Candidates, candidates
@@ -90,18 +90,6 @@ class Comparison:
         return Affordable(self.context.space, self.of, self.limits)
 
 
-def quantized(context: Context, model: Encoder, architecture: Architecture | None = None) -> IntegerGraph:
-    """The integers that would be deployed."""
-    return quantize(
-        model,
-        [context.calibration],
-        context.experiment.data.size,
-        architecture=architecture,
-        scheme=context.experiment.quantization.scheme,
-        resize_factors=context.resize_factors,
-    )
-
-
 def open_comparison(context: Context, run: Run, budget: Budget) -> Comparison:
     """What a run up to `agree` left. `ConfigError` if the budget is below the smallest model."""
     names = {"nsr": "nsr", "size": "size", "latency": "latency-corrected"}
@@ -109,7 +97,7 @@ def open_comparison(context: Context, run: Run, budget: Budget) -> Comparison:
     tables["nsr"].check_origin({"key": context.keys["tables"], "checkpoint": context.supernets_digest})
     tables["latency"].check_origin({"key": context.keys["profile"]})
     judged: Any = context.record("agreement")
-    teacher = quantized(context, context.teacher)
+    teacher = quantize_network(context, context.teacher)
     around = {"size": float(bits_outside_blocks(teacher)), "latency": float(judged["correction"]["constant_us"])}
     whole = {"size": teacher.size_bits, "latency": judged["teacher_us"]}
     shares = {"size": budget.size, "latency": budget.latency}

@@ -24,10 +24,11 @@ from deploy.latency.table import summaries
 from deploy.latency.versions import Lineage, save_version
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
+from deploy.run.measuring import measure_with_progress
 from hil.errors import CheckFailed, UsageError
 from hil.job import MeasureProtocol, tasks_of
 from hil.measure import now
-from hil.measurement import Conditions, Measurement
+from hil.measurement import Conditions
 from hil.stats import bootstrap_ci
 from hil.store import Store
 from nas.errors import TableError
@@ -111,10 +112,7 @@ def validate(context: Context, demand: Demand) -> Iterator[Progress]:
     concluded = validations(tables)
     series = replace(settings, series=f"validate {parent} {len(concluded)}")  # the same after a kill, new after an end
     jobs = [subtrees.artifact(context.path / "subnets", subnet).job() for subnet in subnets]
-    measurements: list[Measurement] = []
-    for done in context.measured(jobs, series):
-        measurements.append(done)
-        yield Progress("validate", len(measurements), len(jobs) * settings.rounds, done.model)
+    measurements = yield from measure_with_progress(context, jobs, series, "validate")
     medians, conditions = summaries(measurements), measurements[0].conditions
     pair = (np.array([old_us[s] for s in subnets]), np.array([medians[str(s)].median_us for s in subnets]))
     verdict = judge(*pair, demand, context.experiment.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.compile.artifact import Artifact, lint_written, model_metadata, quantize
+from deploy.compile.artifact import Artifact, lint_written, model_metadata
 from deploy.compile.subnets import FORMATS, Writing, golden_bytes
 from deploy.formats.digest import digest
 from deploy.formats.files import write_atomically
@@ -13,6 +13,7 @@ from deploy.formats.tflite.writer import write
 from deploy.lcpaq import resnet
 from deploy.lcpaq.subject import Subject
 from deploy.run.context import Context
+from deploy.run.quantizing import quantize_network
 from hil.errors import UsageError
 from nas.errors import ConfigError
 from nas.lcpaq.policy import Policy, applied, load_policy, network_digest
@@ -34,16 +35,8 @@ class Network:
 
     @property
     def graph(self) -> IntegerGraph:
-        context = self.subject.context
-        return quantize(
-            self.subject.model,
-            [context.calibration],
-            context.experiment.data.size,
-            architecture=self.subject.architecture,
-            scheme=self.scheme,
-            resize_factors=context.resize_factors,
-            policy=self.policy,
-        )
+        of = self.subject
+        return quantize_network(of.context, of.model, of.architecture, scheme=self.scheme, policy=self.policy)
 
 
 def network_of(context: Context, name: str, scheme: Scheme, policy: Path | None) -> Network:

@@ -23,7 +23,7 @@ from deploy.latency.overhead import COPIED, COPIES, COPY_SCALE, FLOOR_US, Known,
 from deploy.latency.table import summaries
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
-from hil.measurement import Measurement
+from deploy.run.measuring import measure_with_progress
 from nas.quant.integer_graph import IntegerGraph, QConv, Weighted
 
 RECORD = "latency.json"
@@ -115,10 +115,8 @@ def measure(context: Context, graph: IntegerGraph, image: Tensor, folder: Path) 
         return
     artifacts = list(compiled(graph, image, folder / "layers", key))
     settings = protocol(context.experiment.profile)
-    total, done = len(artifacts) * settings.rounds, list[Measurement]()
-    for measurement in context.measured([artifact.job() for artifact in artifacts], settings):
-        done.append(measurement)
-        yield Progress("lcpaq latency", len(done), total, f"measured {measurement.model}")
+    jobs = [artifact.job() for artifact in artifacts]
+    done = yield from measure_with_progress(context, jobs, settings, "lcpaq latency")
     times = {name: Known.of(summary) for name, summary in summaries(done).items()}
     layers = {name: {"us": time.us, "half_us": time.half_us} for name, time in solved(times, graph).items()}
     write_json(path, {"key": key, "conditions": done[0].conditions.to_json(), "layers": layers})

@@ -13,6 +13,7 @@ from deploy.lcpaq.proxy import deployed
 from deploy.lcpaq.subject import Subject, Wanted, stored_policy
 from deploy.run.context import protocol
 from deploy.run.folder import Progress
+from deploy.run.measuring import measured
 from deploy.ship.bundle import Contents, export, verify
 from hil.boards.config import open_board
 from nas.lcpaq.policy import INT8, Policy
@@ -38,8 +39,8 @@ def ship(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
         model_metadata(graph, str(subject.architecture or subject.name), subject.key, policy=str(policy)),
         context.target,
     )
-    measured = list(context.measured([artifact.job()], protocol(context.experiment.agreement.measuring)))
-    latency, conditions = summaries(measured)[artifact.name], measured[0].conditions.to_json()
+    found = list(measured(context, [artifact.job()], protocol(context.experiment.agreement.measuring)))
+    latency, conditions = summaries(found)[artifact.name], found[0].conditions.to_json()
     yield Progress("lcpaq ship", 2, 3, "measured")
     task = context.task
     facts = {

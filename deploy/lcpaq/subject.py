@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deploy.compile.artifact import quantize
 from deploy.formats.digest import digest
 from deploy.lcpaq import resnet
 from deploy.run.context import Context
 from deploy.run.networks import retrained
+from deploy.run.quantizing import quantize_network
 from hil.errors import UsageError
 from nas.errors import ConfigError
 from nas.lcpaq.options import int8_costs
@@ -149,16 +149,7 @@ class Subject:
 
     def graph(self, policy: Policy | None = None) -> IntegerGraph:
         """The deployed network at the policy's bits."""
-        context = self.context
-        return quantize(
-            self.model,
-            [context.calibration],
-            context.experiment.data.size,
-            architecture=self.architecture,
-            scheme=context.experiment.quantization.scheme,
-            resize_factors=context.resize_factors,
-            policy=policy,
-        )
+        return quantize_network(self.context, self.model, self.architecture, policy=policy)
 
 
 def amount(name: str, text: str) -> tuple[float, str]:

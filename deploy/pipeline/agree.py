@@ -13,7 +13,7 @@ from deploy.formats.files import write_json
 from deploy.latency.agreement import Sample, check_enough, comparison, failures, stratified, tau_b
 from deploy.latency.correction import correct, held_out
 from deploy.latency.gate import gate
-from deploy.latency.key import on_its_device
+from deploy.latency.key import check_device
 from deploy.latency.on_board import whole_models
 from deploy.latency.overhead import around_blocks_us
 from deploy.latency.scatter import write_page
@@ -22,8 +22,8 @@ from deploy.latency.versions import Lineage, find_version, save_version
 from deploy.latency.watermark import watermark
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
+from deploy.run.measuring import measure_with_progress
 from deploy.run.models import compile_sample, compile_teacher
-from hil.measurement import Measurement
 from nas.space import Architecture
 from nas.table import Table
 
@@ -49,10 +49,14 @@ def agree(context: Context) -> Iterator[Progress]:
     for i, architecture in enumerate(architectures):
         artifacts.append(compile_sample(context, architecture, f"sample{i:03d}"))
         yield Progress("agree", i + 1, total, f"compiled {i + 1}")
-    measurements: list[Measurement] = []
-    for done in on_its_device(table, context.measured([a.job() for a in artifacts], settings)):
-        measurements.append(done)
-        yield Progress("agree", len(architectures) + len(measurements), total, f"measured {done.model}")
+    measurements = yield from measure_with_progress(
+        context,
+        [artifact.job() for artifact in artifacts],
+        settings,
+        "agree",
+        done=len(architectures),
+        check=lambda measurement: check_device(table, measurement.conditions),
+    )
 
     names = {f"sample{i:03d}": architecture for i, architecture in enumerate(architectures)}
     failed = {name: reason for name, reason in failures(measurements).items() if name in names}

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from deploy.compile import subtrees
-from deploy.compile.artifact import Artifact, model_metadata, quantize, save_model
+from deploy.compile.artifact import Artifact, model_metadata, save_model
 from deploy.compile.scheme import Alternative
 from deploy.compile.subtrees import Population
 from deploy.formats.files import write_json
@@ -29,7 +29,9 @@ from deploy.pipeline.profiling import PARITY, posterior
 from deploy.pipeline.tables import fill
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
+from deploy.run.measuring import measure_with_progress
 from deploy.run.networks import assembled
+from deploy.run.quantizing import quantize_network
 from deploy.search.cost_tables import RECORD, key_of, tables_folder
 from hil.errors import CheckFailed
 from hil.measure import MeasureProtocol
@@ -125,14 +127,7 @@ class _Making:
         context = self.context
         model = assembled(context, architecture)
         recalibrate(model, context.calibration)
-        graph = quantize(
-            model,
-            [context.calibration],
-            context.experiment.data.size,
-            architecture=architecture,
-            scheme=self.scheme,
-            resize_factors=context.resize_factors,
-        )
+        graph = quantize_network(context, model, architecture, scheme=self.scheme)
         metadata = model_metadata(graph, str(architecture), key_of(context.keys["agree"], self.alternative))
         artifact = Artifact.at(context.path / f"models-{self.alternative.slug}", name)
         form = self.alternative.form
@@ -147,13 +142,8 @@ class _Making:
         """The measurements of the files, which the store knows as SCHEME/NAME."""
         prefix = f"{self.alternative.slug}/"
         jobs = [replace(artifact.job(), name=prefix + artifact.name) for artifact in artifacts]
-        found: list[Measurement] = []
-        if not jobs:
-            return found
-        for done in self.context.measured(jobs, settings):
-            found.append(replace(done, model=done.model.removeprefix(prefix)))
-            yield Progress(STAGE, len(found), len(jobs) * settings.rounds, done.model)
-        return found
+        found = yield from measure_with_progress(self.context, jobs, settings, STAGE)
+        return [replace(done, model=done.model.removeprefix(prefix)) for done in found]
 
 
 def _entry(times: LatencySummary) -> Entry:

@@ -9,7 +9,7 @@ from deploy.compile import subtrees
 from deploy.formats.files import write_json
 from deploy.latency.active import Plan
 from deploy.latency.features import Features, block_features
-from deploy.latency.in_context import constant_files, measure_in_context, measured
+from deploy.latency.in_context import constant_files, measure_in_context
 from deploy.latency.key import BELONGS, TableKey, check_device
 from deploy.latency.on_board import OnBoard, said, spend
 from deploy.latency.overhead import Constants, solved
@@ -18,6 +18,7 @@ from deploy.latency.table import CPU_OPERATORS, cpu_operators_table, latency_tab
 from deploy.latency.versions import Lineage, save_version
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
+from deploy.run.measuring import measure_with_progress
 from deploy.run.models import compile_teacher, quantized_teacher
 from hil.boards.config import open_board
 from hil.job import Job, MeasureProtocol
@@ -62,11 +63,12 @@ def _everything(context: Context) -> Generator[Progress, None, Found]:
     space, settings = context.space, context.experiment.profile
     subnets = list(space.all_subnets())
     timed = [s for s in subnets if settings.form == "isolated" and measured_as(space, s) == s]
-    checked = yield from measured(context, jobs(context, sorted(set(subnets) - set(timed))), PARITY, "parity")
+    untimed = jobs(context, sorted(set(subnets) - set(timed)))
+    checked = yield from measure_with_progress(context, untimed, PARITY, "profile", "parity:")
     summaries(checked)  # a wrong answer is an error at any width
     teacher = quantized_teacher(context)
     wanted = [*jobs(context, timed), *(artifact.job() for artifact in constant_files(context, teacher))]
-    alone = yield from measured(context, wanted, protocol(settings), "latency")
+    alone = yield from measure_with_progress(context, wanted, protocol(settings), "profile", "latency:")
     times = summaries(alone)
     constants = solved(times, teacher)
     if settings.form == "isolated":
@@ -83,7 +85,7 @@ def _within_budget(context: Context) -> Generator[Progress, None, Found]:
     assert settings.budget is not None  # noqa: S101 (for the type checker)
     teacher = quantized_teacher(context)
     files = [artifact.job() for artifact in constant_files(context, teacher)]
-    around = yield from measured(context, files, protocol(settings), "constants")
+    around = yield from measure_with_progress(context, files, protocol(settings), "profile", "constants:")
     bench = OnBoard(context, solved(summaries(around), teacher))
     budget_s = seconds_of(settings.budget)
     plan = Plan(budget_s=budget_s, seed=context.experiment.seed)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deploy.compile.artifact import bits_outside_blocks, quantize
+from deploy.compile.artifact import bits_outside_blocks
 from deploy.formats.files import write_json
 from deploy.pipeline.gating import gate_of
 from deploy.run.context import Context
 from deploy.run.folder import Progress
+from deploy.run.quantizing import quantize_network
 from deploy.search.cost_tables import main_side, other_side
 from deploy.search.predictor import Fitted, fitted
 from nas.search.front import Front, front
@@ -26,7 +27,7 @@ def search(context: Context) -> Iterator[Progress]:
     judged = context.record("agreement")
     correction, teacher_us = judged["correction"], judged["teacher_us"]
     assert isinstance(correction, dict) and isinstance(teacher_us, float)  # noqa: S101 (our own record)
-    graph = quantize(context.teacher, [context.calibration], context.experiment.data.size)
+    graph = quantize_network(context, context.teacher)
     around_us = correction["constant_us"]
     around_bits = bits_outside_blocks(graph)
     schemes = context.experiment.quantization

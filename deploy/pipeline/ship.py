@@ -7,17 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.compile.artifact import Artifact, ReadBack, kernels_of, model_metadata, quantize, read_back, save_model
+from deploy.compile.artifact import Artifact, ReadBack, kernels_of, model_metadata, read_back, save_model
 from deploy.compile.scheme import Alternative
 from deploy.formats.files import write_json
 from deploy.latency.table import summaries
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
+from deploy.run.measuring import measure_with_progress
 from deploy.run.networks import retrained
+from deploy.run.quantizing import quantize_network
 from deploy.ship.bundle import Contents, export, verify
 from deploy.ship.report import write_report
 from hil.boards.config import open_board
-from hil.measurement import Measurement
 from hil.stats import LatencySummary
 from nas.networks.segmenter import Encoder
 from nas.space import Architecture
@@ -45,18 +46,10 @@ NOT_FOUND: Mapping[str, Any] = {}
 
 def _judge(context: Context, name: str, model: Encoder, subnet: str, found: Mapping[str, Any] = NOT_FOUND) -> Final:
     """`found`: what search.json says of the model, which is quantized by the scheme that was found."""
-    experiment = context.experiment
-    settings = experiment.quantization
+    settings = context.experiment.quantization
     scheme = Alternative.parse(found.get("scheme", str(settings.own)))
     architecture = None if subnet == "teacher" else Architecture.parse(subnet)
-    graph = quantize(
-        model,
-        [context.calibration],
-        experiment.data.size,
-        architecture=architecture,
-        scheme=scheme.scheme(settings.scheme),
-        resize_factors=context.resize_factors,
-    )
+    graph = quantize_network(context, model, architecture, scheme=scheme.scheme(settings.scheme))
     score_fp32 = score_float(model, context.val_data)
     score_int8 = score_integer(graph, context.val_data, kernels_of(scheme.form))
     artifact = save_model(
@@ -93,10 +86,8 @@ def ship(context: Context) -> Iterator[Progress]:
         finals.append(_judge(context, entry["name"], model, entry["subnet"], entry))
         yield Progress("ship", len(finals), total, f"{entry['name']} judged")
 
-    measurements: list[Measurement] = []
-    for done in context.measured([final.artifact.job() for final in finals], settings):
-        measurements.append(done)
-        yield Progress("ship", len(finals) + len(measurements), total, f"measured {done.model}")
+    jobs = [final.artifact.job() for final in finals]
+    measurements = yield from measure_with_progress(context, jobs, settings, "ship", done=len(finals), total=total)
     conditions, medians = measurements[0].conditions, summaries(measurements)
     best = max(finals[1:], key=lambda final: (final.score_int8, -medians[final.name].median_us))
     bundle = _bundle(context, best, medians[best.name], conditions.to_json())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -10,22 +9,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from deploy.cli import console
 from deploy.compile.artifact import calibration_batch
-from deploy.compile.canary import known_good
 from deploy.formats.digest import digest, file_digest
 from deploy.formats.files import read_json
 from deploy.run.config import Experiment, Measuring
 from deploy.run.folder import Run
 from deploy.targets.placement import load_target
-from hil.boards.config import find_board, open_board
+from hil.boards.config import find_board
 from hil.errors import UsageError
-from hil.fleet import Lost, measure_on_fleet
-from hil.job import Job
-from hil.measure import MeasureProtocol, measure
-from hil.measurement import Measurement
-from hil.session import open_session
-from hil.store import Store
+from hil.job import MeasureProtocol
 from nas.data import Dataset, open_data
 from nas.data.batches import images_of
 from nas.engine.local import Engine, Local
@@ -161,25 +153,6 @@ class Context:
     def _trained(self, model: M, name: str, stage: str) -> M:
         restore(model, self.path / f"{name}.pt", self.keys[stage])
         return model.eval()
-
-    @cached_property
-    def canary(self) -> Job:
-        """A model that is known to be good."""
-        return known_good(self.path / "canary")
-
-    def measured(self, jobs: Sequence[Job], settings: MeasureProtocol) -> Iterator[Measurement]:
-        """The jobs on the run's boards, every round durable in the run's store before it is shown."""
-        seed, canary = self.experiment.seed, self.canary
-        with Store(self.path / "measurements.sqlite") as store:
-            if len(self.boards) == 1:
-                with open_board(self.board) as board, open_session(board) as session:
-                    yield from measure(session, jobs, settings, store, seed=seed, canary=canary)
-                return
-            for result in measure_on_fleet(self.boards, jobs, settings, store, seed=seed, canary=canary):
-                if isinstance(result, Lost):
-                    console.say(f"lost {result.board}: {result.reason}")
-                else:
-                    yield result
 
     def record(self, name: str) -> dict[str, object]:
         """A stage's JSON record."""

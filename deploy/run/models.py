@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from deploy.compile.artifact import Artifact, model_metadata, quantize, save_model
+from deploy.compile.artifact import Artifact, model_metadata, save_model
 from deploy.run.context import Context
 from deploy.run.networks import assembled
+from deploy.run.quantizing import quantize_network
 from nas.networks.blocks import recalibrate
-from nas.networks.segmenter import Encoder
 from nas.quant.integer_graph import IntegerGraph
 from nas.space import Architecture
 
 
 def quantized_teacher(context: Context) -> IntegerGraph:
     """The teacher, in 8 bits."""
-    return _quantized(context, context.teacher, None)
+    return quantize_network(context, context.teacher)
 
 
 def quantized(context: Context, architecture: Architecture) -> IntegerGraph:
     """The supernets' blocks of `architecture` between the teacher's stem and head, batch norms recalibrated."""
     model = assembled(context, architecture)
     recalibrate(model, context.calibration)
-    return _quantized(context, model, architecture)
+    return quantize_network(context, model, architecture)
 
 
 def compile_teacher(context: Context) -> Artifact:
@@ -37,14 +37,3 @@ def compile_sample(context: Context, architecture: Architecture, name: str) -> A
     metadata = model_metadata(graph, str(architecture), context.keys["profile"])
     artifact = Artifact.at(context.path / "models", name)
     return save_model(graph, context.evaluation[:1], artifact, metadata, context.target)
-
-
-def _quantized(context: Context, model: Encoder, architecture: Architecture | None) -> IntegerGraph:
-    return quantize(
-        model,
-        [context.calibration],
-        context.experiment.data.size,
-        architecture=architecture,
-        scheme=context.experiment.quantization.scheme,
-        resize_factors=context.resize_factors,
-    )

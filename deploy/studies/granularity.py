@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from deploy.cli.exit import ended
-from deploy.compile.artifact import quantize
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.run.networks import retrained
+from deploy.run.quantizing import quantize_network
 from hil.errors import UsageError
 from nas.networks.blocks import SuperBlock, recalibrate
 from nas.networks.segmenter import Encoder
@@ -150,9 +150,7 @@ def model_rows(context: Context) -> Iterator[str]:
 
 
 def _score(context: Context, model: Encoder, architecture: Architecture | None, scheme: Scheme) -> float:
-    size = context.experiment.data.size
-    graph = quantize(model, [context.calibration], size, architecture=architecture, scheme=scheme)
-    return score_integer(graph, context.val_data)
+    return score_integer(quantize_network(context, model, architecture, scheme=scheme), context.val_data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
