@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html import escape
 
-from deploy.formats.figures import COLOURS, Axis, Bars, Line, Plot, Points
+from deploy.formats.figures import COLOURS, Axis, Bars, Plot, Points
 from deploy.formats.labels import Rectangle
 from deploy.formats.scales import Scale, drawable, limits
 
@@ -66,14 +66,15 @@ def frame(plot: Plot, width: float, top: float) -> Frame:
         made = replace(made, below=bottom + 10 + longest + LABEL_HEIGHT, names_size=size)
     return made
 
+
 def _values(plot: Plot, which: str) -> Iterator[float]:
     for mark in plot.marks:
         if isinstance(mark, Bars):
             yield from mark.heights if which == "y" else ()
             continue
-        own, other = (mark.x, mark.y) if which == "x" else (mark.y, mark.x)
-        logs = (plot.y.log, plot.x.log) if which == "x" else (plot.x.log, plot.y.log)
-        yield from (v for v, w in zip(own, other, strict=True) if drawable(w, logs[0]))
+        values, others = (mark.x, mark.y) if which == "x" else (mark.y, mark.x)
+        other_log = plot.y.log if which == "x" else plot.x.log
+        yield from (v for v, other in zip(values, others, strict=True) if drawable(other, other_log))
         if isinstance(mark, Points):
             for interval in mark.x_intervals if which == "x" else mark.y_intervals:
                 yield from interval
@@ -84,13 +85,13 @@ def axis_elements(plot: Plot, axes: Frame) -> Iterator[str]:
     ink, muted, grid = COLOURS["ink"][0], COLOURS["muted"][0], COLOURS["grid"][0]
     left, top, right, bottom = axes.box
     y_ticks = axes.y.ticks()
-    x_ticks = [] if plot.x.names else axes.x.ticks() if plot.diagonal else axes.x.ticks(max(3, int((right - left) / 60)))
+    x_ticks = (
+        [] if plot.x.names else axes.x.ticks() if plot.diagonal else axes.x.ticks(max(3, int((right - left) / 60)))
+    )
     lines = "".join(f"M{left:.1f},{axes.y.at(v):.1f}H{right:.1f}" for v, _ in y_ticks)
     lines += "".join(f"M{axes.x.at(v):.1f},{top:.1f}V{bottom:.1f}" for v, _ in x_ticks)
     yield f"<path d='{lines}' fill='none' class='s-grid' stroke='{grid}'/>"
-    yield (
-        f"<path d='M{left:.1f},{top:.1f}V{bottom:.1f}H{right:.1f}' fill='none' class='s-muted' stroke='{muted}'/>"
-    )
+    yield (f"<path d='M{left:.1f},{top:.1f}V{bottom:.1f}H{right:.1f}' fill='none' class='s-muted' stroke='{muted}'/>")
     yield f"<g font-size='{SMALL}' class='f-muted' fill='{muted}'>"
     for value, text in y_ticks:
         yield f"<text x='{left - 6:.1f}' y='{axes.y.at(value) + 4:.1f}' text-anchor='end'>{text}</text>"
@@ -104,9 +105,8 @@ def axis_elements(plot: Plot, axes: Frame) -> Iterator[str]:
     yield (
         f"<text x='{(left + right) / 2:.1f}' y='{axes.below - 4:.1f}' text-anchor='middle'>{_axis_label(plot.x)}</text>"
     )
-    yield (
-        f"<text transform='translate(16 {middle:.1f}) rotate(-90)' text-anchor='middle'>{_axis_label(plot.y)}</text></g>"
-    )
+    yield f"<text transform='translate(16 {middle:.1f}) rotate(-90)' text-anchor='middle'>{_axis_label(plot.y)}</text>"
+    yield "</g>"
 
 
 def _names(axis: Axis, axes: Frame, colour: str) -> Iterator[str]:

@@ -11,21 +11,24 @@ Rectangle = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Placed:
-    """A text for the point at (x, y), which has a radius of `size` pixels."""
+    """A text for the point at (x, y), which has a radius of `size` pixels; `mark`: all that is drawn for the point."""
 
     text: str
     x: float
     y: float
     size: float
     colour: str
+    mark: Rectangle
 
 
-def place(wanted: Sequence[Placed], sizes: Sequence[tuple[float, float]], within: Rectangle) -> list[tuple[float, float]]:
+def place(
+    wanted: Sequence[Placed], sizes: Sequence[tuple[float, float]], within: Rectangle
+) -> list[tuple[float, float]]:
     """(left, baseline) for each text of (width, height): the first free place around its point.
 
     Where none is free, the one that covers the least.
     """
-    taken = [(p.x - p.size, p.y - p.size, p.x + p.size, p.y + p.size) for p in wanted]
+    taken = [one.mark for one in wanted]
     found = []
     for one, (width, height) in zip(wanted, sizes, strict=True):
         candidates = [

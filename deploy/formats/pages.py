@@ -26,17 +26,23 @@ h1 {{ font-size: 1.6rem; margin: 0 }} h2 {{ font-size: 1.15rem; margin: 2rem 0 .
 .muted {{ color: var(--muted) }} code, .subnet td {{ font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere }}
 .wide {{ overflow-x: auto }} table {{ border-collapse: collapse; margin-top: .6rem; width: 100%; font-size: 15px }}
 th {{ font-weight: 600; vertical-align: bottom }} th, td {{ padding: .3rem .6rem; text-align: right }}
+td {{ white-space: nowrap }}
 th:first-child, td:first-child {{ text-align: left }} thead tr, tbody {{ border-bottom: 1px solid var(--grid) }}
-.subnet td {{ color: var(--muted); padding-top: 0 }}
+.subnet td {{ color: var(--muted); padding-top: 0; white-space: normal }}
 .figures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(430px, 100%), 1fr)); gap: 1rem 1.5rem;
   align-items: start; margin: 1rem 0 }}
-.plot {{ width: 100%; height: auto; display: block }} .plot .hover {{ stroke: var(--ink); stroke-width: 2 }}
+.figures > div {{ overflow-x: auto }} .figures > :only-child {{ grid-column: 1 / -1 }}
+.plot {{ width: 100%; height: auto; display: block;
+  min-width: calc(.7 * var(--width)); max-width: calc(1.2 * var(--width)) }}
+.plot .hover {{ stroke: var(--ink); stroke-width: 2 }}
 .warning {{ border: 2px solid var(--offender); color: var(--offender); padding: .5rem .8rem; font-weight: 600 }}
 #tip {{ position: fixed; max-width: 28rem; padding: .35rem .6rem; background: var(--ink); color: var(--paper);
   font: 12px/1.4 ui-monospace, monospace; white-space: pre-line; overflow-wrap: anywhere; border-radius: 4px;
   pointer-events: none; z-index: 1 }}
-@media print {{ body {{ margin: 0; max-width: none; font-size: 12px }} table {{ font-size: 10px }} #tip {{ display: none }}
-  th, td {{ padding: .15rem .3rem }} .plot, tbody {{ break-inside: avoid }} h2 {{ break-after: avoid }}
+@media print {{ body {{ margin: 0; max-width: none; font-size: 12px }} table {{ font-size: 10px }}
+  #tip {{ display: none }} th, td {{ padding: .15rem .3rem }} .plot, tbody {{ break-inside: avoid }}
+  h2 {{ break-after: avoid }} .plot {{ min-width: 0 }} h1, h2 {{ font-size: 15px }}
+  code, .subnet td {{ font-size: 10px }}
   .figures {{ grid-template-columns: 1fr 1fr }} .wide {{ overflow: visible }} }}
 """
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-PADDING = 0.04  # of the range, on either side
+PADDING = 0.06  # of the range, on either side
 MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), tuple(map(float, range(1, 10))))
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -23,7 +23,7 @@ class Scale:
 
     def at(self, value: float) -> float:
         """The value's pixel."""
-        low, high, value = (self.low, self.high, value)
+        low, high = self.low, self.high
         if self.log:
             low, high, value = math.log(low), math.log(high), math.log(value)
         return self.start + (self.end - self.start) * (value - low) / (high - low)
@@ -58,9 +58,7 @@ def limits(values: Iterable[float], log: bool, zero: bool = False) -> tuple[floa
 
 def _linear_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
     power = 10.0 ** math.floor(math.log10((high - low) / most))
-    step = next(
-        s for m in (1, 2, 5, 10, 20) if math.floor(high / (s := m * power)) - math.ceil(low / s) + 1 <= most
-    )
+    step = next(s for m in (1, 2, 5, 10, 20) if math.floor(high / (s := m * power)) - math.ceil(low / s) + 1 <= most)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     places = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     if max(abs(low), abs(high)) < 1e-3 or step >= 1e6:
@@ -80,12 +78,12 @@ def _log_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
     if len(found) < 3 and high / low < 20:
         return _linear_ticks(low, high, most)
     every = math.ceil(len(within) / most) if not found else 1  # too many decades for a tick at each
-    return [(v, _power_text(v)) for v in (found or within)[::every]]
+    shown = (found or within)[::every]
+    plain = shown[0] >= 1e-3 and shown[-1] < 1e5
+    return [(v, f"{v:.10g}" if plain else _power_text(v)) for v in shown]
 
 
 def _power_text(value: float) -> str:
-    if 1e-3 <= value < 1e5:
-        return f"{value:.10g}"
     power = math.floor(math.log10(value) + 1e-9)
     mantissa = round(value / 10.0**power)
     superscript = str(power).translate(SUPERSCRIPTS)

@@ -15,12 +15,12 @@ from pathlib import Path
 from deploy.formats.axes import FONT, SMALL, Frame, axis_elements, frame, text_width, wrapped
 from deploy.formats.figures import COLOURS, Bars, Line, Mark, Plot, Points, check_image
 from deploy.formats.files import write_atomically
-from deploy.formats.labels import Placed, place
+from deploy.formats.labels import Placed, Rectangle, place
 from deploy.formats.scales import drawable
 
 MONOSPACE = "font-family='ui-monospace, monospace'"
 LINE = 16  # pixels from one line of text to the next
-LARGEST = 1.3  # times its own width: how far a page may enlarge a plot
+BOLD = 1.12  # of a text's width
 GAP = 28  # between two plots of a file
 MOST_POINTS = 400  # of one mark; more are thinned to one for each 3 x 3 pixels
 DARK = "@media screen and (prefers-color-scheme: dark) {{ {} }}".format(
@@ -51,10 +51,8 @@ def stroke(colour: str) -> str:
 def inline(plot: Plot, width: float = 520) -> str:
     """An <svg> element for a page, whose style sheet contains `DARK`."""
     drawing = draw(plot, width)
-    return (
-        f"<svg class='plot' style='max-width: {_n(LARGEST * width)}px' viewBox='0 0 {_n(drawing.width)} {_n(drawing.height)}' role='img' "
-        f"aria-label='{_text(plot.title)}'>{drawing.elements}</svg>"
-    )
+    box = f"viewBox='0 0 {_n(drawing.width)} {_n(drawing.height)}' style='--width: {_n(width)}px'"
+    return f"<svg class='plot' {box} role='img' aria-label='{_text(plot.title)}'>{drawing.elements}</svg>"
 
 
 def write_svg(path: Path, plots: Sequence[Plot], *, columns: int = 1, width: float = 640) -> None:
@@ -84,7 +82,9 @@ def draw(plot: Plot, width: float) -> Drawing:
     y = 6.0
     for line in wrapped(plot.title, width - 16, FONT + 1):
         y += LINE
-        parts.append(f"<text x='8' y='{_n(y)}' font-size='{FONT + 1}' font-weight='600' {fill('ink')}>{_text(line)}</text>")
+        parts.append(
+            f"<text x='8' y='{_n(y)}' font-size='{FONT + 1}' font-weight='600' {fill('ink')}>{_text(line)}</text>"
+        )
     for line in wrapped(plot.warning, width - 16, FONT):
         y += LINE
         parts.append(f"<text x='8' y='{_n(y)}' font-weight='600' {fill('offender')}>{_text(line)}</text>")
@@ -177,10 +177,9 @@ def _error_bars(mark: Points, i: int, at: tuple[float, float], axes: Frame) -> I
 
 def _symbol(shape: str, at: tuple[float, float], size: float, colour: str, tip: str = "") -> str:
     x, y = at
-    if shape == "ring":
-        return f"<circle cx='{_n(x)}' cy='{_n(y)}' r='{_n(size)}' fill='none' stroke-width='2' {stroke(colour)}>{tip}</circle>"
-    if shape == "dot":
-        return f"<circle cx='{_n(x)}' cy='{_n(y)}' r='{_n(size)}' {fill(colour)}>{tip}</circle>"
+    if shape in ("dot", "ring"):
+        style = fill(colour) if shape == "dot" else f"fill='none' stroke-width='2' {stroke(colour)}"
+        return f"<circle cx='{_n(x)}' cy='{_n(y)}' r='{_n(size)}' {style}>{tip}</circle>"
     outlines = {
         "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
         "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
@@ -193,19 +192,27 @@ def _symbol(shape: str, at: tuple[float, float], size: float, colour: str, tip: 
 def _labels(marks: Sequence[Mark], axes: Frame) -> Iterator[str]:
     """Texts beside points, each where it covers no other text and no point that has one."""
     wanted = [
-        Placed(label, axes.x.at(x), axes.y.at(y), mark.size, mark.colour)
+        Placed(label, axes.x.at(x), axes.y.at(y), mark.size, mark.colour, _extent(mark, i, axes))
         for mark in marks
         if isinstance(mark, Points)
-        for x, y, label in zip(mark.x, mark.y, mark.labels, strict=False)
+        for i, (x, y, label) in enumerate(zip(mark.x, mark.y, mark.labels, strict=False))
         if label and drawable(x, axes.x.log) and drawable(y, axes.y.log)
     ]
-    sizes = [(text_width(one.text, FONT), float(FONT)) for one in wanted]
+    sizes = [(BOLD * text_width(one.text, FONT), float(FONT)) for one in wanted]
     for one, (left, baseline) in zip(wanted, place(wanted, sizes, axes.box), strict=True):
         yield (
             f"<text x='{_n(left)}' y='{_n(baseline)}' font-weight='600' paint-order='stroke' stroke-width='3' "
             f"class='f-{one.colour.replace(' ', '-')} s-paper' fill='{COLOURS[one.colour][0]}' "
             f"stroke='{COLOURS['paper'][0]}'>{_text(one.text)}</text>"
         )
+
+
+def _extent(mark: Points, i: int, axes: Frame) -> Rectangle:
+    """The point with its error bars."""
+    reach = 1.3 * mark.size
+    xs = [axes.x.at(v) for v in (mark.x[i], *(mark.x_intervals[i] if mark.x_intervals else ()))]
+    ys = [axes.y.at(v) for v in (mark.y[i], *(mark.y_intervals[i] if mark.y_intervals else ()))]
+    return min(xs) - reach, min(ys) - reach, max(xs) + reach, max(ys) + reach
 
 
 def _diagonal(axes: Frame) -> str:
@@ -219,8 +226,8 @@ def _diagonal(axes: Frame) -> str:
 def _legend(plot: Plot, width: float, y: float) -> tuple[list[str], float]:
     """The legend's elements beneath `y`, in as many rows as it takes, and where they end."""
     entries = [(m.name, m) for m in plot.marks if not isinstance(m, Bars) and m.name]
-    named: list[tuple[str, Mark]] = [*([(plot.diagonal, Line((), (), "muted", dotted=True))] if plot.diagonal else [])]
-    named += entries
+    diagonal: list[tuple[str, Mark]] = [(plot.diagonal, Line((), (), "muted", dotted=True))] if plot.diagonal else []
+    named = [*diagonal, *entries]
     if not named:
         return [], y
     parts, x = [], 8.0

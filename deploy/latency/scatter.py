@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deploy.formats.figures import Axis, Plot, Points
 from deploy.formats.files import write_atomically
 from deploy.formats.pages import figures, page
 from deploy.formats.svg import inline, write_svg
+from deploy.run.records import AgreementRecord
 
 AXES = ("predicted: sum of block latencies + constant, ms", "measured, ms")
 
 
-PAGE_WIDTH = 720.0  # pixels
+PAGE_WIDTH = 800.0  # pixels
 LOG_FROM = 5.0  # slowest over fastest: on linear axes most models of such a sample share a corner
 
 
@@ -50,30 +49,30 @@ class Residuals:
         return f"{self.subnets[i]}\npredicted {predicted:.3f} ms, measured {measured:.3f} ms ({self.percent(i):+.1f} %)"
 
 
-def residuals(judged: Mapping[str, Any]) -> Residuals:
-    """The samples of agreement.json, also of one that an earlier version wrote."""
-    samples, offset_us = judged["samples"], judged["agreement"]["offset_us"]
-    place = {s["subnet"]: i for i, s in enumerate(samples)}
+def residuals(agreement: AgreementRecord) -> Residuals:
+    """The samples of the record."""
+    samples = agreement.samples
+    place = {s.subnet: i for i, s in enumerate(samples)}
     return Residuals(
-        tuple(s["subnet"] for s in samples),
-        tuple(s.get("predicted_us", s["additive_us"] + offset_us) / 1000 for s in samples),
-        tuple(s["measured_us"] / 1000 for s in samples),
-        tuple(place[offender["subnet"]] for offender in judged.get("offenders", ()) if offender["subnet"] in place),
+        tuple(s.subnet for s in samples),
+        tuple(s.predicted_us / 1000 for s in samples),
+        tuple(s.measured_us / 1000 for s in samples),
+        tuple(place[offender.subnet] for offender in agreement.offenders if offender.subnet in place),
     )
 
 
-def title(judged: Mapping[str, Any]) -> str:
+def title(agreement: AgreementRecord) -> str:
     """tau-b with its interval and the noise ceiling."""
-    a = judged["agreement"]
+    a = agreement.agreement
     return (
-        f"tau-b {a['tau_b']:.3f} [{a['ci95'][0]:.3f}, {a['ci95'][1]:.3f}] over {a['n_models']} full models, "
-        f"noise ceiling {a['ceiling_tau_b']:.3f}"
+        f"tau-b {a.tau_b:.3f} [{a.ci95[0]:.3f}, {a.ci95[1]:.3f}] over {a.n_models} full models, "
+        f"noise ceiling {a.ceiling_tau_b:.3f}"
     )
 
 
-def scatter(judged: Mapping[str, Any], mark: str = "") -> Plot:
+def scatter(agreement: AgreementRecord, mark: str = "") -> Plot:
     """The plot; `mark` stands above latencies that no board measured (`deploy.latency.watermark`)."""
-    p = residuals(judged)
+    p = residuals(agreement)
     models = Points(
         tuple(p.predicted_ms[i] for i in p.others),
         tuple(p.measured_ms[i] for i in p.others),
@@ -91,23 +90,23 @@ def scatter(judged: Mapping[str, Any], mark: str = "") -> Plot:
         size=4.5,
     )
     return Plot(
-        title(judged),
+        title(agreement),
         Axis(AXES[0], p.log),
         Axis(AXES[1], p.log),
         (models, *([worst] if p.worst else [])),
         warning=mark,
         notes=tuple(f"{rank}  {p.label(i)}" for rank, i in enumerate(p.worst, start=1)),
         diagonal="predicted = measured",
-        height=400,
+        height=460,
     )
 
 
-def write_page(path: Path, judged: Mapping[str, Any], mark: str = "") -> None:
+def write_page(path: Path, agreement: AgreementRecord, mark: str = "") -> None:
     """One self-contained page."""
-    drawn = inline(scatter(judged, mark), PAGE_WIDTH)
+    drawn = inline(scatter(agreement, mark), PAGE_WIDTH)
     write_atomically(path, page("hilnas: predicted against measured", figures([drawn])))
 
 
-def write_image(path: Path, judged: Mapping[str, Any], mark: str = "") -> None:
+def write_image(path: Path, agreement: AgreementRecord, mark: str = "") -> None:
     """The same as a file, .svg."""
-    write_svg(path, [scatter(judged, mark)], width=PAGE_WIDTH)
+    write_svg(path, [scatter(agreement, mark)], width=PAGE_WIDTH)

@@ -13,7 +13,7 @@ from deploy.formats.pages import figures, page
 from deploy.formats.svg import inline, write_svg
 
 TITLES = ("sensitivity by layer", "weight bits by layer", "scored policies")
-LEAST = 1e-12  # a logarithmic axis has no zero
+ZERO = 1 / 3  # of the least perturbation above 0: where a logarithmic axis shows none at all
 WIDTH = 720.0  # pixels
 SHAPES: tuple[Shape, ...] = ("dot", "square", "triangle", "diamond")
 
@@ -45,7 +45,7 @@ def drawn(sensitivity: Mapping[str, Any], solved: Mapping[str, Any], refined: Ma
     ordered = sorted(scored, key=lambda s: s["policy"] != chosen)
     return Drawn(
         tuple(table),
-        {width: tuple(max(row[str(width)], LEAST) for row in table.values()) for width in widths},
+        {width: tuple(float(row[str(width)]) for row in table.values()) for width in widths},
         tuple(int(solved["bits"][name]) for name in table),
         tuple((s["costs"]["size_bits"] / 8000, s["score"], s["origin"]) for s in ordered),
         refined["metric"] if refined else "score",
@@ -56,10 +56,12 @@ def plots(d: Drawn) -> tuple[Plot, ...]:
     """The three plots; a bit width has one colour in all of them. Without scored policies: the first two."""
     layers, places = Axis("layer", names=d.layers), tuple(map(float, range(len(d.layers))))
     curves: list[Mark] = []
+    floor = ZERO * min((v for values in d.perturbation.values() for v in values if v > 0), default=1.0)
     for width, values in d.perturbation.items():
         tips = tuple(f"{name} at {width} bits: {v:.3g}" for name, v in zip(d.layers, values, strict=True))
-        curves.append(Line(places, values, f"{width} bits", f"{width} bits"))
-        curves.append(Points(places, values, f"{width} bits", tips=tips, size=2.5))
+        shown = tuple(max(v, floor) for v in values)
+        curves.append(Line(places, shown, f"{width} bits", f"{width} bits"))
+        curves.append(Points(places, shown, f"{width} bits", tips=tips, size=2.5))
     bars = Bars(
         tuple(map(float, d.bits)),
         tuple(f"{width} bits" for width in d.bits),

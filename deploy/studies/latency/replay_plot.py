@@ -11,8 +11,8 @@ from deploy.formats.svg import write_svg
 
 COLOURS = {"active": "selected", "random": "models"}
 PANELS = (
-    ("tau_b_corrected", "tau-b of held-out models, with feedback", "What a share of the blocks is worth"),
-    ("hypervolume", "hypervolume of the Pareto front, share of all", "and for the front"),
+    ("tau_b_corrected", "tau-b of held-out models, with feedback", "tau-b with a share of the blocks"),
+    ("hypervolume", "hypervolume, share of all blocks'", "Hypervolume of the Pareto front"),
 )
 PANEL_WIDTH = 440.0  # pixels
 
