@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.formats.files import read_json
@@ -52,7 +52,7 @@ def _loop(arguments: Arguments, until: str) -> Path:
             for done in loop(context, until):
                 show(done)
         if until == "ship":
-            from deploy.pipeline.ship import summarize_run
+            from deploy.pipeline.summary import summarize_run
 
             summarize_run(context)
         return run.path
@@ -68,12 +68,14 @@ def loop_command(arguments: Arguments) -> int:
 
 
 def _show_summary(folder: Path, as_json: bool) -> int:
-    summary = read_json(folder / "summary.json")
+    from deploy.run.records import Summary
+
+    summary = Summary.read(folder / Summary.FILE)
     if as_json:
-        print(json.dumps(summary, indent=1))
+        print(json.dumps(summary.to_json(), indent=1))
     else:
         console.summary(summary, folder)
-    return 0 if summary["bundle"]["verified"] else 1
+    return 0 if summary.bundle.verified else 1
 
 
 def stage_command(arguments: Arguments) -> int:
@@ -89,22 +91,24 @@ def stage_command(arguments: Arguments) -> int:
 def agree_command(arguments: Arguments) -> int:
     """The agreement, its page and its gate; `CheckFailed` where that does not hold."""
     from deploy.formats.figures import check_image
-    from deploy.latency.gate import Gate
+    from deploy.latency.gate import check_gate
     from deploy.latency.scatter import write_image
     from deploy.latency.watermark import watermark
+    from deploy.run.records import AgreementRecord
 
     if arguments.plot:
         check_image(arguments.plot)
     folder = _loop(arguments, "agree")
-    judged = read_json(folder / "agreement.json", ("agreement", "gate"))
+    found = AgreementRecord.read(folder / AgreementRecord.FILE)
+    judged = found.to_json()
     if arguments.plot:
-        write_image(arguments.plot, judged, watermark(judged["conditions"]))
+        write_image(arguments.plot, found, watermark(judged["conditions"]))
     if arguments.json:
         print(json.dumps(judged, indent=1))
     else:
         console.agreement(judged)
         console.say(f"predicted against measured: {arguments.plot or folder / 'agreement.html'}")
-    Gate.of_record(judged["gate"]).check()
+    check_gate(found.gate)
     return 0
 
 
@@ -304,16 +308,14 @@ def bundle_command(arguments: Arguments) -> int:
     if not (arguments.bundle / "manifest.json").is_file():
         raise UsageError(f"{arguments.bundle}: no bundle there (no manifest.json); `hilnas bundle export` makes one")
     with open_board(find_board(arguments.boards, arguments.board)) as board:
-        verdict: dict[str, Any] = verify(arguments.bundle, board)
-    console.say(
-        f"{arguments.bundle} verified on {verdict['board']}: {verdict['checks']} checks, "
-        f"median {verdict['latency_us']['median'] / 1000:.3f} ms"
-    )
+        verified = verify(arguments.bundle, board)
+    latency = f", median {verified.latency_us.median / 1000:.3f} ms" if verified.latency_us else ""
+    console.say(f"{arguments.bundle} verified on {verified.board}: {verified.checks} checks{latency}")
     return 0
 
 
 def report_command(arguments: Arguments) -> int:
-    from deploy.pipeline.ship import summarize_run
+    from deploy.pipeline.summary import summarize_run
 
     experiment, space = load_experiment(_config_path(arguments), Overrides.of(arguments))
     if not (arguments.runs_dir / experiment.name / "final.json").exists():

@@ -16,7 +16,9 @@ from rich.table import Table as RichTable
 from deploy.latency.gate import gate_text
 from deploy.latency.watermark import watermark
 from deploy.run.folder import Progress
-from deploy.ship.report import bits_text, metric_of, off_text
+from deploy.run.records import GateRecord, Summary
+from deploy.ship.report import bits_text, off_text
+from nas.settings import build
 
 if TYPE_CHECKING:
     from deploy.regression.regress import Outcome
@@ -66,53 +68,50 @@ def progress() -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def _models_table(models: Sequence[Mapping[str, Any]], metric: Mapping[str, str]) -> RichTable:
+def _models_table(record: Summary) -> RichTable:
     table = RichTable(title=None)
-    name, key = metric["name"], metric["key"]
-    judged = (f"{name} FP32 %", f"{name} INT8 %")
-    for column in ("model", *judged, "weights kB", "bits req./stored/exec.", "latency ms", "p90 ms", "runs"):
+    scores = (f"{record.metric.name} FP32 %", f"{record.metric.name} INT8 %")
+    for column in ("model", *scores, "weights kB", "bits req./stored/exec.", "latency ms", "p90 ms", "runs"):
         table.add_column(column, justify="left" if column == "model" else "right")
-    for m in models:
-        latency = m["latency_us"]
+    for m in record.all_models:
         table.add_row(
-            m["name"],
-            f"{m[f'{key}_fp32']:.2f}",
-            f"{m[f'{key}_int8']:.2f}",
-            f"{m['size_bits'] / 8000:.1f}",
+            m.name,
+            f"{m.score_fp32:.2f}",
+            f"{m.score_int8:.2f}",
+            f"{m.size_bits / 8000:.1f}",
             bits_text(m),
-            f"{latency['median'] / 1000:.3f}",
-            f"{latency['p90'] / 1000:.3f}",
-            str(latency["n"]),
+            f"{m.latency_us.median / 1000:.3f}",
+            f"{m.latency_us.p90 / 1000:.3f}",
+            str(m.latency_us.n),
         )
     return table
 
 
-def summary(record: Mapping[str, Any], folder: Path) -> None:
+def summary(record: Summary, folder: Path) -> None:
     """The end of the main job."""
-    _say_watermark(record["conditions"])
-    out.print(_models_table([record["teacher"], *record["models"]], metric_of(record)))
-    for m in record["models"]:
-        lines.print(f"  {m['name']}: {m['subnet']}{_scheme(m)}")
-    off = ", ".join(f"{m['name']} {off_text(m)}" for m in (record["teacher"], *record["models"]))
+    _say_watermark(record.conditions.to_json())
+    out.print(_models_table(record))
+    for m in record.models:
+        lines.print(f"  {m.name}: {m.subnet}{f' ({m.scheme})' if m.scheme else ''}")
+    off = ", ".join(f"{m.name} {off_text(m)}" for m in record.all_models)
     lines.print(f"multiply-accumulates, expected by the target's rules: {off}", markup=False)
-    a, c, counts, bundle = (record[k] for k in ("agreement", "correction", "counts", "bundle"))
+    a, c, counts, bundle = record.agreement, record.correction, record.counts, record.bundle
     lines.print(
-        f"agreement: tau-b {a['tau_b']:.3f} [{a['ci95'][0]:.3f}, {a['ci95'][1]:.3f}] over {a['n_models']} whole "
-        f"models (noise ceiling {a['ceiling_tau_b']:.3f}); with feedback, held out: {c['tau_b_held_out']:.3f}, "
-        f"error {c['error_before']:.1f} % -> {c['error_held_out']:.1f} %",
+        f"agreement: tau-b {a.tau_b:.3f} [{a.ci95[0]:.3f}, {a.ci95[1]:.3f}] over {a.n_models} full "
+        f"models (noise ceiling {a.ceiling_tau_b:.3f}); with feedback, held out: {c.tau_b_held_out:.3f}, "
+        f"error {c.error_before:.1f} % -> {c.error_held_out:.1f} %",
         markup=False,
     )
     lines.print(
-        f"subnets: {counts['subnets_compiled']} compiled, {counts['subnets_measured']} measured, "
-        f"{counts['subnets_exact_parity']} byte for byte the integer simulation's"
+        f"subnets: {counts.subnets_compiled} compiled, {counts.subnets_measured} measured, "
+        f"{counts.subnets_exact_parity} byte for byte the integer simulation's"
     )
-    if "gate" in record:
-        say(gate_text(record["gate"]))
-    verdict = f"verified on {bundle['board']}" if bundle["verified"] else f"NOT verified on {bundle['board']}"
-    lines.print(f"bundle: {bundle['path']} ({bundle['model']}), {verdict}")
+    say(gate_text(record.gate))
+    verdict = f"verified on {bundle.board}" if bundle.verified else f"NOT verified on {bundle.board}"
+    lines.print(f"bundle: {bundle.path} ({bundle.model}), {verdict}")
     lines.print(
         f"report: {folder / 'report.html'}; summary: {folder / 'summary.json'}; "
-        f"{record['seconds']['total']:.0f} s of work in all"
+        f"{record.seconds['total']:.0f} s of work in all"
     )
 
 
@@ -147,7 +146,7 @@ def agreement(record: Mapping[str, Any]) -> None:
     )
     if record["with_feedback"]:
         say(f"regret with feedback, held out: {_regret(record['with_feedback']['regret'])}")
-    say(gate_text(record["gate"]))
+    say(gate_text(build(GateRecord, record["gate"], "gate")))
 
 
 def _regret(regret: Mapping[str, Any]) -> str:
@@ -157,9 +156,9 @@ def _regret(regret: Mapping[str, Any]) -> str:
 
 def found(record: Mapping[str, Any]) -> None:
     if record["gate"]["override"]:
-        say(gate_text(record["gate"]))
-    say(f"front: {len(record['front'])} architectures over (NSR, latency)")
-    for entry in record["found"]:
+        say(gate_text(build(GateRecord, record["gate"], "gate")))
+    say(f"front: {len(record['pareto_front'])} architectures over (NSR, latency)")
+    for entry in record["selected"]:
         say(
             f"{entry['name']}: {entry['subnet']} nsr {entry['nsr']:.4f} "
             f"predicted {entry['predicted_us'] / 1000:.3f} ms weights {entry['size_bits'] / 8000:.1f} kB"

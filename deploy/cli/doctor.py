@@ -22,7 +22,6 @@ PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "scipy", "ai-edge-litert", "f
 OPTIONAL = {
     "tensorflow": "the reference converter: pip install 'hilnas[tensorflow]'",
     "onnxruntime": "second opinions: pip install 'hilnas[onnx]'",
-    "matplotlib": "figures as files: pip install 'hilnas[plots]'",
 }
 MODEL = "model"  # the check whose failure is the model's
 

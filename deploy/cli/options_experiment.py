@@ -39,7 +39,7 @@ def experiments(commands: Commands) -> None:
         if name in ("agree", "search", "retrain"):
             _judged(stage)
         if name == "agree":
-            stage.add_argument("--plot", type=Path, metavar="FILE", help="draw predicted against measured (.png, .svg)")
+            stage.add_argument("--plot", type=Path, metavar="FILE", help="draw predicted against measured (.svg)")
         if name == "search":
             _search(stage)
     compare = _experiment(
@@ -93,7 +93,7 @@ def _lcpaq(commands: Commands) -> None:
         action.add_argument("--k", type=int, default=8, help="policies of the frontier to score (default %(default)s)")
         action.add_argument("--trials", type=int, default=40, help="of the proxy search (default %(default)s)")
         action.add_argument("--tuning-steps", type=int, default=64, help="of a full trial (default %(default)s)")
-        action.add_argument("--plot", type=Path, metavar="FILE", help="draw it, beside lcpaq.html (.png, .svg)")
+        action.add_argument("--plot", type=Path, metavar="FILE", help="draw it, beside lcpaq.html (.svg)")
 
 
 def _judged(sub: argparse.ArgumentParser) -> None:
@@ -135,7 +135,7 @@ def _lut(lut: argparse.ArgumentParser) -> None:
     tried.add_argument("--seeds", type=int, default=20, help="of active and of random choice (default %(default)s)")
     tried.add_argument("--most-blocks", type=int, metavar="N", help="that active may measure (default: 5 %% of all)")
     tried.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures there too")
-    tried.add_argument("--plot", type=Path, metavar="FILE", help="draw them after each batch (.png, .svg)")
+    tried.add_argument("--plot", type=Path, metavar="FILE", help="draw them after each batch (.svg)")
     again = lut.add_argument_group("validate")
     again.add_argument("--entries", type=int, default=30, help="how many are measured again (default %(default)s)")
     again.add_argument("--tolerance", type=float, default=0.02, help="how far from 1 their median ratio may be")

@@ -62,7 +62,8 @@ def _linear_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     places = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     if max(abs(low), abs(high)) < 1e-3 or step >= 1e6:
-        return [(i * step, f"{i * step:.3g}") for i in places]
+        digits = max(0, math.floor(math.log10(max(abs(low), abs(high)) / step)))
+        return [(i * step, f"{i * step:.{digits + 1}e}") for i in places]
     return [(i * step, f"{i * step + 0.0:.{decimals}f}") for i in places]
 
 

@@ -12,7 +12,7 @@ from deploy.formats.svg import inline
 from deploy.latency.gate import gate_text
 from deploy.latency.scatter import PAGE_WIDTH, scatter
 from deploy.latency.watermark import watermark
-from deploy.run.records import AgreementRecord, BundleRecord, ModelRecord, SearchRecord, Summary, plain
+from deploy.run.records import AgreementRecord, BundleRecord, ModelRecord, SearchRecord, Summary
 from deploy.ship.report_figures import front_plot, models_plot
 from deploy.ship.training_curves import training_curves, training_plots
 from hil.measurement import Conditions
@@ -113,7 +113,7 @@ def _agreement_text(summary: Summary, agreement: AgreementRecord) -> str:
         f"{counts.subnets_compiled} subnets compiled, {counts.subnets_measured} measured; the outputs of "
         f"{counts.subnets_exact_parity} equal the integer simulation's, byte for byte."
     )
-    gate = escape(f"The {gate_text(plain(summary.gate))}")
+    gate = escape(f"The {gate_text(summary.gate)}")
     return "".join(f"<p>{text}</p>" for text in (ranks, escape(_decision_text(agreement)), f"{gate}.", parity))
 
 

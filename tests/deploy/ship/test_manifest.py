@@ -53,7 +53,8 @@ def test_records_survive_their_files(tmp_path: Path, record: Manifest | Preproce
 def test_the_names_that_the_board_reads_stay() -> None:
     raw = MANIFEST.to_json()
     assert list(raw) == [
-        "schema_version", "format", "name", "model", "labels", "preprocessing", "measurement", "facts", "golden", "files",
+        "schema_version", "format", "name", "model", "labels", "preprocessing", "measurement", "facts", "golden",
+        "files",
     ]  # fmt: skip
     assert raw["golden"] == [
         {"input": "golden/input.bin", "output": "golden/output.bin", "max_mismatch": 0.02, "max_abs_diff": None}
@@ -88,7 +89,7 @@ def test_the_boards_verifier_accepts_the_manifest(tmp_path: Path) -> None:
     for name in ("golden/input.bin", "golden/output.bin", "model.tflite"):
         (tmp_path / name).write_bytes(b"")
     empty = ListedFile("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0)
-    files = {name: empty for name in ("golden/input.bin", "golden/output.bin", "model.tflite")}
+    files = dict.fromkeys(("golden/input.bin", "golden/output.bin", "model.tflite"), empty)
     replace(MANIFEST, files=files).write(tmp_path / "manifest.json")
     script = shutil.copy(Path(__file__).parents[3] / "board_scripts" / "verify_bundle.py", tmp_path.parent)
     ended = subprocess.run([sys.executable, script, str(tmp_path)], capture_output=True, text=True, check=False)
