@@ -34,7 +34,7 @@ $(SETUP): pyproject.toml
 	@touch $@
 
 $(DEVELOP): $(SETUP)
-	$(BIN)/python -m pip install --quiet --editable '.[tensorflow,onnx,postgres,labgrid,plots,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[tensorflow,onnx,postgres,labgrid,dev]'
 	@touch $@
 
 system:  ## Debian packages that some tests need (sshd, PostgreSQL's programs); as root

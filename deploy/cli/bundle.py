@@ -74,8 +74,6 @@ def verify_bundle(options: VerifyOptions) -> int:
         raise UsageError(f"{options.bundle}: no bundle there (no manifest.json); `hilnas bundle export` makes one")
     with open_board(find_board(options.boards, options.board)) as board:
         verdict = verify(options.bundle, board)
-    console.say(
-        f"{options.bundle} verified on {verdict['board']}: {verdict['checks']} checks, "
-        f"median {verdict['latency_us']['median'] / 1000:.3f} ms"
-    )
+    latency = "" if verdict.latency_us is None else f", median {verdict.latency_us.median / 1000:.3f} ms"
+    console.say(f"{options.bundle} verified on {verdict.board}: {verdict.checks} checks{latency}")
     return 0

@@ -13,8 +13,7 @@ from hil.errors import CheckFailed
 PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "scipy", "ai-edge-litert", "flatbuffers", "paramiko", "SQLAlchemy")
 OPTIONAL = {
     "tensorflow": "the reference converter: pip install 'hilnas[tensorflow]'",
-    "onnxruntime": "ONNX models: pip install 'hilnas[onnx]'",
-    "matplotlib": "figures as files: pip install 'hilnas[plots]'",
+    "onnxruntime": "second opinions: pip install 'hilnas[onnx]'",
 }
 LEAST_FREE_GB = 2  # a run of the demo needs about as much
 

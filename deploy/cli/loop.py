@@ -123,7 +123,7 @@ def run_agree(options: AgreeOptions) -> int:
     folder = _follow(options, "agree")
     record = AgreementRecord.read(folder / AgreementRecord.FILE)
     if options.plot:
-        write_image(options.plot, record.to_json(), watermark(record.conditions.to_json()))
+        write_image(options.plot, record, watermark(record.conditions))
     if options.json:
         console.say_json(record.to_json())
     else:
@@ -219,7 +219,7 @@ def _off_text(m: ModelRecord) -> str:
 def _show_watermark(conditions: Conditions) -> None:
     from deploy.latency.watermark import watermark
 
-    if text := watermark(conditions.to_json()):
+    if text := watermark(conditions):
         console.say(text)
 
 

@@ -12,9 +12,6 @@ from deploy.cli.options import Commands, bind
 from deploy.cli.runs import RunOptions, add_run, add_time_budget, load, open_run
 from hil.errors import UsageError
 from nas.errors import TableError
-from nas.estimate import Estimate
-from nas.table import Table
-from nas.training.threads import one_thread
 
 if TYPE_CHECKING:
     import argparse
@@ -316,6 +313,7 @@ def _compare(options: LutOptions) -> int:
     from deploy.studies.latency.record import Recorded
     from deploy.studies.latency.replay import agreed, compete, said, table_of_outcomes
     from deploy.studies.latency.replay_plot import write_image
+    from nas.training.threads import one_thread
 
     if options.plot:
         check_image(options.plot)

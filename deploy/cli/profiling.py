@@ -146,7 +146,7 @@ def _show(measurements: Sequence[Measurement], as_json: bool) -> None:
     if not well:
         return
     c = well[0].conditions
-    if mark := watermark(c.to_json()):
+    if mark := watermark(c):
         console.say(mark)
     rows = []
     for name, s in summaries(well).items():

@@ -1,54 +1,133 @@
-"""How every figure of the kit looks."""
+"""What a figure shows: plots with axes and marks, and the one palette. `deploy.formats.svg` draws them.
+
+A colour stands for one meaning in every figure, so marks name a meaning and never a colour.
+"""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from deploy.formats.files import write_atomically
 from hil.errors import UsageError
 
-FORMATS = (".png", ".svg")
-INK, ACCENT, QUIET = "#1c2733", "#d1495b", "#7a9cc6"
+Shape = Literal["dot", "diamond", "square", "triangle", "ring"]
+SUFFIX = ".svg"
+
+COLOURS: Mapping[str, tuple[str, str]] = {
+    "ink": ("#1c2733", "#e6ebf1"),
+    "muted": ("#566373", "#a3b1bf"),
+    "grid": ("#e3e8ee", "#2b3640"),
+    "paper": ("#ffffff", "#12181f"),
+    "models": ("#3f73b0", "#7fb2ea"),
+    "selected": ("#b85500", "#f5a14d"),
+    "offender": ("#c0334a", "#ff8091"),
+    "loss": ("#3f73b0", "#7fb2ea"),
+    "learning rate": ("#2d7d46", "#6cc48a"),
+    **{
+        f"{bits} bits": pair
+        for bits, pair in enumerate(
+            (
+                ("#7d4fa8", "#bd98e6"),
+                ("#b3307a", "#f07fbb"),
+                ("#b85500", "#f5a14d"),
+                ("#766700", "#cdbb4e"),
+                ("#2d7d46", "#6cc48a"),
+                ("#147d8a", "#4fc3cf"),
+                ("#3f73b0", "#7fb2ea"),
+            ),
+            start=2,
+        )
+    },
+}
+"""By meaning: on light paper, on dark paper. Each has a contrast of at least 4.5 with its paper, the grid excepted."""
 
 
-def styled(figure: Any, x: str, y: str, title: str) -> Any:
-    """A plotly figure with its axes named, in the kit's colours."""
-    figure.update_layout(
-        template="simple_white",
-        title={"text": title, "font": {"size": 15}},
-        height=420,
-        margin={"l": 60, "r": 20, "t": 50, "b": 50},
-        legend={"x": 0.98, "xanchor": "right", "y": 0.98},
-        font={"color": INK},
-    )
-    figure.update_xaxes(title=x)
-    figure.update_yaxes(title=y)
-    return figure
+@dataclass(frozen=True)
+class Axis:
+    """An axis.
+
+    Attributes:
+        names: of the places 0, 1, 2, ... in place of numbers.
+        zero: the axis begins at 0.
+    """
+
+    label: str
+    log: bool = False
+    names: tuple[str, ...] = ()
+    zero: bool = False
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points (x[i], y[i]).
+
+    Attributes:
+        name: in the legend; empty: not there.
+        tips: for each point, what is shown where the pointer is.
+        labels: for each point, what stands beside it; in the order in which they are placed.
+        x_intervals, y_intervals: (low, high) for each point, drawn as error bars.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    colour: str = "models"
+    name: str = ""
+    tips: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    shape: Shape = "dot"
+    size: float = 3.5
+    x_intervals: tuple[tuple[float, float], ...] = ()
+    y_intervals: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line through (x[i], y[i]); `faint`: one of many."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    colour: str = "models"
+    name: str = ""
+    dotted: bool = False
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A bar from 0 to `heights[i]` at each place i of an axis of names; a colour and a tip for each."""
+
+    heights: tuple[float, ...]
+    colours: tuple[str, ...]
+    tips: tuple[str, ...] = ()
+
+
+Mark = Points | Line | Bars
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One pair of axes with what is drawn between them.
+
+    Attributes:
+        warning: stands above the axes in the colour of an offender.
+        notes: lines beneath the legend, in a typewriter face.
+        diagonal: the legend's words for the line y = x; both axes then have one range.
+        height: of the area between the axes, in pixels.
+    """
+
+    title: str
+    x: Axis
+    y: Axis
+    marks: tuple[Mark, ...]
+    warning: str = ""
+    notes: tuple[str, ...] = ()
+    diagonal: str = ""
+    height: float = 260
 
 
 def check_image(path: Path) -> None:
-    """`UsageError` if such a file cannot be drawn: said before anything is measured."""
-    if path.suffix not in FORMATS:
-        raise UsageError(f"--plot {path}: give a file that ends in {' or '.join(FORMATS)}")
-    if find_spec("matplotlib") is None:
-        raise UsageError(f"--plot {path}: matplotlib is not installed; get it with: pip install 'hilnas[plots]'")
-
-
-@contextmanager
-def image(path: Path, inches: tuple[float, float]) -> Iterator[Any]:
-    """A matplotlib figure to draw into, left as .png or .svg by the name's end; the same bytes for the same drawing."""
-    check_image(path)
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context({"svg.hashsalt": "hilnas", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=inches, layout="constrained")
-        yield figure
-        content, undated = io.BytesIO(), {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(content, format=path.suffix[1:], dpi=160, metadata=undated)
-    write_atomically(path, content.getvalue())
+    """`UsageError` for a file that cannot be drawn; called before anything is measured."""
+    if path.suffix != SUFFIX:
+        raise UsageError(f"--plot {path}: figures are written as SVG; give a file that ends in {SUFFIX}")

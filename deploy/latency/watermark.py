@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from hil.measurement import Conditions
 
 
-def watermark(conditions: Mapping[str, Any]) -> str:
-    """What has to stand beside latencies that no board measured for this run; empty where one did."""
-    if conditions.get("kind") == "qemu":
-        return f"EMULATED: {conditions['board']} is no board but QEMU, whose times say nothing about any"
-    if conditions.get("kind") != "replay":
+def watermark(conditions: Conditions) -> str:
+    """The line that stands beside latencies that no board measured for this run; empty where one did."""
+    if conditions.kind == "qemu":
+        return f"EMULATED: {conditions.board} is QEMU, whose times say nothing about any board"
+    if conditions.kind != "replay":
         return ""
-    return f"REPLAY: these latencies are a {conditions['board']}, recorded earlier; no board measured them for this run"
+    return f"REPLAY: these latencies are a {conditions.board}, recorded earlier; no board measured them for this run"

@@ -1,20 +1,21 @@
-"""LCPAQ's three figures from its records: sensitivity by layer, bits by layer, the frontier.
-
-Plotly draws them into a page, matplotlib (the extra `plots`) into a file for documents.
-"""
+"""LCPAQ's three figures from its records: sensitivity by layer, bits by layer, the frontier."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.formats.figures import ACCENT, INK, QUIET, image, styled
+from deploy.formats.figures import Axis, Bars, Line, Mark, Plot, Points, Shape
 from deploy.formats.files import write_atomically
+from deploy.formats.pages import figures, page
+from deploy.formats.svg import inline, write_svg
 
 TITLES = ("sensitivity by layer", "weight bits by layer", "scored policies")
-LEAST = 1e-12  # a logarithmic axis has no zero
+ZERO = 1 / 3  # of the least perturbation above 0: where a logarithmic axis shows none at all
+WIDTH = 720.0  # pixels
+SHAPES: tuple[Shape, ...] = ("dot", "square", "triangle", "diamond")
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class Drawn:
 
     Attributes:
         layers: in the network's order.
-        perturbation: by width, a value a layer.
-        bits: a width a layer.
-        scored: (size in kB, score in percent, origin), the chosen one first; empty before refinement.
+        perturbation: by bit width, a value per layer.
+        bits: a bit width per layer.
+        scored: (size in kB, score in percent, origin), the selected one first; empty before refinement.
     """
 
     layers: tuple[str, ...]
@@ -44,66 +45,58 @@ def drawn(sensitivity: Mapping[str, Any], solved: Mapping[str, Any], refined: Ma
     ordered = sorted(scored, key=lambda s: s["policy"] != chosen)
     return Drawn(
         tuple(table),
-        {width: tuple(max(row[str(width)], LEAST) for row in table.values()) for width in widths},
+        {width: tuple(float(row[str(width)]) for row in table.values()) for width in widths},
         tuple(int(solved["bits"][name]) for name in table),
         tuple((s["costs"]["size_bits"] / 8000, s["score"], s["origin"]) for s in ordered),
         refined["metric"] if refined else "score",
     )
 
 
+def plots(d: Drawn) -> tuple[Plot, ...]:
+    """The three plots; a bit width has one colour in all of them. Without scored policies: the first two."""
+    layers, places = Axis("layer", names=d.layers), tuple(map(float, range(len(d.layers))))
+    curves: list[Mark] = []
+    floor = ZERO * min((v for values in d.perturbation.values() for v in values if v > 0), default=1.0)
+    for width, values in d.perturbation.items():
+        tips = tuple(f"{name} at {width} bits: {v:.3g}" for name, v in zip(d.layers, values, strict=True))
+        shown = tuple(max(v, floor) for v in values)
+        curves.append(Line(places, shown, f"{width} bits", f"{width} bits"))
+        curves.append(Points(places, shown, f"{width} bits", tips=tips, size=2.5))
+    bars = Bars(
+        tuple(map(float, d.bits)),
+        tuple(f"{width} bits" for width in d.bits),
+        tuple(f"{name}: {width} bits" for name, width in zip(d.layers, d.bits, strict=True)),
+    )
+    sensitivity = Plot(TITLES[0], layers, Axis("perturbation", log=True), tuple(curves))
+    bits = Plot(TITLES[1], layers, Axis("weight bits", zero=True), (bars,), height=140)
+    if not d.scored:
+        return sensitivity, bits
+    score = Axis(f"{d.metric}, %")
+    return sensitivity, bits, Plot(TITLES[2], Axis("weights, kB"), score, tuple(_policies(d)))
+
+
+def _policies(d: Drawn) -> Iterator[Points]:
+    for i, origin in enumerate(dict.fromkeys(o for _, _, o in d.scored)):
+        of = [(size, score) for size, score, o in d.scored if o == origin]
+        tips = tuple(f"{origin}: {size:.1f} kB, {d.metric} {score:.2f} %" for size, score in of)
+        yield Points(
+            tuple(size for size, _ in of),
+            tuple(score for _, score in of),
+            "models",
+            origin,
+            tips,
+            shape=SHAPES[i % len(SHAPES)],
+        )
+    size, score, _ = d.scored[0]
+    yield Points((size,), (score,), "selected", "selected", shape="ring", size=8)
+
+
 def write_page(path: Path, d: Drawn) -> None:
     """One self-contained page."""
-    import plotly.graph_objects as go
-
-    sensitivity, bits = go.Figure(), go.Figure()
-    for width, values in d.perturbation.items():
-        sensitivity.add_scatter(x=d.layers, y=values, mode="lines+markers", name=f"{width} bits")
-    bits.add_bar(x=d.layers, y=d.bits, marker_color=QUIET)
-    figures = [
-        styled(sensitivity, "layer", "perturbation", TITLES[0]).update_yaxes(type="log"),
-        styled(bits, "layer", "weight bits", TITLES[1]),
-    ]
-    if d.scored:
-        frontier = go.Figure()
-        for origin in dict.fromkeys(s[2] for s in d.scored):
-            of = [s for s in d.scored if s[2] == origin]
-            frontier.add_scatter(x=[s[0] for s in of], y=[s[1] for s in of], mode="markers", name=origin)
-        first = d.scored[0]
-        frontier.add_scatter(
-            x=[first[0]],
-            y=[first[1]],
-            mode="markers",
-            name="kept",
-            marker={"size": 14, "color": ACCENT, "symbol": "circle-open"},
-        )
-        figures.append(styled(frontier, "weights, kB", f"{d.metric}, %", TITLES[2]))
-    first_one, *others = figures
-    parts = [first_one.to_html(include_plotlyjs=True, full_html=False)]
-    parts += [figure.to_html(include_plotlyjs=False, full_html=False) for figure in others]
-    write_atomically(path, f"<!doctype html><meta charset=utf8><title>LCPAQ</title>{''.join(parts)}")
+    drawn_plots = "".join(figures([inline(plot, WIDTH)]) for plot in plots(d))
+    write_atomically(path, page("hilnas: LCPAQ", f"<h1>LCPAQ: bits per layer</h1>{drawn_plots}"))
 
 
 def write_image(path: Path, d: Drawn) -> None:
-    """The same as .png or .svg, by the name's end; the same bytes for the same records."""
-    count = 3 if d.scored else 2
-    with image(path, (7, 3 * count)) as figure:
-        sensitivity, bits, *rest = figure.subplots(count, 1)
-        for width, values in d.perturbation.items():
-            sensitivity.semilogy(d.layers, values, marker=".", linewidth=1, label=f"{width} bits")
-        sensitivity.legend(frameon=False, fontsize=7)
-        bits.bar(d.layers, d.bits, color=QUIET)
-        for axes, title, label in ((sensitivity, TITLES[0], "perturbation"), (bits, TITLES[1], "weight bits")):
-            axes.set_title(title, fontsize=9)
-            axes.set_ylabel(label)
-            axes.tick_params(axis="x", labelrotation=90, labelsize=5)
-        for axes in rest:
-            for origin, mark in zip(dict.fromkeys(s[2] for s in d.scored), "os^v", strict=False):
-                of = [s for s in d.scored if s[2] == origin]
-                axes.plot([s[0] for s in of], [s[1] for s in of], mark, color=INK, markersize=4, label=origin)
-            axes.plot(d.scored[0][0], d.scored[0][1], "o", color=ACCENT, markersize=10, fillstyle="none", label="kept")
-            axes.set_title(TITLES[2], fontsize=9)
-            axes.set_xlabel("weights, kB")
-            axes.set_ylabel(f"{d.metric}, %")
-            axes.legend(frameon=False, fontsize=7)
-        for axes in figure.axes:
-            axes.spines[["top", "right"]].set_visible(False)
+    """The same as a file, .svg."""
+    write_svg(path, plots(d), width=WIDTH)

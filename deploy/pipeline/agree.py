@@ -87,7 +87,7 @@ def agree(context: Context) -> Iterator[Progress]:
         teacher_us=medians["teacher"].median_us,
         gate=gate(compared.agreement, correction, context.experiment.agreement.tau, context.tau),
     )
-    write_page(context.path / "agreement.html", record.to_json(), watermark(record.conditions.to_json()))
+    write_page(context.path / "agreement.html", record, watermark(record.conditions))
     record.write(context.path / AgreementRecord.FILE)
 
 

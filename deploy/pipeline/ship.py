@@ -14,9 +14,18 @@ from deploy.run.folder import Progress
 from deploy.run.measuring import measure_with_progress
 from deploy.run.networks import retrained
 from deploy.run.quantizing import quantize_network
-from deploy.run.records import BundleRecord, FinalRecord, LatencyRecord, ModelRecord, PlacementRecord, SearchRecord
+from deploy.run.records import (
+    BundleRecord,
+    FinalRecord,
+    LatencyRecord,
+    ModelRecord,
+    PlacementRecord,
+    SearchRecord,
+    plain,
+)
 from deploy.run.records.search import SelectedModel
 from deploy.ship.bundle import Contents, export, verify
+from deploy.ship.manifest import BundleMeasurement
 from hil.boards.kinds import open_board
 from hil.measurement import Conditions
 from hil.stats import LatencySummary
@@ -110,11 +119,11 @@ def ship(context: Context) -> Iterator[Progress]:
     best = max(finals[1:], key=lambda final: (final.score_int8, -medians[final.name].median_us))
     bundle = _bundle(context, best, medians[best.name], conditions)
     with open_board(context.board) as board:
-        verdict = verify(bundle, board)
+        verified = verify(bundle, board)
     FinalRecord(
         tuple(final.record(context.task.key, medians[final.name]) for final in finals),
         conditions,
-        BundleRecord(str(bundle), best.name, bool(verdict["verified"]), verdict["board"], verdict.get("latency_us")),
+        BundleRecord(str(bundle), best.name, True, verified.board, plain(verified.latency_us)),
     ).write(context.path / FinalRecord.FILE)
     yield Progress("ship", total, total, "bundle verified")
 
@@ -129,14 +138,13 @@ def _bundle(context: Context, final: Final, latency: LatencySummary, conditions:
         "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions.board} "
         f"({conditions.machine}, {conditions.runtime})",
     }
-    measurement = {"summary": asdict(latency), "conditions": conditions.to_json()}
     contents = Contents(
         f"{context.experiment.name}-{final.name}",
         final.artifact,
         context.task.name,
         context.val_data.classes,
         context.experiment.data.size,
-        measurement,
+        BundleMeasurement.of(latency, conditions),
         facts,
     )
     return export(contents, context.path / "bundle")

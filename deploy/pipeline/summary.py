@@ -24,7 +24,7 @@ def summarize_run(context: Context) -> Summary:
     searched = SearchRecord.read(context.path / SearchRecord.FILE)
     summary = _summary(context, agreed, searched)
     summary.write(context.path / Summary.FILE)
-    write_report(context.path / "report.html", summary.to_json(), agreed.to_json(), searched.to_json())
+    write_report(context.path / "report.html", summary, agreed, searched)
     return summary
 
 

@@ -6,44 +6,57 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.formats.figures import ACCENT, INK, QUIET, image
+from deploy.formats.figures import Axis, Line, Plot, Points
+from deploy.formats.svg import write_svg
 
-COLOURS = {"active": ACCENT, "random": QUIET}
+COLOURS = {"active": "selected", "random": "models"}
 PANELS = (
-    ("tau_b_corrected", "tau-b of held-out models, with feedback"),
-    ("hypervolume", "hypervolume of the front, share of all"),
+    ("tau_b_corrected", "tau-b of held-out models, with feedback", "tau-b with a share of the blocks"),
+    ("hypervolume", "hypervolume, share of all blocks'", "Hypervolume of the Pareto front"),
 )
+PANEL_WIDTH = 440.0  # pixels
 
 
 def write_image(path: Path, found: Mapping[str, Any]) -> None:
-    """From `deploy.studies.latency.replay.said`: a line a seed, and what measuring everything gives."""
-    everything = found["methods"]["everything"]
-    with image(path, (13, 4)) as figure:
-        scatter, *curves = figure.subplots(1, 3)
-        _agreement(scatter, found["agreement"]["told"])
-        for axes, (field, label) in zip(curves, PANELS, strict=True):
-            for method, colour in COLOURS.items():
-                for number, line in enumerate(_lines(found["outcomes"], method, field)):
-                    axes.plot(*line, color=colour, linewidth=0.8, alpha=0.7, label=None if number else method)
-            axes.axhline(everything[field]["mean"], color=INK, linestyle=":", linewidth=1, label="everything measured")
-            axes.set_xlabel(f"blocks measured, of {found['blocks']}")
-            axes.set_ylabel(label)
-            axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="lower right")
+    """From `deploy.studies.latency.replay.said`: a line per seed, and what measuring everything gives."""
+    curves = [_curves(found, field, label, title) for field, label, title in PANELS]
+    write_svg(path, [_agreement(found["agreement"]["told"]), *curves], columns=3, width=PANEL_WIDTH)
 
 
-def _agreement(axes: Any, judged: Mapping[str, Any]) -> None:
-    points = [(s["predicted_us"] / 1000, s["measured_us"] / 1000) for s in judged["samples"]]
-    ends = [min(map(min, points)), max(map(max, points))]
-    axes.plot(ends, ends, ":", color=INK, linewidth=1)
-    axes.plot(*zip(*points, strict=True), "o", color=QUIET, markersize=3)
-    axes.set_xlabel("sum of all blocks' posteriors + constant, ms")
-    axes.set_ylabel("measured, ms")
-    axes.set_title(f"tau-b {judged['agreement']['tau_b']:.3f} over {len(points)} whole models", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
+def _agreement(judged: Mapping[str, Any]) -> Plot:
+    samples = judged["samples"]
+    points = Points(
+        tuple(s["predicted_us"] / 1000 for s in samples),
+        tuple(s["measured_us"] / 1000 for s in samples),
+        tips=tuple(s["subnet"] for s in samples),
+        size=3,
+    )
+    return Plot(
+        f"tau-b {judged['agreement']['tau_b']:.3f} over {len(samples)} full models",
+        Axis("sum of all blocks' posteriors + constant, ms"),
+        Axis("measured, ms"),
+        (points,),
+        diagonal="predicted = measured",
+    )
 
 
-def _lines(outcomes: Sequence[Mapping[str, Any]], method: str, field: str) -> list[tuple[list[int], list[float]]]:
+def _curves(found: Mapping[str, Any], field: str, label: str, title: str) -> Plot:
+    lines = []
+    for method, colour in COLOURS.items():
+        for number, (x, y) in enumerate(_of_seeds(found["outcomes"], method, field)):
+            lines.append(Line(x, y, colour, "" if number else method, faint=True))
+    ends = min(x for line in lines for x in line.x), max(x for line in lines for x in line.x)
+    level = found["methods"]["everything"][field]["mean"]
+    lines.append(Line(ends, (level, level), "ink", "everything measured", dotted=True))
+    return Plot(title, Axis(f"blocks measured, of {found['blocks']}"), Axis(label), tuple(lines))
+
+
+def _of_seeds(
+    outcomes: Sequence[Mapping[str, Any]], method: str, field: str
+) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """For each seed (blocks, values), in the order of measuring."""
     of = [o for o in outcomes if o["method"] == method]
     seeds = sorted({o["seed"] for o in of})
-    return [([o["blocks"] for o in of if o["seed"] == s], [o[field] for o in of if o["seed"] == s]) for s in seeds]
+    return [
+        (tuple(o["blocks"] for o in of if o["seed"] == s), tuple(o[field] for o in of if o["seed"] == s)) for s in seeds
+    ]

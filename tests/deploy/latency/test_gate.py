@@ -105,7 +105,7 @@ def test_agree_draws_a_file(finished, tmp_path, capfd):
     assert json.loads(capfd.readouterr().out)["gate"]["holds"] is True
     assert "noise ceiling" in (tmp_path / "a.svg").read_text()
     assert main([*command, str(tmp_path / "a.pdf")]) == 2
-    one_line(capfd.readouterr().err, "a.pdf", ".png or .svg")
+    one_line(capfd.readouterr().err, "a.pdf", "figures are written as SVG")
 
 
 @pytest.mark.parametrize("question", [(), ("--k", "2"), ("--size-budget", "90%")])

@@ -2,55 +2,102 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from deploy.ship.report import write_report
+from deploy.cli import console
+from deploy.run.records import plain
+from deploy.ship.report import bits_text, off_text, write_report
+from tests.deploy.run_records import agreement, search, summary
 
-MODEL = {
-    "name": "teacher", "subnet": "teacher", "miou_fp32": 50.0, "miou_int8": 49.0, "size_bits": 8000, "macs": 10**6,
-    "latency_us": {"median": 1500.0, "p90": 1600.0, "n": 30},
-}  # fmt: skip
-AGREEMENT = {
-    "tau_b": 0.9, "ci95": [0.8, 0.95], "n_models": 3, "spearman": 0.9, "ceiling_tau_b": 0.95, "offset_us": 1.0,
-    "error_percent": 1.5, "top_k": 1, "top_recall": 1.0, "top_recall_ci95": [0.0, 1.0],
-}  # fmt: skip
-GATE = {"tau_b": 0.9, "of": "the table as measured", "tau": 0.95, "override": True, "holds": False}
-JUDGED = {
-    "agreement": AGREEMENT, "samples": [{"additive_us": 1.0, "measured_us": 2.0, "subnet": "s"}],
-    "excluded": [{"subnet": "f", "reason": "hung"}], "offenders": [], "with_feedback": None, "gate": GATE,
-    "regret": {"quantity": "nsr", "budgets": [{"quantile": 0.5, "percent": 1.0}], "worst_percent": 1.0},
-}  # fmt: skip
-CORRECTION = {"applied": True, "tau_b_held_out": 0.9, "error_before": 5.0, "error_held_out": 2.0}
 MARK = "REPLAY: these latencies are a replay of imx8mp"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+BROWSER = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --dump-dom"
+)
+POINTING = """<script>
+const mark = document.querySelector("svg.plot polygon").getBoundingClientRect();
+document.querySelector("svg.plot").dispatchEvent(
+  new PointerEvent("pointermove", { clientX: mark.left + 2, clientY: mark.top + 2 }));
+</script>"""
 
 
-def summary(kind: str, board: str) -> dict[str, Any]:
-    return {
-        "name": "run", "conditions": {"kind": kind, "board": board, "threads": 1}, "teacher": MODEL, "models": [],
-        "agreement": AGREEMENT, "correction": CORRECTION, "seconds": {"total": 1.0},
-        "counts": {"subnets_compiled": 1, "subnets_measured": 1, "subnets_exact_parity": 1},
-        "bundle": {"path": "bundle", "model": "teacher", "verified": True, "board": board},
-    }  # fmt: skip
+def written(folder: Path, **of_summary: str | int) -> str:
+    write_report(folder / "report.html", summary(**of_summary), agreement(), search())
+    return (folder / "report.html").read_text(encoding="utf8")
 
 
 @pytest.mark.parametrize(("kind", "board"), [("replay", "replay of imx8mp"), ("ssh", "imx8mp")])
-def test_only_a_replay_is_marked(tmp_path: Path, kind: str, board: str) -> None:
-    record = summary(kind, board)
-    write_report(tmp_path / "report.html", record, JUDGED, {"pareto_front": [], "selected": []})
-    page = (tmp_path / "report.html").read_text()
-    marked = kind == "replay"
-    assert (f'<p class="replay">{MARK}' in page) == marked
+def test_only_a_replay_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, board: str) -> None:
+    record, marked = summary(kind, board), kind == "replay"
+    page = written(tmp_path, kind=kind, board=board)
+    console.summary(record, tmp_path)
+    console.agreement({**agreement().to_json(), "conditions": plain(record.conditions)})
+    said = capsys.readouterr().out
+    assert (f'<p class="warning">{MARK}' in page) == marked
     assert ("Replayed, not measured: board replay of imx8mp" in page) == marked
     assert ("Measured on: board imx8mp" in page) != marked
 
 
-def test_the_report_says_what_the_agreement_means(tmp_path: Path) -> None:
-    write_report(
-        tmp_path / "report.html", {**summary("ssh", "b"), "gate": GATE}, JUDGED, {"pareto_front": [], "selected": []}
-    )
-    page = (tmp_path / "report.html").read_text()
+def test_the_page_has_the_models_and_what_the_agreement_means(tmp_path: Path) -> None:
+    page = written(tmp_path)
     for words in ("at most 1.0 % slower", "1 sampled models failed", "at least 0.95 (--tau", "DOES NOT HOLD"):
         assert words in page
+    for cell in ("teacher", "49.00", "47.50", "4, 8 / 8 / 8", "12.5% off imx8mp-vx&#x27;s NPU", "1.500", "1.600", "30"):
+        assert f"<td>{cell}</td>" in page
+    assert "<th>mIoU INT8, %</th>" in page and "b1_k3e1_w8" in page and "teacher 80 s" in page
+    assert "verified on imx8mp" in page and "Training" not in page
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    """Nothing is fetched, it is well-formed, small, and all that it says is there without its script."""
+    page = written(tmp_path)
+    assert "http" not in page and not re.search(r"<(link|img|iframe)|\bsrc=|@import|url\(", page)
+    root = ET.fromstring(page)  # noqa: S314 (we wrote it)
+    for script in root.iter("script"):
+        script.text = ""
+    said = "".join(root.itertext())
+    for words in ("Exact Pareto front", "noise ceiling", "predicted 1.000 ms, NSR 3.0000", "+25.0 %"):
+        assert words in said
+    assert len(page) < 60_000
+
+
+def test_a_large_front_stays_small(tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", summary(), agreement(), search(points=40_000))
+    assert (tmp_path / "report.html").stat().st_size < 300_000
+
+
+def test_a_run_with_nothing_selected_is_drawn(tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", summary(models=0), agreement(offenders=0), search(points=0))
+    ET.parse(tmp_path / "report.html")  # noqa: S314 (we wrote it)
+
+
+def test_training_curves_of_the_folder_are_drawn(tmp_path: Path) -> None:
+    (tmp_path / "students").mkdir()
+    for name in ("teacher", "students/fast"):
+        (tmp_path / f"{name}.training.csv").write_text("step,loss,learning_rate,seconds\n1,2.0,0.1,1\n2,1.0,0.2,2\n")
+    page = written(tmp_path)
+    assert page.index("teacher: 2 steps, 2 s") < page.index("fast: 2 steps, 2 s") and "fast: learning rate" in page
+
+
+def test_words_for_bits_and_placement() -> None:
+    teacher, fast = summary().all_models
+    assert bits_text(teacher) == "4, 8 / 8 / 8" and off_text(teacher) == "12.5% off imx8mp-vx's NPU"
+    assert off_text(fast) == "?"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+def test_a_browser_names_what_is_pointed_at(tmp_path: Path) -> None:
+    pointed = tmp_path / "pointed.html"
+    pointed.write_text(written(tmp_path).replace("</body>", f"{POINTING}</body>"), encoding="utf8")
+    command = [str(CHROMIUM), *BROWSER.split(), f"--user-data-dir={tmp_path / 'profile'}", pointed.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    tip = re.search(r'<div id="tip"([^>]*)>([^<]*)</div>', dom)
+    assert tip is not None and "hidden" not in tip[1] and "1.500 ms, mIoU 49.00 %" in tip[2], json.dumps(tip and tip[0])

@@ -1,0 +1,92 @@
+"""A self-contained HTML page: its style for light, dark and paper, and the script that names what is pointed at.
+
+Nothing is fetched. Without JavaScript everything is there; only names under the pointer come later, as the
+browser shows an SVG's <title>. The text is well-formed XML, too.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from deploy.formats.figures import COLOURS
+from deploy.formats.svg import DARK
+
+
+def _variables(which: int) -> str:
+    return "; ".join(f"--{name}: {COLOURS[name][which]}" for name in ("ink", "muted", "grid", "paper", "offender"))
+
+
+STYLE = f"""
+:root {{ color-scheme: light dark; {_variables(0)} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ {_variables(1)} }} }}
+{DARK}
+body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1120px;
+  margin: 2rem auto; padding: 0 1rem }}
+h1 {{ font-size: 1.6rem; margin: 0 }} h2 {{ font-size: 1.15rem; margin: 2rem 0 .3rem }} p {{ margin: .3rem 0 }}
+.muted {{ color: var(--muted) }} code, .subnet td {{ font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere }}
+.wide {{ overflow-x: auto }} table {{ border-collapse: collapse; margin-top: .6rem; width: 100%; font-size: 15px }}
+th {{ font-weight: 600; vertical-align: bottom }} th, td {{ padding: .3rem .6rem; text-align: right }}
+td {{ white-space: nowrap }}
+th:first-child, td:first-child {{ text-align: left }} thead tr, tbody {{ border-bottom: 1px solid var(--grid) }}
+.subnet td {{ color: var(--muted); padding-top: 0; white-space: normal }}
+.figures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(430px, 100%), 1fr)); gap: 1rem 1.5rem;
+  align-items: start; margin: 1rem 0 }}
+.figures > div {{ overflow-x: auto }} .figures > :only-child {{ grid-column: 1 / -1 }}
+.plot {{ width: 100%; height: auto; display: block;
+  min-width: calc(.7 * var(--width)); max-width: calc(1.2 * var(--width)) }}
+.plot .hover {{ stroke: var(--ink); stroke-width: 2 }}
+.warning {{ border: 2px solid var(--offender); color: var(--offender); padding: .5rem .8rem; font-weight: 600 }}
+#tip {{ position: fixed; max-width: 28rem; padding: .35rem .6rem; background: var(--ink); color: var(--paper);
+  font: 12px/1.4 ui-monospace, monospace; white-space: pre-line; overflow-wrap: anywhere; border-radius: 4px;
+  pointer-events: none; z-index: 1 }}
+@media print {{ body {{ margin: 0; max-width: none; font-size: 12px }} table {{ font-size: 10px }}
+  #tip {{ display: none }} th, td {{ padding: .15rem .3rem }} .plot, tbody {{ break-inside: avoid }}
+  h2 {{ break-after: avoid }} .plot {{ min-width: 0 }} h1, h2 {{ font-size: 15px }}
+  code, .subnet td {{ font-size: 10px }}
+  .figures {{ grid-template-columns: 1fr 1fr }} .wide {{ overflow: visible }} }}
+"""
+
+SCRIPT = """
+const tip = document.getElementById("tip");
+const beyond = (from, to, at) => Math.max(from - at, 0, at - to);
+for (const plot of document.querySelectorAll("svg.plot")) {
+  const marks = [...plot.querySelectorAll("title")].map(title => [title.parentNode, title.textContent]);
+  for (const [mark, text] of marks) { mark.querySelector("title").remove(); mark.setAttribute("aria-label", text); }
+  let shown = null;
+  const show = event => {
+    let least = 16, nearest = null;
+    for (const one of marks) {
+      const box = one[0].getBoundingClientRect();
+      const away = Math.hypot(beyond(box.left, box.right, event.clientX), beyond(box.top, box.bottom, event.clientY));
+      if (least > away) { least = away; nearest = one; }
+    }
+    if (shown) shown.classList.remove("hover");
+    shown = nearest ? nearest[0] : null;
+    tip.hidden = !nearest;
+    if (!nearest) return;
+    shown.classList.add("hover");
+    tip.textContent = nearest[1];
+    tip.style.left = Math.max(4, Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)) + "px";
+    const below = event.clientY + 18;
+    tip.style.top = (below + tip.offsetHeight > innerHeight ? event.clientY - tip.offsetHeight - 12 : below) + "px";
+  };
+  plot.addEventListener("pointermove", show);
+  plot.addEventListener("pointerleave", () => { tip.hidden = true; if (shown) shown.classList.remove("hover"); });
+}
+"""
+
+
+def page(title: str, body: str) -> str:
+    """The page; `body` is HTML that is well-formed XML."""
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8" /><meta name="viewport" content="width=device-width, initial-scale=1" />
+<title>{escape(title)}</title><style>{STYLE}</style></head><body>
+{body}
+<div id="tip" hidden="hidden"></div><script>{SCRIPT}</script>
+</body></html>
+"""
+
+
+def figures(plots: list[str]) -> str:
+    """Plots, drawn by `deploy.formats.svg.inline`, side by side where there is room."""
+    return f'<div class="figures">{"".join(f"<div>{one}</div>" for one in plots)}</div>'

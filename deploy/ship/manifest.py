@@ -1,0 +1,156 @@
+"""A bundle's records: manifest.json, preprocessing.json, measurement.json, and the verifier's output.
+
+`board_scripts/verify_bundle.py` reads manifest.json on the board with the standard library alone, so the names in it
+stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from deploy.run.records import LatencyRecord, Record
+from hil.errors import ModelError
+from hil.measurement import Conditions
+from hil.stats import LatencySummary
+from nas.errors import ConfigError
+from nas.settings import STRICT, build
+
+FORMAT = "hilnas-bundle/1"
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A file of a bundle as it has to be."""
+
+    sha256: str
+    bytes: int
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class GoldenPair:
+    """Paths of an input and of the output that belongs to it.
+
+    Attributes:
+        max_mismatch: the largest share of elements that may differ at all.
+        max_abs_diff: the largest difference of an element; None where a distance has no meaning.
+    """
+
+    input: str
+    output: str
+    max_mismatch: float
+    max_abs_diff: int | None
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class Manifest(Record):
+    """A bundle's contents; paths are relative to its folder, `files` are all but the manifest itself.
+
+    Attributes:
+        format: `FORMAT`, by which the verifier knows what it reads.
+        facts: for people, as in the README.
+    """
+
+    format: str
+    name: str
+    model: str
+    labels: str
+    preprocessing: str
+    measurement: str
+    facts: Mapping[str, str]
+    golden: tuple[GoldenPair, ...]
+    files: Mapping[str, ListedFile]
+
+    FILE: ClassVar[str] = "manifest.json"
+    COMMAND: ClassVar[str] = "bundle export"
+
+
+@dataclass(frozen=True)
+class Preprocessing(Record):
+    """From an image to the model's input.
+
+    Attributes:
+        input: type and layout.
+        from_uint8: formula for a pixel's value, 0 to 255.
+        scale, zero_point: of the model's input; real = scale * (stored - zero_point), from -1 to 1.
+        size: (H, W) in pixels.
+    """
+
+    input: str
+    from_uint8: str
+    scale: float
+    zero_point: int
+    resize: str
+    size: tuple[int, int]
+
+    FILE: ClassVar[str] = "preprocessing.json"
+    COMMAND: ClassVar[str] = "loop"
+
+
+@dataclass(frozen=True)
+class BundleMeasurement(Record):
+    """The model's latency, and the conditions under which the board measured it."""
+
+    latency_us: LatencyRecord
+    conditions: Conditions
+
+    FILE: ClassVar[str] = "measurement.json"
+    COMMAND: ClassVar[str] = "bundle export"
+
+    @classmethod
+    def of(cls, latency: LatencySummary, conditions: Conditions) -> BundleMeasurement:
+        return cls(LatencyRecord(latency.median_us, latency.p90_us, latency.n, latency.ci95_us), conditions)
+
+
+@dataclass(frozen=True)
+class VerifierCheck:
+    """One line of the verifier: a check and whether it holds."""
+
+    check: str
+    ok: bool
+    detail: str
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class VerifierLatency:
+    """Latencies on the board in microseconds, over `n` runs."""
+
+    median: float
+    p90: float
+    n: int
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class VerifierVerdict:
+    """The verifier's last line; `name`: the bundle's, None where the manifest is not readable."""
+
+    verified: bool
+    latency_us: VerifierLatency | None
+    name: str | None = None
+    __pydantic_config__ = STRICT
+
+
+def read_verifier(output: str, where: str) -> tuple[list[VerifierCheck], VerifierVerdict | None]:
+    """The verifier's checks and verdict from its standard output; None where it ended without one.
+
+    Raises `ModelError` for a line that is no record of the verifier; `where` names bundle and board.
+    """
+    checks, verdict = [], None
+    try:
+        for line in output.splitlines():
+            if not line.startswith("{"):
+                continue
+            raw = json.loads(line)
+            if "check" in raw:
+                checks.append(build(VerifierCheck, raw, where))
+            else:
+                verdict = build(VerifierVerdict, raw, where)
+    except (ValueError, ConfigError) as error:
+        raise ModelError(f"{where}: the verifier's output is not readable: {error}") from None
+    return checks, verdict

@@ -1,0 +1,84 @@
+"""Curves of a run's trainings, from the files `*.training.csv` beside its checkpoints."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.formats.figures import Axis, Line, Plot
+from hil.errors import UsageError
+
+SUFFIX = ".training.csv"
+COLUMNS = ("step", "loss", "learning_rate", "seconds")
+FOLDERS = ("", "students")  # of a run's folder
+MOST_POINTS = 300  # of a curve; more steps are averaged
+LOG_FROM = 20.0  # largest over smallest loss
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """A training: its loss and learning rate after each step."""
+
+    name: str
+    steps: tuple[float, ...]
+    loss: tuple[float, ...]
+    learning_rate: tuple[float, ...]
+    seconds: float
+
+
+def training_curves(run: Path) -> Iterator[TrainingCurve]:
+    """Those of a run's folder, the teacher's first, the students' last; `UsageError` for a file of other columns."""
+    for folder in FOLDERS:
+        for path in sorted((run / folder).glob(f"*{SUFFIX}"), key=lambda p: (p.name != f"teacher{SUFFIX}", p.name)):
+            curve = read_curve(path)
+            if curve.steps:
+                yield curve
+
+
+def read_curve(path: Path) -> TrainingCurve:
+    """A file's curve; a step that was done twice, since a training was killed and went on, counts once."""
+    with path.open(encoding="utf8", newline="") as file:
+        rows = csv.reader(file)
+        header = tuple(next(rows, ()))
+        if header != COLUMNS:
+            raise UsageError(f"{path}: columns {', '.join(header)} in place of {', '.join(COLUMNS)}; delete it")
+        by_step: dict[int, tuple[float, float, float]] = {}
+        for line, row in enumerate(rows, start=2):
+            if len(row) < len(COLUMNS):
+                continue  # cut by a kill
+            try:
+                by_step[int(row[0])] = float(row[1]), float(row[2]), float(row[3])
+            except ValueError as error:
+                raise UsageError(f"{path}:{line}: {error}; delete the file") from None
+    steps = tuple(sorted(by_step))
+    loss, rates, seconds = zip(*(by_step[s] for s in steps), strict=True) if steps else ((), (), ())
+    return TrainingCurve(
+        path.name.removesuffix(SUFFIX), tuple(map(float, steps)), loss, rates, max(seconds, default=0.0)
+    )
+
+
+def training_plots(curve: TrainingCurve) -> tuple[Plot, Plot]:
+    """Loss and learning rate by step."""
+    share = -(-len(curve.steps) // MOST_POINTS)
+    averaged = f", mean of {share} steps" if share > 1 else ""
+    steps, loss, rate = (_means(v, share) for v in (curve.steps, curve.loss, curve.learning_rate))
+    log = min(loss) > 0 and max(loss) > LOG_FROM * min(loss)
+    title = f"{curve.name}: {len(curve.steps)} steps, {curve.seconds:.0f} s"
+    return (
+        Plot(title, Axis("step"), Axis(f"loss{averaged}", log), (Line(steps, loss, "loss"),), height=150),
+        Plot(
+            f"{curve.name}: learning rate",
+            Axis("step"),
+            Axis("learning rate", zero=True),
+            (Line(steps, rate, "learning rate"),),
+            height=150,
+        ),
+    )
+
+
+def _means(values: Sequence[float], share: int) -> tuple[float, ...]:
+    """Of each `share` values in order."""
+    parts = (values[i : i + share] for i in range(0, len(values), share))
+    return tuple(sum(part) / len(part) for part in parts)

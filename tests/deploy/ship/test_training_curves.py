@@ -1,0 +1,48 @@
+"""Training curves from their files: what was done twice counts once, what was cut is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.formats.figures import Line
+from deploy.ship.training_curves import MOST_POINTS, read_curve, training_curves, training_plots
+from hil.errors import UsageError
+
+HEADER = "step,loss,learning_rate,seconds\n"
+
+
+def written(path: Path, *rows: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(HEADER + "".join(f"{row}\n" for row in rows).removesuffix("\n"))
+    return path
+
+
+def test_a_resumed_training_is_one_curve(tmp_path: Path) -> None:
+    curve = read_curve(written(tmp_path / "a.training.csv", "1,3,0.1,1", "2,2,0.1,2", "3,9,0.1,3", "3,1,0.05,4", "4,0"))
+    assert curve.name == "a" and curve.steps == (1, 2, 3)
+    assert curve.loss == (3, 2, 1) and curve.learning_rate[-1] == 0.05 and curve.seconds == 4
+
+
+def test_the_teacher_is_first_and_the_students_last(tmp_path: Path) -> None:
+    for name in ("supernets", "teacher", "b1", "students/fast"):
+        written(tmp_path / f"{name}.training.csv", "1,3,0.1,1")
+    written(tmp_path / "empty.training.csv")
+    assert [curve.name for curve in training_curves(tmp_path)] == ["teacher", "b1", "supernets", "fast"]
+
+
+@pytest.mark.parametrize("content", ["", "step,loss\n1,2\n", HEADER + "1,high,0.1,1\n"])
+def test_another_file_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.training.csv"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=r"a\.training\.csv.*delete"):
+        read_curve(path)
+
+
+def test_a_long_training_is_averaged_and_a_steep_one_logarithmic(tmp_path: Path) -> None:
+    rows = (f"{i},{10 * 0.999**i},0.1,{i}" for i in range(1, 10_001))
+    loss, rate = training_plots(read_curve(written(tmp_path / "a.training.csv", *rows)))
+    (line,) = loss.marks
+    assert isinstance(line, Line) and len(line.x) <= MOST_POINTS and "mean of 34 steps" in loss.y.label
+    assert loss.y.log and not rate.y.log
