@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hil.boards.config import BoardConfig
 from hil.boards.kinds import open_board
 from hil.boards.loopback import LoopbackBoard, free_port
 from hil.job import Job
+from tests.hil.stored_measurements import CONDITIONS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -137,5 +139,5 @@ def test_a_replay_has_nothing_to_check(run: Run) -> None:
 
 
 def test_the_watermark_is_for_replays_only() -> None:
-    assert watermark({"kind": "ssh", "board": "evk"}) == ""
-    assert "replay of evk" in watermark({"kind": "replay", "board": "replay of evk"})
+    assert watermark(replace(CONDITIONS, kind="ssh", board="evk")) == ""
+    assert "replay of evk" in watermark(replace(CONDITIONS, kind="replay", board="replay of evk"))

@@ -16,7 +16,6 @@ from deploy.formats.tflite.writer import write
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
-from deploy.ship.bundle import input_type
 from deploy.ship.preprocessing import input_type
 from nas.errors import ConfigError
 from nas.networks.blocks import SuperBlock

@@ -35,6 +35,7 @@ from hil.store import Store
 from nas.space import SearchSpace, Subnet
 from tests.hil.loopback_boards import add_job
 from tests.hil.measuring_benches import QUICK, settings_of
+from tests.hil.stored_measurements import CONDITIONS
 
 BUSY = MeasureProtocol(warmup_runs=0, warmup_runs_most=0, runs=20_000, rounds=2, run_deadline_s=120)  # 2 s a job
 SILENCE_S = 10.0
@@ -286,8 +287,8 @@ def test_boards_join_the_machine_that_was_started(board: QemuBoard, tmp_path: Pa
 
 
 def test_its_times_are_never_shown_as_a_boards() -> None:
-    assert watermark({"kind": "qemu", "board": "emu"}).startswith("EMULATED: emu is no board but QEMU")
-    assert watermark({"kind": "ssh", "board": "evk"}) == ""
+    assert watermark(replace(CONDITIONS, kind="qemu", board="emu")).startswith("EMULATED: emu is QEMU")
+    assert watermark(replace(CONDITIONS, kind="ssh", board="evk")) == ""
 
 
 def test_without_an_image_the_command_that_makes_one_is_named(tmp_path: Path) -> None:
