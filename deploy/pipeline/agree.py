@@ -55,9 +55,9 @@ def agree(context: Context) -> Iterator[Progress]:
     failed = {name: reason for name, reason in failures(measurements).items() if name in names}
     check_enough(len(names), failed)
     well = [m for m in measurements if m.model not in failed]
-    medians, split, around_us = summaries(well), halves(well), around_blocks_us(table)
+    medians, split, outside_us = summaries(well), halves(well), around_blocks_us(table)
     samples = [
-        Sample(a, table.total(a) + around_us, medians[name].median_us, split[name])
+        Sample(a, table.total(a) + outside_us, medians[name].median_us, split[name])
         for name, a in names.items()
         if name not in failed
     ]

@@ -46,17 +46,17 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
         *(f"tables/{{scheme}}/{name}.parquet" for name in ("nsr", "size", "latency")),
     ),
     "search": ("search.json",),
-    "retrain": ("students/{found}.pt",),
+    "retrain": ("students/{selected}.pt",),
     "ship": (
         *("final.json", "bundle/manifest.json", "bundle/model.tflite"),
         *(
             f"models/{name}.{kind}"
-            for name in ("teacher", "{found}")
+            for name in ("teacher", "{selected}")
             for kind in ("tflite", "input.bin", "expected.bin")
         ),
     ),
 }
-"""What a stage leaves in the run's folder for others; `{found}`: each budget's name, `{scheme}`: each other scheme's."""
+"""What a stage leaves in the run's folder; `{selected}`: each budget's name, `{scheme}`: each other scheme's."""
 
 
 def stages_of(context: Context) -> list[str]:
@@ -66,10 +66,10 @@ def stages_of(context: Context) -> list[str]:
 
 def missing_files(context: Context, stage: str) -> list[str]:
     """What the stage leaves and is not in the run's folder, sorted."""
-    found = [budget.name for budget in context.experiment.budgets]
+    selected = [budget.name for budget in context.experiment.budgets]
     schemes = [scheme.slug for scheme in context.experiment.quantization.other_schemes] or [""]
-    made = itertools.product(OUTPUTS[stage], found, schemes)
-    names = {output.format(found=model, scheme=scheme) for output, model, scheme in made}
+    made = itertools.product(OUTPUTS[stage], selected, schemes)
+    names = {output.format(selected=model, scheme=scheme) for output, model, scheme in made}
     return sorted(name for name in names if not (context.path / name).exists())
 
 

@@ -32,7 +32,7 @@ from nas.space import SearchSpace, Subnet
 from nas.table import Entry, Table
 from nas.training.threads import one_thread
 
-PARITY = MeasureProtocol(warmup_runs=0, warmup_runs_most=0, runs=1, rounds=1)  # for an answer: its time is not used
+PARITY = MeasureProtocol(warmup_runs=0, warmup_runs_most=0, runs=1, rounds=1)  # for its output: its time is not used
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy.compile import subtrees
 from deploy.compile.subtrees import IMAGES, Population, SubTree, sub_trees
 from deploy.formats.files import write_atomically
+from deploy.formats.journal import Journal
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.schemes import SchemeRun, main_scheme_run
@@ -19,6 +19,14 @@ from nas.data.batches import images_of
 from nas.errors import ConfigError, EngineError
 from nas.space import Subnet
 from nas.table import Entry, Table, size_table
+
+
+@dataclass(frozen=True)
+class ScoredSubnet:
+    """A line of nsr.jsonl: a subnet whose files are written, and its NSR."""
+
+    subnet: str
+    nsr: float
 
 
 def populate(context: Context) -> Iterator[Progress]:
@@ -34,7 +42,7 @@ def populate_scheme(context: Context, of: SchemeRun) -> Iterator[Progress]:
     task = Population(context.space, of.options, of.subnets, of.keys["tables"], form=of.scheme.form)
     space, key, quantization = context.space, task.key, context.experiment.quantization
     _start_afresh_unless(task.folder, key)
-    journal = task.folder / "nsr.jsonl"
+    journal = Journal(task.folder / "nsr.jsonl", ScoredSubnet)
     values = _finished(journal)
     total = space.count()
     task.prepare(
@@ -44,12 +52,11 @@ def populate_scheme(context: Context, of: SchemeRun) -> Iterator[Progress]:
         images_of(context.train_data, quantization.evaluation_images, shift=0.5, batch_size=IMAGES),
     )
     ended = context.engine.each(task, sub_trees(space, values))
-    with journal.open("a", encoding="utf8") as lines, closing(ended):
-        for sub_tree, found in ended:
+    with closing(ended):
+        for sub_tree, scored in ended:
             _check_files(task.folder, sub_tree)
-            lines.writelines(json.dumps({"subnet": str(s), "nsr": nsr}) + "\n" for s, nsr in found.items())
-            lines.flush()
-            values |= found
+            journal.append(*(ScoredSubnet(str(subnet), nsr) for subnet, nsr in scored.items()))
+            values |= scored
             yield Progress(of.stage("tables"), len(values), total, str(sub_tree))
     shutil.rmtree(task.inputs)
     of.tables.mkdir(parents=True, exist_ok=True)
@@ -84,15 +91,10 @@ def _start_afresh_unless(folder: Path, key: str) -> None:
         write_atomically(marker, key)
 
 
-def _finished(journal: Path) -> dict[Subnet, float]:
-    """What an interrupted walk had finished; a line that was cut short or damaged does not count."""
+def _finished(journal: Journal[ScoredSubnet]) -> dict[Subnet, float]:
+    """The NSRs that an interrupted stage has; a record that is not of a subnet does not count."""
     values = {}
-    content = journal.read_bytes() if journal.exists() else b""
-    whole = content[: content.rfind(b"\n") + 1]
-    for line in whole.splitlines():
-        with suppress(ValueError, KeyError, TypeError, ConfigError):
-            entry = json.loads(line)
-            values[Subnet.parse(entry["subnet"])] = float(entry["nsr"])
-    if whole != content:
-        write_atomically(journal, whole)
+    for record in journal.read():
+        with suppress(ConfigError):
+            values[Subnet.parse(record.subnet)] = record.nsr
     return values

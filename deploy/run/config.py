@@ -194,7 +194,7 @@ class Retrain(Schedule):
 
     Attributes:
         start: from the supernets' blocks and the teacher's stem and head, or from new random weights.
-        distillation: weight of the teacher's soft targets (`nas.training.soft_targets`), 0 (labels alone) to 1.
+        distillation: weight of the teacher's soft targets (`nas.training.soft_targets`), 0 (labels only) to 1.
         temperature: of both softmaxes.
     """
 
@@ -247,8 +247,8 @@ class Compare:
             trains one path for each choice of a layer, and takes so many fewer.
         evaluations: architectures that evolution or random search evaluates, in generations of `population`.
         held_out: training images that the supernets do not see, for evaluating.
-        retrain: of every winner; None: as the selected models', but from new random weights and on the labels alone.
-        retrainings: how often, with seeds of their own: what differs less than they do is no difference.
+        retrain: of every winner; None: as the selected models', but from new random weights and on labels only.
+        retrainings: how often, each with another seed: a smaller difference than theirs is no difference.
     """
 
     supernet: Schedule | None = None
@@ -264,7 +264,7 @@ class Compare:
         if min(self.evaluations, self.population, self.parents, self.held_out, self.retrainings) < 1:
             raise ConfigError("compare: evaluations, population, parents, held_out and retrainings must be positive")
         if self.retrain is not None and self.retrain.distillation:
-            raise ConfigError("compare.retrain.distillation: winners are retrained on the labels alone; leave it out")
+            raise ConfigError("compare.retrain.distillation: winners are retrained on labels only; leave it out")
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if len({budget.name for budget in self.budgets}) != len(self.budgets) or not self.budgets:
-            raise ConfigError("budgets: give at least one, each with a name of its own")
+            raise ConfigError("budgets: give at least one, and no name twice")
         if self.quantization.schemes and self.profile.form != "isolated":
             raise ConfigError(
                 f"profile.form '{self.profile.form}': quantization.schemes are measured as isolated blocks; leave "

@@ -42,7 +42,7 @@ class SchemeRun:
     Attributes:
         options: how its networks are quantized.
         run: the run's folder; `keys`: of the stages tables, profile and agree for this scheme.
-        main: it is the experiment's own. The others are made in one stage, and their files and models bear the scheme.
+        main: it is the experiment's. The others are made in one stage, and their files and models bear the scheme.
     """
 
     scheme: QuantizationScheme
@@ -102,13 +102,13 @@ class SchemeRun:
 
 
 def main_scheme_run(context: Context) -> SchemeRun:
-    """The experiment's own scheme."""
+    """The scheme of the experiment's granularity."""
     settings = context.experiment.quantization
     return SchemeRun(settings.main_scheme, settings.scheme, context.path, context.keys, main=True)
 
 
 def other_scheme_runs(context: Context) -> list[SchemeRun]:
-    """Those that the experiment names beside its own."""
+    """Those that the experiment names beside it."""
     settings, stages = context.experiment.quantization, ("tables", "profile", "agree")
     return [
         SchemeRun(

@@ -92,9 +92,10 @@ class BoardConfig:
     of: str = ""
     image: str = ""
     NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset(
-        {"host", "port", "user", "key", "known_hosts", "workdir", "server", "connect_timeout_s", "labels", "cool_down_s",
-         "quota_mb", "power", "return_deadline_s", "place", "coordinator"}  # how to reach it; no result depends on it
-    )  # fmt: skip
+        "host port user key known_hosts workdir server connect_timeout_s labels cool_down_s quota_mb power "
+        "return_deadline_s place coordinator".split()
+    )
+    """How the board is reached and kept: no result depends on it."""
 
     def __post_init__(self) -> None:
         self._require_one_of("kind", self.kind, BOARD_KINDS)
