@@ -22,7 +22,7 @@ def quantize_network(
     """`model` quantized as the run quantizes: its calibration images, its board's safe resize factors.
 
     `architecture` gives the blocks their bits (None: all 8), `policy` each layer's, over the architecture's; `scheme`
-    is the experiment's own if None.
+    is the experiment's if None.
     """
     return quantize(
         model,

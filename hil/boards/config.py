@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hil.errors import UsageError
 
@@ -94,6 +94,11 @@ class BoardConfig:
     store: str = ""
     recorded_board: str = ""
     image: str = ""
+    NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset(
+        "host port user key known_hosts workdir server connect_timeout_s labels cool_down_s quota_mb power "
+        "return_deadline_s place coordinator".split()
+    )
+    """How the board is reached and kept: no result depends on it."""
 
     def __post_init__(self) -> None:
         self._require_one_of("kind", self.kind, KINDS)

@@ -37,7 +37,7 @@ def _boards(folder: Path, target: str, rules: str) -> str:
 
 def test_every_whole_model_says_its_widths_and_its_place(finished):
     summary = record(finished.folder / "summary.json")
-    keys = record(finished.folder / "state.json")["ship"]["key"]
+    keys = record(finished.folder / "state.json")["stages"]["ship"]["key"]
     for model in (summary["teacher"], *summary["models"]):
         assert model["stored_bits"] == [8] and model["executed_bits"] == [8]
         assert model["placement"]["target"] == "cpu-xnnpack" and 0 <= model["placement"]["off_share"] <= 1
