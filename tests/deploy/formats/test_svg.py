@@ -9,7 +9,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from deploy.formats.axes import wrapped
-from deploy.formats.figures import COLOURS, Axis, Bars, Line, Plot, Points, check_image
+from deploy.formats.colours import COLOURS
+from deploy.formats.figures import Axis, Bars, Line, Plot, Points, check_image
 from deploy.formats.labels import Placed, place
 from deploy.formats.svg import MOST_POINTS, draw, inline, write_svg
 from hil.errors import UsageError
