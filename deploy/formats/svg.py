@@ -176,16 +176,19 @@ def _symbol(shape: str, at: tuple[float, float], size: float, colour: str, tip: 
 
 
 def _labels(marks: Sequence[Mark], axes: Frame) -> Iterator[str]:
-    """Texts beside points, each where it covers no other text and no point that has one."""
-    wanted = [
-        Placed(label, axes.x.at(x), axes.y.at(y), mark.size, mark.colour, _extent(mark, i, axes))
-        for mark in marks
-        if isinstance(mark, Points)
-        for i, (x, y, label) in enumerate(zip(mark.x, mark.y, mark.labels, strict=False))
-        if label and drawable(x, axes.x.log) and drawable(y, axes.y.log)
-    ]
+    """Texts beside points, each where it covers no other text and no point."""
+    wanted, extents = [], []
+    for mark in marks:
+        if not isinstance(mark, Points):
+            continue
+        for i, (x, y) in enumerate(zip(mark.x, mark.y, strict=True)):
+            if not (drawable(x, axes.x.log) and drawable(y, axes.y.log)):
+                continue
+            extents.append(_extent(mark, i, axes))
+            if i < len(mark.labels) and mark.labels[i]:
+                wanted.append(Placed(mark.labels[i], axes.x.at(x), axes.y.at(y), mark.size, mark.colour))
     sizes = [(BOLD * text_width(one.text, FONT), float(FONT)) for one in wanted]
-    for one, (left, baseline) in zip(wanted, place(wanted, sizes, axes.box), strict=True):
+    for one, (left, baseline) in zip(wanted, place(wanted, sizes, axes.box, extents), strict=True):
         yield (
             f"<text x='{_n(left)}' y='{_n(baseline)}' font-weight='600' {outlined(one.colour)}>{_text(one.text)}</text>"
         )
