@@ -11,6 +11,14 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
+
+from deploy.formats.tflite.read import read
+from deploy.run.config import Overrides, load_experiment
+from deploy.ship.bundle import TASK_OUTPUTS
+from deploy.targets.inspection import inspect_model
+from nas.data import DATASETS, open_data
+from nas.data.shapes import OUTLINES
+from nas.tasks.task import TASKS
 from tests.deploy.tiny_experiment import (
     REPOSITORY,
     SUBNETS,
@@ -22,14 +30,6 @@ from tests.deploy.tiny_experiment import (
     run,
     write_experiment,
 )
-
-from deploy.ship.bundle import TASK_OUTPUTS
-from deploy.run.config import Overrides, load_experiment
-from deploy.targets.inspection import inspect_model
-from deploy.formats.tflite.read import read
-from nas.data import DATASETS, open_data
-from nas.data.shapes import OUTLINES
-from nas.tasks.task import TASKS
 
 CLASSIFY = {
     'spec = "scenes"\nsize = [64, 96]': 'spec = "shapes"\nsize = [32, 40]',
