@@ -6,9 +6,10 @@ Needs Python 3.9, numpy and a TFLite runtime. Prints one JSON line per check, {"
 last one, {"verified", "latency_us", ...}. Exit 0: verified; 1: a check failed; 2: wrong call.
 
 manifest.json: {"format": "hilnas-bundle/1", "name", "files": {relative path: {"sha256", "bytes"}},
-"model": relative path, "golden": [{"input", "output", "max_mismatch", "max_abs_diff"}], ...}. A golden output
-holds when the fraction of differing elements is at most max_mismatch and, unless max_abs_diff is null (class
-maps: a distance between classes means nothing), no element differs by more than max_abs_diff.
+"model": relative path, "golden": [{"input", "output", "max_mismatch", "max_abs_diff"}], ...}; other names, such as
+"schema_version", are not read here. A golden output holds when the fraction of differing elements is at most
+max_mismatch and, unless max_abs_diff is null (class maps: a distance between classes means nothing), no element
+differs by more than max_abs_diff.
 """
 
 from __future__ import annotations

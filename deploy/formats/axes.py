@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html import escape
 
-from deploy.formats.figures import COLOURS, Axis, Bars, Plot, Points
+from deploy.formats.colours import fill, stroke
+from deploy.formats.figures import Axis, Bars, Plot, Points
 from deploy.formats.labels import Rectangle
 from deploy.formats.scales import Scale, drawable, limits
 
@@ -82,7 +83,6 @@ def _values(plot: Plot, which: str) -> Iterator[float]:
 
 def axis_elements(plot: Plot, axes: Frame) -> Iterator[str]:
     """Grid, ticks, the two lines and the labels."""
-    ink, muted, grid = COLOURS["ink"][0], COLOURS["muted"][0], COLOURS["grid"][0]
     left, top, right, bottom = axes.box
     y_ticks = axes.y.ticks()
     x_ticks = (
@@ -90,18 +90,18 @@ def axis_elements(plot: Plot, axes: Frame) -> Iterator[str]:
     )
     lines = "".join(f"M{left:.1f},{axes.y.at(v):.1f}H{right:.1f}" for v, _ in y_ticks)
     lines += "".join(f"M{axes.x.at(v):.1f},{top:.1f}V{bottom:.1f}" for v, _ in x_ticks)
-    yield f"<path d='{lines}' fill='none' class='s-grid' stroke='{grid}'/>"
-    yield (f"<path d='M{left:.1f},{top:.1f}V{bottom:.1f}H{right:.1f}' fill='none' class='s-muted' stroke='{muted}'/>")
-    yield f"<g font-size='{SMALL}' class='f-muted' fill='{muted}'>"
+    yield f"<path d='{lines}' fill='none' {stroke('grid')}/>"
+    yield (f"<path d='M{left:.1f},{top:.1f}V{bottom:.1f}H{right:.1f}' fill='none' {stroke('muted')}/>")
+    yield f"<g font-size='{SMALL}' {fill('muted')}>"
     for value, text in y_ticks:
         yield f"<text x='{left - 6:.1f}' y='{axes.y.at(value) + 4:.1f}' text-anchor='end'>{text}</text>"
     for value, text in x_ticks:
         yield f"<text x='{axes.x.at(value):.1f}' y='{bottom + 15:.1f}' text-anchor='middle'>{text}</text>"
     yield "</g>"
     if plot.x.names:
-        yield from _names(plot.x, axes, muted)
+        yield from _names(plot.x, axes)
     middle = (top + bottom) / 2
-    yield f"<g class='f-ink' fill='{ink}'>"
+    yield f"<g {fill('ink')}>"
     yield (
         f"<text x='{(left + right) / 2:.1f}' y='{axes.below - 4:.1f}' text-anchor='middle'>{_axis_label(plot.x)}</text>"
     )
@@ -109,10 +109,10 @@ def axis_elements(plot: Plot, axes: Frame) -> Iterator[str]:
     yield "</g>"
 
 
-def _names(axis: Axis, axes: Frame, colour: str) -> Iterator[str]:
+def _names(axis: Axis, axes: Frame) -> Iterator[str]:
     """Names of places, read from below."""
     bottom, size = axes.y.start, axes.names_size
-    yield f"<g font-size='{size:.1f}' class='f-muted' fill='{colour}' text-anchor='end'>"
+    yield f"<g font-size='{size:.1f}' {fill('muted')} text-anchor='end'>"
     for i, name in enumerate(axis.names):
         x = axes.x.at(i) + size * 0.35
         yield f"<text transform='translate({x:.1f} {bottom + 6:.1f}) rotate(-90)'>{escape(name)}</text>"

@@ -1,11 +1,10 @@
-"""What a figure shows: plots with axes and marks, and the one palette. `deploy.formats.svg` draws them.
+"""What a figure shows: plots with axes and marks. `deploy.formats.svg` draws them.
 
-A colour stands for one meaning in every figure, so marks name a meaning and never a colour.
+Marks name a meaning (`deploy.formats.colours`), never a colour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,34 +13,6 @@ from hil.errors import UsageError
 
 Shape = Literal["dot", "diamond", "square", "triangle", "ring"]
 SUFFIX = ".svg"
-
-COLOURS: Mapping[str, tuple[str, str]] = {
-    "ink": ("#1c2733", "#e6ebf1"),
-    "muted": ("#566373", "#a3b1bf"),
-    "grid": ("#e3e8ee", "#2b3640"),
-    "paper": ("#ffffff", "#12181f"),
-    "models": ("#3f73b0", "#7fb2ea"),
-    "selected": ("#b85500", "#f5a14d"),
-    "offender": ("#c0334a", "#ff8091"),
-    "loss": ("#3f73b0", "#7fb2ea"),
-    "learning rate": ("#2d7d46", "#6cc48a"),
-    **{
-        f"{bits} bits": pair
-        for bits, pair in enumerate(
-            (
-                ("#7d4fa8", "#bd98e6"),
-                ("#b3307a", "#f07fbb"),
-                ("#b85500", "#f5a14d"),
-                ("#766700", "#cdbb4e"),
-                ("#2d7d46", "#6cc48a"),
-                ("#147d8a", "#4fc3cf"),
-                ("#3f73b0", "#7fb2ea"),
-            ),
-            start=2,
-        )
-    },
-}
-"""By meaning: on light paper, on dark paper. Each has a contrast of at least 4.5 with its paper, the grid excepted."""
 
 
 @dataclass(frozen=True)

@@ -11,24 +11,23 @@ Rectangle = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Placed:
-    """A text for the point at (x, y), which has a radius of `size` pixels; `mark`: all that is drawn for the point."""
+    """A text for the point at (x, y), which has a radius of `size` pixels."""
 
     text: str
     x: float
     y: float
     size: float
     colour: str
-    mark: Rectangle
 
 
 def place(
-    wanted: Sequence[Placed], sizes: Sequence[tuple[float, float]], within: Rectangle
+    wanted: Sequence[Placed], sizes: Sequence[tuple[float, float]], within: Rectangle, marks: Sequence[Rectangle]
 ) -> list[tuple[float, float]]:
-    """(left, baseline) for each text of (width, height): the first free place around its point.
+    """(left, baseline) for each text of (width, height): the first place around its point that is free of `marks`.
 
     Where none is free, the one that covers the least.
     """
-    taken = [one.mark for one in wanted]
+    taken = list(marks)
     found = []
     for one, (width, height) in zip(wanted, sizes, strict=True):
         candidates = [

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from html import escape
 
-from deploy.formats.figures import COLOURS
-from deploy.formats.svg import DARK
+from deploy.formats.colours import COLOURS, DARK
 
 
 def _variables(which: int) -> str:

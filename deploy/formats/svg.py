@@ -1,7 +1,6 @@
 """Plots as SVG: for pages (`inline`) and as files for documents (`write_svg`); the same bytes for the same plots.
 
-Elements carry their light colours as attributes, so that every reader of SVG shows them, and a class by which a
-style sheet (`DARK`) gives the dark ones. Nothing is fetched, no font is embedded.
+Nothing is fetched, no font is embedded.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from html import escape
 from pathlib import Path
 
 from deploy.formats.axes import FONT, SMALL, Frame, axis_elements, frame, text_width, wrapped
-from deploy.formats.figures import COLOURS, Bars, Line, Mark, Plot, Points, check_image
+from deploy.formats.colours import DARK, fill, outlined, stroke
+from deploy.formats.figures import Bars, Line, Mark, Plot, Points, check_image
 from deploy.formats.files import write_atomically
 from deploy.formats.labels import Placed, Rectangle, place
 from deploy.formats.scales import drawable
@@ -23,12 +23,6 @@ LINE = 16  # pixels from one line of text to the next
 BOLD = 1.12  # of a text's width
 GAP = 28  # between two plots of a file
 MOST_POINTS = 400  # of one mark; more are thinned to one for each 3 x 3 pixels
-DARK = "@media screen and (prefers-color-scheme: dark) {{ {} }}".format(
-    " ".join(
-        f".f-{name} {{ fill: {dark} }} .s-{name} {{ stroke: {dark} }}"
-        for name, dark in ((name.replace(" ", "-"), dark) for name, (_, dark) in COLOURS.items())
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -38,14 +32,6 @@ class Drawing:
     width: float
     height: float
     elements: str
-
-
-def fill(colour: str) -> str:
-    return f"class='f-{colour.replace(' ', '-')}' fill='{COLOURS[colour][0]}'"
-
-
-def stroke(colour: str) -> str:
-    return f"class='s-{colour.replace(' ', '-')}' stroke='{COLOURS[colour][0]}'"
 
 
 def inline(plot: Plot, width: float = 520) -> str:
@@ -190,20 +176,21 @@ def _symbol(shape: str, at: tuple[float, float], size: float, colour: str, tip: 
 
 
 def _labels(marks: Sequence[Mark], axes: Frame) -> Iterator[str]:
-    """Texts beside points, each where it covers no other text and no point that has one."""
-    wanted = [
-        Placed(label, axes.x.at(x), axes.y.at(y), mark.size, mark.colour, _extent(mark, i, axes))
-        for mark in marks
-        if isinstance(mark, Points)
-        for i, (x, y, label) in enumerate(zip(mark.x, mark.y, mark.labels, strict=False))
-        if label and drawable(x, axes.x.log) and drawable(y, axes.y.log)
-    ]
+    """Texts beside points, each where it covers no other text and no point."""
+    wanted, extents = [], []
+    for mark in marks:
+        if not isinstance(mark, Points):
+            continue
+        for i, (x, y) in enumerate(zip(mark.x, mark.y, strict=True)):
+            if not (drawable(x, axes.x.log) and drawable(y, axes.y.log)):
+                continue
+            extents.append(_extent(mark, i, axes))
+            if i < len(mark.labels) and mark.labels[i]:
+                wanted.append(Placed(mark.labels[i], axes.x.at(x), axes.y.at(y), mark.size, mark.colour))
     sizes = [(BOLD * text_width(one.text, FONT), float(FONT)) for one in wanted]
-    for one, (left, baseline) in zip(wanted, place(wanted, sizes, axes.box), strict=True):
+    for one, (left, baseline) in zip(wanted, place(wanted, sizes, axes.box, extents), strict=True):
         yield (
-            f"<text x='{_n(left)}' y='{_n(baseline)}' font-weight='600' paint-order='stroke' stroke-width='3' "
-            f"class='f-{one.colour.replace(' ', '-')} s-paper' fill='{COLOURS[one.colour][0]}' "
-            f"stroke='{COLOURS['paper'][0]}'>{_text(one.text)}</text>"
+            f"<text x='{_n(left)}' y='{_n(baseline)}' font-weight='600' {outlined(one.colour)}>{_text(one.text)}</text>"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ LOG_FROM = 20.0  # largest over smallest loss
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """A training: its loss and learning rate after each step."""
+    """A training: loss and learning rate of each step, and the seconds of all."""
 
     name: str
     steps: tuple[float, ...]
@@ -38,25 +39,17 @@ def training_curves(run: Path) -> Iterator[TrainingCurve]:
 
 
 def read_curve(path: Path) -> TrainingCurve:
-    """A file's curve; a step that was done twice, since a training was killed and went on, counts once."""
-    with path.open(encoding="utf8", newline="") as file:
-        rows = csv.reader(file)
-        header = tuple(next(rows, ()))
-        if header != COLUMNS:
-            raise UsageError(f"{path}: columns {', '.join(header)} in place of {', '.join(COLUMNS)}; delete it")
-        by_step: dict[int, tuple[float, float, float]] = {}
-        for line, row in enumerate(rows, start=2):
-            if len(row) < len(COLUMNS):
-                continue  # cut by a kill
-            try:
-                by_step[int(row[0])] = float(row[1]), float(row[2]), float(row[3])
-            except ValueError as error:
-                raise UsageError(f"{path}:{line}: {error}; delete the file") from None
-    steps = tuple(sorted(by_step))
-    loss, rates, seconds = zip(*(by_step[s] for s in steps), strict=True) if steps else ((), (), ())
-    return TrainingCurve(
-        path.name.removesuffix(SUFFIX), tuple(map(float, steps)), loss, rates, max(seconds, default=0.0)
-    )
+    """A file's curve; the rest of a row that a kill cut is left out."""
+    rows = [row for row in path.read_text(encoding="utf8").splitlines(keepends=True) if row.endswith("\n")]
+    header, *values = csv.reader(rows) if rows else [[]]
+    if tuple(header) != COLUMNS:
+        raise UsageError(f"{path}: columns '{','.join(header)}' in place of '{','.join(COLUMNS)}'; delete the file")
+    try:
+        numbers = [tuple(map(float, row)) for row in values]
+        steps, loss, rates, seconds = zip(*numbers, strict=True) if numbers else ((), (), (), ())
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}; delete the file") from None
+    return TrainingCurve(path.name.removesuffix(SUFFIX), steps, loss, rates, sum(seconds))
 
 
 def training_plots(curve: TrainingCurve) -> tuple[Plot, Plot]:
@@ -64,7 +57,8 @@ def training_plots(curve: TrainingCurve) -> tuple[Plot, Plot]:
     share = -(-len(curve.steps) // MOST_POINTS)
     averaged = f", mean of {share} steps" if share > 1 else ""
     steps, loss, rate = (_means(v, share) for v in (curve.steps, curve.loss, curve.learning_rate))
-    log = min(loss) > 0 and max(loss) > LOG_FROM * min(loss)
+    finite = [value for value in loss if math.isfinite(value)]
+    log = bool(finite) and min(finite) > 0 and max(finite) > LOG_FROM * min(finite)
     title = f"{curve.name}: {len(curve.steps)} steps, {curve.seconds:.0f} s"
     return (
         Plot(title, Axis("step"), Axis(f"loss{averaged}", log), (Line(steps, loss, "loss"),), height=150),

@@ -9,7 +9,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from deploy.formats.axes import wrapped
-from deploy.formats.figures import COLOURS, Axis, Bars, Line, Plot, Points, check_image
+from deploy.formats.colours import COLOURS
+from deploy.formats.figures import Axis, Bars, Line, Plot, Points, check_image
 from deploy.formats.labels import Placed, place
 from deploy.formats.svg import MOST_POINTS, draw, inline, write_svg
 from hil.errors import UsageError
@@ -118,11 +119,11 @@ def test_colours_can_be_read_on_their_paper(paper):
 
 
 def test_labels_cover_neither_each_other_nor_points():
-    wanted = [Placed(f"label {i}", 100 + 4 * i, 100, 4, "ink", (96 + 4 * i, 96, 104 + 4 * i, 104)) for i in range(4)]
-    size = (40.0, 12.0)
-    at = place(wanted, [size] * 4, (0, 0, 400, 200))
+    wanted = [Placed(f"label {i}", 100 + 4 * i, 100, 4, "ink") for i in range(4)]
+    marks = [(96.0 + 4 * i, 96.0, 104.0 + 4 * i, 104.0) for i in range(5)]
+    at = place(wanted, [(40.0, 12.0)] * 4, (0, 0, 400, 200), marks)
     boxes = [(x, y - 0.8 * 12, x + 40, y + 0.2 * 12) for x, y in at]
-    for a, b in itertools.combinations([*boxes, *(one.mark for one in wanted)], 2):
+    for a, b in itertools.combinations([*boxes, *marks], 2):
         if not (a in boxes or b in boxes):
             continue
         assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])

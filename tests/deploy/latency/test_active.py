@@ -111,7 +111,7 @@ def test_a_record_survives_its_file_and_compares(tmp_path):
     assert told["agreement"]["told"]["agreement"]["n_models"] == 30
     assert "regret at most" in agreed(told["agreement"]["with_feedback"])
     write_image(tmp_path / "c.svg", told)
-    assert "whole models" in (tmp_path / "c.svg").read_text()
+    assert "full models" in (tmp_path / "c.svg").read_text()
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 not a table"])

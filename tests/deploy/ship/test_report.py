@@ -79,7 +79,7 @@ def test_training_curves_of_the_folder_are_drawn(tmp_path: Path) -> None:
     for name in ("teacher", "students/fast"):
         (tmp_path / f"{name}.training.csv").write_text("step,loss,learning_rate,seconds\n1,2.0,0.1,1\n2,1.0,0.2,2\n")
     page = written(tmp_path)
-    assert page.index("teacher: 2 steps, 2 s") < page.index("fast: 2 steps, 2 s") and "fast: learning rate" in page
+    assert page.index("teacher: 2 steps, 3 s") < page.index("fast: 2 steps, 3 s") and "fast: learning rate" in page
 
 
 def test_words_for_bits_and_placement() -> None:
