@@ -95,8 +95,23 @@ class BoardConfig:
     recorded_board: str = ""
     image: str = ""
     NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset(
-        "host port user key known_hosts workdir server connect_timeout_s labels cool_down_s quota_mb power "
-        "return_deadline_s place coordinator".split()
+        {
+            "host",
+            "port",
+            "user",
+            "key",
+            "known_hosts",
+            "workdir",
+            "server",
+            "connect_timeout_s",
+            "labels",
+            "cool_down_s",
+            "quota_mb",
+            "power",
+            "return_deadline_s",
+            "place",
+            "coordinator",
+        }
     )
     """How the board is reached and kept: no result depends on it."""
 
