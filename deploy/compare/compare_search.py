@@ -24,6 +24,7 @@ from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.networks import assembled
 from deploy.run.quantizing import quantize_network
+from deploy.run.records import AgreementRecord
 from nas.space import Architecture
 from nas.tasks.task import score_float, score_integer, training_loss
 from nas.training.device import on_its_device
@@ -79,7 +80,7 @@ def compare_search(comparison: Comparison, methods: Sequence[str]) -> Iterator[P
         for number in range(settings.retrainings):
             again.append((yield from retrained_alike(comparison, found.architecture, number)))
         rows.append(_row(comparison, method, found, again))
-    teacher_us: Any = context.record("agreement")["teacher_us"]
+    teacher_us = AgreementRecord.read(context.path / AgreementRecord.FILE).teacher_us
     record: dict[str, Any] = {
         "experiment": context.experiment.name,
         "metric": context.task.metric,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from deploy.compile.artifact import bits_outside_blocks
 from deploy.formats.digest import digest
@@ -13,6 +12,7 @@ from deploy.run.config import Budget
 from deploy.run.context import Context
 from deploy.run.folder import Progress, Run
 from deploy.run.quantizing import quantize_network
+from deploy.run.records import AgreementRecord
 from nas.quant.integer_graph import IntegerGraph
 from nas.search.budgets import limits_within
 from nas.search.candidates import Candidates, candidates
@@ -96,10 +96,10 @@ def open_comparison(context: Context, run: Run, budget: Budget) -> Comparison:
     tables = {q: Table.load(context.path / "tables" / f"{name}.parquet") for q, name in names.items()}
     tables["nsr"].check_origin({"key": context.keys["tables"], "checkpoint": context.supernets_digest})
     tables["latency"].check_origin({"key": context.keys["profile"]})
-    judged: Any = context.record("agreement")
+    judged = AgreementRecord.read(context.path / AgreementRecord.FILE)
     teacher = quantize_network(context, context.teacher)
-    around = {"size": float(bits_outside_blocks(teacher)), "latency": float(judged["correction"]["constant_us"])}
-    whole = {"size": teacher.size_bits, "latency": judged["teacher_us"]}
+    around = {"size": float(bits_outside_blocks(teacher)), "latency": judged.correction.constant_us}
+    whole = {"size": teacher.size_bits, "latency": judged.teacher_us}
     shares = {"size": budget.size, "latency": budget.latency}
     budgets = {q: share * whole[q] for q, share in shares.items() if share is not None}
     of = candidates(context.space, [tables["nsr"], *(tables[q] for q in budgets)])

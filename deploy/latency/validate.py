@@ -25,6 +25,7 @@ from deploy.latency.versions import Lineage, save_version
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.measuring import measure_with_progress
+from deploy.run.records import ProfileRecord, Validation
 from hil.errors import CheckFailed, UsageError
 from hil.job import MeasureProtocol, tasks_of
 from hil.measure import now
@@ -192,8 +193,8 @@ def _adopt(context: Context, table: Table, conditions: Conditions, verdict: Verd
             [parent],
             evidence=evidence,
         )
-    record = context.record("profile")
-    write_json(context.path / "profile.json", {**record, "conditions": conditions.to_json(), "validated": evidence})
+    path = context.path / ProfileRecord.FILE
+    replace(ProfileRecord.read(path), conditions=conditions, validated=Validation(**evidence)).write(path)
     with context.run.stage("profile", context.keys["profile"]):
         pass
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from deploy.formats.digest import digest
 from deploy.lcpaq import resnet
 from deploy.run.context import Context
 from deploy.run.networks import retrained
 from deploy.run.quantizing import quantize_network
+from deploy.run.records import SearchRecord
 from hil.errors import UsageError
 from nas.errors import ConfigError
 from nas.lcpaq.options import int8_costs
@@ -121,8 +121,8 @@ class Subject:
             return cls(context, name, context.teacher, None)
         if (width := resnet.width_in(context.experiment, name)) is not None:
             return cls(context, name, resnet.trained(context, name, width), None)
-        entries: Any = context.record("search")["found"]
-        subnets = {entry["name"]: entry["subnet"] for entry in entries}
+        entries = SearchRecord.read(context.path / SearchRecord.FILE).selected
+        subnets = {entry.name: entry.subnet for entry in entries}
         if name not in subnets:
             raise UsageError(f"--model {name}: the run has {', '.join(('teacher', *subnets))}")
         architecture = Architecture.parse(subnets[name])

@@ -5,11 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from deploy.formats.files import write_json
 from deploy.latency.agreement import Sample, check_enough, comparison, failures, stratified, tau_b
 from deploy.latency.correction import correct, held_out
 from deploy.latency.gate import gate
@@ -24,6 +22,7 @@ from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.measuring import measure_with_progress
 from deploy.run.models import compile_sample, compile_teacher
+from deploy.run.records import AgreementRecord, AsMeasured, ExcludedModel
 from nas.space import Architecture
 from nas.table import Table
 
@@ -75,27 +74,30 @@ def agree(context: Context) -> Iterator[Progress]:
     save_version(corrected, context.path / "tables", "latency-corrected", "corrected", [Lineage.of(table).version])
     left_out = held_out(context.space, table, samples, more).tolist() if feedback else []
     predicted = [replace(s, additive_us=us) for s, us in zip(samples, left_out, strict=bool(feedback))]
-    record: dict[str, Any] = {
-        **compared,
-        "as_measured": _as_measured(context, Lineage.of(table), samples),
-        "correction": correction.record(),
-        "with_feedback": comparison(predicted, cost, seed, top) if feedback else None,
-        "excluded": [{"subnet": str(names[name]), "reason": reason} for name, reason in failed.items()],
-        "conditions": well[0].conditions.to_json(),
-        "teacher_us": medians["teacher"].median_us,
-    }
-    record["gate"] = gate(record, context.experiment.agreement.tau, context.tau).record()
-    write_page(context.path / "agreement.html", record, watermark(record["conditions"]))
-    write_json(context.path / "agreement.json", record)
+    record = AgreementRecord(
+        agreement=compared.agreement,
+        regret=compared.regret,
+        offenders=compared.offenders,
+        samples=compared.samples,
+        as_measured=_as_measured(context, Lineage.of(table), samples),
+        correction=correction,
+        with_feedback=comparison(predicted, cost, seed, top) if feedback else None,
+        excluded=tuple(ExcludedModel(str(names[name]), reason) for name, reason in failed.items()),
+        conditions=well[0].conditions,
+        teacher_us=medians["teacher"].median_us,
+        gate=gate(compared.agreement, correction, context.experiment.agreement.tau, context.tau),
+    )
+    write_page(context.path / "agreement.html", record.to_json(), watermark(record.conditions.to_json()))
+    record.write(context.path / AgreementRecord.FILE)
 
 
-def _as_measured(context: Context, lineage: Lineage, samples: Sequence[Sample]) -> dict[str, Any] | None:
+def _as_measured(context: Context, lineage: Lineage, samples: Sequence[Sample]) -> AsMeasured | None:
     """tau-b of the table before blocks were told from each other; None where not all were measured."""
     if lineage.how != "regressed" or not lineage.parents:
         return None
     before = find_version(context.path / "tables", lineage.parents[0])
     sums = np.array([before.total(s.architecture) for s in samples])
-    return {"version": lineage.parents[0], "tau_b": tau_b(sums, np.array([s.measured_us for s in samples]))}
+    return AsMeasured(lineage.parents[0], tau_b(sums, np.array([s.measured_us for s in samples])))
 
 
 def _other_cost(context: Context) -> Table:

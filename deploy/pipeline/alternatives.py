@@ -20,7 +20,6 @@ from deploy.compile import subtrees
 from deploy.compile.artifact import Artifact, model_metadata, save_model
 from deploy.compile.scheme import Alternative
 from deploy.compile.subtrees import Population
-from deploy.formats.files import write_json
 from deploy.latency.agreement import FEWEST, stratified, tau_b
 from deploy.latency.key import BELONGS, TableKey
 from deploy.latency.predictor import told
@@ -32,7 +31,8 @@ from deploy.run.folder import Progress
 from deploy.run.measuring import measure_with_progress
 from deploy.run.networks import assembled
 from deploy.run.quantizing import quantize_network
-from deploy.search.cost_tables import RECORD, key_of, tables_folder
+from deploy.run.records import SchemeResult, SchemesRecord
+from deploy.search.cost_tables import key_of, tables_folder
 from hil.errors import CheckFailed
 from hil.measure import MeasureProtocol
 from hil.measurement import Measurement
@@ -46,15 +46,15 @@ FORM: Final = "isolated"  # with the graph's ends in each entry, which the const
 
 
 def alternatives(context: Context) -> Iterator[Progress]:
-    """Tables of every alternative: tables/SCHEME/*.parquet, subnets-SCHEME/, and alternatives.json."""
+    """Tables of every alternative: tables/SCHEME/*.parquet, subnets-SCHEME/, and schemes.json."""
     records = {}
     for alternative in context.experiment.quantization.others:
         made = _Making(context, alternative)
         yield from made.populate()
         profiled = yield from made.profile()
         agreed = yield from made.agree()
-        records[str(alternative)] = {**profiled, **agreed}
-    write_json(context.path / RECORD, records)
+        records[str(alternative)] = SchemeResult(**profiled, **agreed)
+    SchemesRecord(records).write(context.path / SchemesRecord.FILE)
 
 
 class _Making:

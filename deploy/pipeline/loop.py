@@ -42,7 +42,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "profile": ("tables/latency.parquet", "profile.json"),
     "agree": ("tables/latency-corrected.parquet", "agreement.json"),
     "alternatives": (
-        "alternatives.json",
+        "schemes.json",
         *(f"tables/{{scheme}}/{name}.parquet" for name in ("nsr", "size", "latency")),
     ),
     "search": ("search.json",),

@@ -20,6 +20,7 @@ from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.measuring import measure_with_progress
 from deploy.run.models import compile_teacher, quantized_teacher
+from deploy.run.records import ProfileRecord
 from hil.boards.config import open_board
 from hil.job import Job, MeasureProtocol
 from hil.measurement import Measurement
@@ -46,7 +47,7 @@ class Found:
 def profile(context: Context) -> Iterator[Progress]:
     """Blocks on the board: parity with the integer simulation, then latency; tables/latency.parquet.
 
-    The table holds every block's posterior (`deploy.latency.predictor`); what was measured of all is its parent version.
+    The table holds every block's posterior (`deploy.latency.predictor`); what was measured is its parent version.
     """
     _refuse_another_device(context)
     if context.target:
@@ -136,15 +137,8 @@ def _save(context: Context, found: Found) -> None:
         cpu_operators_table(space, found.measurements, provenance).save(left)
     names = set(map(str, space.all_subnets()))
     exact = {m.model for m in found.measurements if m.parity is not None and m.parity.mismatched == 0}
-    write_json(
-        context.path / "profile.json",
-        {
-            "compiled": len(names),
-            "measured": len(found.entries),
-            "exact_parity": len(exact & names),
-            "conditions": conditions.to_json(),
-        },
-    )
+    made = ProfileRecord(len(names), len(found.entries), len(exact & names), conditions)
+    made.write(context.path / ProfileRecord.FILE)
 
 
 def _refuse_another_device(context: Context) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from deploy.compile.artifact import calibration_batch
 from deploy.formats.digest import digest, file_digest
-from deploy.formats.files import read_json
 from deploy.run.config import Experiment, Measuring
 from deploy.run.folder import Run
 from deploy.targets.placement import load_target
@@ -153,11 +152,6 @@ class Context:
     def _trained(self, model: M, name: str, stage: str) -> M:
         restore(model, self.path / f"{name}.pt", self.keys[stage])
         return model.eval()
-
-    def record(self, name: str) -> dict[str, object]:
-        """A stage's JSON record."""
-        record: dict[str, object] = read_json(self.path / f"{name}.json")
-        return record
 
 
 def protocol(settings: Measuring) -> MeasureProtocol:

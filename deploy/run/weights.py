@@ -1,4 +1,4 @@
-"""A run's supernets as what `hilnas compile` writes subnets from: its weights, calibrated as the run calibrates them."""
+"""A run's supernets as `hilnas compile` writes subnets from them: calibrated as the run calibrates."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from deploy.cli import console
 from deploy.compile.scheme import Alternative
 from deploy.formats.files import read_json, write_atomically
 from deploy.latency.table import CPU_OPERATORS
+from deploy.run.records import AgreementRecord, SearchRecord
 from deploy.search.cost_tables import main_side, other_side, refined_sides, tables_folder
 from hil.errors import CheckFailed, UsageError
 from nas.search.budgets import Amount
@@ -87,12 +88,13 @@ def material_of_tables(folder: Path, space_file: Path | None) -> Material:
 def material_of_run(folder: Path, space: SearchSpace) -> Material:
     """A searched run's tables, of all its schemes, which must be those that its stages made."""
     stages = read_json(folder / "state.json", ("tables", "profile"))
-    searched = read_json(folder / "search.json", ("teacher_size_bits", "around"))
-    judged = read_json(folder / "agreement.json", ("teacher_us",))
+    searched = SearchRecord.read(folder / SearchRecord.FILE)
+    judged = AgreementRecord.read(folder / AgreementRecord.FILE)
     keys = {stage: stages[stage]["key"] for stage in ("tables", "profile")}
-    teacher = {"size": float(searched["teacher_size_bits"]), "latency": float(judged["teacher_us"])}
-    around = {"size": float(searched["around"]["size_bits"]), "latency": float(searched["around"]["latency_us"])}
-    main, *others = searched.get("schemes", [""])
+    teacher = {"size": float(searched.teacher_size_bits), "latency": judged.teacher_us}
+    outside = searched.outside_blocks
+    around = {"size": float(outside.size_bits), "latency": outside.latency_us}
+    main, *others = searched.schemes or ("",)
     side = main_side(folder, main, keys, around)
     sides = tuple(other_side(folder, Alternative.parse(name), keys, around["size"]) for name in others)
     return Material(space, side.tables, folder / "tables", around, teacher, main, sides)

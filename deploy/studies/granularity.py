@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.run.networks import retrained
 from deploy.run.quantizing import quantize_network
+from deploy.run.records import SearchRecord
 from hil.errors import UsageError
 from nas.networks.blocks import SuperBlock, recalibrate
 from nas.networks.segmenter import Encoder
@@ -130,11 +130,9 @@ def _mean(found: Sequence[Sample], scheme: Scheme) -> Cost:
 
 def model_rows(context: Context) -> Iterator[str]:
     """A Markdown table of the teacher's and the found models' integer metric in percent by scheme."""
-    entries: Any = context.record("search")["found"]
     models: dict[str, tuple[Encoder, Architecture | None]] = {"teacher": (context.teacher, None)}
-    for entry in entries:
-        architecture = Architecture.parse(entry["subnet"])
-        models[entry["name"]] = (retrained(context, entry["name"], architecture), architecture)
+    for entry in SearchRecord.read(context.path / SearchRecord.FILE).selected:
+        models[entry.name] = (retrained(context, entry.name, entry.architecture), entry.architecture)
     heads = [f"{name} a {granularity}" for name in models for granularity in GRANULARITIES]
     yield f"| ranges | equalized | biases corrected | {' | '.join(heads)} |"
     yield "|---" * (3 + len(heads)) + "|"

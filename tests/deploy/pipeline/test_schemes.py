@@ -132,7 +132,7 @@ def test_a_finished_run_is_asked_for_other_schemes(tmp_path, tmp_path_factory):
     assert looped.returncode == 0, looped.stderr
     assert {name: (folder / name).stat().st_mtime_ns for name in kept} == kept
 
-    made = record(folder / "alternatives.json")
+    made = record(folder / "schemes.json")["schemes"]
     assert list(made) == ["tensor int8", "tensor uint8"]
     for text, slug in (("tensor int8", "tensor-int8"), ("tensor uint8", "tensor-uint8")):
         assert (made[text]["compiled"], made[text]["measured"], made[text]["models"]) == (SUBNETS, TIMED, 3)
@@ -144,7 +144,7 @@ def test_a_finished_run_is_asked_for_other_schemes(tmp_path, tmp_path_factory):
     searched = record(folder / "search.json")
     names = ["channel int8", "tensor int8", "tensor uint8"]
     assert searched["schemes"] == names
-    (found,) = searched["found"]
+    (found,) = searched["selected"]
     best = Architecture.parse(found["subnet"])
     folders = dict(zip(names, (".", "tensor-int8", "tensor-uint8"), strict=True))
     nsrs = {name: Table.load(folder / "tables" / where / "nsr.parquet") for name, where in folders.items()}
@@ -154,7 +154,7 @@ def test_a_finished_run_is_asked_for_other_schemes(tmp_path, tmp_path_factory):
         for first, second in [[[s for s in table.entries if s.block == block] for block in (1, 2)]]
     }
     assert found["nsr"] == nsrs[found["scheme"]].total(best) == min(least.values())
-    assert {point["scheme"] for point in searched["front"]} <= set(names)
+    assert {point["scheme"] for point in searched["pareto_front"]} <= set(names)
 
     asked = run("search", *options, "--size-budget", "99%", "--k", "4", "--prove", "--json")
     assert asked.returncode == 0, asked.stderr

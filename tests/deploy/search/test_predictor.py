@@ -141,7 +141,7 @@ def test_the_record_holds_what_it_promises(predicted):
     assert found["rank"]["nsr_sum"]["tau_b"] == pytest.approx(rank_coefficients(-sums, actual)[0])
     (fast,) = found["found"]
     assert (
-        fast["name"] == "fast" and fast["least_nsr"]["subnet"] == record(folder / "search.json")["found"][0]["subnet"]
+        fast["name"] == "fast" and fast["least_nsr"]["subnet"] == record(folder / "search.json")["selected"][0]["subnet"]
     )
     assert fast["predicted"] >= fast["least_nsr"]["predicted"]
     assert not list((folder / "predictor").glob("*.pt"))
@@ -262,7 +262,7 @@ def test_a_weight_is_from_0_to_1(value):
 
 def test_from_scratch_nothing_of_the_search_is_left(finished, tmp_path):
     folder = finished.copy(tmp_path / "runs")
-    subnet = record(folder / "search.json")["found"][0]["subnet"]
+    subnet = record(folder / "search.json")["selected"][0]["subnet"]
     architecture = Architecture.parse(subnet)
     more = 'start = "scratch"\ndistillation = 0.5\ntemperature = 2.0\n'
     config = write_experiment(tmp_path, {"[retrain]\n": f"[retrain]\n{more}"})
@@ -294,7 +294,7 @@ def test_the_loop_can_search_by_the_predictor(predicted, tmp_path):
     assert journal(folder) == before  # the fine-tunings are those that were there
     _, space = load_experiment(config, Overrides())
     loss = Table.load(folder / "tables" / "loss.parquet")
-    found = record(folder / "search.json")["found"][0]["subnet"]
+    found = record(folder / "search.json")["selected"][0]["subnet"]
     everything = itertools.product(*(list(space.subnets(i + 1)) for i in range(len(space.blocks))))
     assert found == str(min(map(Architecture, everything), key=lambda a: (loss.total(a), str(a))))
     assert ORDERS == (1, 2)
