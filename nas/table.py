@@ -1,6 +1,6 @@
-"""A look-up table: one number a subnet, with its interval, its source and where it came from. Parquet on disk.
+"""A look-up table: one estimate per subnet, and the table's provenance. Parquet on disk.
 
-The estimate of a whole model is the sum over its blocks (QA-BWNAS, section 3).
+The estimate of a full network is the sum over its blocks (QA-BWNAS, section 3).
 """
 
 from __future__ import annotations
@@ -9,46 +9,40 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import ConfigError, TableError
+from nas.estimate import Estimate
 from nas.space import Architecture, SearchSpace, Subnet
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Source = Literal["computed", "isolated", "in_context", "regressed", "corrected", "replayed"]
-FORMAT = "hilnas-table/1"
+FORMAT = "hilnas-table/2"
+READABLE = ("hilnas-table/1", FORMAT)
+FORMER_SOURCES = {"isolated": "measured", "in_context": "measured", "regressed": "predicted"}
+"""The sources of format 1, which has no column `std_error` either; how blocks were measured is in the table's key."""
 ORIGIN = {"space": "space", "key": "configuration or run (key)", "checkpoint": "checkpoint"}
-"""What a table's provenance may tell, in words."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One subnet's number: `value` in the table's unit, its 95 % interval, samples behind it, how it is known."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    source: Source
-
-    @classmethod
-    def exact(cls, value: float) -> Entry:
-        """A number that was computed, not sampled."""
-        return cls(value, value, value, 1, "computed")
+"""The parts of a table's provenance that are checked, in words."""
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """`quantity` is what the numbers are (nsr, size, latency), `provenance` what they depend on."""
+    """An estimate per subnet.
+
+    Attributes:
+        quantity: what the numbers are: nsr, size, latency, ...
+        unit: of every estimate.
+        entries: the estimates.
+        provenance: what they depend on: the space, the run's key, the checkpoint, ...
+    """
 
     quantity: str
     unit: str
-    entries: Mapping[Subnet, Entry]
+    entries: Mapping[Subnet, Estimate]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, subnet: Subnet) -> float:
@@ -58,7 +52,7 @@ class Table:
             raise TableError(f"the {self.quantity} table has no entry for {subnet}; populate it first") from None
 
     def total(self, architecture: Architecture) -> float:
-        """The sum, block after block with a rounding each: since Python 3.12 `sum` would add otherwise."""
+        """The sum, rounded after each block: since Python 3.12 `sum` would round otherwise."""
         total = 0.0
         for subnet in architecture.subnets:
             total += self[subnet]
@@ -90,13 +84,13 @@ class Table:
             )
 
     def check_origin(self, expected: Mapping[str, Any]) -> None:
-        """`TableError` where what the table says of its making is not what is `expected`; silence passes."""
+        """`TableError` where the provenance differs from what is `expected`; what it does not name passes."""
         for what, wanted in expected.items():
-            found = self.provenance.get(what, wanted)
-            if found != wanted:
+            actual = self.provenance.get(what, wanted)
+            if actual != wanted:
                 raise TableError(
                     f"the {self.quantity} table was made with another {ORIGIN.get(what, what)} "
-                    f"({found}, not {wanted}); populate it again"
+                    f"({actual}, not {wanted}); populate it again"
                 )
 
     def check(self, space: SearchSpace) -> None:
@@ -105,10 +99,12 @@ class Table:
         self.column(list(space.all_subnets()))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a subnet; what the table is stands in `attrs["hilnas"]`."""
+        """One row per subnet; quantity, unit and provenance are in `attrs["hilnas"]`."""
         import pandas as pd
 
         frame = pd.DataFrame([{"subnet": str(subnet), **asdict(entry)} for subnet, entry in self.entries.items()])
+        if "std_error" in frame:  # a table without entries has no columns
+            frame["std_error"] = frame["std_error"].astype("float64")  # unknown ones are null on disk
         frame.attrs["hilnas"] = {
             "format": FORMAT,
             "quantity": self.quantity,
@@ -125,25 +121,41 @@ class Table:
 
     @classmethod
     def load(cls, path: Path) -> Table:
-        """The table in a file; `TableError` if it is missing, damaged, or not of this kit."""
+        """The table in a file, also of format 1; `TableError` if it is missing, damaged, or not of this kit."""
         import pandas as pd
         import pyarrow as pa
+        from pydantic import TypeAdapter, ValidationError
 
         try:
             frame = pd.read_parquet(path, engine="pyarrow")
             header = frame.attrs["hilnas"]
+            if header["format"] not in READABLE:
+                raise TableError(f"{path}: format {header['format']}, this version reads {FORMAT}; populate it again")
             rows = frame.to_dict("records")
-            entries = {Subnet.parse(row.pop("subnet")): Entry(**row) for row in rows}
+            subnets = [Subnet.parse(row.pop("subnet")) for row in rows]
+            estimates = TypeAdapter(list[Estimate]).validate_python([_current(row) for row in rows])
+        except ValidationError as error:
+            (row, *place), first = error.errors()[0]["loc"], error.errors()[0]
+            raise TableError(
+                f"{path}: {subnets[int(row)]}: '{'.'.join(map(str, place))}': {first['msg']}; populate it again"
+            ) from None
         except (OSError, pa.ArrowException, ConfigError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TableError(f"{path}: not a table of this kit ({reason}); populate it again") from None
-        if header["format"] != FORMAT or any(entry.source not in get_args(Source) for entry in entries.values()):
-            raise TableError(f"{path}: format {header['format']}, this version reads {FORMAT}; populate it again")
+        entries = dict(zip(subnets, estimates, strict=True))
         return cls(header["quantity"], header["unit"], entries, header["provenance"])
 
 
+def _current(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of any readable format as this version's."""
+    std_error = row.get("std_error")
+    unknown = std_error is None or np.isnan(std_error)
+    source = FORMER_SOURCES.get(row["source"], row["source"])
+    return {**row, "std_error": None if unknown else std_error, "source": source}
+
+
 def check_together(tables: Sequence[Table]) -> None:
-    """`TableError` unless the tables tell the same origin, where both tell it."""
+    """`TableError` unless the tables have the same origin, where both name it."""
     for first, second in itertools.combinations(tables, 2):
         for what in ("space", "checkpoint"):
             pair = [table.provenance.get(what) for table in (first, second)]
@@ -155,8 +167,8 @@ def check_together(tables: Sequence[Table]) -> None:
 
 
 def size_table(space: SearchSpace) -> Table:
-    """Bits of each subnet: weights packed at their width, biases at 32 bits (as `IntegerGraph.size_bits`)."""
-    entries = {subnet: Entry.exact(_size_bits(space, subnet)) for subnet in space.all_subnets()}
+    """Bits per subnet: weights packed at their width, biases at 32 bits (as `IntegerGraph.size_bits`)."""
+    entries = {subnet: Estimate.exact(_size_bits(space, subnet)) for subnet in space.all_subnets()}
     return Table("size", "bits", entries, {"space": space.digest})
 
 

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import ConfigError
+from nas.estimate import Estimate
 from nas.search.candidates import Limits, candidates
 from nas.search.k_best import k_best
 from nas.space import Architecture, SearchSpace, Subnet
-from nas.table import Entry, Table
+from nas.table import Table
 
 Order = Literal[1, 2]
 Vector = NDArray[np.float64]
@@ -189,7 +190,8 @@ class Predictor:
         weights = self.weights.reshape(len(space.blocks), -1)
         nsr = self.features.nsr
         entries = {
-            s: Entry.exact(float(-slope * nsr[s] - z @ weights[s.block - 1])) for s, z in self.features.values.items()
+            s: Estimate.exact(float(-slope * nsr[s] - z @ weights[s.block - 1]))
+            for s, z in self.features.values.items()
         }
         return Table("loss", "points", entries, {**nsr.provenance, "intercept": intercept})
 
