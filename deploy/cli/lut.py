@@ -14,18 +14,20 @@ import numpy as np
 
 from deploy.cli import console
 from deploy.formats.figures import check_image
-from deploy.formats.files import write_json
-from deploy.latency.difference import Difference, compare
+from deploy.latency.difference import TableDifference, compare
 from deploy.latency.key import TableKey
-from deploy.latency.validate import Demand, require_held, validate, validations
+from deploy.latency.validate import validate, validations
+from deploy.latency.validations import Demand, TableValidation
 from deploy.latency.versions import Lineage, Version, find_version, versions
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Progress, Run
+from deploy.run.records import plain
 from hil.errors import UsageError
 from nas.engine.local import open_engine
 from nas.errors import TableError
-from nas.table import Entry, Table
+from nas.estimate import Estimate
+from nas.table import Table
 from nas.training.threads import one_thread
 
 Arguments = argparse.Namespace
@@ -45,13 +47,13 @@ class OfSource:
 
 def by_source(table: Table) -> list[OfSource]:
     """How well the entries of each source are known, most entries first."""
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[Estimate]] = {}
     for entry in table.entries.values():
         groups.setdefault(entry.source, []).append(entry)
     return sorted((_of_source(source, entries) for source, entries in groups.items()), key=lambda g: -g.entries)
 
 
-def _of_source(source: str, entries: Sequence[Entry]) -> OfSource:
+def _of_source(source: str, entries: Sequence[Estimate]) -> OfSource:
     widths = [100 * (entry.high - entry.low) / max(entry.value, 1e-9) for entry in entries]
     median, p95 = (float(q) for q in np.quantile(widths, (0.5, 0.95)))
     runs = [int(entry.n) for entry in entries]
@@ -63,7 +65,7 @@ def show(path: Path, as_json: bool) -> None:
     table = Table.load(path)
     key, lineage, groups = TableKey.of(table), Lineage.of(table), by_source(table)
     if as_json:
-        record = {"table": str(path), "belongs": key.to_json(), "lineage": asdict(lineage)}
+        record = {"table": str(path), "belongs": key.to_json(), "lineage": lineage.to_json()}
         _print({**record, "sources": [asdict(group) for group in groups]})
         return
     console.table(table, path)
@@ -104,11 +106,12 @@ def _versions(arguments: Arguments, config: Path) -> int:
 
 def _line(v: Version) -> str:
     sources = ", ".join(f"{n} {source}" for source, n in v.sources.items())
-    said = [f"{v.version}  {v.when[:19]}  {v.how:9} {v.name}: {sources}"]
-    said += [f"of {' and '.join(v.parents)}"] if v.parents else []
+    made = v.lineage
+    said = [f"{made.version}  {made.when[:19]}  {made.how:9} {v.name}: {sources}"]
+    said += [f"of {' and '.join(made.parents)}"] if made.parents else []
     said += [f"tau-b {v.tau_b:.3f}"] if v.tau_b is not None else []
-    if v.how == "validated":
-        said.append(f"{v.evidence['entries']} entries again, median ratio {v.evidence['ratio']:.3f}")
+    if made.evidence is not None:
+        said.append(f"{made.evidence.entries} entries again, median ratio {made.evidence.ratio:.3f}")
     return "; ".join(said) + (" (current)" if v.current else "")
 
 
@@ -134,7 +137,7 @@ def _table(word: str, arguments: Arguments, config: Path) -> Table:
     return table
 
 
-def _say(found: Difference) -> None:
+def _say(found: TableDifference) -> None:
     for words in found.keys:
         console.say(f"differs: {words}")
     if not found.keys:
@@ -171,24 +174,24 @@ def _validate(arguments: Arguments, config: Path) -> int:
                 progress(done)
         verdict = validations(folder)[-1]
     if arguments.json:
-        _print(verdict)
+        _print(plain(verdict))
     else:
         _say_verdict(verdict, Lineage.of(Table.load(folder / "latency.parquet")))
-    require_held(verdict)
+    verdict.require_held()
     return 0
 
 
-def _say_verdict(verdict: Mapping[str, Any], current: Lineage) -> None:
-    for words in verdict["changed"]:
+def _say_verdict(verdict: TableValidation, current: Lineage) -> None:
+    for words in verdict.changed:
         console.say(f"changed: {words}")
-    low, high = verdict["ci95"]
+    low, high = verdict.ci95
     console.say(
-        f"{verdict['entries']} entries measured again: median ratio new / old {verdict['ratio']:.4f} "
-        f"[{low:.4f}, {high:.4f}], tau-b {verdict['tau_b']:.3f}"
+        f"{verdict.entries} entries measured again: median ratio new / old {verdict.ratio:.4f} "
+        f"[{low:.4f}, {high:.4f}], tau-b {verdict.tau_b:.3f}"
     )
-    if verdict["holds"] and current.version != verdict["parent"]:
+    if verdict.holds and current.version != verdict.parent:
         console.say(f"it holds: version {current.version} belongs to the board as it is now; `hilnas agree` is next")
-    elif verdict["holds"]:
+    elif verdict.holds:
         console.say(f"it holds: version {current.version} stays, the board is as it was")
 
 
@@ -210,30 +213,31 @@ def _record(arguments: Arguments, config: Path) -> int:
 def _compete(arguments: Arguments, config: Path) -> int:  # noqa: ARG001 (a record stands alone)
     from deploy.latency.active import Plan
     from deploy.studies.latency.record import Recorded
-    from deploy.studies.latency.replay import agreed, compete, said, table_of_outcomes
+    from deploy.studies.latency.replay import compete
     from deploy.studies.latency.replay_plot import write_image
+    from deploy.studies.latency.replay_summary import agreement_text, summarized, table_of_methods
 
     if arguments.plot:
         check_image(arguments.plot)
     recorded = Recorded.load(Path(arguments.action[1]))
-    most = arguments.most_blocks or len(recorded.of("block")) // 20
+    most = arguments.most_blocks or len(recorded.rows_of("block")) // 20
     outcomes = []
     with console.progress() as progress, one_thread():
         for outcome in compete(recorded, arguments.seeds, Plan(most_blocks=most)):
             outcomes.append(outcome)
             done = sum(bool(o.ended) for o in outcomes)
             progress(Progress("compare", done, 1 + 2 * arguments.seeds, f"{outcome.method}: {outcome.blocks} blocks"))
-    found = said(recorded, outcomes)
+    found = summarized(recorded, outcomes)
     if arguments.out:
-        write_json(arguments.out, found)
+        found.write(arguments.out)
     if arguments.plot:
-        write_image(arguments.plot, found)
+        write_image(arguments.plot, found.to_json())
     if arguments.json:
-        _print(found)
+        _print(found.to_json())
     else:
-        console.out.print(table_of_outcomes(found))
-        for way, judged in found["agreement"].items():
-            console.say(f"{way}: {agreed(judged)}")
+        console.out.print(table_of_methods(found))
+        for way in ("as_measured", "predicted", "corrected"):
+            console.say(f"{way}: {agreement_text(getattr(found.agreement, way))}")
     return 0
 
 

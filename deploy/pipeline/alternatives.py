@@ -21,8 +21,9 @@ from deploy.compile.artifact import Artifact, model_metadata, save_model
 from deploy.compile.scheme import Alternative
 from deploy.compile.subtrees import Population
 from deploy.latency.agreement import FEWEST, stratified, tau_b
+from deploy.latency.estimates import of_summary
 from deploy.latency.key import BELONGS, TableKey
-from deploy.latency.predictor import told
+from deploy.latency.predictor import predict
 from deploy.latency.table import CPU_OPERATORS, cpu_operators_table, latency_table, measured_as, summaries
 from deploy.pipeline.profiling import PARITY, posterior
 from deploy.pipeline.tables import fill
@@ -36,10 +37,9 @@ from deploy.search.cost_tables import key_of, tables_folder
 from hil.errors import CheckFailed
 from hil.measure import MeasureProtocol
 from hil.measurement import Measurement
-from hil.stats import LatencySummary
 from nas.networks.blocks import recalibrate
 from nas.space import Architecture, Subnet
-from nas.table import Entry, Table
+from nas.table import Table
 
 STAGE = "alternatives"
 FORM: Final = "isolated"  # with the graph's ends in each entry, which the constant takes out again
@@ -88,8 +88,8 @@ class _Making:
             "size": list(size),
             "scheme": scheme,
         }
-        entries = {subnet: _entry(times[str(subnet)]) for subnet in timed}
-        known = told(posterior(space, size, entries), entries)
+        entries = {subnet: of_summary(times[str(subnet)]) for subnet in timed}
+        known = predict(posterior(space, size, entries), entries)
         latency_table(space, known, provenance).save(self.tables / "latency.parquet")
         left = self.tables / f"{CPU_OPERATORS}.parquet"
         left.unlink(missing_ok=True)
@@ -144,7 +144,3 @@ class _Making:
         jobs = [replace(artifact.job(), name=prefix + artifact.name) for artifact in artifacts]
         found = yield from measure_with_progress(self.context, jobs, settings, STAGE)
         return [replace(done, model=done.model.removeprefix(prefix)) for done in found]
-
-
-def _entry(times: LatencySummary) -> Entry:
-    return Entry(times.median_us, *times.ci95_us, times.n, FORM)

@@ -6,14 +6,13 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from deploy.compile import subtrees
-from deploy.formats.files import write_json
 from deploy.latency.active import Plan
-from deploy.latency.features import Features, block_features
-from deploy.latency.in_context import constant_files, measure_in_context
+from deploy.latency.board_source import BoardSource, spend
+from deploy.latency.features import BlockFeatures, block_features
+from deploy.latency.in_context import measure_in_context, overhead_files
 from deploy.latency.key import BELONGS, TableKey, check_device
-from deploy.latency.on_board import OnBoard, said, spend
-from deploy.latency.overhead import Constants, solved
-from deploy.latency.predictor import BlockModel, Measured, fit, told
+from deploy.latency.overhead import PROVENANCE, OverheadRecord, solved
+from deploy.latency.predictor import BlockModel, fit, predict
 from deploy.latency.table import CPU_OPERATORS, cpu_operators_table, latency_table, measured_as, summaries
 from deploy.latency.versions import Lineage, save_version
 from deploy.run.context import Context, protocol
@@ -27,8 +26,9 @@ from hil.measurement import Measurement
 from hil.reservation import seconds_of
 from hil.session import open_session
 from nas.errors import TableError
+from nas.estimate import Estimate
 from nas.space import SearchSpace, Subnet
-from nas.table import Entry, Table
+from nas.table import Table
 from nas.training.threads import one_thread
 
 PARITY = MeasureProtocol(warmup_runs=0, warmup_runs_most=0, runs=1, rounds=1)  # for an answer: its time is not used
@@ -38,9 +38,9 @@ PARITY = MeasureProtocol(warmup_runs=0, warmup_runs_most=0, runs=1, rounds=1)  #
 class Found:
     """What the board said: entries of what was measured, everything's posterior, all measurements behind them."""
 
-    entries: Mapping[Subnet, Entry]
+    entries: Mapping[Subnet, Estimate]
     model: BlockModel
-    constants: Constants
+    overhead: OverheadRecord
     measurements: list[Measurement]
 
 
@@ -68,16 +68,16 @@ def _everything(context: Context) -> Generator[Progress, None, Found]:
     checked = yield from measure_with_progress(context, untimed, PARITY, "profile", "parity:")
     summaries(checked)  # a wrong answer is an error at any width
     teacher = quantized_teacher(context)
-    wanted = [*jobs(context, timed), *(artifact.job() for artifact in constant_files(context, teacher))]
+    wanted = [*jobs(context, timed), *(artifact.job() for artifact in overhead_files(context, teacher))]
     alone = yield from measure_with_progress(context, wanted, protocol(settings), "profile", "latency:")
     times = summaries(alone)
-    constants = solved(times, teacher)
+    overhead = solved(times, teacher)
     if settings.form == "isolated":
-        entries = {s: constants.work(times[str(s)], s.block) for s in timed}
+        entries = {s: overhead.work(times[str(s)], s.block) for s in timed}
     else:
         entries = yield from measure_in_context(context, cells(space), settings.form)
     model = posterior(space, context.experiment.data.size, entries)
-    return Found(entries, model, constants, [*alone, *checked])
+    return Found(entries, model, overhead, [*alone, *checked])
 
 
 def _within_budget(context: Context) -> Generator[Progress, None, Found]:
@@ -85,16 +85,16 @@ def _within_budget(context: Context) -> Generator[Progress, None, Found]:
     settings = context.experiment.profile
     assert settings.budget is not None  # noqa: S101 (for the type checker)
     teacher = quantized_teacher(context)
-    files = [artifact.job() for artifact in constant_files(context, teacher)]
-    around = yield from measure_with_progress(context, files, protocol(settings), "profile", "constants:")
-    bench = OnBoard(context, solved(summaries(around), teacher))
+    files = [artifact.job() for artifact in overhead_files(context, teacher)]
+    first = yield from measure_with_progress(context, files, protocol(settings), "profile", "overhead:")
+    source = BoardSource(context, solved(summaries(first), teacher))
     budget_s = seconds_of(settings.budget)
     plan = Plan(budget_s=budget_s, seed=context.experiment.seed)
     with one_thread():  # the last bits of sums, and so what is asked next, depend on the number of threads
-        for step in spend(bench, _features(context.space, context.experiment.data.size), plan):
-            words = f"{len(step.known.blocks)} blocks, {len(step.known.models)} models; {said(step)}"
-            yield Progress("profile", min(int(step.known.seconds), budget_s), budget_s, words)
-    return Found(bench.entries, step.model, bench.constants, [*around, *bench.answers])
+        for step in spend(source, _features(context.space, context.experiment.data.size), plan):
+            words = f"{len(step.observed.blocks)} blocks, {len(step.observed.networks)} models; {step}"
+            yield Progress("profile", min(int(step.observed.seconds), budget_s), budget_s, words)
+    return Found(source.entries, step.model, source.overhead, [*first, *source.measurements])
 
 
 def cells(space: SearchSpace) -> list[Subnet]:
@@ -102,14 +102,14 @@ def cells(space: SearchSpace) -> list[Subnet]:
     return sorted({measured_as(space, subnet) for subnet in space.all_subnets()})
 
 
-def _features(space: SearchSpace, size: tuple[int, int]) -> Features:
-    return block_features(space, size).of(cells(space))
+def _features(space: SearchSpace, size: tuple[int, int]) -> BlockFeatures:
+    return block_features(space, size).select(cells(space))
 
 
-def posterior(space: SearchSpace, size: tuple[int, int], entries: Mapping[Subnet, Entry]) -> BlockModel:
+def posterior(space: SearchSpace, size: tuple[int, int], entries: Mapping[Subnet, Estimate]) -> BlockModel:
     """What measured entries tell of all blocks at input `size` (H, W)."""
     with one_thread():
-        return fit(_features(space, size), {s: Measured.of(entry) for s, entry in entries.items()})
+        return fit(_features(space, size), entries)
 
 
 def _save(context: Context, found: Found) -> None:
@@ -122,15 +122,15 @@ def _save(context: Context, found: Found) -> None:
         "conditions": conditions.to_json(),
         "size": list(size),
         "form": settings.form,
-        "constants": found.constants.record(),
+        PROVENANCE: found.overhead.to_json(),
     }
-    write_json(tables / "constants.json", found.constants.record())
+    found.overhead.write(tables / OverheadRecord.FILE)
     parents = []
     if settings.budget is None:
         whole = save_version(latency_table(space, found.entries, provenance), tables, "latency", "measured")
         parents = [Lineage.of(whole).version]
-    table = latency_table(space, told(found.model, found.entries), provenance)
-    save_version(table, tables, "latency", "regressed", parents)
+    table = latency_table(space, predict(found.model, found.entries), provenance)
+    save_version(table, tables, "latency", "predicted", parents)
     left = tables / f"{CPU_OPERATORS}.parquet"
     left.unlink(missing_ok=True)
     if conditions.delegate != "none" and settings.budget is None:  # what was not run may stay on the CPU

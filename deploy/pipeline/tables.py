@@ -16,8 +16,9 @@ from deploy.run.context import Context
 from deploy.run.folder import Progress
 from nas.data.batches import images_of
 from nas.errors import ConfigError, EngineError
+from nas.estimate import Estimate
 from nas.space import Subnet
-from nas.table import Entry, Table, size_table
+from nas.table import Table, size_table
 
 NOTHING: Mapping[str, object] = {}
 
@@ -62,7 +63,7 @@ def fill(
     nsr = Table(
         "nsr",
         "ratio",
-        {s: Entry.exact(values[s]) for s in space.all_subnets()},
+        {s: Estimate.exact(values[s]) for s in space.all_subnets()},
         {"space": space.digest, "key": key, "checkpoint": context.supernets_digest, **asdict(task.scheme), **said},
     )
     nsr.check(space)

@@ -15,10 +15,11 @@ from deploy.latency.key import check_device
 from deploy.run.records import AgreementRecord, SchemesRecord, SearchRecord
 from hil.errors import UsageError
 from nas.errors import ConfigError
+from nas.estimate import Estimate
 from nas.lcpaq.policy import Policy, load_policy
 from nas.search.union import Side
 from nas.space import Architecture
-from nas.table import Entry, Table
+from nas.table import Table
 
 REFINED = "blocks.json"
 MAIN = {"nsr": "nsr", "size": "size", "latency": "latency-corrected"}
@@ -96,7 +97,7 @@ def _refined(name: str, main: Side, architecture: Architecture, path: Path, reco
     subnets, tables = architecture.subnets, dict(main.tables)
     try:
         for quantity, column in (("nsr", "nsr"), ("size", "size_bits")):
-            own = {block["subnet"]: Entry.exact(float(block[column])) for block in record["blocks"]}
+            own = {block["subnet"]: Estimate.exact(float(block[column])) for block in record["blocks"]}
             entries = {**main.tables[quantity].entries, **{subnet: own[str(subnet)] for subnet in subnets}}
             tables[quantity] = replace(main.tables[quantity], entries=entries)
         around = {**main.around, "size": float(record["around_bits"])}

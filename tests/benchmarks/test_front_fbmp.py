@@ -19,13 +19,14 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from nas.estimate import Estimate
 from nas.search.brute_force import front_costs, k_best_by_all
 from nas.search.candidates import Candidates, candidates
 from nas.search.front import Front, exact_front, front
 from nas.search.k_best import k_best
 from nas.search.traversal import traverse
 from nas.space import SearchSpace, Subnet
-from nas.table import Entry, Table, size_table
+from nas.table import Table, size_table
 
 FRONT_LIMIT_S = 0.2
 SIZE = (360, 480)
@@ -67,8 +68,8 @@ def made_up_tables(space: SearchSpace, seed: int) -> list[Table]:
         if path not in float_nsr:
             float_nsr[path] = 0.6 * (macs / 1e8) ** -0.25 * math.exp(NSR_NOISE * rng.normal())
         noise = QUANTIZATION_NSR[subnet.bits] * math.exp(BITS_NOISE * rng.normal())
-        nsr[subnet] = Entry.exact(float_nsr[path] + noise)
-        latency[subnet] = Entry.exact((3e-5 * macs + 2e-4 * elements) * math.exp(LATENCY_NOISE * rng.normal()))
+        nsr[subnet] = Estimate.exact(float_nsr[path] + noise)
+        latency[subnet] = Estimate.exact((3e-5 * macs + 2e-4 * elements) * math.exp(LATENCY_NOISE * rng.normal()))
     origin = {"space": space.digest}
     return [Table("nsr", "ratio", nsr, origin), size_table(space), Table("latency", "us", latency, origin)]
 

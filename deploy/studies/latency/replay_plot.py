@@ -16,11 +16,11 @@ PANELS = (
 
 
 def write_image(path: Path, found: Mapping[str, Any]) -> None:
-    """From `deploy.studies.latency.replay.said`: a line a seed, and what measuring everything gives."""
+    """From `deploy.studies.latency.replay_record.ReplayRecord`: a line a seed, and what measuring everything gives."""
     everything = found["methods"]["everything"]
     with image(path, (13, 4)) as figure:
         scatter, *curves = figure.subplots(1, 3)
-        _agreement(scatter, found["agreement"]["told"])
+        _agreement(scatter, found["agreement"]["predicted"])
         for axes, (field, label) in zip(curves, PANELS, strict=True):
             for method, colour in COLOURS.items():
                 for number, line in enumerate(_lines(found["outcomes"], method, field)):

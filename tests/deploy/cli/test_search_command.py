@@ -15,11 +15,12 @@ import deploy.search.query
 from deploy.cli import main
 from deploy.run.config import Overrides, load_experiment
 from deploy.latency.table import CPU_OPERATORS, cpu_operators_table
+from nas.estimate import Estimate
 from nas.search.brute_force import k_best_by_all
 from nas.search.candidates import candidates
 from nas.search.prove import Proof
 from nas.space import SearchSpace, Subnet
-from nas.table import Entry, Table, size_table
+from nas.table import Table, size_table
 
 SPACE = """
 name = "two"
@@ -43,7 +44,7 @@ def tables(tmp_path):
     made = {}
     for name, file in (("nsr", "nsr"), ("latency", "latency"), ("cpu_operators", CPU_OPERATORS)):
         values = rng.integers(2, size=space.count()) if name == "cpu_operators" else rng.random(space.count())
-        entries = {s: Entry.exact(float(v)) for s, v in zip(space.all_subnets(), values, strict=True)}
+        entries = {s: Estimate.exact(float(v)) for s, v in zip(space.all_subnets(), values, strict=True)}
         made[name] = Table(name, "us", entries, {"space": space.digest})
         made[name].save(tmp_path / f"{file}.parquet")
     return made | {"size": size_table(space), "space": space}
@@ -122,7 +123,7 @@ def test_tables_that_are_not_the_spaces_are_refused(tables, tmp_path, capsys):
     for entries, origin, words in (
         (table.entries, {"space": "0" * 12}, ("nsr table belongs to another space",)),
         (dict(list(table.entries.items())[1:]), table.provenance, ("misses 1 subnets", "b1_k3e2_w4")),
-        ({s: Entry.exact(float("inf")) for s in table.entries}, table.provenance, ("nsr of b1_k3e2_w4 is inf",)),
+        ({s: Estimate.exact(float("inf")) for s in table.entries}, table.provenance, ("nsr of b1_k3e2_w4 is inf",)),
         (table.entries, {**table.provenance, "checkpoint": "a"}, ("of different checkpoints", "a and b")),
     ):
         Table("nsr", "ratio", entries, origin).save(tmp_path / "nsr.parquet")

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.deploy.cli.test_results_command import GOOD
 
 from deploy.latency.agreement import (
     BUDGET_QUANTILES,
-    Sample,
+    MeasuredNetwork,
     agreement,
     check_enough,
     comparison,
@@ -27,8 +26,10 @@ from deploy.latency.agreement import (
 )
 from hil.errors import CheckFailed, ModelError
 from hil.measurement import Failure
+from nas.estimate import Estimate
 from nas.space import Block, SearchSpace
-from nas.table import Entry, Table, size_table
+from nas.table import Table, size_table
+from tests.deploy.cli.test_results_command import GOOD
 
 SPACE = SearchSpace("tiny", 8, 8, (Block(2, 8, 2, 1), Block(1, 8, 2, 1), Block(1, 8, 1, 1)))
 
@@ -57,10 +58,12 @@ def test_tau_b_is_the_definitions(pairs):
         assert tau_b(np.array(a, float), np.array(b, float)) == pytest.approx(slow_tau_b(a, b))
 
 
-def world(slopes: tuple[float, ...], constant: float, noise: float, models: int = 40) -> tuple[Table, list[Sample]]:
+def world(
+    slopes: tuple[float, ...], constant: float, noise: float, models: int = 40
+) -> tuple[Table, list[MeasuredNetwork]]:
     """A latency table, and whole models that cost slope x entry a block, a constant and noise."""
     rng = np.random.default_rng(7)
-    entries = {s: Entry(float(rng.uniform(100, 1000)), 0.0, 0.0, 40, "isolated") for s in SPACE.all_subnets()}
+    entries = {s: Estimate(float(rng.uniform(100, 1000)), None, 0.0, 0.0, 40, "measured") for s in SPACE.all_subnets()}
     table = Table("latency", "us", entries, {"space": SPACE.digest})
     samples = []
     drawn = random.Random(3)
@@ -68,7 +71,7 @@ def world(slopes: tuple[float, ...], constant: float, noise: float, models: int 
         a = SPACE.sample(drawn)
         true = constant + sum(slope * table[s] for slope, s in zip(slopes, a.subnets, strict=True))
         halves = tuple(true + rng.normal(0, noise + 1e-9) for _ in range(2))
-        samples.append(Sample(a, table.total(a), float(np.mean(halves)), halves))
+        samples.append(MeasuredNetwork(a, table.total(a), float(np.mean(halves)), halves))
     return table, samples
 
 

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.deploy.tiny_experiment import REPOSITORY, Finished, arguments, finished_run, one_line, record
 
 from deploy.cli import main
-from deploy.run.config import Overrides, load_experiment
-from deploy.run.context import Context
 from deploy.latency.gate import CORRECTED, PLAIN, check_gate, check_threshold, gate_text
 from deploy.latency.gate import gate as gate_of
-from deploy.run.records import Correction, GateRecord, RankStatistics
-from deploy.run.folder import Run
 from deploy.pipeline.agree import sampled_architectures
+from deploy.run.config import Overrides, load_experiment
+from deploy.run.context import Context
+from deploy.run.folder import Run
 from deploy.run.models import compile_sample
+from deploy.run.records import Correction, GateRecord, RankStatistics
 from hil.errors import CheckFailed, UsageError
 from hil.measurement import Conditions
 from hil.stage import sha256_of
 from hil.store import Store
+from tests.deploy.tiny_experiment import REPOSITORY, Finished, arguments, finished_run, one_line, record
 
 IMPOSSIBLE = "1.0"
 

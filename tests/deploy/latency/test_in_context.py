@@ -9,27 +9,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.deploy.tiny_experiment import REPOSITORY, Finished, finished_run, record, stored
 
 from deploy.compile.block_forms import FORMS
+from deploy.formats.tflite.writer import write
+from deploy.latency import in_context
+from deploy.latency.estimates import half_width
+from deploy.latency.in_context import REFERENCE, Form, measure_in_context, reference_architecture
+from deploy.latency.overhead import FLOOR_US, PROVENANCE, OverheadRecord
+from deploy.pipeline.profiling import PARITY, profile
 from deploy.run.config import Overrides, Profile, load_experiment
 from deploy.run.context import Context
-from deploy.latency import in_context
-from deploy.latency.overhead import FLOOR_US, Constants
-from deploy.latency.in_context import REFERENCE, Form, measure_in_context, reference_architecture
-from deploy.run.weights import of_run
 from deploy.run.folder import Progress, Run
-from deploy.pipeline.profiling import PARITY, profile
-from deploy.formats.tflite.writer import write
 from deploy.run.models import quantized
+from deploy.run.weights import of_run
 from hil.errors import UsageError
 from hil.measurement import Measurement
 from hil.stats import summarize
 from hil.store import Store
+from nas.estimate import Estimate
 from nas.quant import splice
 from nas.quant.integer_graph import QConv
 from nas.space import SearchSpace, Subnet
-from nas.table import Entry, Table
+from nas.table import Table
+from tests.deploy.tiny_experiment import REPOSITORY, Finished, finished_run, record, stored
 
 IN_CONTEXT: tuple[Form, ...] = ("bounded", "exchanged")
 
@@ -52,7 +54,9 @@ def in_form(context: Context, form: Form) -> Context:
     return Context(replace(context.experiment, profile=profiled), context.space, context.run, context.boards_file)
 
 
-def entries_of(context: Context, subnets: Iterable[Subnet], form: Form) -> tuple[dict[Subnet, Entry], list[Progress]]:
+def entries_of(
+    context: Context, subnets: Iterable[Subnet], form: Form
+) -> tuple[dict[Subnet, Estimate], list[Progress]]:
     """What the generator returns, and what it yields."""
     steps, said = measure_in_context(context, subnets, form), list[Progress]()
     while True:
@@ -90,12 +94,13 @@ def test_an_entry_is_the_difference_that_was_meant(context, form):
         expected, widths = us - base_us, [half, base_half]
         if form == "exchanged":
             own = reference_architecture(context.space).subnets[1]
-            constants = Constants.of(Table.load(context.path / "tables" / "latency.parquet"))
+            table = OverheadRecord.of(Table.load(context.path / "tables" / "latency.parquet"))
+            empty, io = table.empty_us, table.io_us[1]
             own_us, own_half = times_of(rows, str(own))
-            expected += own_us - constants.empty_us.us - constants.edges_us[1].us
-            widths += [own_half, constants.empty_us.half_us, constants.edges_us[1].half_us]
+            expected += own_us - empty.value - io.value
+            widths += [own_half, half_width(empty), half_width(io)]
         entry = entries[subnet]
-        assert entry.source == "in_context" and entry.n == context.experiment.profile.runs
+        assert entry.source == "measured" and entry.n == context.experiment.profile.runs
         assert entry.value == pytest.approx(max(expected, FLOOR_US))
         half = math.sqrt(sum(width**2 for width in widths))
         assert (entry.high - entry.value, entry.value - entry.low) == pytest.approx((half, half))
@@ -124,9 +129,9 @@ def test_the_table_of_a_form(context, form):
     assert {step.stage for step in steps} == {"profile"}
     table = Table.load(folder / "tables" / "latency.parquet")
     table.check(context.space)
-    assert {entry.source for entry in table.entries.values()} == {"in_context"}
-    assert table.provenance["form"] == form and Constants.of(table).n == context.experiment.profile.runs
-    assert record(folder / "tables" / "constants.json") == table.provenance["constants"]
+    assert {entry.source for entry in table.entries.values()} == {"measured"}
+    assert table.provenance["form"] == form and OverheadRecord.of(table).empty_us.n == context.experiment.profile.runs
+    assert record(folder / "tables" / OverheadRecord.FILE) == table.provenance[PROVENANCE]
     for subnet, entry in table.entries.items():
         assert entry == table.entries[replace(subnet, bits=8)]
     counts = record(folder / "profile.json")

@@ -17,7 +17,8 @@ from tests.deploy.tiny_experiment import REPOSITORY, arguments, environment, one
 from deploy.cli import main
 from deploy.compile.artifact import quantize
 from deploy.targets.inspection import inspect_model
-from deploy.latency.overhead import COPIES, Known
+from deploy.latency.overhead import COPIES
+from nas.estimate import Estimate
 from deploy.lcpaq import plots
 from deploy.lcpaq.latency import EMPTY, alone, compiled, layers_alone, shapes_at_ends, solved
 from deploy.formats.files import write_json
@@ -205,17 +206,17 @@ def test_a_layer_alone_answers_as_inside_the_network_and_equal_ones_are_measured
 
 def test_a_layers_own_time_is_less_the_call_and_half_of_its_ends(graph: IntegerGraph):
     ends = {shape: 2.0 * i for i, shape in enumerate(shapes_at_ends(graph), start=1)}
-    times = {EMPTY: Known(10.0, 0.0)}
+    times = {EMPTY: Estimate.exact(10.0)}
     for shape, end in ends.items():
         for count in COPIES:
-            times[f"copy-{'x'.join(map(str, shape))}-{count}"] = Known(10 + end + 3 * count, 0.0)
+            times[f"copy-{'x'.join(map(str, shape))}-{count}"] = Estimate.exact(10 + end + 3 * count)
     true = {}
     for i, (name, one) in enumerate(layers_alone(graph).items()):
         x, y = (ends[one.tensors[end].shape] for end in (one.input, one.output))
         file = "layer-" + one.output.replace("/", "-")
-        true[name] = times[file].us - 10 - x / 2 - y / 2 if file in times else 20.0 + i
-        times.setdefault(file, Known(10 + true[name] + x / 2 + y / 2, 0.0))
-    assert {name: time.us for name, time in solved(times, graph).items()} == pytest.approx(true)
+        true[name] = times[file].value - 10 - x / 2 - y / 2 if file in times else 20.0 + i
+        times.setdefault(file, Estimate.exact(10 + true[name] + x / 2 + y / 2))
+    assert {name: time.value for name, time in solved(times, graph).items()} == pytest.approx(true)
 
 
 def test_figures_show_every_layer_and_the_policy_that_was_kept():

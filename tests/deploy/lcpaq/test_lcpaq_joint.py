@@ -18,9 +18,10 @@ from deploy.cli import main
 from deploy.targets.inspection import inspect_model
 from deploy.latency.table import CPU_OPERATORS
 from deploy.formats.tflite.read import read
+from nas.estimate import Estimate
 from nas.lcpaq.policy import Policy, load_policy, save_policy
 from nas.space import Architecture, Subnet
-from nas.table import Entry, Table
+from nas.table import Table
 
 SMALLER = {'budgets = [{ name = "fast", latency = 50.0 }]': 'budgets = [{ name = "fast", size = 0.6 }]'}
 QUICK = ("--images", "8", "--judged", "16", "--k", "2", "--bits", "3,4,5,6,8")
@@ -173,7 +174,7 @@ def test_it_needs_the_delegate_as_the_plain_model_does(joint: Joint, capsys: pyt
     path = joint.folder / "tables" / f"{CPU_OPERATORS}.parquet"
     of_found = set(map(Subnet.parse, joint.found["subnet"].split("+")))
     for left, shown in (({}, {"channel int8", "lcpaq fast"}), (of_found, set())):
-        entries = {subnet: Entry.exact(float(subnet in left)) for subnet in nsr.entries}
+        entries = {subnet: Estimate.exact(float(subnet in left)) for subnet in nsr.entries}
         Table("cpu_operators", "count", entries, nsr.provenance).save(path)
         assert rows(joint, capsys, "--no-cpu-fallback").keys() - {"answer"} == shown
     path.unlink()

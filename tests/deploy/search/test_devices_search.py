@@ -19,10 +19,11 @@ from deploy.cli import main
 from deploy.search.devices import Device, joined
 from deploy.latency.key import BELONGS, TableKey
 from deploy.search.query import Material
+from nas.estimate import Estimate
 from nas.search.brute_force import all_architectures
 from nas.search.candidates import candidates
 from nas.space import SearchSpace
-from nas.table import Entry, Table, size_table
+from nas.table import Table, size_table
 
 BOARDS = """
 [one]
@@ -37,7 +38,7 @@ threads = 2
 
 def table_of(space: SearchSpace, quantity: str, seed: int, said: dict | None = None) -> Table:
     values = np.random.default_rng(seed).random(space.count())
-    entries = {s: Entry.exact(float(v)) for s, v in zip(space.all_subnets(), values, strict=True)}
+    entries = {s: Estimate.exact(float(v)) for s, v in zip(space.all_subnets(), values, strict=True)}
     return Table(quantity, "us", entries, {"space": space.digest, **(said or {})})
 
 
