@@ -94,7 +94,7 @@ class Table:
                 )
 
     def check(self, space: SearchSpace) -> None:
-        """`TableError` unless the table is of this space, whole and finite."""
+        """`TableError` unless the table is of this space, complete and finite."""
         self.check_space(space)
         self.column(list(space.all_subnets()))
 

@@ -1,4 +1,4 @@
-"""Which measurement tells most: variance times relevance, per second of board time.
+"""Which measurement is worth most: variance times relevance, per second of board time.
 
 Tables are drawn from the posterior (Thompson's idea) and the exact front of each is computed. The next measurement is
 the one that most reduces the variance of the latencies of the architectures on those fronts, per second of the board.
@@ -156,7 +156,7 @@ class _BlockGains:
 
     def best(self) -> tuple[int, float]:
         """The cell of the largest gain per second, and that; negative where all are measured."""
-        gain = self.weights @ (self.cross @ self.x.T) ** 2 / self._spread() + self.subnet_gain
+        gain = self.weights @ (self.cross @ self.x.T) ** 2 / self._variance() + self.subnet_gain
         rate = np.where(self.free, gain / self.took_s, -1.0)
         best = int(np.argmax(rate))
         return best, float(rate[best])
@@ -164,18 +164,18 @@ class _BlockGains:
     def take(self, cell: int) -> None:
         """Count the cell as measured: the covariance of w loses an outer product."""
         self.free[cell] = False
-        step = self.along[cell] / np.sqrt(self._spread()[cell])  # (features,)
+        step = self.along[cell] / np.sqrt(self._variance()[cell])  # (features,)
         self.cross = self.cross - np.outer(self.targets @ step, step)
         self.along = self.along - np.outer(self.x @ step, step)
 
-    def _spread(self) -> Vector:
-        spread: Vector = np.einsum("ij,ij->i", self.along, self.x) + self.noise
-        return spread
+    def _variance(self) -> Vector:
+        variance: Vector = np.einsum("ij,ij->i", self.along, self.x) + self.noise
+        return variance
 
 
 @dataclass(eq=False)
 class Networks:
-    """Full networks to measure, for what their blocks have in context, which no block alone shows.
+    """Full networks to measure, for what their blocks have in context, which no isolated block shows.
 
     Attributes:
         architectures: those that may be measured.

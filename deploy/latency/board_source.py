@@ -1,6 +1,6 @@
 """The board as the source of active measuring: every measurement is durable before the next is requested.
 
-The next request follows from the answers so far, so a run that was killed requests the same again, is answered by the
+The next request follows from the measurements so far, so a run that was killed requests the same again, gets it from the
 store, and continues where it was.
 """
 

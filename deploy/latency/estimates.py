@@ -29,7 +29,7 @@ def standard_error(estimate: Estimate) -> float:
 
 
 def moved(estimate: Estimate, value: float) -> Estimate:
-    """Another value with the same doubt: the interval's ends keep their distance from it."""
+    """Another value with the same error: both limits of the interval keep their distance from it."""
     below, above = estimate.value - estimate.low, estimate.high - estimate.value
     return replace(estimate, value=value, low=value - below, high=value + above)
 

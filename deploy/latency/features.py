@@ -55,8 +55,8 @@ class BlockFeatures:
 def operator_counts(space: SearchSpace, size: tuple[int, int], subnet: Subnet) -> Iterator[tuple[str, float]]:
     """(feature, amount) of a subnet for images of `size` (H, W): multiply-accumulates and elements in 1e6, calls.
 
-    Depthwise convolutions are told apart by kernel size, once more by stride and dilation, and pointwise ones by
-    whether they widen.
+    Depthwise convolutions are counted by kernel size, and again by stride and dilation; pointwise ones by whether they
+    widen.
     """
     height, width = (_input_size(n, subnet.block, space) for n in size)
     for i, choice in enumerate(subnet.choices):

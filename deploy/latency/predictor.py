@@ -136,10 +136,10 @@ def predict(model: BlockModel, measured: Mapping[Subnet, Estimate]) -> dict[Subn
     """
     estimates = {}
     for subnet, mean, deviation in zip(model.cells, model.mean_us.tolist(), model.deviation_us.tolist(), strict=True):
-        own = measured.get(subnet)
+        measurement = measured.get(subnet)
         low, high = max(mean - Z95 * deviation, 0.0), mean + Z95 * deviation
-        n = own.n if own else 0
-        estimates[subnet] = Estimate(mean, deviation, low, high, n, own.source if own else "predicted")
+        n, source = (measurement.n, measurement.source) if measurement else (0, "predicted")
+        estimates[subnet] = Estimate(mean, deviation, low, high, n, source)
     return estimates
 
 

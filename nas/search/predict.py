@@ -1,10 +1,10 @@
 """The accuracy predictor: block NSRs to the final score, by ridge regression with second-order terms.
 
-The paper's weak spot is that the sum of block NSRs does not order accuracy well, as if a unit of noise cost the same
-in every block. Regressing on block NSRs is DONNA's idea (arXiv 2012.08859, section 3.3). Here the ridge draws towards
-a line over the plain sum, not towards a constant: what few models cannot tell from noise is left as the sum has it.
-The first-order model is additive over blocks: it is the NSR table reweighted, and searched exactly. The second-order
-one is not, and ranks given candidates anew.
+The paper's weakness is that the sum of block NSRs does not rank accuracy well: a unit of noise does not cost the same
+in every block. Regression on block NSRs is DONNA's idea (arXiv 2012.08859, section 3.3). Here the ridge shrinks towards
+a line over the plain sum, not towards a constant: effects that few models cannot distinguish from noise stay as in the
+sum. The first-order model is additive over blocks: it is the NSR table reweighted, and searched exactly. The
+second-order one is not additive, and reranks given candidates.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ STRENGTHS: tuple[float, ...] = tuple(float(s) for s in np.logspace(-2, 4, 25))
 
 @dataclass(frozen=True, eq=False)
 class BlockFeatures:
-    """What is known of every subnet without fine-tuning.
+    """Features of every subnet that need no fine-tuning.
 
     Attributes:
         nsr: the table.
-        names: of the features of a whole architecture, `b2 nsr`, `b2 bits`, ...
+        names: of the features of an architecture, `b2 nsr`, `b2 bits`, ...
         values: of a subnet, (features of a block,), standardized over its block: its NSR at the space's widest
-            weights, which training can mend, and where there are several widths what its own adds, which it cannot.
+            weights, which training can reduce, and where there are several widths the NSR that its own width adds,
+            which training cannot reduce.
     """
 
     nsr: Table
@@ -47,7 +48,7 @@ class BlockFeatures:
 
     @classmethod
     def of(cls, space: SearchSpace, nsr: Table) -> BlockFeatures:
-        """Raises `TableError` unless the table is of this space, whole and finite."""
+        """Raises `TableError` unless the table is of this space, complete and finite."""
         nsr.check(space)
         widest, several = max(space.bits), len(space.bits) > 1
         values: dict[Subnet, Vector] = {}
@@ -56,14 +57,14 @@ class BlockFeatures:
             at_widest = np.array([nsr[Subnet(block, subnet.choices, widest)] for subnet in subnets])
             added = np.array([nsr[subnet] for subnet in subnets]) - at_widest
             columns = np.column_stack([at_widest, added] if several else [at_widest])
-            spread = columns.std(axis=0)
-            scaled = (columns - columns.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+            std = columns.std(axis=0)
+            scaled = (columns - columns.mean(axis=0)) / np.where(std > 0, std, 1.0)
             values.update(zip(subnets, scaled, strict=True))
         kinds = ("nsr", "bits") if several else ("nsr",)
         return cls(nsr, tuple(f"b{i + 1} {kind}" for i in range(len(space.blocks)) for kind in kinds), values)
 
     def design(self, architectures: Sequence[Architecture], order: Order) -> Design:
-        """What a predictor of this order reads of architectures (n)."""
+        """The inputs of a predictor of this order for architectures (n)."""
         sums = np.array([self.nsr.total(a) for a in architectures])
         z = np.array([np.concatenate([self.values[s] for s in a.subnets]) for a in architectures])
         return Design(np.column_stack([np.ones(len(sums)), sums]), z if order == 1 else second_order(z))
@@ -77,10 +78,10 @@ def second_order(z: Matrix) -> Matrix:
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """What a score is linear in: score = base @ slopes + terms @ weights, where only weights cost something.
+    """A design matrix in two parts: score = base @ slopes + terms @ weights, where only the weights are penalised.
 
     Attributes:
-        base: (n, 2) ones and the NSR sums: with strong ridges the prediction is a line over the plain sum.
+        base: (n, 2) ones and the NSR sums: with a strong ridge the prediction is a line over the plain sum.
         terms: (n, terms) standardized features, and in the second order their products.
     """
 
@@ -104,7 +105,7 @@ def fit(of: Design, y: Vector, strength: float) -> tuple[Vector, Vector]:
 
 
 def left_out(of: Design, y: Vector, strength: float) -> Vector:
-    """Each of y (n,) as `fit` on all the others predicts it, from one decomposition: y - residual / (1 - leverage)."""
+    """Each of y (n,) as predicted by `fit` on all others, from one decomposition: y - residual / (1 - leverage)."""
     basis = _basis(of.base)
     u, s, _ = np.linalg.svd(_beside(basis, of.terms), full_matrices=False)
     shrunk = u * (s**2 / (s**2 + strength))
@@ -115,25 +116,25 @@ def left_out(of: Design, y: Vector, strength: float) -> Vector:
 
 
 def _basis(base: Matrix) -> Matrix:
-    """Orthonormal columns that span the base's; fewer where those are not independent (all sums equal)."""
+    """Orthonormal columns that span those of the base; fewer where they are not independent (all sums equal)."""
     u, s, _ = np.linalg.svd(base, full_matrices=False)
     basis: Matrix = u[:, s > 1e-12 * s[0]]
     return basis
 
 
 def _beside(basis: Matrix, x: Matrix) -> Matrix:
-    """What the basis leaves of x (n, ...)."""
+    """The part of x (n, ...) that is orthogonal to the basis."""
     rest: Matrix = x - basis @ (basis.T @ x)
     return rest
 
 
 def best_strength(of: Design, y: Vector, strengths: Sequence[float] = STRENGTHS) -> float:
-    """The strength with the least squared error on what is left out; of equal ones the greatest."""
+    """The strength with the least squared leave-one-out error; of equal ones the greatest."""
     return min(sorted(strengths, reverse=True), key=lambda s: float(np.square(left_out(of, y, s) - y).sum()))
 
 
 def held_out(of: Design, y: Vector) -> Vector:
-    """Each of y (n,) predicted by the others, which alone choose the strength too."""
+    """Each of y (n,) predicted from the others, which also choose the strength."""
     predicted = np.empty(len(y))
     for i in range(len(y)):
         others = np.arange(len(y)) != i
@@ -147,9 +148,11 @@ class Predictor:
     """score = slopes . (1, NSR sum) + weights . terms, in the score's unit.
 
     Attributes:
-        order: of the terms: the features, or also the products of every two.
-        slopes: (2,); weights: (terms,).
-        strength: the ridge's.
+        features: of the subnets.
+        order: 1: the terms are the features; 2: also the products of every two.
+        slopes: (2,).
+        weights: (terms,).
+        strength: of the ridge.
     """
 
     features: BlockFeatures
@@ -174,18 +177,18 @@ class Predictor:
         return predicted
 
     def ranked(self, candidates: Iterable[Architecture]) -> list[tuple[Architecture, float]]:
-        """The candidates and their expected accuracies, best first; equal ones by name."""
+        """The candidates and their expected scores, best first; equal ones by name."""
         given = list(candidates)
         paired = zip(given, self.predict(given).tolist(), strict=True) if given else ()
         return sorted(paired, key=lambda pair: (-pair[1], str(pair[0])))
 
     def table(self, space: SearchSpace) -> Table:
-        """What each subnet costs: expected score = intercept - the sum over blocks. To be minimised.
+        """The cost of each subnet: expected score = intercept - the sum over blocks. To be minimised.
 
-        Raises `ConfigError` for the second order, whose products no sum over blocks can hold.
+        Raises `ConfigError` for the second order, whose products are not additive over blocks.
         """
         if self.order != 1:
-            raise ConfigError("predictor: only order 1 is additive over blocks; of order 2, rank candidates anew")
+            raise ConfigError("predictor: only order 1 is additive over blocks; with order 2, rerank candidates")
         intercept, slope = (float(value) for value in self.slopes)
         weights = self.weights.reshape(len(space.blocks), -1)
         nsr = self.features.nsr
@@ -214,13 +217,13 @@ def search(
     limits: Limits,
     neighbours: int,
 ) -> list[tuple[Architecture, float]]:
-    """Up to `neighbours` architectures within `limits`, and what the second of `predictors` expects, best first.
+    """Up to `neighbours` architectures within `limits`, and their scores by the second of `predictors`, best first.
 
     They are the exact best of the first of `predictors` (order 1) over the tables in `costs`. Where both are the same,
-    the first found is the optimum; a second-order one ranks this neighbourhood anew.
+    the first architecture is the optimum; a second-order predictor reranks this neighbourhood.
 
-    Raises `ConfigError` saying the smallest if nothing fits.
+    Raises `ConfigError` naming the smallest if nothing fits.
     """
     additive, final = predictors
     tables = [additive.table(space), *costs]
-    return final.ranked(found.architecture for found in k_best(candidates(space, tables), limits, neighbours))
+    return final.ranked(ranked.architecture for ranked in k_best(candidates(space, tables), limits, neighbours))
