@@ -115,7 +115,7 @@ def validations(tables: Path) -> tuple[TableValidation, ...]:
 def _check_files(context: Context, table: Table, key: TableKey) -> None:
     """The subnets' files must be those that were measured; only the board may have another configuration now."""
     made = table.provenance.get("key")
-    known = made == context.keys["profile"] or (made is not None and context.run.is_done("profile", made))
+    known = made == context.keys["profile"] or context.run.is_done("profile", str(made))
     if not known or not context.run.is_done("tables", context.keys["tables"]):
         raise UsageError(
             f"{context.path}: the latency table is of other subnets than the run's: run `hilnas lut latency`"
@@ -153,7 +153,8 @@ def _adopt(context: Context, table: Table, conditions: Conditions, evidence: Val
         save_version(adopted, tables, "latency", "validated", [parent], evidence=evidence)
     path = context.path / ProfileRecord.FILE
     replace(ProfileRecord.read(path), conditions=conditions, validated=evidence).write(path)
-    with context.run.stage("profile", context.keys["profile"]):
+    identity = context.identities["profile"]
+    with context.run.stage("profile", identity.key, version=identity.version, settings=identity.values):
         pass
 
 
