@@ -1,7 +1,7 @@
 """The board as the source of active measuring: every measurement is durable before the next is requested.
 
-The next request follows from the measurements so far, so a run that was killed requests the same again, gets it from the
-store, and continues where it was.
+The next request follows from the measurements so far, so a run that was killed requests the same again, is answered
+from the store, and continues where it was.
 """
 
 from __future__ import annotations

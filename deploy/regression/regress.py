@@ -35,7 +35,7 @@ class Outcome:
 
     Attributes:
         model: its name.
-        against: whether base and head were measured in turns, or head against stored samples; None where nothing was compared.
+        against: base measured in turns with head, or its stored samples; None where nothing was compared.
         first: the comparison.
         second: the one that had to confirm it.
         failure: why head or base does not run on the board.
