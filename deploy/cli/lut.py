@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.options import Commands, bind
@@ -16,7 +16,8 @@ from nas.errors import TableError
 if TYPE_CHECKING:
     import argparse
 
-    from deploy.latency.difference import Difference
+    from deploy.latency.difference import TableDifference
+    from deploy.latency.validations import TableValidation
     from deploy.latency.versions import Lineage, Version
     from nas.estimate import Estimate
     from nas.table import Table
@@ -168,7 +169,7 @@ def _show_latency(path: Path, as_json: bool) -> None:
     table = Table.load(path)
     key, lineage, groups = TableKey.of(table), Lineage.of(table), by_source(table)
     if as_json:
-        record = {"table": str(path), "belongs": key.to_json(), "lineage": asdict(lineage)}
+        record = {"table": str(path), "belongs": key.to_json(), "lineage": lineage.to_json()}
         console.say_json({**record, "sources": [asdict(group) for group in groups]})
         return
     _show_table(table, path)
@@ -198,11 +199,12 @@ def _versions(options: LutOptions) -> int:
 
 def _line(v: Version) -> str:
     sources = ", ".join(f"{n} {source}" for source, n in v.sources.items())
-    parts = [f"{v.version}  {v.when[:19]}  {v.how:9} {v.name}: {sources}"]
-    parts += [f"of {' and '.join(v.parents)}"] if v.parents else []
+    made = v.lineage
+    parts = [f"{made.version}  {made.when[:19]}  {made.how:9} {v.name}: {sources}"]
+    parts += [f"of {' and '.join(made.parents)}"] if made.parents else []
     parts += [f"tau-b {v.tau_b:.3f}"] if v.tau_b is not None else []
-    if v.how == "validated":
-        parts.append(f"{v.evidence['entries']} entries again, median ratio {v.evidence['ratio']:.3f}")
+    if made.evidence is not None:
+        parts.append(f"{made.evidence.entries} entries again, median ratio {made.evidence.ratio:.3f}")
     return "; ".join(parts) + (" (current)" if v.current else "")
 
 
@@ -234,7 +236,7 @@ def _table(word: str, options: LutOptions) -> Table:
     return table
 
 
-def _show_difference(found: Difference) -> None:
+def _show_difference(found: TableDifference) -> None:
     for words in found.keys:
         console.say(f"differs: {words}")
     if not found.keys:
@@ -260,8 +262,10 @@ def _tau(tau: float | None) -> str:
 
 def _validate(options: LutOptions) -> int:
     """`CheckFailed` if the table does not hold."""
-    from deploy.latency.validate import Demand, require_held, validate, validations
+    from deploy.latency.validate import validate, validations
+    from deploy.latency.validations import Demand
     from deploy.latency.versions import Lineage
+    from deploy.run.records import plain
     from nas.table import Table
 
     demand = Demand(options.entries, options.tolerance, options.least_tau)
@@ -272,24 +276,24 @@ def _validate(options: LutOptions) -> int:
         console.follow(validate(context, demand))
         verdict = validations(path.parent)[-1]
     if options.json:
-        console.say_json(verdict)
+        console.say_json(plain(verdict))
     else:
         _show_verdict(verdict, Lineage.of(Table.load(path)))
-    require_held(verdict)
+    verdict.require_held()
     return 0
 
 
-def _show_verdict(verdict: Mapping[str, Any], current: Lineage) -> None:
-    for words in verdict["changed"]:
+def _show_verdict(verdict: TableValidation, current: Lineage) -> None:
+    for words in verdict.changed:
         console.say(f"changed: {words}")
-    low, high = verdict["ci95"]
+    low, high = verdict.ci95
     console.say(
-        f"{verdict['entries']} entries measured again: median ratio new / old {verdict['ratio']:.4f} "
-        f"[{low:.4f}, {high:.4f}], tau-b {verdict['tau_b']:.3f}"
+        f"{verdict.entries} entries measured again: median ratio new / old {verdict.ratio:.4f} "
+        f"[{low:.4f}, {high:.4f}], tau-b {verdict.tau_b:.3f}"
     )
-    if verdict["holds"] and current.version != verdict["parent"]:
+    if verdict.holds and current.version != verdict.parent:
         console.say(f"it holds: version {current.version} belongs to the board as it is now; `hilnas agree` is next")
-    elif verdict["holds"]:
+    elif verdict.holds:
         console.say(f"it holds: version {current.version} stays, the board is as it was")
 
 
@@ -307,35 +311,35 @@ def _record(options: LutOptions) -> int:
 
 def _compare(options: LutOptions) -> int:
     from deploy.formats.figures import check_image
-    from deploy.formats.files import write_json
     from deploy.latency.active import Plan
     from deploy.run.folder import Progress
     from deploy.studies.latency.record import Recorded
-    from deploy.studies.latency.replay import agreed, compete, said, table_of_outcomes
+    from deploy.studies.latency.replay import compete
     from deploy.studies.latency.replay_plot import write_image
+    from deploy.studies.latency.replay_summary import agreement_text, summarized, table_of_methods
     from nas.training.threads import one_thread
 
     if options.plot:
         check_image(options.plot)
     recorded = Recorded.load(Path(options.words[1]))
-    most = options.most_blocks or len(recorded.of("block")) // 20
+    most = options.most_blocks or len(recorded.rows_of("block")) // 20
     outcomes = []
     with console.progress() as progress, one_thread():
         for outcome in compete(recorded, options.seeds, Plan(most_blocks=most)):
             outcomes.append(outcome)
             done = sum(bool(o.ended) for o in outcomes)
             progress(Progress("compare", done, 1 + 2 * options.seeds, f"{outcome.method}: {outcome.blocks} blocks"))
-    found = said(recorded, outcomes)
+    found = summarized(recorded, outcomes)
     if options.out:
-        write_json(options.out, found)
+        found.write(options.out)
     if options.plot:
         write_image(options.plot, found)
     if options.json:
-        console.say_json(found)
+        console.say_json(found.to_json())
     else:
-        console.show(table_of_outcomes(found))
-        for way, compared in found["agreement"].items():
-            console.say(f"{way}: {agreed(compared)}")
+        console.show(table_of_methods(found))
+        for way in ("as_measured", "predicted", "corrected"):
+            console.say(f"{way}: {agreement_text(getattr(found.agreement, way))}")
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Does the sum of block latencies rank whole models as the board does? Every statistic of that question.
+"""Does the sum of block latencies rank full networks as the board does? Every statistic of that question.
 
 Source: QA-BWNAS reports Kendall's tau-b of 0.96809 on the i.MX8M Plus; here it is measured for every table, on every
-board, over whole models that the table never saw.
+board, over full networks that the table never saw.
 """
 
 from __future__ import annotations
@@ -23,20 +23,27 @@ from nas.table import Table
 Vector = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-FEWEST = 3  # models that a rank correlation needs
-CANDIDATES = 20  # drawn for each model that is taken
+FEWEST = 3  # networks that a rank correlation needs
+CANDIDATES = 20  # drawn for each network that is taken
 OFFENDERS = 5
 BUDGET_QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One whole model: the table's sum and the board's median, both in microseconds."""
+class MeasuredNetwork:
+    """A full network on the board, microseconds.
+
+    Attributes:
+        architecture: of the network.
+        additive_us: the table's sum, or any other prediction made without the network itself; NaN where there is none.
+        measured_us: the median.
+        halves_us: the medians of two disjoint halves of the samples, whose difference is noise.
+    """
 
     architecture: Architecture
     additive_us: float
     measured_us: float
-    halves_us: tuple[float, float]  # medians of two disjoint halves of the samples: the noise
+    halves_us: tuple[float, float]
 
 
 def tau_b(a: Vector, b: Vector) -> float:
@@ -54,82 +61,83 @@ def tau_b(a: Vector, b: Vector) -> float:
 def _resampled(a: Vector, b: Vector) -> Callable[[Index], float]:
     from scipy.stats import kendalltau
 
-    # asymptotic: of a p-value that nobody reads, the cheap one
+    # asymptotic: the cheap p-value, since nobody reads it
     return lambda index: float(kendalltau(a[index], b[index], variant="b", method="asymptotic").statistic)
 
 
 def top_recall(predicted: Vector, measured: Vector, k: int) -> float:
-    """Share of the k fastest measured among the k fastest predicted; of equals the first counts as faster."""
+    """Share of the k fastest measured among the k fastest predicted; of equal ones the first counts as faster."""
     fastest = [set(np.argsort(latencies, kind="stable")[:k].tolist()) for latencies in (predicted, measured)]
     return len(fastest[0] & fastest[1]) / k
 
 
-def agreement(samples: Sequence[Sample], seed: int = 0, top: int = 10) -> RankStatistics:
-    """Agreement of additive and measured latency; intervals by bootstrap over models.
+def agreement(networks: Sequence[MeasuredNetwork], seed: int = 0, top: int = 10) -> RankStatistics:
+    """Agreement of additive and measured latency; intervals by bootstrap over networks.
 
-    `additive_us` may be any prediction made without the model itself. Raises `CheckFailed` where ranks are undefined.
+    Raises `CheckFailed` where ranks are undefined.
     """
     from scipy.stats import spearmanr
 
-    additive, measured = (np.array([getattr(s, name) for s in samples]) for name in ("additive_us", "measured_us"))
-    halves = np.array([s.halves_us for s in samples])
+    additive, measured = (np.array([getattr(n, name) for n in networks]) for name in ("additive_us", "measured_us"))
+    halves = np.array([n.halves_us for n in networks])
     tau = tau_b(additive, measured)
     offset = float(np.median(measured - additive))
-    k = min(top, len(samples) // 2)
+    k = min(top, len(networks) // 2)
     return RankStatistics(
         tau,
-        bootstrap_ci(_resampled(additive, measured), len(samples), seed=seed),
-        len(samples),
+        bootstrap_ci(_resampled(additive, measured), len(networks), seed=seed),
+        len(networks),
         float(spearmanr(additive, measured).statistic),
         tau_b(halves[:, 0], halves[:, 1]),
         offset,
         float(100 * np.mean(np.abs(additive + offset - measured) / measured)),
         k,
         top_recall(additive, measured, k),
-        bootstrap_ci(lambda i: top_recall(additive[i], measured[i], k), len(samples), seed=seed),
+        bootstrap_ci(lambda i: top_recall(additive[i], measured[i], k), len(networks), seed=seed),
     )
 
 
-def regrets(samples: Sequence[Sample], spent: Sequence[float]) -> tuple[Regret, ...]:
-    """The pick under each of five budgets: quantiles of `spent`, what each sample costs besides latency (NSR, size).
+def regrets(networks: Sequence[MeasuredNetwork], costs: Sequence[float]) -> tuple[Regret, ...]:
+    """The pick under each of five budgets: quantiles of `costs`, of each network besides latency (NSR, size).
 
-    Of the samples within a budget the one with the least additive latency is picked.
+    Of the networks within a budget the one with the least additive latency is picked.
     """
     found = []
     for quantile in BUDGET_QUANTILES:
-        limit = float(np.quantile(spent, quantile))
-        within = [s for s, cost in zip(samples, spent, strict=True) if cost <= limit]
-        picked = min(within, key=lambda s: s.additive_us)
-        least = min(s.measured_us for s in within)
+        limit = float(np.quantile(costs, quantile))
+        within = [n for n, cost in zip(networks, costs, strict=True) if cost <= limit]
+        picked = min(within, key=lambda n: n.additive_us)
+        least = min(n.measured_us for n in within)
         percent = 100 * (picked.measured_us / least - 1)
         found.append(Regret(quantile, limit, len(within), str(picked.architecture), picked.measured_us, least, percent))
     return tuple(found)
 
 
-def regrets_of_table(samples: Sequence[Sample], table: Table) -> Regrets:
+def regrets_of_table(networks: Sequence[MeasuredNetwork], table: Table) -> Regrets:
     """The regret under five budgets of a table's quantity (NSR, size), each and the worst, in percent."""
-    found = regrets(samples, [table.total(s.architecture) for s in samples])
+    found = regrets(networks, [table.total(n.architecture) for n in networks])
     return Regrets(table.quantity, found, max(regret.percent for regret in found))
 
 
-def offenders(samples: Sequence[Sample], offset_us: float) -> list[Offender]:
-    """The models that the table tells worst, worst first."""
+def offenders(networks: Sequence[MeasuredNetwork], offset_us: float) -> list[Offender]:
+    """The networks with the largest errors of prediction, largest first."""
     found = []
-    for s in samples:
-        predicted = s.additive_us + offset_us
-        residual = 100 * (s.measured_us - predicted) / s.measured_us
-        found.append(Offender(str(s.architecture), predicted, s.measured_us, residual))
+    for n in networks:
+        predicted = n.additive_us + offset_us
+        residual = 100 * (n.measured_us - predicted) / n.measured_us
+        found.append(Offender(str(n.architecture), predicted, n.measured_us, residual))
     return sorted(found, key=lambda o: -abs(o.residual_percent))[:OFFENDERS]
 
 
-def comparison(samples: Sequence[Sample], cost: Table, seed: int, top: int) -> Compared:
-    """All of it: statistics, regret under budgets of `cost` (NSR, size), worst offenders, the samples."""
-    found = agreement(samples, seed, top)
-    compared = tuple(
-        ComparedModel(str(s.architecture), s.additive_us, s.additive_us + found.offset_us, s.measured_us, s.halves_us)
-        for s in samples
+def comparison(networks: Sequence[MeasuredNetwork], cost: Table, seed: int, top: int) -> Compared:
+    """All of it: statistics, regret under budgets of `cost` (NSR, size), worst offenders, the networks."""
+    found = agreement(networks, seed, top)
+    compared = (
+        ComparedModel(str(n.architecture), n.additive_us, n.additive_us + found.offset_us, n.measured_us, n.halves_us)
+        for n in networks
     )
-    return Compared(found, regrets_of_table(samples, cost), tuple(offenders(samples, found.offset_us)), compared)
+    worst = offenders(networks, found.offset_us)
+    return Compared(found, regrets_of_table(networks, cost), tuple(worst), tuple(compared))
 
 
 def stratified(space: SearchSpace, table: Table, models: int, rng: random.Random) -> list[Architecture]:
@@ -166,5 +174,5 @@ def check_enough(models: int, failed: Mapping[str, str]) -> None:
         name, reason = next(iter(failed.items()), ("none", "too few were sampled"))
         raise ModelError(
             f"agree: {len(failed)} of {models} sampled models failed on the board, {left} are left, {needed} needed; "
-            f"the first is {name}: {reason}; mend that (`hilnas quarantine list`), or sample more with --models"
+            f"the first is {name}: {reason}; fix that (`hilnas quarantine list`), or sample more with --models"
         )

@@ -1,272 +1,113 @@
-"""Whole-model measurements correct the latency table: a regularized linear model over blocks and where they join.
+"""Measurements of full networks correct the latency table, where that helps on networks left out of the fit.
 
-    measured(a) = constant + sum over blocks of table(block) + z(a) . v + noise,    v ~ N(0, spread of its group)
-
-z (`deploy.latency.features.ContextFeatures`) holds a slope for each block, an effect of each layer's choice, and one of
-each pair of choices that meet where two blocks join. Isolated blocks lose fusion and pay the graph's edges; both show
-here. The spreads are those that make the measurements likeliest, so what few models cannot tell stays as the table has
-it. Judged only on models left out of the fit, spreads included (10-fold).
+The effects of `deploy.latency.context_model` that a sum over blocks can hold go into the entries. Evaluated only on
+networks left out of the fit, its prior standard deviations included (10 folds).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deploy.latency.agreement import Sample, tau_b
-from deploy.latency.features import CONTEXT_GROUPS, ContextFeatures, Matrix, Vector
-from deploy.latency.predictor import Z95, BlockModel
-from deploy.run.records import Correction
-from deploy.run.records.base import plain_fields
+from deploy.latency.agreement import MeasuredNetwork, tau_b
+from deploy.latency.context_model import FEWEST, BlockLatencies, ContextData, ContextFitter, ContextModel
+from deploy.latency.features import ContextFeatures, Vector
+from deploy.run.records import Correction, plain
 from hil.errors import CheckFailed
-from nas.estimate import Estimate
-from nas.space import Architecture, SearchSpace, Subnet
+from nas.errors import ConfigError, TableError
+from nas.settings import build
+from nas.space import SearchSpace
 from nas.table import Table
 
 FOLDS = 10
-FEWEST = 4  # models, for a fit to each fold's rest
-STARTS = np.log([0.05, 0.01, 0.003, 0.005])  # slopes, layers, seams, what is a model's own: shares of latencies
-JOINED = np.log([0.05, 0.01, 0.1, 0.005])  # a second start, from where strong seams are found
-LEAST_NOISE = 0.001
+LARGEST = 10  # effects that are recorded
+CORRECTION = "correction"
+"""Where a corrected table's provenance has its `Correction`."""
 
 
-@dataclass(frozen=True)
-class Spreads:
-    """Prior standard deviations: of effects, as shares of their blocks' mean latency; `own`: each model's."""
-
-    slopes: float
-    layers: float
-    seams: float
-    own: float
-
-    @classmethod
-    def of(cls, logs: Vector) -> Spreads:
-        return cls(*np.exp(np.clip(logs, -12.0, 0.0)).tolist())
-
-
-@dataclass(frozen=True, eq=False)
-class Blocks:
-    """What is known of blocks: means and variances by subnet, us and us^2."""
-
-    latency_us: Mapping[Subnet, float]
-    variance_us2: Mapping[Subnet, float]
-
-    @classmethod
-    def of(cls, table: Table) -> Blocks:
-        entries = table.entries.items()
-        return cls({s: e.value for s, e in entries}, {s: ((e.high - e.low) / (2 * Z95)) ** 2 for s, e in entries})
-
-    @classmethod
-    def of_model(cls, model: BlockModel) -> Blocks:
-        means, variances = model.mean_us.tolist(), (model.deviation_us**2).tolist()
-        return cls(dict(zip(model.cells, means, strict=True)), dict(zip(model.cells, variances, strict=True)))
-
-    def sums(self, architectures: Sequence[Architecture]) -> Vector:
-        return np.array([sum(self.latency_us[s] for s in a.subnets) for a in architectures])
-
-    def variances(self, architectures: Sequence[Architecture]) -> Vector:
-        return np.array([sum(self.variance_us2[s] for s in a.subnets) for a in architectures])
-
-
-@dataclass(frozen=True, eq=False)
-class _Data:
-    """Whole models as numbers: design z (n, features), table's sums, measured, variances that are known; us."""
-
-    z: Matrix
-    sums: Vector
-    measured: Vector
-    variance: Vector
-
-    @classmethod
-    def of(cls, blocks: Blocks, features: ContextFeatures, samples: Sequence[Sample]) -> _Data:
-        architectures = [s.architecture for s in samples]
-        measured = np.array([s.measured_us for s in samples])
-        # two halves differ by twice the standard error of the whole
-        error2 = float(np.mean([((s.halves_us[0] - s.halves_us[1]) / 2) ** 2 for s in samples]))
-        variance = blocks.variances(architectures) + error2 + (LEAST_NOISE * measured) ** 2
-        return cls(features.matrix(architectures), blocks.sums(architectures), measured, variance)
-
-    def some(self, rows: NDArray[np.int64]) -> _Data:
-        return _Data(self.z[rows], self.sums[rows], self.measured[rows], self.variance[rows])
-
-
-@dataclass(frozen=True, eq=False)
-class Feedback:
-    """What whole models have beside their blocks' sums.
-
-    Attributes:
-        constant_us: effects_us: (features,) means of v; covariance_us2: theirs, (features, features).
-    """
-
-    blocks: Blocks
-    features: ContextFeatures
-    constant_us: float
-    effects_us: Vector
-    covariance_us2: Matrix
-    spreads: Spreads
-
-    @classmethod
-    def fitted(cls, space: SearchSpace, blocks: Blocks, samples: Sequence[Sample]) -> Feedback:
-        """Fitted to whole models; with fewer than FEWEST it is the prior and a constant."""
-        features = ContextFeatures.of(space, blocks.latency_us)
-        fitter = _Fitter.of(features, blocks)
-        if len(samples) < FEWEST:
-            spreads = Spreads.of(STARTS)
-            gaps = [s.measured_us - float(blocks.sums([s.architecture])[0]) for s in samples]
-            constant = float(np.median(gaps)) if gaps else 0.0
-            return cls(
-                blocks, features, constant, np.zeros(len(features.names)), np.diag(fitter.prior(spreads)), spreads
-            )
-        data = _Data.of(blocks, features, samples)
-        spreads = fitter.likeliest(data)
-        mean, covariance = fitter.solve(data, spreads)
-        return cls(blocks, features, float(mean[0]), mean[1:], covariance[1:, 1:], spreads)
-
-    def predict_us(self, architectures: Sequence[Architecture]) -> Vector:
-        """Whole models' expected latencies, seams included, (n,)."""
-        added = self.features.matrix(architectures) @ self.effects_us
-        predicted: Vector = self.blocks.sums(architectures) + self.constant_us + added
-        return predicted
-
-    def spread_us2(self, architectures: Sequence[Architecture]) -> tuple[Matrix, Vector]:
-        """Covariance (n, n) of what context adds, and the variance (n,) of what is each model's own."""
-        z = self.features.matrix(architectures)
-        own: Vector = (self.spreads.own * self.blocks.sums(architectures)) ** 2
-        return z @ self.covariance_us2 @ z.T, own
-
-    def corrected(self, table: Table) -> Table:
-        """The table with each block's own effects, which a sum over blocks can hold; seams are left out.
-
-        Intervals: the entry's own and the effects' together.
-        """
-        entries = {}
-        for subnet, entry in table.entries.items():
-            z = self.features.rows[subnet]
-            value = max(entry.value + float(z @ self.effects_us), 1.0)
-            wider = Z95 * float(np.sqrt(max(float(z @ self.covariance_us2 @ z), 0.0)))
-            low, high = np.hypot(entry.value - entry.low, wider), np.hypot(entry.high - entry.value, wider)
-            entries[subnet] = Estimate(
-                value, None, max(value - float(low), 0.0), value + float(high), entry.n, "corrected"
-            )
-        return replace(table, entries=entries)
-
-
-@dataclass(frozen=True, eq=False)
-class _Fitter:
-    features: ContextFeatures
-    units: Vector  # (features,) what a share is of: the mean latency of the block, of a seam's two on average
-
-    @classmethod
-    def of(cls, features: ContextFeatures, blocks: Blocks) -> _Fitter:
-        by_block: dict[int, list[float]] = {}
-        for subnet, us in blocks.latency_us.items():
-            by_block.setdefault(subnet.block, []).append(us)
-        sizes = {block: float(np.mean(values)) for block, values in by_block.items()}
-        units = [float(np.mean([sizes[b] for b in of])) for of in features.blocks]
-        return cls(features, np.array(units))
-
-    def prior(self, spreads: Spreads) -> Vector:
-        """(features,) variances."""
-        shares = np.array([getattr(spreads, name) for name in CONTEXT_GROUPS])[self.features.group]
-        variances: Vector = (shares * self.units) ** 2
-        return variances
-
-    def _kernel(self, data: _Data, spreads: Spreads) -> tuple[Matrix, Matrix, Vector]:
-        """Covariance of the measured less the sums (n, n), of (constant, v) with it, and the prior of those."""
-        prior = np.r_[(10 * data.measured.mean()) ** 2, self.prior(spreads)]  # of the constant nothing is known
-        z = np.column_stack([np.ones(len(data.sums)), data.z])
-        crossed = prior[:, None] * z.T
-        noise = data.variance + (spreads.own * data.measured) ** 2
-        return z @ crossed + np.diag(noise), crossed, prior
-
-    def evidence(self, data: _Data, spreads: Spreads) -> float:
-        """log p(measured | spreads), up to a constant."""
-        from scipy.linalg import solve_triangular
-
-        root = np.linalg.cholesky(self._kernel(data, spreads)[0])
-        half = solve_triangular(root, data.measured - data.sums, lower=True)
-        return float(-0.5 * half @ half - np.log(np.diag(root)).sum())
-
-    def likeliest(self, data: _Data) -> Spreads:
-        from scipy.optimize import minimize
-
-        def cost(logs: Vector) -> float:
-            return -self.evidence(data, Spreads.of(logs)) + float((((logs - STARTS) / 6) ** 2).sum())
-
-        options = {"xatol": 0.1, "fatol": 0.05, "maxfev": 150}
-        found = [minimize(cost, start, method="Nelder-Mead", options=options) for start in (STARTS, JOINED)]
-        return Spreads.of(min(found, key=lambda f: float(f.fun)).x)
-
-    def solve(self, data: _Data, spreads: Spreads) -> tuple[Vector, Matrix]:
-        """Posterior mean (1 + features,) and covariance of (constant, v)."""
-        kernel, crossed, prior = self._kernel(data, spreads)
-        gain = np.linalg.solve(kernel, crossed.T).T
-        mean: Vector = gain @ (data.measured - data.sums)
-        covariance: Matrix = np.diag(prior) - gain @ crossed.T
-        return mean, covariance
-
-
-def held_out(space: SearchSpace, table: Table, samples: Sequence[Sample], more: Sequence[Sample] = ()) -> Vector:
-    """Each of `samples` (n,) predicted by a fit on the other folds and on `more`, which is never judged."""
-    blocks = Blocks.of(table)
+def held_out(
+    space: SearchSpace, table: Table, networks: Sequence[MeasuredNetwork], more: Sequence[MeasuredNetwork] = ()
+) -> Vector:
+    """Each of `networks` (n,) predicted by a fit to the other folds and to `more`, which is never evaluated."""
+    blocks = BlockLatencies.of(table)
     features = ContextFeatures.of(space, blocks.latency_us)
-    fitter = _Fitter.of(features, blocks)
-    data = _Data.of(blocks, features, [*samples, *more])
-    fold = np.arange(len(samples)) % min(FOLDS, len(samples))
-    kept_for_fit = np.arange(len(samples), len(data.sums))
-    predicted = np.empty(len(samples))
+    fitter = ContextFitter.of(features, blocks)
+    data = ContextData.of(blocks, features, [*networks, *more])
+    fold = np.arange(len(networks)) % min(FOLDS, len(networks))
+    only_fitted = np.arange(len(networks), len(data.sums))
+    predicted = np.empty(len(networks))
     for number in range(fold.max() + 1):
-        rest = data.some(np.r_[np.flatnonzero(fold != number), kept_for_fit])
-        mean, _ = fitter.solve(rest, fitter.likeliest(rest))
-        out = data.some(np.flatnonzero(fold == number))
-        predicted[fold == number] = out.sums + mean[0] + out.z @ mean[1:]
+        rest = data.some(np.r_[np.flatnonzero(fold != number), only_fitted])
+        mean, _ = fitter.solve(rest, fitter.fit_hyperparameters(rest))
+        left_out = data.some(np.flatnonzero(fold == number))
+        predicted[fold == number] = left_out.sums + mean[0] + left_out.z @ mean[1:]
     return predicted
 
 
-def plain(table: Table, samples: Sequence[Sample], more: Sequence[Sample] = ()) -> Vector:
-    """Each of `samples` predicted by the table's sum and the median offset of all the others, (n,)."""
-    sums = np.array([table.total(s.architecture) for s in (*samples, *more)])
-    gap = np.array([s.measured_us for s in (*samples, *more)]) - sums
-    predicted: Vector = np.array([sums[i] + np.median(np.delete(gap, i)) for i in range(len(samples))])
+def by_offset(table: Table, networks: Sequence[MeasuredNetwork], more: Sequence[MeasuredNetwork] = ()) -> Vector:
+    """Each of `networks` predicted by the table's sum and the median offset of all the others, (n,)."""
+    sums = np.array([table.total(n.architecture) for n in (*networks, *more)])
+    gap = np.array([n.measured_us for n in (*networks, *more)]) - sums
+    predicted: Vector = np.array([sums[i] + np.median(np.delete(gap, i)) for i in range(len(networks))])
     return predicted
 
 
 def correct(
-    space: SearchSpace, table: Table, samples: Sequence[Sample], more: Sequence[Sample] = ()
-) -> tuple[Table, Correction, Feedback | None]:
-    """The corrected table, what was learnt, and the model with its seams; without it where it does not help.
+    space: SearchSpace, table: Table, networks: Sequence[MeasuredNetwork], more: Sequence[MeasuredNetwork] = ()
+) -> tuple[Table, Correction, ContextModel | None]:
+    """The corrected table, its record, and the model, which has the block boundaries too; None where it does not help.
 
-    `more`: models that are fitted to but not judged on. Raises `CheckFailed` where ranks are undefined, or for fewer
-    models than a fit needs.
+    `more`: networks that are fitted to and never evaluated. Raises `CheckFailed` where ranks are undefined, or for
+    fewer networks than a fit needs.
     """
-    if len(samples) < FEWEST:
-        raise CheckFailed(f"{len(samples)} whole models are too few for a correction; measure at least {FEWEST}")
-    feedback = Feedback.fitted(space, Blocks.of(table), [*samples, *more])
-    y = np.array([s.measured_us for s in samples])
-    before, after = plain(table, samples, more), held_out(space, table, samples, more)
-    ranks = tau_b(np.array([table.total(s.architecture) for s in samples]), y), tau_b(after, y)
-    applied = mean_error(after, y) < mean_error(before, y) and ranks[1] >= ranks[0]
-    everyone = [*samples, *more]
-    gaps = [s.measured_us - table.total(s.architecture) for s in everyone]
-    constant = feedback.constant_us if applied else float(np.median(gaps))
-    effects = dict(zip(feedback.features.names, feedback.effects_us.tolist(), strict=True))
-    largest = sorted(effects, key=lambda name: -abs(effects[name]))[:10] if applied else []
-    correction = Correction(
-        constant,
-        len(everyone),
-        *ranks,
-        mean_error(before, y),
-        mean_error(after, y),
-        applied,
-        asdict(feedback.spreads),
-        {name: effects[name] for name in largest},
-    )
-    corrected = feedback.corrected(table) if applied else table
-    provenance = {**table.provenance, "correction": plain_fields(correction)}
-    return replace(corrected, provenance=provenance), correction, feedback if applied else None
+    if len(networks) < FEWEST:
+        raise CheckFailed(f"{len(networks)} full networks are too few for a correction; measure at least {FEWEST}")
+    model = ContextModel.fitted(space, BlockLatencies.of(table), [*networks, *more])
+    correction = _evaluated(space, table, networks, more, model)
+    corrected = model.corrected(table) if correction.applied else table
+    provenance = {**table.provenance, CORRECTION: plain(correction)}
+    return replace(corrected, provenance=provenance), correction, model if correction.applied else None
+
+
+def _evaluated(
+    space: SearchSpace,
+    table: Table,
+    networks: Sequence[MeasuredNetwork],
+    more: Sequence[MeasuredNetwork],
+    model: ContextModel,
+) -> Correction:
+    """The correction by `model` against the table with an offset; it is applied only if it is better on both counts."""
+    y = np.array([n.measured_us for n in networks])
+    before, after = by_offset(table, networks, more), held_out(space, table, networks, more)
+    tau_before, tau_after = tau_b(np.array([table.total(n.architecture) for n in networks]), y), tau_b(after, y)
+    errors = mean_error(before, y), mean_error(after, y)
+    applied = errors[1] < errors[0] and tau_after >= tau_before
+    everyone = [*networks, *more]
+    gaps = [n.measured_us - table.total(n.architecture) for n in everyone]
+    constant = model.constant_us if applied else float(np.median(gaps))
+    prior_std = asdict(model.prior_std)
+    effects = _largest(model) if applied else {}
+    return Correction(constant, len(everyone), tau_before, tau_after, *errors, applied, prior_std, effects)
+
+
+def _largest(model: ContextModel) -> dict[str, float]:
+    """The effects of largest size, by name, microseconds."""
+    effects = dict(zip(model.features.names, model.effects_us.tolist(), strict=True))
+    return {name: effects[name] for name in sorted(effects, key=lambda name: -abs(effects[name]))[:LARGEST]}
+
+
+def correction_of(table: Table) -> Correction | None:
+    """How the table was corrected; None where it never was. Raises `TableError` where that is not readable."""
+    if CORRECTION not in table.provenance:
+        return None
+    try:
+        return build(Correction, table.provenance[CORRECTION], CORRECTION)
+    except (TypeError, ValueError, ConfigError) as error:
+        raise TableError(
+            f"how the {table.quantity} table was corrected is not readable ({error}): run `hilnas agree`"
+        ) from None
 
 
 def mean_error(predicted: Vector, measured: Vector) -> float:

@@ -1,4 +1,4 @@
-"""What changed from one latency table to another: keys, sources, values, ranks. It compares what may not be mixed."""
+"""What changed from one latency table to another: keys, sources, values, ranks. The tables may be of unlike things."""
 
 from __future__ import annotations
 
@@ -22,27 +22,40 @@ MOST = 10
 
 @dataclass(frozen=True)
 class Moved:
-    """An entry in both tables; `ratio` is b / a, values are microseconds."""
+    """An entry in both tables.
+
+    Attributes:
+        subnet: of the entry.
+        a_us: its value in table a, microseconds.
+        b_us: its value in table b.
+        ratio: b / a.
+        beyond: whether the two 95 % intervals are disjoint.
+    """
 
     subnet: str
     a_us: float
     b_us: float
     ratio: float
-    beyond: bool  # the two 95 % intervals do not touch
+    beyond: bool
 
 
 @dataclass(frozen=True)
-class Difference:
+class TableDifference:
     """From table a to table b.
 
     Attributes:
-        keys: in words; empty where both belong to the same.
-        only_a, only_b: number of entries that the other lacks; `common`: of those that both have.
-        sources: "measured -> corrected" and how many entries went so; only those that changed.
-        ratio_p5, ratio_median, ratio_p95: of b / a over the common entries.
-        tau_b: over all common entries; `tau_b_of_block` by block number; None where it is undefined.
-        beyond: number of entries that moved by more than their intervals allow.
-        most: those that moved most, in either direction, the furthest first.
+        keys: in words what differs; empty where both belong to the same.
+        only_a: number of entries that table b lacks.
+        only_b: number of entries that table a lacks.
+        common: number of entries that both have.
+        sources: "measured -> corrected" and how many entries changed so.
+        ratio_p5: 5th percentile of b / a over the common entries.
+        ratio_median: median of b / a.
+        ratio_p95: 95th percentile of b / a.
+        tau_b: over all common entries; None where it is undefined.
+        tau_b_of_block: the same by block number.
+        beyond: number of entries whose two intervals are disjoint.
+        most: the entries that moved most, in either direction, largest change first.
     """
 
     keys: tuple[str, ...]
@@ -62,7 +75,7 @@ class Difference:
         return asdict(self)
 
 
-def compare(a: Table, b: Table) -> Difference:
+def compare(a: Table, b: Table) -> TableDifference:
     """`TableError` if one is no latency table, they are of different spaces, or have no positive entry in common."""
     key_a, key_b = TableKey.of(a), TableKey.of(b)
     if key_a.space != key_b.space:
@@ -76,7 +89,7 @@ def compare(a: Table, b: Table) -> Difference:
     low, median, high = (float(q) for q in np.quantile([m.ratio for m in moved], (0.05, 0.5, 0.95)))
     furthest = sorted(moved, key=lambda m: (-abs(np.log(m.ratio)), m.subnet))[:MOST]
     blocks = sorted({s.block for s in common})
-    return Difference(
+    return TableDifference(
         tuple(difference(key_a, key_b)),
         len(a.entries.keys() - b.entries.keys()),
         len(b.entries.keys() - a.entries.keys()),

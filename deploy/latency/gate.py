@@ -1,4 +1,4 @@
-"""The gate before the search: a latency table that does not rank full models as the board does is not searched."""
+"""The gate before the search: a latency table that does not rank full networks as the board does is not searched."""
 
 from __future__ import annotations
 
@@ -7,27 +7,7 @@ import math
 from deploy.run.records import Correction, GateRecord, RankStatistics
 from hil.errors import CheckFailed, UsageError
 
-PLAIN, CORRECTED = "the table as measured", "the table with feedback, on models left out"
-
-
-def gate(
-    agreement: RankStatistics, correction: Correction, configured: float, asked: float | None = None
-) -> GateRecord:
-    """The verdict on the table that the search uses; `asked`: --tau, in place of the configuration's threshold."""
-    tau_b, table = (correction.tau_b_held_out, CORRECTED) if correction.applied else (agreement.tau_b, PLAIN)
-    tau = configured if asked is None else asked
-    return GateRecord(tau_b, table, tau, override=tau != configured, holds=tau_b >= tau)
-
-
-def check_gate(verdict: GateRecord) -> None:
-    """`CheckFailed` unless it holds."""
-    if not verdict.holds:
-        accepting = math.floor(100 * verdict.tau_b) / 100
-        raise CheckFailed(
-            f"the latency table is below the gate: tau-b {verdict.tau_b:.4f} ({verdict.table}), at least "
-            f"{verdict.tau:g} is asked for; measure more (runs, rounds, --models), or accept it with "
-            f"--tau {accepting:g}"
-        )
+PLAIN, CORRECTED = "the table as measured", "the corrected table, on models left out of the fit"
 
 
 def check_threshold(asked: float | None) -> float | None:
@@ -37,8 +17,28 @@ def check_threshold(asked: float | None) -> float | None:
     return asked
 
 
-def gate_text(verdict: GateRecord) -> str:
-    """One line for people."""
-    whose = " (--tau, not the configuration's)" if verdict.override else ""
-    holds = "holds" if verdict.holds else "DOES NOT HOLD"
-    return f"gate: tau-b {verdict.tau_b:.4f} of {verdict.table}, at least {verdict.tau:g}{whose}: {holds}"
+def gate(
+    agreement: RankStatistics, correction: Correction, configured: float, asked: float | None = None
+) -> GateRecord:
+    """The verdict on the table that the search uses; `asked`: --tau, in place of the configuration's threshold."""
+    tau_b = correction.tau_b_held_out if correction.applied else agreement.tau_b
+    tau = configured if asked is None else asked
+    table = CORRECTED if correction.applied else PLAIN
+    return GateRecord(tau_b, table, tau, override=tau != configured, holds=tau_b >= tau)
+
+
+def check_gate(gate: GateRecord) -> None:
+    """`CheckFailed` unless it holds."""
+    if not gate.holds:
+        accepting = math.floor(100 * gate.tau_b) / 100
+        raise CheckFailed(
+            f"the latency table is below the gate: tau-b {gate.tau_b:.4f} ({gate.table}), at least {gate.tau:g} is "
+            f"required; measure more (runs, rounds, --models), or accept it with --tau {accepting:g}"
+        )
+
+
+def gate_text(gate: GateRecord) -> str:
+    """The verdict in one line."""
+    whose = " (--tau, not the configuration's)" if gate.override else ""
+    verdict = "holds" if gate.holds else "DOES NOT HOLD"
+    return f"gate: tau-b {gate.tau_b:.4f} of {gate.table}, at least {gate.tau:g}{whose}: {verdict}"

@@ -1,16 +1,16 @@
-"""Blocks measured where they will run: between their neighbours, or in a whole model with one block exchanged.
+"""Blocks measured where they will run: between their neighbours, or in a full network with one block exchanged.
 
 The reference is an architecture of the space, the middle choice of every layer, from the run's supernets and teacher.
 
     bounded:    entry = T(bounded) - T(boundary)                                  of the same block
-    exchanged:  entry = T(reference with the block exchanged) - T(reference) + work(the reference's own block)
+    exchanged:  entry = T(reference with the block exchanged) - T(reference) + work(the block of the reference)
 
-work is the isolated latency less the constants (`deploy.latency.overhead`). An interval's half-width is the root of
-the sum of the squares of the medians'. Where a block changes the map's shape, `splice.boundary` holds a convolution in
-its place, and all entries of that block are short of its time.
+work is the isolated latency less the overhead (`deploy.latency.overhead`). An interval's half-width is the root of the
+sum of the squares of the medians'. Where a block changes the map's shape, `splice.boundary` holds a convolution in its
+place, and all entries of that block are short of its time.
 
-Files are written, measured and removed a batch at a time. Each batch measures its own boundary or reference, in the
-same rounds, so that a drift of the board falls on both sides of the difference.
+Files are written, measured and removed one batch at a time. Each batch measures its boundary or reference again, in the
+same rounds, so that a drift of the board affects both terms of the difference.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from deploy.compile.block_forms import FORMS
 from deploy.compile.weights import Origin
 from deploy.formats.digest import digest
 from deploy.latency import overhead
-from deploy.latency.overhead import Known, weighted
+from deploy.latency.estimates import moved, of_summary, weighted_sum
+from deploy.latency.overhead import FLOOR_US
 from deploy.latency.table import measured_as, summaries
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
@@ -37,6 +38,7 @@ from deploy.run.measuring import measure_with_progress
 from deploy.run.models import quantized, quantized_teacher
 from deploy.run.weights import of_run
 from hil.job import MeasureProtocol
+from hil.measurement import Measurement
 from nas.estimate import Estimate
 from nas.quant import splice
 from nas.quant.integer_graph import IntegerGraph
@@ -44,8 +46,8 @@ from nas.space import Architecture, SearchSpace, Subnet
 from nas.training.threads import one_thread
 
 Form = Literal["bounded", "exchanged"]
-BATCH = 48  # models whose files are there at once: 150 MB of Table I's whole models
-REFERENCE = "reference"  # the name of what a batch's models are compared with
+BATCH = 48  # models whose files exist at once: 150 MB of Table I's full networks
+REFERENCE = "reference"  # the name of the model that a batch's models are compared with
 
 
 def reference_architecture(space: SearchSpace) -> Architecture:
@@ -55,9 +57,9 @@ def reference_architecture(space: SearchSpace) -> Architecture:
     return Architecture(tuple(Subnet(i, (middle,) * block.layers, bits) for i, block in blocks))
 
 
-def constant_files(context: Context, teacher: IntegerGraph) -> list[Artifact]:
-    """The compiled graphs that give the constants, in the run's constants/."""
-    folder, image = context.path / "constants", context.evaluation[:1]
+def overhead_files(context: Context, teacher: IntegerGraph) -> list[Artifact]:
+    """The compiled graphs that give the overhead, in the run's overhead/."""
+    folder, image = context.path / "overhead", context.evaluation[:1]
     return list(overhead.compiled(teacher, image, folder, context.keys["tables"]))
 
 
@@ -73,7 +75,7 @@ def measure_in_context(
     settings, folder = protocol(context.experiment.profile), context.path / "in-context"
     distinct = sorted({measured_as(space, subnet) for subnet in wanted})
     architecture = reference_architecture(space)
-    own = (yield from _own_work(context, architecture, settings)) if form == "exchanged" else ()
+    work = (yield from _reference_work(context, architecture, settings)) if form == "exchanged" else ()
     origin = of_run(context, context.experiment.quantization.scheme)
     with one_thread():
         reference = quantized(context, architecture)
@@ -85,13 +87,22 @@ def measure_in_context(
         series = digest(form, *map(str, batch))  # the reference's times belong to this batch's
         done = yield from measure_with_progress(context, jobs, replace(settings, series=series), "profile", f"{form}:")
         shutil.rmtree(folder)
-        times = {name: Known.of(summary) for name, summary in summaries(done).items()}
-        less = [(-1.0, times[REFERENCE]), *((1.0, known) for known in own[batch[0].block - 1 : batch[0].block])]
-        for subnet in batch:
-            known = weighted((1.0, times[_name(subnet, form)]), *less)
-            count = sum(len(m.latencies_us) for m in done if m.model == _name(subnet, form))
-            entries[subnet] = overhead.entry(known.us, known.half_us, known.half_us, count, "measured")
+        entries |= _differences(done, batch, form, work)
     return {subnet: entries[measured_as(space, subnet)] for subnet in wanted}
+
+
+def _differences(
+    done: Sequence[Measurement], batch: Sequence[Subnet], form: Form, work: Sequence[Estimate]
+) -> dict[Subnet, Estimate]:
+    """The entries of a batch of one block; `work`: of the reference's blocks, where one was exchanged."""
+    times = {name: of_summary(summary) for name, summary in summaries(done).items()}
+    replaced = [(1.0, estimate) for estimate in work[batch[0].block - 1 : batch[0].block]]
+    entries = {}
+    for subnet in batch:
+        time = times[_name(subnet, form)]
+        difference = weighted_sum((1.0, time), (-1.0, times[REFERENCE]), *replaced)
+        entries[subnet] = replace(moved(difference, max(difference.value, FLOOR_US)), n=time.n)
+    return entries
 
 
 def _name(subnet: Subnet, form: Form) -> str:
@@ -100,7 +111,15 @@ def _name(subnet: Subnet, form: Form) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Writing:
-    """What a batch's files are made from: they go into `folder`, answer to `image` (1, 3, H, W) and name `key`."""
+    """Writes a batch's files.
+
+    Attributes:
+        folder: for the files.
+        form: of the blocks.
+        reference: the full network.
+        image: (1, 3, H, W) for golden pairs.
+        key: for the files' metadata.
+    """
 
     folder: Path
     form: Form
@@ -109,30 +128,30 @@ class _Writing:
     key: str
 
     def batch(self, origin: Origin, subnets: Sequence[Subnet]) -> Iterator[Artifact]:
-        """The files of subnets of one block, after those of what they are compared with."""
+        """The files of subnets of one block, after that of the model that they are compared with."""
         block, form = subnets[0].block, FORMS[self.form]
         x = form.input(self.reference, block, self.image)
         without = self.reference if self.form == "exchanged" else splice.boundary(self.reference, block)
         yield self._saved(without, x, REFERENCE)
-        for subnet, alone in origin.graphs(subnets):
-            yield self._saved(form.compose(alone, self.reference), x, _name(subnet, self.form))
+        for subnet, isolated in origin.graphs(subnets):
+            yield self._saved(form.compose(isolated, self.reference), x, _name(subnet, self.form))
 
     def _saved(self, graph: IntegerGraph, x: Tensor, name: str) -> Artifact:
         return save_model(graph, x, Artifact.at(self.folder, name), model_metadata(graph, name, self.key))
 
 
-def _own_work(
+def _reference_work(
     context: Context, architecture: Architecture, settings: MeasureProtocol
-) -> Generator[Progress, None, tuple[Known, ...]]:
-    """What each of the reference's own blocks takes alone, less the constants, from the files of the run's tables."""
+) -> Generator[Progress, None, tuple[Estimate, ...]]:
+    """Isolated latency less overhead of each of the reference's blocks, from the files of the run's tables."""
     teacher = quantized_teacher(context)
-    alone = [subtrees.artifact(context.path / "subnets", subnet) for subnet in architecture.subnets]
-    jobs = [artifact.job() for artifact in (*alone, *constant_files(context, teacher))]
+    isolated = [subtrees.artifact(context.path / "subnets", subnet) for subnet in architecture.subnets]
+    jobs = [artifact.job() for artifact in (*isolated, *overhead_files(context, teacher))]
     times = summaries((yield from measure_with_progress(context, jobs, settings, "profile", "reference:")))
     found = overhead.solved(times, teacher)
-    own = zip(architecture.subnets, found.edges_us, strict=True)
+    blocks = zip(architecture.subnets, found.io_us, strict=True)
     return tuple(
-        weighted((1.0, Known.of(times[str(subnet)])), (-1.0, found.empty_us), (-1.0, edge)) for subnet, edge in own
+        weighted_sum((1.0, of_summary(times[str(subnet)])), (-1.0, found.empty_us), (-1.0, io)) for subnet, io in blocks
     )
 
 

@@ -1,11 +1,11 @@
 """What a latency table belongs to: a space, input size, scheme, form of blocks, device and driver. Another is refused.
 
-Latencies do not travel: the ranking at one input size, with one driver or on one kernel set is not that on another.
+A latency holds for its conditions only: the ranking at one input size, with one driver or one kernel set is not that
+of another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,10 +15,10 @@ from nas.errors import TableError
 from nas.table import Table
 
 BELONGS = "belongs"
-"""Where a table's provenance has its key."""
+"""Where a table's provenance has its `TableKey`."""
 
 SETTINGS = frozenset({"board", "kind", "machine", "soc", "driver", "kernels", "threads", "governor"})
-"""Conditions that are chosen; the others change under a board, and "became" something else."""
+"""Conditions that are chosen; the others are properties of the board, which "became" something else."""
 
 VALIDATE = (
     "`hilnas lut latency validate` (with the run's --config and --board) measures some entries again and says whether "
@@ -28,15 +28,16 @@ VALIDATE = (
 
 @dataclass(frozen=True)
 class TableKey:
-    """Two tables may be mixed only if their keys are equal.
+    """What a latency table belongs to; entries of two tables compare only if their keys are equal.
 
     Attributes:
         space: the search space's digest.
         size: the network's input, (H, W).
         scheme: granularity of the weights' scales and type of the activations, as "channel int8": what decides the
-            kernels. How ranges were found changes the numbers in a file, and not its operators.
-        form: in which blocks were measured, a key of `deploy.compile.block_forms.FORMS`.
-        conditions_key: `conditions.key()`; `conditions` themselves are for words, since part of them may differ.
+            kernels. How ranges were chosen changes the numbers in a file, and not its operators.
+        form: of the measured blocks, a key of `deploy.compile.block_forms.FORMS`.
+        conditions_key: `conditions.key()`.
+        conditions: for messages; not compared, since some of them may differ.
     """
 
     space: str
@@ -71,7 +72,7 @@ class TableKey:
         return cls.from_json(table.provenance[BELONGS])
 
     def compared(self) -> dict[str, Any]:
-        """What must match, as JSON."""
+        """What must be equal, as JSON."""
         return {
             "space": self.space,
             "size": list(self.size),
@@ -107,7 +108,7 @@ class TableKey:
 
 
 def difference(a: TableKey, b: TableKey) -> list[str]:
-    """In words what differs, seen from `a`, which was there first; empty where `a == b`."""
+    """In words what differs, from `a` to `b`; empty where `a == b`."""
     size_a, size_b = (f"{key.size[0]}x{key.size[1]}" for key in (a, b))
     asked = (
         ("space", a.space, b.space),
@@ -120,7 +121,7 @@ def difference(a: TableKey, b: TableKey) -> list[str]:
 
 
 def changed(before: Conditions, now: Conditions) -> list[str]:
-    """In words what differs between two conditions that do not compare; empty where they do."""
+    """In words what differs between two conditions; empty where latencies under them may be compared."""
     pairs = zip(asdict(before).items(), asdict(now).values(), strict=True)
     return [
         f"{name} {one}, not {other}" if name in SETTINGS else _became(name, one, other)
@@ -130,7 +131,7 @@ def changed(before: Conditions, now: Conditions) -> list[str]:
 
 
 def _became(name: str, before: str, now: str) -> str:
-    """Of a list (a delegate's file, options, environment) only what changed; of one file's builds the name once."""
+    """Of a list (a delegate's file, options, environment) only what changed; a file's name once for two builds."""
     one, other = before.split(";"), now.split(";")
     gone = "; ".join(word for word in one if word not in other) or "without more"
     new = "; ".join(word for word in other if word not in one) or "without it"
@@ -139,25 +140,14 @@ def _became(name: str, before: str, now: str) -> str:
     return f"{name} {gone} became {at + build if short else new}"
 
 
-def check_same(tables: Sequence[Table]) -> TableKey:
-    """The one key of tables that are to be joined; `TableError` naming what differs between the first two unlike."""
-    first, *others = (TableKey.of(table) for table in tables)
-    for other in others:
-        if first != other:
-            raise TableError(
-                f"latency tables of different things are not mixed ({'; '.join(difference(first, other))}): "
-                "measure both alike"
-            )
-    return first
-
-
 def check_device(table: Table, conditions: Conditions) -> None:
     """`TableError` naming what changed if these are not the conditions that the table belongs to."""
     if found := changed(TableKey.of(table).conditions, conditions):
         raise TableError(f"the latency table is of another device or setting: {'; '.join(found)}; {VALIDATE}")
 
 
-def measured_under(table: Table) -> Mapping[str, Any]:
-    """The record of the conditions under which the entries were measured; a validated table belongs to later ones."""
-    record: Mapping[str, Any] = table.provenance.get("conditions") or TableKey.of(table).conditions.to_json()
-    return record
+def measured_under(table: Table) -> Conditions:
+    """The conditions under which the entries were measured; a validated table belongs to later ones."""
+    belongs = TableKey.of(table)
+    measured = table.provenance.get("conditions")
+    return belongs.conditions if measured is None else Conditions.from_json(measured)

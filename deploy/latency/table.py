@@ -1,7 +1,7 @@
-"""The latency table: what the board measured for every subnet, alone or in context.
+"""The latency table: the board's latency of every subnet, isolated or in context.
 
-Bits that run as INT8 have INT8's entry, the very same: nothing is credited to bits here, nor to the noise between two
-measurements of one computation.
+Bits that execute as INT8 have INT8's entry, the same one: no latency is credited to bits that ran as INT8, nor to the
+noise between two measurements of one computation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nas.space import SearchSpace, Subnet
 from nas.table import Table
 
 CPU_OPERATORS = "cpu-operators"
-"""The table's name, in a run whose board has a delegate."""
+"""Name of the table of operators that the delegate left to the CPU, in a run whose board has a delegate."""
 
 
 def summaries(measurements: Sequence[Measurement]) -> dict[str, LatencySummary]:
@@ -45,7 +45,7 @@ def measured_as(space: SearchSpace, subnet: Subnet) -> Subnet:
 
 
 def latency_table(space: SearchSpace, measured: Mapping[Subnet, Estimate], provenance: Mapping[str, object]) -> Table:
-    """Every subnet's entry from those that were measured: the others have the one that they are `measured_as`."""
+    """Every subnet's entry, from those of the subnets that stand for all widths that execute alike (`measured_as`)."""
     entries = {subnet: measured[measured_as(space, subnet)] for subnet in space.all_subnets()}
     return Table("latency", "us", entries, {"space": space.digest, **provenance})
 
@@ -67,7 +67,7 @@ def halves(measurements: Sequence[Measurement]) -> dict[str, tuple[float, float]
     for m in sorted(measurements, key=lambda m: m.round):
         rounds.setdefault(m.model, []).append(m.latencies_us)
     pairs = {
-        name: (np.concatenate(of[::2]), np.concatenate(of[1::2])) if len(of) > 1 else (of[0][::2], of[0][1::2])
-        for name, of in rounds.items()
+        name: (np.concatenate(us[::2]), np.concatenate(us[1::2])) if len(us) > 1 else (us[0][::2], us[0][1::2])
+        for name, us in rounds.items()
     }
     return {name: (float(np.median(first)), float(np.median(second))) for name, (first, second) in pairs.items()}

@@ -1,7 +1,7 @@
-"""A table's versions: each one that became current in a run is kept, under a name that its content gives, with lineage.
+"""A table's versions: each one that became current in a run is kept, named after its content, with lineage.
 
 tables/latency.parquet                        the current one
-tables/versions/latency-1a2b3c4d5e6f.parquet  the same bytes, and whatever was current before
+tables/versions/latency-1a2b3c4d5e6f.parquet  the same bytes, and every one that was current before
 """
 
 from __future__ import annotations
@@ -9,19 +9,25 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from deploy.formats.files import write_atomically
+from deploy.latency.correction import correction_of
 from deploy.latency.key import TableKey
+from deploy.run.records import Validation, plain
 from hil.measure import now
 from hil.measurement import digest
-from nas.errors import TableError
+from nas.errors import ConfigError, TableError
+from nas.settings import STRICT, build
 from nas.table import Table
 
-How = Literal["measured", "corrected", "regressed", "validated"]
+How = Literal["measured", "predicted", "corrected", "validated"]
 DIGITS = 12
+LINEAGE = "lineage"
+"""Where a table's provenance has its `Lineage`."""
+FORMER_HOW = {"regressed": "predicted"}  # in tables of format 1
 
 
 @dataclass(frozen=True)
@@ -30,42 +36,56 @@ class Lineage:
 
     Attributes:
         version: first digits of a sha256 over entries, key, `how`, `parents` and `evidence`.
+        how: the version was made.
         parents: the versions that it was made of.
         when: ISO 8601, UTC; the only field that the version does not depend on.
-        evidence: what speaks for it; of a validated one: entries, ratio, ci95, tau_b.
+        evidence: of a validated version; None of any other.
     """
 
     version: str
     how: How
     parents: tuple[str, ...]
     when: str
-    evidence: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Validation | None = None
+    __pydantic_config__ = STRICT
 
     @classmethod
     def of(cls, table: Table) -> Lineage:
-        """Raises `TableError` where a table has none, or one that is not its own."""
+        """Raises `TableError` where a table has none, or was changed since."""
         try:
-            raw = table.provenance["lineage"]
-            lineage = cls(**{**raw, "parents": tuple(raw["parents"])})
-            if lineage.how not in get_args(How):
-                raise ValueError(lineage.how)
-        except (KeyError, TypeError, ValueError):
+            raw = dict(table.provenance[LINEAGE])
+            former = {"how": FORMER_HOW.get(raw["how"], raw["how"]), "evidence": raw["evidence"] or None}
+            lineage = build(cls, {**raw, **former}, LINEAGE)
+        except (KeyError, TypeError, ValueError, ConfigError):
             raise TableError("the latency table has no lineage that this version reads: profile again") from None
         if lineage.version != version_of(table, lineage):
-            raise TableError(f"the latency table says it is version {lineage.version} and was changed: profile again")
+            raise TableError(f"the latency table is not its version {lineage.version}, it was changed: profile again")
         return lineage
+
+    def to_json(self) -> dict[str, Any]:
+        evidence = {} if self.evidence is None else plain(self.evidence)
+        return {
+            "version": self.version,
+            "how": self.how,
+            "parents": list(self.parents),
+            "when": self.when,
+            "evidence": evidence,
+        }
 
 
 def version_of(table: Table, lineage: Lineage) -> str:
-    """The version that a table with this lineage is: equal for equal content, however and whenever it was written."""
+    """The version of a table with this lineage: equal for equal content, however and whenever it was written.
+
+    Sources and `how` count under their names of table format 1, so that tables of that format keep their versions.
+    """
     key = TableKey.of(table)
-    words = {"measured": "isolated" if key.form == "isolated" else "in_context", "predicted": "regressed"}
-    entries = sorted(  # with the sources' words of table format 1, so that versions stay what they were
-        [str(s), *map(float, (e.value, e.low, e.high)), int(e.n), words.get(e.source, e.source)]
+    sources = {"measured": "isolated" if key.form == "isolated" else "in_context", "predicted": "regressed"}
+    entries = sorted(
+        [str(s), *map(float, (e.value, e.low, e.high)), int(e.n), sources.get(e.source, e.source)]
         for s, e in table.entries.items()
     )
-    made = [lineage.how, list(lineage.parents), dict(lineage.evidence)]
-    return digest([entries, key.compared(), *made])[:DIGITS]
+    how = "regressed" if lineage.how == "predicted" else lineage.how
+    return digest([entries, key.compared(), how, list(lineage.parents), lineage.to_json()["evidence"]])[:DIGITS]
 
 
 def save_version(
@@ -75,19 +95,19 @@ def save_version(
     how: How,
     parents: Sequence[str] = (),
     *,
-    evidence: Mapping[str, Any] | None = None,
+    evidence: Validation | None = None,
 ) -> Table:
     """Make `table` the current `folder/name.parquet` and keep it in `folder/versions`; the table with its lineage.
 
-    Both files are written aside and renamed, the version first. The same content again is the same version, with the
-    time when it was first made. Raises `TableError` if the table does not say what it belongs to.
+    Both files are written atomically, the version first. The same content again is the same version, with the
+    time when it was first made. Raises `TableError` if the table does not name what it belongs to.
     """
-    lineage = Lineage("", how, tuple(parents), now(), evidence or {})
+    lineage = Lineage("", how, tuple(parents), now(), evidence)
     lineage = replace(lineage, version=version_of(table, lineage))
     kept = folder / "versions" / f"{name}-{lineage.version}.parquet"
     if kept.exists():  # its other provenance may have changed since: another key that came to the same entries
         lineage = replace(lineage, when=_read(kept)[1].when)
-    saved = replace(table, provenance={**table.provenance, "lineage": {**asdict(lineage), "parents": list(parents)}})
+    saved = replace(table, provenance={**table.provenance, LINEAGE: lineage.to_json()})
     content = io.BytesIO()
     saved.to_frame().to_parquet(content, engine="pyarrow", index=False)
     for path in (kept, folder / f"{name}.parquet"):
@@ -97,50 +117,56 @@ def save_version(
 
 @dataclass(frozen=True)
 class Version:
-    """A version that is kept, in a line: `sources` counts entries, `tau_b` is that on held-out whole models."""
+    """A version that is kept.
+
+    Attributes:
+        name: of the table.
+        lineage: of the version.
+        sources: number of entries by source.
+        current: whether it is the run's current table.
+        tau_b: on full networks that were left out of the fit; None where none were measured.
+    """
 
     name: str
-    version: str
-    when: str
-    how: How
+    lineage: Lineage
     sources: Mapping[str, int]
-    parents: tuple[str, ...]
-    evidence: Mapping[str, Any]
     current: bool
     tau_b: float | None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        counts = {"sources": dict(self.sources), "current": self.current, "tau_b": self.tau_b}
+        return {"name": self.name, **self.lineage.to_json(), **counts}
 
 
 def versions(folder: Path) -> list[Version]:
     """Those in `folder/versions`, oldest first; `TableError` naming a file that is damaged."""
     found: list[Version] = []
-    judged: dict[str, float] = {}  # of the tables that were corrected, before
+    before: dict[str, float] = {}  # tau-b of the tables that were corrected
     for path in _files(folder):
         table, lineage = _read(path)
         name = path.stem.removesuffix(f"-{lineage.version}")
-        correction = table.provenance.get("correction", {}) if lineage.how == "corrected" else {}
-        judged.update((p, correction["tau_b_before"]) for p in lineage.parents if "tau_b_before" in correction)
+        correction = correction_of(table) if lineage.how == "corrected" else None
+        if correction is not None:
+            before |= dict.fromkeys(lineage.parents, correction.tau_b_before)
+        tau_b = None if correction is None else correction.tau_b_held_out
         sources = dict(Counter(str(entry.source) for entry in table.entries.values()))
         current = folder / f"{name}.parquet"
         is_current = current.exists() and current.read_bytes() == path.read_bytes()
-        row = (name, lineage.version, lineage.when, lineage.how, sources, lineage.parents, lineage.evidence)
-        found.append(Version(*row, is_current, correction.get("tau_b_held_out")))
-    known = [v if v.tau_b is not None else replace(v, tau_b=judged.get(v.version)) for v in found]
-    return sorted(known, key=lambda v: v.when)
+        found.append(Version(name, lineage, sources, is_current, tau_b))
+    known = [v if v.tau_b is not None else replace(v, tau_b=before.get(v.lineage.version)) for v in found]
+    return sorted(known, key=lambda v: v.lineage.when)
 
 
 def find_version(folder: Path, prefix: str) -> Table:
-    """The kept version whose digits begin so; `TableError` where none or several do."""
-    there = {path.stem.rpartition("-")[2]: path for path in _files(folder)}
-    those = [version for version in there if version.startswith(prefix)]
-    if len(those) > 1:
-        raise TableError(f"{prefix}: {len(those)} versions begin so ({', '.join(those)}): give more digits")
-    if not those:
-        known = ", ".join(there) or "none yet, `hilnas lut latency` makes the first"
+    """The kept version that begins with these digits; `TableError` where none or several do."""
+    kept = {path.stem.rpartition("-")[2]: path for path in _files(folder)}
+    matching = [version for version in kept if version.startswith(prefix)]
+    if len(matching) > 1:
+        raise TableError(f"{prefix}: {len(matching)} versions begin so ({', '.join(matching)}): give more digits")
+    if not matching:
+        known = ", ".join(kept) or "none yet, `hilnas lut latency` makes the first"
         raise TableError(f"{prefix}: neither a file nor a version in {folder / 'versions'}; there are {known}")
-    return _read(there[those[0]])[0]
+    return _read(kept[matching[0]])[0]
 
 
 def _files(folder: Path) -> list[Path]:

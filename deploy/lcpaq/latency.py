@@ -12,19 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from deploy.compile.artifact import Artifact, model_metadata, save_model
 from deploy.compile.block_forms import values_at
 from deploy.formats.digest import digest
 from deploy.formats.files import read_json, write_json
-from deploy.latency.overhead import COPIED, COPIES, COPY_SCALE, FLOOR_US, Known, copies, weighted
+from deploy.latency.estimates import half_width, moved, of_summary, weighted_sum
+from deploy.latency.overhead import COPIES, FLOOR_US, copies, ramp, transfer
 from deploy.latency.table import summaries
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
 from deploy.run.measuring import measure_with_progress
+from nas.estimate import Estimate
 from nas.quant.integer_graph import IntegerGraph, QConv, Weighted
 
 RECORD = "latency.json"
@@ -69,7 +70,7 @@ def compiled(graph: IntegerGraph, image: Tensor, folder: Path, key: str) -> Iter
         x = values_at(graph, layer.input, image)
         yield save_model(eight, x, Artifact.at(folder, name), model_metadata(eight, name, key))
     for name, copied in _copies(graph).items():
-        yield save_model(copied, _ramp(copied), Artifact.at(folder, name), model_metadata(copied, name, key))
+        yield save_model(copied, ramp(copied), Artifact.at(folder, name), model_metadata(copied, name, key))
 
 
 def _copies(graph: IntegerGraph) -> dict[str, IntegerGraph]:
@@ -86,25 +87,15 @@ def _file(layer: str) -> str:
     return "layer-" + layer.replace("/", "-")
 
 
-def _ramp(graph: IntegerGraph) -> Tensor:
-    height, width, channels = graph.tensors[COPIED].shape
-    q = torch.arange(height * width * channels) % 256 - 128
-    return (q * COPY_SCALE).reshape(1, channels, height, width)
-
-
-def solved(times: Mapping[str, Known], graph: IntegerGraph) -> dict[str, Known]:
+def solved(times: Mapping[str, Estimate], graph: IntegerGraph) -> dict[str, Estimate]:
     """Each layer's own time from those of the measured files: less the call, less half of both its ends."""
     empty = times[EMPTY]
-    ends = {
-        shape: weighted((1.5, times[_copy(shape, 1)]), (-0.5, times[_copy(shape, 3)]), (-1, empty))
-        for shape in shapes_at_ends(graph)
-    }
-    ends = {shape: Known(max(time.us, 0.0), time.half_us) for shape, time in ends.items()}
+    ends = {shape: transfer(times[_copy(shape, 1)], times[_copy(shape, 3)], empty) for shape in shapes_at_ends(graph)}
     found = {}
     for name, layer in layers_alone(graph).items():
         x, y = (ends[layer.tensors[end].shape] for end in (layer.input, layer.output))
-        own = weighted((1, times[_file(layer.output)]), (-1, empty), (-0.5, x), (-0.5, y))
-        found[name] = Known(max(own.us, FLOOR_US), own.half_us)
+        own = weighted_sum((1, times[_file(layer.output)]), (-1, empty), (-0.5, x), (-0.5, y))
+        found[name] = moved(own, max(own.value, FLOOR_US))
     return found
 
 
@@ -119,8 +110,8 @@ def measure(context: Context, graph: IntegerGraph, image: Tensor, folder: Path) 
     measuring = protocol(context.experiment.profile)
     jobs = [artifact.job() for artifact in artifacts]
     done = yield from measure_with_progress(context, jobs, measuring, "lcpaq latency")
-    times = {name: Known.of(summary) for name, summary in summaries(done).items()}
-    layers = {name: {"us": time.us, "half_us": time.half_us} for name, time in solved(times, graph).items()}
+    times = {name: of_summary(summary) for name, summary in summaries(done).items()}
+    layers = {name: {"us": time.value, "half_us": half_width(time)} for name, time in solved(times, graph).items()}
     write_json(path, {"key": key, "conditions": done[0].conditions.to_json(), "layers": layers})
 
 

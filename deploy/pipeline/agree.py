@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 
 from deploy.compile.artifact import Artifact
-from deploy.latency.agreement import Sample, check_enough, comparison, failures, stratified, tau_b
+from deploy.latency.active_record import chosen_networks
+from deploy.latency.agreement import MeasuredNetwork, check_enough, comparison, failures, stratified, tau_b
 from deploy.latency.correction import correct, held_out
 from deploy.latency.gate import gate
 from deploy.latency.key import check_device
-from deploy.latency.on_board import whole_models
-from deploy.latency.overhead import around_blocks_us
+from deploy.latency.overhead import outside_blocks_us
 from deploy.latency.scatter import write_page
 from deploy.latency.table import halves, summaries
 from deploy.latency.versions import Lineage, find_version, save_version
@@ -55,15 +55,17 @@ def agree(context: Context) -> Iterator[Progress]:
     failed = {name: reason for name, reason in failures(measurements).items() if name in names}
     check_enough(len(names), failed)
     well = [m for m in measurements if m.model not in failed]
-    medians, split, outside_us = summaries(well), halves(well), around_blocks_us(table)
+    medians, split, outside_us = summaries(well), halves(well), outside_blocks_us(table)
     samples = [
-        Sample(a, table.total(a) + outside_us, medians[name].median_us, split[name])
+        MeasuredNetwork(a, table.total(a) + outside_us, medians[name].median_us, split[name])
         for name, a in names.items()
         if name not in failed
     ]
     cost, seed, top = _other_cost(context), context.experiment.seed, context.experiment.agreement.top
     compared = comparison(samples, cost, seed, top)  # before the correction: its errors are the clearer ones
-    more = [s for s in whole_models(context.path, context.keys["profile"]) if s.architecture not in set(architectures)]
+    more = [
+        s for s in chosen_networks(context.path, context.keys["profile"]) if s.architecture not in set(architectures)
+    ]
     corrected, correction, feedback = correct(context.space, table, samples, more)
     save_version(corrected, context.path / "tables", "latency-corrected", "corrected", [Lineage.of(table).version])
     left_out = held_out(context.space, table, samples, more).tolist() if feedback else []
@@ -107,9 +109,9 @@ def measure_samples(
     return samples, measurements
 
 
-def _as_measured(context: Context, lineage: Lineage, samples: Sequence[Sample]) -> AsMeasured | None:
+def _as_measured(context: Context, lineage: Lineage, samples: Sequence[MeasuredNetwork]) -> AsMeasured | None:
     """tau-b of the version in which no block was predicted from others; None where not all were measured."""
-    if lineage.how != "regressed" or not lineage.parents:
+    if lineage.how != "predicted" or not lineage.parents:
         return None
     before = find_version(context.path / "tables", lineage.parents[0])
     sums = np.array([before.total(s.architecture) for s in samples])

@@ -6,14 +6,14 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from deploy.compile import subtrees
-from deploy.formats.files import write_json
 from deploy.latency.active import Plan
-from deploy.latency.features import Features, block_features
-from deploy.latency.in_context import constant_files, measure_in_context
+from deploy.latency.board_source import BoardSource, spend
+from deploy.latency.estimates import of_summary
+from deploy.latency.features import BlockFeatures, block_features
+from deploy.latency.in_context import measure_in_context, overhead_files
 from deploy.latency.key import BELONGS, TableKey, check_device
-from deploy.latency.on_board import OnBoard, said, spend
-from deploy.latency.overhead import Constants, solved
-from deploy.latency.predictor import BlockModel, Measured, fit, told
+from deploy.latency.overhead import PROVENANCE, OverheadRecord, solved
+from deploy.latency.predictor import BlockModel, fit, predict
 from deploy.latency.table import CPU_OPERATORS, cpu_operators_table, latency_table, measured_as, summaries
 from deploy.latency.versions import Lineage, save_version
 from deploy.run.context import Context, protocol
@@ -40,12 +40,12 @@ PARITY = MeasureProtocol(warmup_runs=0, warmup_runs_most=0, runs=1, rounds=1)  #
 class Profiled:
     """What the board measured: entries, every block's posterior, all measurements behind them.
 
-    `constants`: what was taken out of the entries; None: nothing was.
+    `overhead`: what was taken out of the entries; None: nothing was.
     """
 
     entries: Mapping[Subnet, Estimate]
     model: BlockModel
-    constants: Constants | None
+    overhead: OverheadRecord | None
     measurements: list[Measurement]
 
 
@@ -86,22 +86,20 @@ def _everything(context: Context, of: SchemeRun) -> Generator[Progress, None, Pr
     checked = yield from of.measure(context, untimed, PARITY, "profile", "parity:")
     summaries(checked)  # a wrong output is an error at any width
     teacher = quantized_teacher(context) if of.main else None
-    wanted = [*of.artifacts(timed), *(constant_files(context, teacher) if teacher else ())]
+    wanted = [*of.artifacts(timed), *(overhead_files(context, teacher) if teacher else ())]
     isolated = yield from of.measure(context, wanted, protocol(settings), "profile", "latency:")
     times = summaries(isolated)
-    constants = solved(times, teacher) if teacher else None
+    overhead = solved(times, teacher) if teacher else None
     if settings.form == "isolated":
-        entries = {s: _entry(times[str(s)], s, constants) for s in timed}
+        entries = {s: _entry(times[str(s)], s, overhead) for s in timed}
     else:
         entries = yield from measure_in_context(context, cells(space), settings.form)
     model = posterior(space, context.experiment.data.size, entries)
-    return Profiled(entries, model, constants, [*isolated, *checked])
+    return Profiled(entries, model, overhead, [*isolated, *checked])
 
 
-def _entry(times: LatencySummary, subnet: Subnet, constants: Constants | None) -> Estimate:
-    if constants:
-        return constants.work(times, subnet.block)
-    return Estimate(times.median_us, None, *times.ci95_us, times.n, "measured")
+def _entry(times: LatencySummary, subnet: Subnet, overhead: OverheadRecord | None) -> Estimate:
+    return overhead.work(times, subnet.block) if overhead else of_summary(times)
 
 
 def _within_budget(context: Context, of: SchemeRun) -> Generator[Progress, None, Profiled]:
@@ -109,16 +107,16 @@ def _within_budget(context: Context, of: SchemeRun) -> Generator[Progress, None,
     settings = context.experiment.profile
     assert settings.budget is not None  # noqa: S101 (for the type checker)
     teacher = quantized_teacher(context)
-    files = constant_files(context, teacher)
-    outside = yield from of.measure(context, files, protocol(settings), "profile", "constants:")
-    bench = OnBoard(context, solved(summaries(outside), teacher))
+    files = overhead_files(context, teacher)
+    outside = yield from of.measure(context, files, protocol(settings), "profile", "overhead:")
+    source = BoardSource(context, solved(summaries(outside), teacher))
     budget_s = seconds_of(settings.budget)
     plan = Plan(budget_s=budget_s, seed=context.experiment.seed)
     with one_thread():  # the last bits of sums, and so what is asked next, depend on the number of threads
-        for step in spend(bench, _features(context.space, context.experiment.data.size), plan):
-            words = f"{len(step.known.blocks)} blocks, {len(step.known.models)} models; {said(step)}"
-            yield Progress("profile", min(int(step.known.seconds), budget_s), budget_s, words)
-    return Profiled(bench.entries, step.model, bench.constants, [*outside, *bench.answers])
+        for step in spend(source, _features(context.space, context.experiment.data.size), plan):
+            words = f"{len(step.observed.blocks)} blocks, {len(step.observed.networks)} models; {step}"
+            yield Progress("profile", min(int(step.observed.seconds), budget_s), budget_s, words)
+    return Profiled(source.entries, step.model, source.overhead, [*outside, *source.measurements])
 
 
 def cells(space: SearchSpace) -> list[Subnet]:
@@ -126,20 +124,20 @@ def cells(space: SearchSpace) -> list[Subnet]:
     return sorted({measured_as(space, subnet) for subnet in space.all_subnets()})
 
 
-def _features(space: SearchSpace, size: tuple[int, int]) -> Features:
-    return block_features(space, size).of(cells(space))
+def _features(space: SearchSpace, size: tuple[int, int]) -> BlockFeatures:
+    return block_features(space, size).select(cells(space))
 
 
 def posterior(space: SearchSpace, size: tuple[int, int], entries: Mapping[Subnet, Estimate]) -> BlockModel:
     """What measured entries say of all blocks at input `size` (H, W)."""
     with one_thread():
-        return fit(_features(space, size), {s: Measured.of(entry) for s, entry in entries.items()})
+        return fit(_features(space, size), entries)
 
 
 def _save(context: Context, of: SchemeRun, profiled: Profiled) -> ProfileRecord:
     space, conditions = context.space, profiled.measurements[0].conditions
     provenance = _provenance(context, of, profiled)
-    predicted = latency_table(space, told(profiled.model, profiled.entries), provenance)
+    predicted = latency_table(space, predict(profiled.model, profiled.entries), provenance)
     whole = not (of.main and context.experiment.profile.budget)  # of what was not run nothing is known
     if of.main:
         _save_versions(context, profiled, provenance, predicted)
@@ -164,21 +162,21 @@ def _provenance(context: Context, of: SchemeRun, profiled: Profiled) -> dict[str
         "size": list(size),
         **of.provenance,
     }
-    if profiled.constants:
-        provenance |= {"form": form, "constants": profiled.constants.record()}
+    if profiled.overhead:
+        provenance |= {"form": form, PROVENANCE: profiled.overhead.to_json()}
     return provenance
 
 
 def _save_versions(context: Context, profiled: Profiled, provenance: Mapping[str, object], predicted: Table) -> None:
     """The table with its parent version, in which no block is predicted; without one where not all was measured."""
     tables = context.path / "tables"
-    if profiled.constants:
-        write_json(tables / "constants.json", profiled.constants.record())
+    if profiled.overhead:
+        profiled.overhead.write(tables / OverheadRecord.FILE)
     parents = []
     if context.experiment.profile.budget is None:
         measured = latency_table(context.space, profiled.entries, provenance)
         parents = [Lineage.of(save_version(measured, tables, "latency", "measured")).version]
-    save_version(predicted, tables, "latency", "regressed", parents)
+    save_version(predicted, tables, "latency", "predicted", parents)
 
 
 def _refuse_another_device(context: Context) -> None:

@@ -1,9 +1,9 @@
 """Latency against a baseline: are today's models slower than those of the suite?
 
-Where both files are there, base and head take turns on the board, round by round, so that the day's heat and
-neighbours cancel; the same file twice, or a baseline of samples alone, is compared with the stored samples. What
-looks slower is measured again, in new rounds after everything else, and counts only if both agree. While an interval
-holds the threshold, which it does where neighbours make it wide, more rounds are measured.
+Where both files exist, base and head take turns on the board, round by round, so that the effects of heat and of other
+processes cancel; the same file twice, or a baseline of samples alone, is compared with the stored samples. A model that
+looks slower is measured again, in new rounds after everything else, and has regressed only if both comparisons agree.
+While the threshold is inside the interval, which other processes make wide, more rounds are measured.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deploy.compile.artifact import Artifact
-from deploy.formats.files import read_json
 from deploy.regression.baselines import Baseline, load_suite, save
-from deploy.run.folder import SUMMARY
+from deploy.run.records import Summary
 from hil.errors import Incomparable, ModelError, UsageError
 from hil.measure import Job, MeasureProtocol, measure
 from hil.measurement import Measurement
@@ -32,11 +31,15 @@ Against = Literal["interleaved", "stored"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one model.
+    """How one model compares with its baseline.
 
     Attributes:
-        first, second: the comparison, and the one that had to confirm it.
-        failure: why head or base does not run on the board; `gap`: why there was nothing to compare.
+        model: its name.
+        against: base measured in turns with head, or its stored samples; None where nothing was compared.
+        first: the comparison.
+        second: the one that had to confirm it.
+        failure: why head or base does not run on the board.
+        gap: why there was nothing to compare.
     """
 
     model: str
@@ -57,27 +60,35 @@ class Outcome:
         return "incomparable" if self.gap else "regressed" if self.regressed else "ok"
 
     def to_json(self) -> dict[str, Any]:
-        found = {name: c.to_json() if c else None for name, c in (("first", self.first), ("second", self.second))}
-        said = {"failure": self.failure, "gap": self.gap}
-        return {"model": self.model, "status": self.status, "against": self.against, **found, **said}
+        return {
+            "model": self.model,
+            "status": self.status,
+            "against": self.against,
+            "first": self.first.to_json() if self.first else None,
+            "second": self.second.to_json() if self.second else None,
+            "failure": self.failure,
+            "gap": self.gap,
+        }
 
 
 def heads_of_run(run: Path) -> dict[str, Artifact]:
-    """The teacher and the found models of a finished run, by name."""
-    summary: dict[str, Any] = read_json(run / "summary.json", SUMMARY)
-    names = [m["name"] for m in (summary["teacher"], *summary["models"])]
-    return _whole((Artifact.at(run / "models", name) for name in names), "run the loop again, it makes what is missing")
+    """The teacher and the selected models of a finished run, by name."""
+    models = Summary.read(run / Summary.FILE).all_models
+    artifacts = (Artifact.at(run / "models", model.name) for model in models)
+    return _complete(artifacts, "run the loop again, it makes what is missing")
 
 
 def heads_of_folder(folder: Path) -> dict[str, Artifact]:
     """Every NAME.tflite of a folder, with NAME.input.bin and NAME.expected.bin."""
-    heads = _whole((Artifact.at(folder, path.stem) for path in sorted(folder.glob("*.tflite"))), "a model needs all 3")
+    heads = _complete(
+        (Artifact.at(folder, path.stem) for path in sorted(folder.glob("*.tflite"))), "a model needs all 3"
+    )
     if not heads:
-        raise UsageError(f"{folder}: no .tflite file there: name a folder of compiled models")
+        raise UsageError(f"{folder}: no .tflite file there: give a folder of compiled models")
     return heads
 
 
-def _whole(artifacts: Iterable[Artifact], advice: str) -> dict[str, Artifact]:
+def _complete(artifacts: Iterable[Artifact], advice: str) -> dict[str, Artifact]:
     heads = {artifact.name: artifact for artifact in artifacts}
     for head in heads.values():
         if Path(head.name).name != head.name:
@@ -90,7 +101,13 @@ def _whole(artifacts: Iterable[Artifact], advice: str) -> dict[str, Artifact]:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where models are measured; `protocol` is one of its own series, so that nothing old in `store` answers."""
+    """Where models are measured.
+
+    Attributes:
+        session: of the board.
+        store: for the measurements.
+        protocol: with a series that is new, so that no earlier measurement in `store` is used.
+    """
 
     session: JobSession
     store: Store
@@ -98,7 +115,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         if self.protocol.rounds < FEWEST_ROUNDS:
-            raise UsageError(f"{self.protocol.rounds} rounds say nothing of how they differ: --rounds {FEWEST_ROUNDS}")
+            raise UsageError(f"{self.protocol.rounds} rounds do not show how rounds differ: --rounds {FEWEST_ROUNDS}")
 
     def rounds(self, jobs: Sequence[Job], start: int, stop: int) -> dict[str, Rounds]:
         """The runs of the rounds from `start` to before `stop`, by the job's name. Raises ModelError."""
@@ -109,11 +126,11 @@ class Bench:
                 raise ModelError(f"{m.model}: {m.failure.reason}")
             if m.round >= start:
                 found[m.model].append(m.latencies_us)
-        return {**found}
+        return dict(found)
 
 
 def regress(bench: Bench, heads: Mapping[str, Artifact], suite: Path, threshold: float) -> Iterator[Outcome]:
-    """One outcome a model, of head or of the suite. Those that have to be confirmed come last.
+    """One outcome per model, of head or of the suite. Those that have to be confirmed come last.
 
     Raises Incomparable where there is no suite, UsageError, BoardError.
     """
@@ -146,14 +163,14 @@ def _compared(
         )
     jobs = [head.job(), *([replace(base.job(), name=f"{base.name} (base)")] if interleaved else [])]
     against: Against = "interleaved" if interleaved else "stored"
-    allowed = threshold if baseline.threshold is None else baseline.threshold
+    allowed = threshold if baseline.record.threshold is None else baseline.record.threshold
     many, start = bench.protocol.rounds, doubtful.first.rounds if doubtful and doubtful.first else 0
     for stop in range(start + many, start + LONGEST * many + 1, many):
         try:
             runs = bench.rounds(jobs, start, stop)
         except ModelError as error:
             return Outcome(head.name, against, failure=str(error))
-        before = runs[jobs[-1].name] if interleaved else baseline.rounds_us
+        before = runs[jobs[-1].name] if interleaved else baseline.record.rounds_us
         comparison = compare(before, runs[head.name], allowed, interleaved=interleaved)
         if comparison.decided:
             break
@@ -161,7 +178,7 @@ def _compared(
 
 
 def update(bench: Bench, heads: Mapping[str, Artifact], suite: Path) -> list[str]:
-    """Makes today's models and samples the suite's; models that only the suite has stay. The names written."""
+    """Replace the suite's models and samples by today's; models that only the suite has stay. The names written."""
     measured: dict[str, list[Measurement]] = {}
     for m in measure(bench.session, [head.job() for head in heads.values()], bench.protocol, bench.store):
         if m.failure is not None:

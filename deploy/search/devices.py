@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deploy.cli import search as shown
 from deploy.latency.key import TableKey
-from deploy.latency.overhead import around_blocks_us
+from deploy.latency.overhead import outside_blocks_us
 from deploy.search.query import Answer, Material, ask, budget, key_of, tell
 from hil.errors import UsageError
 from nas.errors import TableError
@@ -86,7 +86,7 @@ def joined(material: Material, devices: Sequence[Device]) -> Material:
 
 
 def check_alike(loaded: Mapping[Device, Table], material: Material) -> None:
-    """Refuses what `deploy.latency.key.check_same` does, but for the device: that is what differs here."""
+    """Refuses tables of another space, input size or scheme; the device is what differs here."""
     first, *others = loaded
     keys = {device: _key(device, table) for device, table in loaded.items()}
     if keys[first].space != material.space.digest:
@@ -121,7 +121,7 @@ def _key(device: Device, table: Table) -> TableKey:
 def constant_us(table: Table) -> float:
     """What a whole model takes beyond the table's sum, by whole models or by its parts; 0 where neither is told."""
     correction = table.provenance.get("correction")
-    return float(correction["constant_us"]) if correction else around_blocks_us(table)
+    return float(correction["constant_us"]) if correction else outside_blocks_us(table)
 
 
 def budgets_of(arguments: argparse.Namespace, joint: Material, devices: Sequence[Device]) -> dict[str, float]:

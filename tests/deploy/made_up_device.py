@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from deploy.latency.agreement import Sample
-from deploy.latency.predictor import Measured
+from deploy.latency.agreement import MeasuredNetwork
+from deploy.latency.estimates import Z95
 from deploy.studies.latency.record import Recorded, Row
 from nas.estimate import Estimate
 from nas.space import Architecture, Block, SearchSpace, Subnet
@@ -30,16 +29,24 @@ COST = {3: 1.0, 5: 1.6, 7: 6.0}
 
 @dataclass(eq=False)
 class Device:
-    """`own`: what no feature tells of a block, `noise` of a measurement: shares of a latency. Asked is logged."""
+    """A latency source.
 
-    own: float = 0.005
+    Attributes:
+        subnet: standard deviation of what no feature explains, as a share of a block's latency.
+        noise: of a measurement, as a share.
+        boundary_us: added where a 7x7 follows a wide layer in another block.
+        asked: everything that was measured, in order.
+        rng: of all randomness.
+    """
+
+    subnet: float = 0.005
     noise: float = 0.002
-    seam_us: float = 0.0  # where a 7x7 follows a wide layer in another block
+    boundary_us: float = 0.0
     asked: list[str] = field(default_factory=list)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(5))
 
     def __post_init__(self) -> None:
-        self.true_us = {s: self._rule(s) * float(1 + self.own * self.rng.normal()) for s in SPACE.all_subnets()}
+        self.true_us = {s: self._rule(s) * float(1 + self.subnet * self.rng.normal()) for s in SPACE.all_subnets()}
 
     @staticmethod
     def _rule(subnet: Subnet) -> float:
@@ -57,18 +64,22 @@ class Device:
         total = 500.0 + sum(self.true_us[s] for s in architecture.subnets)
         for before, after in zip(architecture.subnets, architecture.subnets[1:], strict=False):
             if before.choices[-1].expansion == 6 and after.choices[0].kernel == 7:
-                total += self.seam_us
+                total += self.boundary_us
         return total
 
     def _noisy(self, us: float) -> float:
         return us * float(1 + self.noise * self.rng.normal())
 
-    def blocks(self, subnets: Sequence[Subnet]) -> Iterator[tuple[Subnet, Measured, float]]:
+    def blocks(self, subnets: Sequence[Subnet]) -> Iterator[tuple[Subnet, Estimate, float]]:
         for s in subnets:
             self.asked.append(str(s))
-            yield s, Measured(self._noisy(self.true_us[s]), self.noise * self.true_us[s]), self.seconds(self.true_us[s])
+            yield s, self._measured(s), self.seconds(self.true_us[s])
 
-    def models(self, architectures: Sequence[Architecture]) -> Iterator[tuple[Sample, float]]:
+    def _measured(self, s: Subnet) -> Estimate:
+        value, error = self._noisy(self.true_us[s]), self.noise * self.true_us[s]
+        return Estimate(value, error, value - Z95 * error, value + Z95 * error, 20, "measured")
+
+    def networks(self, architectures: Sequence[Architecture]) -> Iterator[tuple[MeasuredNetwork, float]]:
         for a in architectures:
             self.asked.append(str(a))
             yield self.sample(a), self.seconds(self.whole_us(a))
@@ -79,9 +90,9 @@ class Device:
     def seconds(self, latency_us: float) -> float:
         return 0.02 + 40e-6 * latency_us
 
-    def sample(self, a: Architecture) -> Sample:
+    def sample(self, a: Architecture) -> MeasuredNetwork:
         halves = self._noisy(self.whole_us(a)), self._noisy(self.whole_us(a))
-        return Sample(a, sum(self.true_us[s] for s in a.subnets), sum(halves) / 2, halves)
+        return MeasuredNetwork(a, sum(self.true_us[s] for s in a.subnets), sum(halves) / 2, halves)
 
 
 def nsr_table() -> Table:
@@ -107,11 +118,12 @@ def recorded(device: Device, held_out: int = 30, pool: int = 30) -> Recorded:
     nsr = nsr_table()
     rows = []
     for s, m, took_s in device.blocks(list(SPACE.all_subnets())):
-        low, high = m.value_us - 2 * m.error_us, m.value_us + 2 * m.error_us
-        rows.append(Row(str(s), "block", m.value_us, low, high, m.value_us, m.value_us, 20, took_s, nsr[s], 1.0))
+        assert m.std_error is not None
+        low, high = m.value - 2 * m.std_error, m.value + 2 * m.std_error
+        rows.append(Row(str(s), "block", m.value, low, high, m.value, m.value, 20, took_s, nsr[s], 1.0))
     for i, a in enumerate(architectures(held_out + pool)):
         sample = device.sample(a)
         y, (first, second) = sample.measured_us, sample.halves_us
         role = "held-out" if i < held_out else "pool"
         rows.append(Row(str(a), role, y, y, y, first, second, 40, device.seconds(y), nsr.total(a), 3.0))
-    return Recorded(tuple(rows), json.loads(json.dumps(asdict(SPACE))), SIZE, "channel int8", {"board": "made up"})
+    return Recorded(tuple(rows), SPACE, SIZE, "channel int8", {"board": "made up"})

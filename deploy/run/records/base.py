@@ -85,7 +85,8 @@ class Record:
         try:
             return build(cls, cls.arranged({k: v for k, v in raw.items() if k != VERSION}), where)
         except (ConfigError, UsageError) as error:
-            raise UsageError(f"{error}; {advice}") from None
+            named = str(error) if str(error).startswith(where) else f"{where}: {error}"
+            raise UsageError(f"{named}; {advice}") from None
 
     @classmethod
     def arranged(cls, raw: dict[str, Any]) -> dict[str, Any]:

@@ -1,31 +1,37 @@
-"""A board's latencies of a whole space in one small file: what anybody needs to try methods on without the board.
+"""A board's latencies of a whole space in one small file, to try methods on without the board.
 
-Every block alone, and whole models in three roles: `held-out` ones that nothing may be fitted to, `pool` ones that may
-be measured, and `front` ones that may be too: what the table of isolated blocks itself would find. Parquet, a row each.
+Every isolated block, and full networks in three roles: `held-out` ones that nothing may be fitted to, `pool` ones that
+may be measured, and `front` ones, which may be too: the Pareto front by the table of isolated blocks. Parquet, one row
+each.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from deploy.compile import subtrees
 from deploy.compile.artifact import Artifact
-from deploy.latency.on_board import compiled_once
+from deploy.formats.files import write_atomically
+from deploy.latency.agreement import MeasuredNetwork
+from deploy.latency.board_source import compiled_once
 from deploy.latency.table import halves, summaries
 from deploy.pipeline.agree import sampled_architectures
-from deploy.pipeline.profiling import jobs as jobs_of
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.measuring import measure_with_progress, measured
 from hil.job import Job
 from hil.measurement import Measurement
-from nas.errors import TableError
+from nas.errors import ConfigError, TableError
+from nas.estimate import Estimate
 from nas.search.front import exact_front
-from nas.space import Architecture
+from nas.settings import build
+from nas.space import Architecture, SearchSpace
 from nas.table import Table
 
 FORMAT = "hilnas-record/1"
@@ -35,12 +41,20 @@ ROLES: tuple[Role, ...] = ("block", "held-out", "pool", "front")
 
 @dataclass(frozen=True)
 class Row:
-    """A subnet or an architecture as it was measured.
+    """A measured subnet or architecture.
 
     Attributes:
-        low_us, high_us: 95 % interval of the median; halves: medians of two halves of the rounds.
-        board_s: what measuring it took of the board.
-        nsr, size_bits: sums over its blocks.
+        name: its text form.
+        role: what it may be used for.
+        median_us: its latency.
+        low_us: lower end of the median's 95 % interval.
+        high_us: upper end.
+        first_half_us: median of the first half of the rounds.
+        second_half_us: median of the other half.
+        n: samples.
+        board_s: board time of the measurement.
+        nsr: sum over its blocks.
+        size_bits: sum over its blocks.
     """
 
     name: str
@@ -55,30 +69,48 @@ class Row:
     nsr: float
     size_bits: float
 
+    @property
+    def estimate(self) -> Estimate:
+        """The latency, microseconds."""
+        return Estimate(self.median_us, None, self.low_us, self.high_us, self.n, "replayed")
+
+    @property
+    def network(self) -> MeasuredNetwork:
+        halves_us = (self.first_half_us, self.second_half_us)
+        return MeasuredNetwork(Architecture.parse(self.name), float("nan"), self.median_us, halves_us)
+
 
 @dataclass(frozen=True)
 class Recorded:
-    """`space` as its file's text, so that the record stands alone; `conditions`: of the measuring."""
+    """The latencies of one space on one board.
+
+    Attributes:
+        rows: all that was measured.
+        space: whole, so that the file needs no other.
+        size: of the network's input, (H, W).
+        scheme: of the quantization, as in a table's key.
+        conditions: of the measuring, as they were recorded.
+    """
 
     rows: tuple[Row, ...]
-    space: dict[str, Any]
+    space: SearchSpace
     size: tuple[int, int]
     scheme: str
-    conditions: dict[str, Any]
+    conditions: Mapping[str, Any]
 
-    def of(self, *roles: Role) -> list[Row]:
+    def rows_of(self, *roles: Role) -> list[Row]:
         return [row for row in self.rows if row.role in roles]
 
     def save(self, path: Path) -> None:
-        """Write Parquet aside, then rename it into place."""
         import pandas as pd
 
         frame = pd.DataFrame([asdict(row) for row in self.rows])
-        header = {name: value for name, value in asdict(self).items() if name != "rows"}
+        space = json.loads(json.dumps(asdict(self.space)))
+        header = {"space": space, "size": self.size, "scheme": self.scheme, "conditions": dict(self.conditions)}
         frame.attrs["hilnas"] = {"format": FORMAT, **header}
-        part = path.with_name(path.name + ".part")
-        frame.to_parquet(part, engine="pyarrow", index=False, compression="zstd")
-        part.replace(path)
+        content = io.BytesIO()
+        frame.to_parquet(content, engine="pyarrow", index=False, compression="zstd")
+        write_atomically(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Recorded:
@@ -89,10 +121,11 @@ class Recorded:
         try:
             frame = pd.read_parquet(path, engine="pyarrow")
             header = dict(frame.attrs["hilnas"])
-            found = header.pop("format")
             rows = tuple(Row(**row) for row in frame.to_dict("records"))
-            record = cls(rows, header["space"], tuple(header["size"]), header["scheme"], header["conditions"])
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            space = build(SearchSpace, header["space"], "space")
+            record = cls(rows, space, tuple(header["size"]), header["scheme"], header["conditions"])
+            found = header["format"]
+        except (OSError, pa.ArrowException, ConfigError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             message = f"{path}: not a record of this kit ({reason}); give one that `hilnas lut latency record` made"
             raise TableError(message) from None
@@ -103,14 +136,19 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many whole models beside the held-out ones, which are those of the run's agreement."""
+    """Numbers of full networks besides the held-out ones, which are those of the run's agreement.
+
+    Attributes:
+        pool: uniform over the space.
+        front: on the Pareto front.
+    """
 
     pool: int = 30
     front: int = 10
 
 
 def chosen(context: Context, counts: Counts) -> dict[Architecture, Role]:
-    """The whole models, the same ones for the same seed and tables; those of the pool are uniform over the space."""
+    """The full networks and their roles: the same ones for the same seed and tables."""
     rng = random.Random(f"{context.experiment.seed}/record")
     models: dict[Architecture, Role] = dict.fromkeys(sampled_architectures(context), "held-out")
     held_out = len(models)
@@ -125,34 +163,28 @@ def chosen(context: Context, counts: Counts) -> dict[Architecture, Role]:
 
 
 def record(context: Context, counts: Counts, out: Path) -> Iterator[Progress]:
-    """Measure more whole models of a run that was judged, and write everything that was measured into one file."""
+    """Measure more full networks of a run after its stage `agree`, and write all that was measured into one file."""
     roles = chosen(context, counts)
     compiled: dict[str, Artifact] = {}
     for number, (architecture, role) in enumerate(roles.items()):
         sample = Artifact.at(context.path / "models", f"sample{number:03d}")
         compiled[str(architecture)] = sample if role == "held-out" else compiled_once(context, architecture)
         yield Progress("record", number + 1, len(roles), f"compiled {architecture}")
-    settings = protocol(context.experiment.agreement.measuring)
     jobs = [_named(made.job(), name) for name, made in compiled.items()]
-    models = yield from measure_with_progress(context, jobs, settings, "record")
-    blocks = list(
-        measured(context, jobs_of(context, context.space.all_subnets()), protocol(context.experiment.profile))
-    )
+    agreeing, profiling = context.experiment.agreement.measuring, context.experiment.profile
+    networks = yield from measure_with_progress(context, jobs, protocol(agreeing), "record")
+    subnets = [subtrees.artifact(context.path / "subnets", s).job() for s in context.space.all_subnets()]
+    blocks = list(measured(context, subnets, protocol(profiling)))
     nsr, size = (Table.load(context.path / "tables" / f"{name}.parquet") for name in ("nsr", "size"))
     of_blocks = {str(s): (nsr[s], size[s]) for s in context.space.all_subnets()}
-    of_models = {str(a): (nsr.total(a), size.total(a)) for a in roles}
+    of_networks = {str(a): (nsr.total(a), size.total(a)) for a in roles}
     rows = [
         *_rows(blocks, dict.fromkeys(of_blocks, "block"), of_blocks),
-        *_rows(models, {str(a): role for a, role in roles.items()}, of_models),
+        *_rows(networks, {str(a): role for a, role in roles.items()}, of_networks),
     ]
-    recorded = Recorded(
-        tuple(rows),
-        json.loads(json.dumps(asdict(context.space))),
-        context.experiment.data.size,
-        f"{context.experiment.quantization.granularity} int8",
-        models[0].conditions.to_json(),
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    experiment = context.experiment
+    scheme = f"{experiment.quantization.granularity} int8"
+    recorded = Recorded(tuple(rows), context.space, experiment.data.size, scheme, networks[0].conditions.to_json())
     recorded.save(out)
     yield Progress("record", len(rows), len(rows), f"{out}: {len(rows)} latencies")
 

@@ -11,8 +11,10 @@ from deploy.latency.active import Plan, covering, measure_actively
 from deploy.latency.features import block_features
 from deploy.latency.predictor import fit
 from deploy.studies.latency.record import Recorded
-from deploy.studies.latency.replay import Judge, World, agreed, at_random, compete, said, table_of_outcomes
+from deploy.studies.latency.replay import Evaluator, RecordedSource, at_random, compete
 from deploy.studies.latency.replay_plot import write_image
+from deploy.studies.latency.replay_record import ReplayRecord
+from deploy.studies.latency.replay_summary import agreement_text, summarized, table_of_methods
 from hil.errors import UsageError
 from nas.errors import TableError
 from tests.deploy.made_up_device import SIZE, SPACE, Device, nsr_table, recorded
@@ -40,8 +42,8 @@ def test_it_ends_when_the_front_is_stable_long_before_everything_is_measured():
     device = Device()
     *_, last = steps(device)
     assert last.ended == "the front is stable"
-    assert len(last.known.blocks) < ALL / 3
-    assert last.chances.expected_loss < QUICK.tolerance and last.chances.expected_tau > 1 - QUICK.tau_tolerance
+    assert len(last.observed.blocks) < ALL / 3
+    assert last.fronts.expected_loss < QUICK.tolerance and last.fronts.expected_tau > 1 - QUICK.tau_tolerance
     assert len(set(device.asked)) == len(device.asked)  # nothing twice
 
 
@@ -56,38 +58,38 @@ def test_what_is_known_is_not_asked_again():
     device = Device()
     first = steps(device)[0]
     again = Device()
-    steps(again, known=first.known)
-    assert not set(again.asked) & {str(s) for s in first.known.blocks}
+    steps(again, observed=first.observed)
+    assert not set(again.asked) & {str(s) for s in first.observed.blocks}
 
 
 def test_limits_hold():
-    device = Device(own=0.3)  # nothing can be told: it would go on
+    device = Device(subnet=0.3)  # nothing can be predicted: it would go on
     *_, last = steps(device, Plan(most_blocks=60, batch=12, draws=3, tolerance=0, tau_tolerance=0))
-    assert len(last.known.blocks) == 60
+    assert len(last.observed.blocks) == 60
     assert last.ended == "as many blocks as were asked for"
     *_, last = steps(device, Plan(budget_s=4.0, batch=12, draws=3, tolerance=0, tau_tolerance=0))
     assert last.ended == "the budget is spent"
-    assert last.known.seconds >= 4.0
+    assert last.observed.seconds >= 4.0
 
 
 def test_whole_models_are_asked_where_context_matters():
-    device = Device(seam_us=2000.0)
+    device = Device(boundary_us=2000.0)
     *_, last = steps(device, Plan(batch=12, draws=4, budget_s=20.0, tolerance=0, tau_tolerance=0))
-    assert last.known.models
-    assert all(sample.measured_us > 0 for sample in last.known.models)
+    assert last.observed.networks
+    assert all(sample.measured_us > 0 for sample in last.observed.networks)
 
 
 def test_active_is_closer_to_the_truth_on_the_front_than_random_choice():
-    record = recorded(Device(own=0.02))
-    world = World(record)
-    judge = Judge.of(world)
+    record = recorded(Device(subnet=0.02))
+    source = RecordedSource(record)
+    evaluator = Evaluator.of(source)
     active, chance = [], []
     for seed in range(3):
         plan = Plan(most_blocks=60, batch=12, draws=6, seed=seed, tolerance=0, everywhere=0.0)
-        *_, last = measure_actively(world.space, world.features, world.nsr, world, plan)
-        active.append(judge.hypervolume_share(last.model))
-        known = at_random(world, len(last.known.blocks), 0, seed)
-        chance.append(judge.hypervolume_share(fit(world.features, known.blocks)))
+        *_, last = measure_actively(source.space, source.features, source.nsr, source, plan)
+        active.append(evaluator.hypervolume_share(last.model))
+        chosen = at_random(source, len(last.observed.blocks), 0, seed)
+        chance.append(evaluator.hypervolume_share(fit(source.features, chosen.blocks)))
     assert np.mean(active) > np.mean(chance)
     assert max(active + chance) <= 1 + 1e-12
 
@@ -105,13 +107,15 @@ def test_a_record_survives_its_file_and_compares(tmp_path):
     assert active.blocks == chance.blocks <= 60 and active.models == chance.models
     assert active.board_s < everything.board_s
     assert active.tau_b_corrected > 0.9
-    told = said(loaded, found)
-    assert told["methods"]["active"]["blocks"]["mean"] == active.blocks and told["held_out"] == 30
-    assert table_of_outcomes(told).row_count == 3
-    assert told["agreement"]["told"]["agreement"]["n_models"] == 30
-    assert "regret at most" in agreed(told["agreement"]["with_feedback"])
-    write_image(tmp_path / "c.svg", told)
-    assert "full models" in (tmp_path / "c.svg").read_text()
+    summary = summarized(loaded, found)
+    assert summary.methods["active"].blocks.mean == active.blocks and summary.held_out == 30
+    assert table_of_methods(summary).row_count == 3
+    assert summary.agreement.predicted.agreement.n_models == 30
+    assert "regret at most" in agreement_text(summary.agreement.corrected)
+    summary.write(tmp_path / "c.json")
+    assert ReplayRecord.read(tmp_path / "c.json").outcomes == summary.outcomes
+    write_image(tmp_path / "c.svg", summary.to_json())
+    assert "whole models" in (tmp_path / "c.svg").read_text()
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 not a table"])

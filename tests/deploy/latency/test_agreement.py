@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deploy.latency.agreement import (
     BUDGET_QUANTILES,
-    Sample,
+    MeasuredNetwork,
     agreement,
     check_enough,
     comparison,
@@ -58,7 +58,9 @@ def test_tau_b_is_the_definitions(pairs):
         assert tau_b(np.array(a, float), np.array(b, float)) == pytest.approx(slow_tau_b(a, b))
 
 
-def world(slopes: tuple[float, ...], constant: float, noise: float, models: int = 40) -> tuple[Table, list[Sample]]:
+def world(
+    slopes: tuple[float, ...], constant: float, noise: float, models: int = 40
+) -> tuple[Table, list[MeasuredNetwork]]:
     """A latency table, and whole models that cost slope x entry a block, a constant and noise."""
     rng = np.random.default_rng(7)
     entries = {s: Estimate(float(rng.uniform(100, 1000)), None, 0.0, 0.0, 40, "measured") for s in SPACE.all_subnets()}
@@ -69,7 +71,7 @@ def world(slopes: tuple[float, ...], constant: float, noise: float, models: int 
         a = SPACE.sample(drawn)
         true = constant + sum(slope * table[s] for slope, s in zip(slopes, a.subnets, strict=True))
         halves = tuple(true + rng.normal(0, noise + 1e-9) for _ in range(2))
-        samples.append(Sample(a, table.total(a), float(np.mean(halves)), halves))
+        samples.append(MeasuredNetwork(a, table.total(a), float(np.mean(halves)), halves))
     return table, samples
 
 

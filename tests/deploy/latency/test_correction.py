@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from deploy.latency.agreement import Sample
-from deploy.latency.correction import Blocks, Feedback, correct, held_out, mean_error, plain
+from deploy.latency.agreement import MeasuredNetwork
+from deploy.latency.context_model import BlockLatencies, ContextModel
+from deploy.latency.correction import by_offset, correct, correction_of, held_out, mean_error
+from deploy.latency.estimates import Z95
 from deploy.run.records import Correction
 from hil.errors import CheckFailed
+from nas.errors import TableError
 from nas.estimate import Estimate
 from nas.table import Table
 from tests.deploy.made_up_device import SPACE, Device, architectures
@@ -21,22 +26,22 @@ def table_of(device: Device) -> Table:
     return Table("latency", "us", entries, {"space": SPACE.digest})
 
 
-def world(device: Device, models: int, slopes: dict[int, float] | None = None) -> tuple[Table, list[Sample]]:
+def world(device: Device, models: int, slopes: dict[int, float] | None = None) -> tuple[Table, list[MeasuredNetwork]]:
     """A true table, and whole models in which a block takes `slopes` times as long as alone."""
     table = table_of(device)
     found = []
     for sample in map(device.sample, architectures(models)):
         more = sum(((slopes or {}).get(s.block, 1.0) - 1) * device.true_us[s] for s in sample.architecture.subnets)
         halves = tuple(half + more for half in sample.halves_us)
-        found.append(Sample(sample.architecture, sample.additive_us, sum(halves) / 2, halves))
+        found.append(MeasuredNetwork(sample.architecture, sample.additive_us, sum(halves) / 2, halves))
     return table, found
 
 
-def test_feedback_finds_the_slopes():
+def test_the_correction_finds_the_slopes():
     device = Device(noise=0.001)
     table, samples = world(device, 60, SLOPES)
-    corrected, c, feedback = correct(SPACE, table, samples)
-    assert c.applied and feedback is not None and c.n_models == 60
+    corrected, c, model = correct(SPACE, table, samples)
+    assert c.applied and model is not None and c.n_models == 60
     assert c.error_held_out < 0.7 < c.error_before
     assert c.tau_b_held_out > c.tau_b_before
     for block, slope in SLOPES.items():
@@ -46,55 +51,55 @@ def test_feedback_finds_the_slopes():
     assert {entry.source for entry in corrected.entries.values()} == {"corrected"}
 
 
-def test_the_corrected_sum_is_what_the_model_predicts_where_seams_cost_nothing():
+def test_the_corrected_sum_is_what_the_model_predicts_where_boundaries_cost_nothing():
     table, samples = world(Device(), 40, SLOPES)
-    corrected, c, feedback = correct(SPACE, table, samples)
-    assert feedback is not None
+    corrected, c, model = correct(SPACE, table, samples)
+    assert model is not None
     unseen = architectures(20, seed=9)
     sums = np.array([corrected.total(a) for a in unseen]) + c.constant_us
-    without_seams = feedback.features.group != 2
-    z = feedback.features.matrix(unseen)
+    without_boundaries = model.features.group != 2
+    z = model.features.matrix(unseen)
     expected = (
-        feedback.blocks.sums(unseen) + feedback.constant_us + z[:, without_seams] @ feedback.effects_us[without_seams]
+        model.blocks.sums(unseen) + model.constant_us + z[:, without_boundaries] @ model.effects_us[without_boundaries]
     )
     assert sums == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_seam_is_found_and_no_sum_over_blocks_can_hold_it():
-    device = Device(noise=0.0005, own=0.0, seam_us=1500.0)
+def test_a_boundary_is_found_and_no_sum_over_blocks_can_hold_it():
+    device = Device(noise=0.0005, subnet=0.0, boundary_us=1500.0)
     table, samples = world(device, 160)
-    feedback = Feedback.fitted(SPACE, Blocks.of(table), samples)
+    model = ContextModel.fitted(SPACE, BlockLatencies.of(table), samples)
     unseen = architectures(60, seed=11)
     y = np.array([device.whole_us(a) for a in unseen])
-    with_seams = mean_error(feedback.predict_us(unseen), y)
-    corrected = feedback.corrected(table)
-    without = mean_error(np.array([corrected.total(a) for a in unseen]) + feedback.constant_us, y)
-    assert with_seams < 0.5 * without
+    with_boundaries = mean_error(model.predict_us(unseen), y)
+    corrected = model.corrected(table)
+    without = mean_error(np.array([corrected.total(a) for a in unseen]) + model.constant_us, y)
+    assert with_boundaries < 0.5 * without
 
 
-def test_seams_have_no_part_that_blocks_could_hold():
-    features = Feedback.fitted(SPACE, Blocks.of(table_of(Device())), []).features
+def test_boundaries_have_no_part_that_blocks_could_hold():
+    features = ContextModel.fitted(SPACE, BlockLatencies.of(table_of(Device())), []).features
     for first in SPACE.choices:
-        rows = [features.seams[1, first, second] for second in SPACE.choices]
+        rows = [features.boundaries[1, first, second] for second in SPACE.choices]
         assert np.abs(np.sum(rows, axis=0)).max() < 1e-12
 
 
-def test_feedback_that_does_not_help_is_not_applied():
+def test_a_correction_that_does_not_help_is_not_applied():
     rng = np.random.default_rng(3)
     table = table_of(Device())
     samples = []
     for a in architectures(12):
         y = table.total(a) + 300 + rng.normal(0, 400)
-        samples.append(Sample(a, table.total(a), y, (y - 300, y + 300)))
-    corrected, c, feedback = correct(SPACE, table, samples)
+        samples.append(MeasuredNetwork(a, table.total(a), y, (y - 300, y + 300)))
+    corrected, c, model = correct(SPACE, table, samples)
     helps = c.error_held_out < c.error_before and c.tau_b_held_out >= c.tau_b_before
-    assert c.applied == helps == (feedback is not None)
+    assert c.applied == helps == (model is not None)
     if not c.applied:
         assert dict(corrected.entries) == dict(table.entries)
         assert c.constant_us == pytest.approx(np.median([s.measured_us - s.additive_us for s in samples]))
 
 
-def test_feedback_that_mixes_up_ranks_is_not_applied(monkeypatch: pytest.MonkeyPatch):
+def test_a_correction_that_mixes_up_ranks_is_not_applied(monkeypatch: pytest.MonkeyPatch):
     """However much it lowers the error: a search asks which model is faster."""
     table, samples = world(Device(), 20, SLOPES)
     y = np.array([s.measured_us for s in samples])
@@ -102,9 +107,9 @@ def test_feedback_that_mixes_up_ranks_is_not_applied(monkeypatch: pytest.MonkeyP
     swapped = y.copy()
     swapped[order] = y[order].mean(axis=1, keepdims=True) + np.array([0.01, -0.01])
     monkeypatch.setattr("deploy.latency.correction.held_out", lambda *_: swapped)
-    corrected, c, feedback = correct(SPACE, table, samples)
+    corrected, c, model = correct(SPACE, table, samples)
     assert c.error_held_out < c.error_before and c.tau_b_held_out < c.tau_b_before
-    assert not c.applied and feedback is None
+    assert not c.applied and model is None
     assert dict(corrected.entries) == dict(table.entries)
 
 
@@ -112,7 +117,7 @@ def test_held_out_predictions_never_saw_the_model():
     """Spoiling one model's measurement moves the others' predictions, and not its own."""
     table, samples = world(Device(), 20, SLOPES)
     spoiled = list(samples)
-    spoiled[4] = Sample(
+    spoiled[4] = MeasuredNetwork(
         samples[4].architecture, samples[4].additive_us, samples[4].measured_us * 1.2, samples[4].halves_us
     )
     before, after = held_out(SPACE, table, samples), held_out(SPACE, table, spoiled)
@@ -121,10 +126,10 @@ def test_held_out_predictions_never_saw_the_model():
     assert np.abs(after - before)[~same_fold].min() > 0
 
 
-def test_more_models_are_fitted_to_and_not_judged():
+def test_more_models_are_fitted_to_and_not_evaluated():
     table, samples = world(Device(), 40, SLOPES)
     few, rest = samples[:8], samples[8:]
-    assert len(held_out(SPACE, table, few, rest)) == len(plain(table, few, rest)) == 8
+    assert len(held_out(SPACE, table, few, rest)) == len(by_offset(table, few, rest)) == 8
     y = np.array([s.measured_us for s in few])
     assert mean_error(held_out(SPACE, table, few, rest), y) < mean_error(held_out(SPACE, table, few), y)
     assert correct(SPACE, table, few, rest)[1].n_models == 40
@@ -132,20 +137,35 @@ def test_more_models_are_fitted_to_and_not_judged():
 
 def test_intervals_widen_by_what_the_effects_leave_open():
     table, samples = world(Device(), 8, SLOPES)
-    feedback = Feedback.fitted(SPACE, Blocks.of(table), samples)
-    corrected = feedback.corrected(table)
+    model = ContextModel.fitted(SPACE, BlockLatencies.of(table), samples)
+    corrected = model.corrected(table)
     for subnet, entry in table.entries.items():
         assert corrected.entries[subnet].high - corrected[subnet] >= entry.high - entry.value - 1e-9
 
 
 def test_too_few_models_are_refused():
     table, samples = world(Device(), 3)
-    with pytest.raises(CheckFailed, match="3 whole models are too few"):
+    with pytest.raises(CheckFailed, match="3 full networks are too few"):
         correct(SPACE, table, samples)
 
 
-def test_the_record_is_plain_json():
+def test_a_corrected_table_has_its_record(tmp_path):
     table, samples = world(Device(), 12)
-    _, c, _ = correct(SPACE, table, samples)
+    corrected, c, _ = correct(SPACE, table, samples)
     assert isinstance(c, Correction)
-    assert set(c.prior_std) == {"slopes", "layers", "seams", "own"}
+    assert set(c.prior_std) == {"slopes", "layers", "boundaries", "network"}
+    corrected.save(tmp_path / "latency.parquet")
+    assert correction_of(Table.load(tmp_path / "latency.parquet")) == c and correction_of(table) is None
+    with pytest.raises(TableError, match=r"n_models.*run `hilnas agree`"):
+        correction_of(replace(table, provenance={"correction": {"constant_us": 1.0}}))
+
+
+def test_standard_errors_widen_with_the_intervals():
+    """A table whose entries have one keeps the interval 1.96 of them wide to either side."""
+    device = Device()
+    entries = {s: m for s, m, _ in device.blocks(list(SPACE.all_subnets()))}
+    table = Table("latency", "us", entries, {"space": SPACE.digest})
+    model = ContextModel.fitted(SPACE, BlockLatencies.of(table), [device.sample(a) for a in architectures(8)])
+    for subnet, entry in model.corrected(table).entries.items():
+        assert entry.std_error is not None and entry.std_error > entries[subnet].std_error
+        assert entry.high - entry.value == pytest.approx(Z95 * entry.std_error)

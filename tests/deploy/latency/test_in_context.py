@@ -13,8 +13,9 @@ import pytest
 from deploy.compile.block_forms import FORMS
 from deploy.formats.tflite.writer import write
 from deploy.latency import in_context
+from deploy.latency.estimates import half_width
 from deploy.latency.in_context import REFERENCE, Form, measure_in_context, reference_architecture
-from deploy.latency.overhead import FLOOR_US, Constants
+from deploy.latency.overhead import FLOOR_US, PROVENANCE, OverheadRecord
 from deploy.pipeline.profiling import PARITY, profile
 from deploy.run.config import Overrides, Profile, load_experiment
 from deploy.run.context import Context
@@ -93,10 +94,11 @@ def test_an_entry_is_the_difference_that_was_meant(context, form):
         expected, widths = us - base_us, [half, base_half]
         if form == "exchanged":
             own = reference_architecture(context.space).subnets[1]
-            constants = Constants.of(Table.load(context.path / "tables" / "latency.parquet"))
+            table = OverheadRecord.of(Table.load(context.path / "tables" / "latency.parquet"))
+            empty, io = table.empty_us, table.io_us[1]
             own_us, own_half = times_of(rows, str(own))
-            expected += own_us - constants.empty_us.us - constants.edges_us[1].us
-            widths += [own_half, constants.empty_us.half_us, constants.edges_us[1].half_us]
+            expected += own_us - empty.value - io.value
+            widths += [own_half, half_width(empty), half_width(io)]
         entry = entries[subnet]
         assert entry.source == "measured" and entry.n == context.experiment.profile.runs
         assert entry.value == pytest.approx(max(expected, FLOOR_US))
@@ -128,8 +130,8 @@ def test_the_table_of_a_form(context, form):
     table = Table.load(folder / "tables" / "latency.parquet")
     table.check(context.space)
     assert {entry.source for entry in table.entries.values()} == {"measured"}
-    assert table.provenance["form"] == form and Constants.of(table).n == context.experiment.profile.runs
-    assert record(folder / "tables" / "constants.json") == table.provenance["constants"]
+    assert table.provenance["form"] == form and OverheadRecord.of(table).empty_us.n == context.experiment.profile.runs
+    assert record(folder / "tables" / OverheadRecord.FILE) == table.provenance[PROVENANCE]
     for subnet, entry in table.entries.items():
         assert entry == table.entries[replace(subnet, bits=8)]
     counts = record(folder / "profile.json")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,15 @@ from deploy.compile.block_forms import random_reference, values_at
 from deploy.formats.tflite.read import parse, read
 from deploy.formats.tflite.writer import write
 from deploy.latency import overhead
-from deploy.latency.overhead import FLOOR_US, Constants, Known, around_blocks_us, copies, graphs, solved, weighted
+from deploy.latency.estimates import half_width, weighted_sum
+from deploy.latency.overhead import (
+    FLOOR_US,
+    OverheadRecord,
+    copies,
+    graphs,
+    outside_blocks_us,
+    solved,
+)
 from deploy.latency.table import latency_table, measured_as
 from deploy.targets.inspection import inspect_model
 from deploy.targets.precision import executed_as
@@ -69,7 +78,7 @@ def test_stem_blocks_and_head_are_the_whole_model():
     expected = simulate.run(reference, q)
     parts = graphs(reference)
     chain = [splice.block_of(reference, block) for block in range(1, BLOCKS + 1)]
-    for part in (parts["constant-stem"], *chain, parts["constant-head"]):
+    for part in (parts["overhead-stem"], *chain, parts["overhead-head"]):
         q = simulate.run(part, q)
     assert torch.equal(q, expected)
 
@@ -113,74 +122,114 @@ def times_of(
     empty: float, ends: Sequence[float], copy: Sequence[float], stem: float, head: float
 ) -> Mapping[str, float]:
     """What the graphs take where the module's equations hold."""
-    found = {"constant-empty": empty, "constant-stem": empty + stem + ends[0] / 2}
-    found["constant-head"] = empty + ends[-1] / 2 + head
-    for seam, at, each in zip(splice.boundary_maps(whole()), ends, copy, strict=True):
-        shape = "x".join(map(str, seam.shape))
-        found |= {f"constant-{shape}-{n}": empty + at + n * each for n in (1, 3)}
+    found = {"overhead-empty": empty, "overhead-stem": empty + stem + ends[0] / 2}
+    found["overhead-head"] = empty + ends[-1] / 2 + head
+    for boundary, at, each in zip(splice.boundary_maps(whole()), ends, copy, strict=True):
+        shape = "x".join(map(str, boundary.shape))
+        found |= {f"overhead-{shape}-{n}": empty + at + n * each for n in (1, 3)}
     return found
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.tuples(TIMES, TIMES, TIMES), st.tuples(*[TIMES] * 5), st.tuples(*[TIMES] * 5), st.data())
-def test_made_up_times_give_their_constants_back(single, ends, copy, data):
+def test_made_up_times_give_their_overhead_back(single, ends, copy, data):
     empty, stem, head = single
     found = solved({name: summary(t) for name, t in times_of(empty, ends, copy, stem, head).items()}, whole())
     edges = [(a + b) / 2 for a, b in pairwise(ends)]
-    assert [known.us for known in found.edges_us] == pytest.approx(edges, abs=1e-6)
-    assert (found.empty_us.us, found.stem_us.us, found.head_us.us) == pytest.approx((empty, stem, head), abs=1e-6)
+    assert [io.value for io in found.io_us] == pytest.approx(edges, abs=1e-6)
+    assert (found.empty_us.value, found.stem_us.value, found.head_us.value) == pytest.approx(
+        (empty, stem, head), abs=1e-6
+    )
     work = data.draw(st.lists(st.floats(FLOOR_US, 5000), min_size=BLOCKS, max_size=BLOCKS))
     alone = [summary(empty + edge + w, 3.0) for edge, w in zip(edges, work, strict=True)]
     entries = [found.work(time, block) for block, time in enumerate(alone, start=1)]
     model_us = empty + stem + sum(work) + head
-    assert sum(entry.value for entry in entries) + found.around_us == pytest.approx(model_us, abs=1e-6)
+    assert sum(entry.value for entry in entries) + found.outside_blocks_us == pytest.approx(model_us, abs=1e-6)
 
 
 def test_half_widths_add_as_their_squares_do():
-    assert weighted((1, Known(5, 3)), (-1, Known(2, 4))) == Known(3, 5)
-    assert weighted((0.5, Known(5, 3)), (0.5, Known(2, 4))) == Known(3.5, 2.5)
-    assert Known(3, 5).ci95_us == (-2, 8)
+    one, other = replace(known(5, 3), n=7), known(2, 4)
+    assert weighted_sum((1, one), (-1, other)) == replace(known(3, 5), n=7)
+    assert weighted_sum((0.5, one), (0.5, other)) == replace(known(3.5, 2.5), n=7)
+    lopsided = Estimate(5.0, None, 4.0, 10.0, 40, "measured")
+    assert weighted_sum((1, lopsided)) == known(5, 3) and half_width(lopsided) == 3
 
 
-def test_noise_makes_no_constant_negative():
+def test_noise_makes_no_overhead_negative():
     times = {name: summary(10.0) for name in graphs(whole())}
-    found = solved(times | {"constant-stem": summary(8.0)}, whole())
-    assert found.stem_us.us == 0 and found.head_us.us == 0 and {edge.us for edge in found.edges_us} == {0}
-    assert found.empty_us.us == 10 and found.n == 40
+    found = solved(times | {"overhead-stem": summary(8.0)}, whole())
+    assert found.stem_us.value == 0 and found.head_us.value == 0 and {io.value for io in found.io_us} == {0}
+    assert found.empty_us.value == 10 and found.empty_us.n == 40
 
 
-def known_constants() -> Constants:
-    return Constants(Known(2, 0.5), (Known(1, 0.5), Known(0, 0.5)), Known(50, 1), Known(300, 2), 40)
+def known(us: float, half_us: float) -> Estimate:
+    return Estimate(us, None, us - half_us, us + half_us, 40, "measured")
+
+
+def known_overhead() -> OverheadRecord:
+    return OverheadRecord(known(2, 0.5), (known(1, 0.5), known(0, 0.5)), known(50, 1), known(300, 2))
 
 
 def test_an_entry_keeps_its_interval_and_stays_above_the_floor():
-    found = known_constants()
-    assert found.around_us == 352
+    found = known_overhead()
+    assert found.outside_blocks_us == 352
     lopsided = replace(summary(100.0), ci95_us=(98.0, 105.0))
     assert found.work(lopsided, 1) == Estimate(97.0, None, 95.0, 102.0, 40, "measured")
     assert found.work(lopsided, 2) == Estimate(98.0, None, 96.0, 103.0, 40, "measured")
     assert found.work(summary(2.0, 1.0), 1) == Estimate(FLOOR_US, None, FLOOR_US - 1, FLOOR_US + 1, 40, "measured")
 
 
-def test_a_saved_table_tells_its_constants(tmp_path):
-    found = known_constants()
-    table = Table("latency", "us", {Subnet.parse("b1_k3e3_w8"): Estimate.exact(1)}, {"constants": found.record()})
-    table.save(tmp_path / "latency.parquet")
+def table_with(provenance: Mapping[str, Any]) -> Table:
+    return Table("latency", "us", {Subnet.parse("b1_k3e3_w8"): Estimate.exact(1)}, provenance)
+
+
+def test_a_saved_table_has_its_overhead(tmp_path):
+    found = known_overhead()
+    table_with({"overhead": found.to_json()}).save(tmp_path / "latency.parquet")
     again = Table.load(tmp_path / "latency.parquet")
-    assert Constants.of(again) == found and around_blocks_us(again) == 352
-    assert around_blocks_us(replace(table, provenance={})) == 0
+    assert OverheadRecord.of(again) == found and outside_blocks_us(again) == 352
+    assert outside_blocks_us(replace(again, provenance={})) == 0
+    found.write(tmp_path / "overhead.json")
+    assert OverheadRecord.read(tmp_path / "overhead.json") == found
+
+
+FORMER = {
+    "empty_us": {"us": 2, "half_us": 0.5},
+    "edges_us": [{"us": 1, "half_us": 0.5}, {"us": 0, "half_us": 0.5}],
+    "stem_us": {"us": 50, "half_us": 1},
+    "head_us": {"us": 300, "half_us": 2},
+    "n": 40,
+}
+
+
+def test_a_table_of_an_earlier_version_has_its_overhead():
+    assert OverheadRecord.of(table_with({"constants": FORMER})) == known_overhead()
+    assert outside_blocks_us(table_with({"constants": FORMER})) == 352
+    with pytest.raises(TableError, match="profile again"):
+        OverheadRecord.of(table_with({"constants": FORMER | {"stem_us": {"us": float("nan"), "half_us": 1}}}))
+
+
+RECORD = known_overhead().to_json()
 
 
 @pytest.mark.parametrize(
     "damaged",
-    [{}, {"constants": 3}, {"constants": {}}]
-    + [{"constants": known_constants().record() | change} for change in (
-        {"n": "many"}, {"more": 1}, {"empty_us": {"us": float("nan"), "half_us": 0}}, {"edges_us": 1},
-    )],
-)  # fmt: skip
-def test_a_table_that_does_not_tell_is_refused(damaged):
+    [
+        {},
+        {"overhead": 3},
+        {"overhead": {}},
+        {"overhead": RECORD | {"n": 40}},
+        {"overhead": RECORD | {"schema_version": 0}},
+        {"overhead": RECORD | {"io_us": 1}},
+        {"overhead": RECORD | {"empty_us": RECORD["empty_us"] | {"value": float("nan")}}},
+        {"overhead": {name: value for name, value in RECORD.items() if name != "head_us"}},
+        {"constants": {}},
+        {"constants": 3},
+    ],
+)
+def test_a_table_without_a_readable_overhead_is_refused(damaged):
     with pytest.raises(TableError, match="profile again") as refused:
-        Constants.of(Table("latency", "us", {}, json.loads(json.dumps(damaged))))
+        OverheadRecord.of(table_with(json.loads(json.dumps(damaged))))
     assert "\n" not in str(refused.value)
 
 

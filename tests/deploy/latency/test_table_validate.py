@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 
 from deploy.cli import main
 from deploy.latency.key import TableKey
-from deploy.latency.validate import Demand, judge, require_held, stratified, validate, validations
+from deploy.latency.validate import evaluate, stratified, validate, validations
+from deploy.latency.validations import Demand, TableValidation
 from deploy.latency.versions import Lineage, versions
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from hil.errors import CheckFailed, UsageError
 from nas.table import Table
-from tests.deploy.latency.test_table_key import SPACE
+from tests.deploy.latency.test_table_key import NPU, SPACE
 from tests.deploy.tiny_experiment import Finished, finished_run, one_line, record, stored
 
 SUBNETS = list(SPACE.all_subnets())
@@ -64,20 +65,22 @@ OLD = np.array([100.0, 150.0, 225.0, 340.0, 500.0, 760.0])
     ],
 )
 def test_a_verdict_holds_by_ratio_and_by_ranks(new, demand, holds):
-    verdict = judge(OLD, new, demand)
-    assert verdict.holds is holds and verdict.entries == 6
-    assert verdict.ci95[0] <= verdict.ratio <= verdict.ci95[1]
-    told = {**verdict.to_json(), "demand": {"tolerance": demand.tolerance, "tau": demand.tau}}
+    verdict = evaluate(OLD, new, demand)
+    found = verdict.evidence
+    assert verdict.holds is holds and found.entries == 6
+    assert found.ci95[0] <= found.ratio <= found.ci95[1]
+    numbers = (found.entries, found.ratio, found.ci95, found.tau_b)
+    validation = TableValidation(*numbers, verdict.holds, demand, "0" * 12, (), NPU, "2026-01-01")
     if holds:
-        require_held(told)
+        validation.require_held()
     else:
         with pytest.raises(CheckFailed, match="measure again"):
-            require_held(told)
+            validation.require_held()
 
 
-def test_what_cannot_be_judged():
+def test_what_cannot_be_evaluated():
     with pytest.raises(CheckFailed, match="undefined"):
-        judge(OLD, np.full(6, 100.0), Demand())
+        evaluate(OLD, np.full(6, 100.0), Demand())
     for bad in ({"entries": 2}, {"tolerance": 0.0}, {"tau": 1.5}):
         with pytest.raises(UsageError, match="--entries"):
             Demand(**bad)
@@ -168,11 +171,12 @@ def test_a_table_that_holds_belongs_to_the_device_as_it_is(bench, capfd):
     assert after.entries == before.entries and len(stored(bench.folder)) == rows + 4
     assert TableKey.of(after).conditions.bsp == "Newer" and after.provenance["conditions"]["bsp"] == "Older"
     assert lineage.how == "validated" and lineage.parents == (Lineage.of(before).version,)
-    assert lineage.evidence["entries"] == 4 and lineage.evidence["ci95"][0] <= lineage.evidence["ratio"]
+    assert lineage.evidence is not None and lineage.evidence.entries == 4
+    assert lineage.evidence.ci95[0] <= lineage.evidence.ratio
     assert bench.call("agree", "--tau", "-1") == 0, capfd.readouterr().err
     corrected = Lineage.of(Table.load(bench.tables / "latency-corrected.parquet"))
     assert corrected.parents == (lineage.version,)
-    assert [v.how for v in versions(bench.tables)][-2:] == ["validated", "corrected"]
+    assert [v.lineage.how for v in versions(bench.tables)][-2:] == ["validated", "corrected"]
     bench.call("lut", "latency", "validate", *LOOSE)
     assert "stays, the board is as it was" in capfd.readouterr().out
     assert Lineage.of(Table.load(bench.tables / "latency.parquet")) == lineage
@@ -203,7 +207,7 @@ def test_what_was_measured_before_a_kill_is_not_measured_again(bench):
         assert stored(bench.folder)[: len(kept)] == kept and len(stored(bench.folder)) == rows + 4
         list(validate(context, demand))  # a new question, so a new series
     assert len(stored(bench.folder)) == rows + 8
-    assert [v["changed"] for v in validations(bench.tables)] == [["bsp Older became Newer"], []]
+    assert [v.changed for v in validations(bench.tables)] == [("bsp Older became Newer",), ()]
 
 
 def test_a_table_that_cannot_be_validated(bench, capfd):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ from deploy.latency import versions as versions_module
 from deploy.latency.difference import MOST, compare
 from deploy.latency.key import BELONGS
 from deploy.latency.versions import Lineage, find_version, save_version, versions
+from deploy.run.records import Correction, Validation, plain
+from hil.measurement import digest
 from nas.errors import TableError
 from nas.estimate import Estimate
 from nas.table import Table
@@ -61,9 +64,9 @@ def test_the_same_content_is_the_same_version_however_it_was_written(tmp_path, m
         lambda to: save_version(table(half=1.5), to, "latency", "measured"),
         lambda to: save_version(table(source="predicted"), to, "latency", "measured"),
         lambda to: save_version(table(size=(90, 120)), to, "latency", "measured"),
-        lambda to: save_version(table(), to, "latency", "regressed"),
+        lambda to: save_version(table(), to, "latency", "predicted"),
         lambda to: save_version(table(), to, "latency", "measured", ["0" * 12]),
-        lambda to: save_version(table(), to, "latency", "measured", evidence={"entries": 30}),
+        lambda to: save_version(table(), to, "latency", "measured", evidence=Validation(30, 1.0, (0.99, 1.01), 0.97)),
     ],
 )
 def test_other_content_key_or_lineage_is_another_version(tmp_path, other):
@@ -74,13 +77,13 @@ def test_other_content_key_or_lineage_is_another_version(tmp_path, other):
 
 def test_versions_tell_their_lineage(tmp_path):
     parent = Lineage.of(save_version(table(), tmp_path, "latency", "measured")).version
-    learnt = {"tau_b_before": 0.91, "tau_b_held_out": 0.97}
+    learnt = plain(Correction(0.0, 36, 0.91, 0.97, 2.0, 1.0, True, {}, {}))
     corrected = table([v * 1.1 for v in range(1, len(SUBNETS) + 1)], source="corrected")
     corrected = replace(corrected, provenance={**corrected.provenance, "correction": learnt})
     save_version(corrected, tmp_path, "latency-corrected", "corrected", [parent])
     by_name = {v.name: v for v in versions(tmp_path)}
     assert by_name["latency"].tau_b == 0.91 and by_name["latency-corrected"].tau_b == 0.97
-    assert by_name["latency-corrected"].parents == (parent,) and by_name["latency"].parents == ()
+    assert by_name["latency-corrected"].lineage.parents == (parent,) and by_name["latency"].lineage.parents == ()
     assert by_name["latency-corrected"].sources == {"corrected": len(SUBNETS)}
     assert all(v.current for v in by_name.values())
 
@@ -91,6 +94,33 @@ def test_the_same_entries_under_another_stage_key_are_that_keys(tmp_path):
     assert Lineage.of(first) == Lineage.of(second)
     assert Table.load(tmp_path / "latency.parquet").provenance["key"] == "other"
     assert [v.current for v in versions(tmp_path)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("source", "form", "how"),
+    [
+        ("isolated", "isolated", "measured"),
+        ("in_context", "bounded", "measured"),
+        ("regressed", "isolated", "regressed"),
+    ],
+)
+def test_a_version_of_format_1_is_still_that_version(tmp_path, source, form, how):
+    """Its file has other names of sources, and no standard errors."""
+    belongs = key(form=form)
+    rows = [{"subnet": str(s), "value": 9.0, "low": 8.0, "high": 10.0, "n": 40, "source": source} for s in SUBNETS]
+    entries = sorted([row["subnet"], 9.0, 8.0, 10.0, 40, source] for row in rows)
+    version = digest([entries, belongs.compared(), how, ["0" * 12], {}])[:12]
+    lineage = {"version": version, "how": how, "parents": ["0" * 12], "when": "2026-01-01", "evidence": {}}
+    provenance = {"space": SPACE.digest, BELONGS: belongs.to_json(), "lineage": lineage}
+    frame = pd.DataFrame(rows)
+    frame.attrs["hilnas"] = {"format": "hilnas-table/1", "quantity": "latency", "unit": "us", "provenance": provenance}
+    (tmp_path / "versions").mkdir()
+    frame.to_parquet(tmp_path / "versions" / f"latency-{version}.parquet")
+    read = find_version(tmp_path, version[:6])
+    assert {e.source for e in read.entries.values()} == {"predicted" if how == "regressed" else "measured"}
+    assert Lineage.of(read).how == ("predicted" if how == "regressed" else "measured")
+    again = Lineage.of(save_version(read, tmp_path, "latency", Lineage.of(read).how, ["0" * 12]))
+    assert again == Lineage.of(read), "read and written by this version"
 
 
 def test_a_table_without_a_key_becomes_no_version(tmp_path):
@@ -165,7 +195,7 @@ def run_folder(tmp_path: Path) -> Path:
     write_experiment(tmp_path)
     tables = tmp_path / "runs" / "tiny" / "tables"
     first = Lineage.of(save_version(table(), tables, "latency", "measured")).version
-    save_version(table(half=3.0, size=(90, 120)), tables, "latency", "regressed", [first])
+    save_version(table(half=3.0, size=(90, 120)), tables, "latency", "predicted", [first])
     return tables
 
 
@@ -178,14 +208,15 @@ def test_versions_are_listed(run_folder, capsys):
     assert main(lut(run_folder, "versions")) == 0
     shown = capsys.readouterr().out.splitlines()
     first, second = versions(run_folder)
-    assert shown[0].startswith(first.version) and "measured" in shown[0] and "(current)" not in shown[0]
-    assert shown[1].startswith(second.version) and f"of {first.version}" in shown[1] and "(current)" in shown[1]
+    assert shown[0].startswith(first.lineage.version) and "measured" in shown[0] and "(current)" not in shown[0]
+    assert shown[1].startswith(second.lineage.version) and "(current)" in shown[1]
+    assert f"of {first.lineage.version}" in shown[1]
     assert main([*lut(run_folder, "versions"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["versions"][0] == json.loads(json.dumps(first.to_json()))
 
 
 def test_two_versions_are_compared_by_digits_or_as_files(run_folder, capsys):
-    first, second = (v.version for v in versions(run_folder))
+    first, second = (v.lineage.version for v in versions(run_folder))
     assert main(lut(run_folder, "diff", first[:8], run_folder / "latency.parquet")) == 0
     shown = capsys.readouterr().out
     assert "differs: input 180x240, not 90x120" in shown and "tau-b between them: 1.000" in shown
@@ -195,7 +226,7 @@ def test_two_versions_are_compared_by_digits_or_as_files(run_folder, capsys):
 
 def test_calls_that_cannot_be_answered(run_folder, capfd, tmp_path):
     Table("nsr", "ratio", table().entries, {"space": SPACE.digest}).save(tmp_path / "nsr.parquet")
-    version = versions(run_folder)[0].version
+    version = versions(run_folder)[0].lineage.version
     for words, said in (
         (["diff", version], "takes two tables"),
         (["diff", version, "xyz"], "neither a file nor a version"),

@@ -11,10 +11,24 @@ from ai_edge_litert.interpreter import Interpreter
 
 from deploy.cli import main
 from deploy.regression.regress import LONGEST, Outcome, conclude
+from deploy.run.records import (
+    AgreementSummary,
+    BundleRecord,
+    Correction,
+    DataSummary,
+    GateRecord,
+    LatencyRecord,
+    MetricRecord,
+    ModelRecord,
+    SpaceSummary,
+    SubnetCounts,
+    Summary,
+)
 from hil.errors import Incomparable, ModelError
 from hil.regression import Comparison
 from hil.store import Store
 from tests.chain_model import SHAPE, conv_chain
+from tests.deploy.cli.test_results_command import GOOD
 
 ROUNDS, RUNS = 4, 8
 SHORT, LONG = 200, 400
@@ -39,13 +53,35 @@ def add_model(folder: Path, name: str, length: int, description: str = "") -> No
 
 def make_run(folder: Path, **lengths: int) -> Path:
     """What `regress` reads of a finished run: the summary, and the models by name."""
-    first, *others = ({"name": name} for name in lengths)
-    record = {"data": {}, "teacher": first, "models": others, "bundle": {}, "conditions": {}}
-    folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps(record))
+    summary_of(*lengths).write(folder / "summary.json")
     for name, length in lengths.items():
         add_model(folder / "models", name, length)
     return folder
+
+
+def summary_of(teacher: str, *models: str) -> Summary:
+    """Of a run with these models."""
+    latency = LatencyRecord(1.0, 1.0, 10, (1.0, 1.0))
+    records = [
+        ModelRecord(name, "teacher", "miou", 50.0, 50.0, 8, None, (8,), (8,), None, 1, None, latency)
+        for name in (teacher, *models)
+    ]
+    return Summary(
+        name="run",
+        data=DataSummary("scenes", (64, 96), 2, 1, 1),
+        task="segmentation",
+        metric=MetricRecord("mIoU", "miou"),
+        space=SpaceSummary("tiny", "0" * 16, 1),
+        teacher=records[0],
+        models=tuple(records[1:]),
+        agreement=AgreementSummary(1.0, (1.0, 1.0), 3, 1.0, 1.0),
+        correction=Correction(0.0, 3, 1.0, 1.0, 0.0, 0.0, False, {}, {}),
+        gate=GateRecord(1.0, "the table as measured", 0.95, override=False, holds=True),
+        counts=SubnetCounts(1, 1, 1),
+        bundle=BundleRecord("bundle", teacher, True, "here", None),
+        conditions=GOOD.conditions,
+        seconds={"total": 1.0},
+    )
 
 
 class Bench:
@@ -209,7 +245,9 @@ def test_a_board_that_is_not_there(bench, run, capsys):
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": "hilnas-baseline/1"},
+        {"schema_version": 0},
+        {"more": 1},
+        {"rounds_us": [[-1]]},
         {"threshold": -1},
         {"threshold": "5"},
         {"rounds_us": [[1, "2"]]},
@@ -222,6 +260,20 @@ def test_a_damaged_baseline_names_its_file(bench, run, capsys, change):
     bench.change("fast", **change)
     assert bench.regress(run) == 2
     assert "here/fast.json" in capsys.readouterr().err
+
+
+def test_a_baseline_of_an_earlier_version_is_read(bench, run, capsys):
+    """It has a format in place of a schema version."""
+    record = bench.record("fast")
+    record.pop("schema_version")
+    (bench.suite / "fast.json").write_text(json.dumps({"format": "hilnas-baseline/2", **record}))
+    assert bench.regress(run, threshold="5.0") == 0
+    assert "fast (stored)" in capsys.readouterr().out
+    assert bench.regress(run, "--update") == 0
+    assert bench.record("fast")["schema_version"] == 1 and "format" not in bench.record("fast")
+    (bench.suite / "fast.json").write_text(json.dumps({"format": "hilnas-baseline/1", **record}))
+    assert bench.regress(run) == 2
+    assert "here/fast.json: no schema version" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
