@@ -145,6 +145,15 @@ def load(options: RunOptions) -> tuple[Experiment, SearchSpace]:
     return load_experiment(options.config_path, overrides)
 
 
+def view_run(options: RunOptions) -> Context:
+    """The run of a configuration as it stands: nothing is locked or written, no stage may be run on it."""
+    from deploy.run.context import Context
+    from deploy.run.folder import Run
+
+    experiment, space = load(options)
+    return Context(experiment, space, Run.viewed(options.runs_dir / experiment.name), options.boards)
+
+
 @contextmanager
 def open_run(
     options: RunOptions,

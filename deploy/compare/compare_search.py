@@ -22,6 +22,7 @@ from deploy.formats.files import read_json, write_json
 from deploy.run.config import Retrain
 from deploy.run.context import Context
 from deploy.run.folder import Progress
+from deploy.run.keys import settings_of
 from deploy.run.networks import assembled
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import AgreementRecord
@@ -45,8 +46,8 @@ def retrained_alike(
     compute, schedule = context.experiment.compute, settings.schedule
     seed = context.experiment.seed + number
     built_on = context.keys["distil"] if settings.start == "supernet" else comparison.data_key
-    trained = (built_on, settings.parts, *compute.parts, architecture, seed)
-    key = digest(*trained, context.experiment.quantization, context.resize_factors)
+    trained = (built_on, settings_of(settings), settings_of(compute), str(architecture), seed)
+    key = digest(*trained, settings_of(context.experiment.quantization), list(context.resize_factors))
     result = comparison.run.path / "retrained" / f"{key}.json"
     name = f"retrain {key}"
     if not (comparison.run.is_done(name, key) and result.exists()):

@@ -11,6 +11,7 @@ from deploy.formats.digest import digest
 from deploy.run.config import Budget
 from deploy.run.context import Context
 from deploy.run.folder import Progress, Run
+from deploy.run.keys import settings_of
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import AgreementRecord
 from nas.quant.integer_graph import IntegerGraph
@@ -36,8 +37,7 @@ class Spent:
 
 def spent_in(run: Run, name: str) -> Spent:
     """What a stage of a run took, over all interruptions."""
-    entry = run.state[name]
-    return Spent(entry["seconds"], entry.get("cpu_seconds"))
+    return Spent(run.stages[name].seconds, run.stages[name].cpu_seconds)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Comparison:
     def data_key(self) -> str:
         """A digest of what every network that starts from new weights depends on."""
         e = self.context.experiment
-        return digest(e.seed, e.data, self.context.space.digest, e.teacher.head)
+        return digest(e.seed, settings_of(e.data), self.context.space.digest, settings_of(e.teacher.head))
 
     @cached_property
     def affordable(self) -> Affordable:

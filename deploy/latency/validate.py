@@ -149,8 +149,8 @@ def require_held(verdict: Mapping[str, Any]) -> None:
 
 def _check_files_are_its_own(context: Context, table: Table, key: TableKey) -> None:
     """The subnets' files must be those that were measured; only the board may have another configuration now."""
-    made, state = table.provenance.get("key"), context.run.state.get("profile", {})
-    known = made == context.keys["profile"] or (state.get("done") and state.get("key") == made)
+    made = table.provenance.get("key")
+    known = made == context.keys["profile"] or context.run.is_done("profile", str(made))
     if not known or not context.run.is_done("tables", context.keys["tables"]):
         raise UsageError(
             f"{context.path}: the latency table is of other subnets than the run's: run `hilnas lut latency`"
@@ -195,7 +195,8 @@ def _adopt(context: Context, table: Table, conditions: Conditions, verdict: Verd
         )
     path = context.path / ProfileRecord.FILE
     replace(ProfileRecord.read(path), conditions=conditions, validated=Validation(**evidence)).write(path)
-    with context.run.stage("profile", context.keys["profile"]):
+    identity = context.identities["profile"]
+    with context.run.stage("profile", identity.key, version=identity.version, settings=identity.values):
         pass
 
 

@@ -13,6 +13,7 @@ from deploy.formats.tflite.writer import write
 from deploy.lcpaq import resnet
 from deploy.lcpaq.subject import Subject
 from deploy.run.context import Context
+from deploy.run.keys import settings_of
 from deploy.run.quantizing import quantize_network
 from hil.errors import UsageError
 from nas.errors import ConfigError
@@ -73,7 +74,7 @@ def compile_network(network: Network, out: Path, writing: Writing) -> Path:
     """
     graph, form, subject = network.graph, writing.form, network.subject
     target = Artifact.at(out, network.name)
-    made_with = digest(subject.key, network.scheme, form, writing.kind)
+    made_with = digest(subject.key, settings_of(network.scheme), settings_of(form), writing.kind)
     facts = {"policy": str(network.policy)} if network.policy else {}
     metadata = model_metadata(graph, str(subject.architecture or subject.name), made_with, **facts)
     if writing.kind == "onnx":

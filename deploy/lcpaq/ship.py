@@ -13,6 +13,7 @@ from deploy.lcpaq.proxy import deployed
 from deploy.lcpaq.subject import Subject, Wanted, stored_policy
 from deploy.run.context import protocol
 from deploy.run.folder import Progress
+from deploy.run.keys import settings_of
 from deploy.run.measuring import measured
 from deploy.ship.bundle import Contents, export, verify
 from hil.boards.config import open_board
@@ -24,7 +25,9 @@ def ship(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
     """shipped.json and bundle/: policy.json's network, as `hilnas loop` ships its models."""
     context, policy, path = subject.context, stored_policy(subject), subject.folder / "shipped.json"
     searched = read_json(subject.folder / "proxy.json", ("best",))
-    key = digest(subject.key, str(policy), str(searched["best"]), wanted.tuning_steps, *context.boards)
+    key = digest(
+        subject.key, str(policy), str(searched["best"]), wanted.tuning_steps, *map(settings_of, context.boards)
+    )
     if path.exists() and read_json(path, ("key",))["key"] == key:
         return
     eight = Policy(dict.fromkeys(policy.bits, INT8))

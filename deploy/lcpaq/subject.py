@@ -12,6 +12,7 @@ from pathlib import Path
 from deploy.formats.digest import digest
 from deploy.lcpaq import resnet
 from deploy.run.context import Context
+from deploy.run.keys import settings_of
 from deploy.run.networks import retrained
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import SearchRecord
@@ -144,7 +145,7 @@ class Subject:
             weights = resnet.key_of(self.context, self.model.width)
         else:
             weights = self.context.keys["teacher" if self.architecture is None else "retrain"]
-        return digest(weights, self.name, str(self.architecture), e.quantization.scheme,
+        return digest(weights, self.name, str(self.architecture), settings_of(e.quantization.scheme),
                       e.quantization.calibration_images)  # fmt: skip
 
     def graph(self, policy: Policy | None = None) -> IntegerGraph:

@@ -1,13 +1,14 @@
-"""The stage that compares: do the sums of block latencies rank full models as the board does?"""
+"""The stage that compares: do sums of block latencies rank full models as the board does?"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from deploy.compile.artifact import Artifact
 from deploy.latency.agreement import Sample, check_enough, comparison, failures, stratified, tau_b
 from deploy.latency.correction import correct, held_out
 from deploy.latency.gate import gate
@@ -20,9 +21,10 @@ from deploy.latency.versions import Lineage, find_version, save_version
 from deploy.latency.watermark import watermark
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
-from deploy.run.measuring import measure_with_progress
 from deploy.run.models import compile_sample, compile_teacher
 from deploy.run.records import AgreementRecord, AsMeasured, ExcludedModel
+from deploy.run.schemes import SchemeRun, main_scheme_run
+from hil.measurement import Measurement
 from nas.space import Architecture
 from nas.table import Table
 
@@ -36,27 +38,19 @@ def sampled_architectures(context: Context) -> list[Architecture]:
 
 
 def agree(context: Context) -> Iterator[Progress]:
-    """Measure whole sampled models, compare with the table's sums, correct the table: agreement.json.
+    """Measure sampled full models, compare with the table's sums, correct the table: agreement.json.
 
     Models that fail on the board are left out and named. Raises `ModelError` if too few are left.
     """
-    settings = protocol(context.experiment.agreement.measuring)
     table = Table.load(context.path / "tables" / "latency.parquet")
     architectures = sampled_architectures(context)
-    total = len(architectures) + (len(architectures) + 1) * settings.rounds
-    artifacts = [compile_teacher(context)]
-    for i, architecture in enumerate(architectures):
-        artifacts.append(compile_sample(context, architecture, f"sample{i:03d}"))
-        yield Progress("agree", i + 1, total, f"compiled {i + 1}")
-    measurements = yield from measure_with_progress(
-        context,
-        [artifact.job() for artifact in artifacts],
-        settings,
-        "agree",
-        done=len(architectures),
-        check=lambda measurement: check_device(table, measurement.conditions),
-    )
+    teacher = compile_teacher(context)
 
+    def on_its_device(measurement: Measurement) -> None:
+        check_device(table, measurement.conditions)
+
+    main = main_scheme_run(context)
+    _, measurements = yield from measure_samples(context, main, architectures, [teacher], on_its_device)
     names = {f"sample{i:03d}": architecture for i, architecture in enumerate(architectures)}
     failed = {name: reason for name, reason in failures(measurements).items() if name in names}
     check_enough(len(names), failed)
@@ -91,8 +85,30 @@ def agree(context: Context) -> Iterator[Progress]:
     record.write(context.path / AgreementRecord.FILE)
 
 
+def measure_samples(
+    context: Context,
+    of: SchemeRun,
+    architectures: Sequence[Architecture],
+    others: Sequence[Artifact] = (),
+    check: Callable[[Measurement], None] | None = None,
+) -> Generator[Progress, None, tuple[list[Artifact], list[Measurement]]]:
+    """The architectures' files, sample000 and on, and all measurements of them and of `others`, run together.
+
+    `check` may refuse a measurement as it comes.
+    """
+    settings = protocol(context.experiment.agreement.measuring)
+    count, stage = len(architectures), of.stage("agree")
+    total = count + (count + len(others)) * settings.rounds
+    samples = []
+    for i, architecture in enumerate(architectures):
+        samples.append(compile_sample(context, architecture, f"sample{i:03d}", of))
+        yield Progress(stage, i + 1, total, f"{of.prefix}compiled {i + 1}")
+    measurements = yield from of.measure(context, [*others, *samples], settings, "agree", done=count, check=check)
+    return samples, measurements
+
+
 def _as_measured(context: Context, lineage: Lineage, samples: Sequence[Sample]) -> AsMeasured | None:
-    """tau-b of the table before blocks were told from each other; None where not all were measured."""
+    """tau-b of the version in which no block was predicted from others; None where not all were measured."""
     if lineage.how != "regressed" or not lineage.parents:
         return None
     before = find_version(context.path / "tables", lineage.parents[0])

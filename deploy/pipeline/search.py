@@ -59,10 +59,10 @@ def search(context: Context) -> Iterator[Progress]:
 
 def _sides(context: Context, outside: OutsideBlocks) -> list[Side]:
     """The tables of the main scheme and of the others."""
-    schemes = context.experiment.quantization
-    around = {"size": outside.size_bits, "latency": outside.latency_us}
-    main = main_side(context.path, str(schemes.own), context.keys, around)
-    return [main, *(other_side(context.path, scheme, context.keys, outside.size_bits) for scheme in schemes.others)]
+    settings, bits = context.experiment.quantization, outside.size_bits
+    around = {"size": bits, "latency": outside.latency_us}
+    main = main_side(context.path, str(settings.main_scheme), context.keys, around)
+    return [main, *(other_side(context.path, scheme, context.keys, bits) for scheme in settings.other_schemes)]
 
 
 def _limits(budget: Budget, teacher: IntegerGraph, teacher_us: float) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy.compile.artifact import Artifact, ReadBack, kernels_of, model_metadata, read_back, save_model
-from deploy.compile.scheme import Alternative
+from deploy.compile.scheme import QuantizationScheme
 from deploy.latency.table import summaries
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
@@ -64,7 +64,7 @@ def _evaluate(context: Context, model: Encoder, selected: SelectedModel | None =
     """A selected model, quantized by the scheme that it was selected with; None: the teacher."""
     settings = context.experiment.quantization
     named = selected.scheme if selected else None
-    scheme = Alternative.parse(named) if named else settings.own
+    scheme = QuantizationScheme.parse(named) if named else settings.main_scheme
     name, subnet = (selected.name, selected.subnet) if selected else ("teacher", "teacher")
     architecture = selected.architecture if selected else None
     graph = quantize_network(context, model, architecture, scheme=scheme.scheme(settings.scheme))

@@ -1,10 +1,10 @@
-"""The stage that fills the tables that need no board: every subnet quantized, judged and compiled."""
+"""The stage that fills the tables that need no board: every subnet quantized, evaluated and compiled."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -14,29 +14,24 @@ from deploy.compile.subtrees import IMAGES, Population, SubTree, sub_trees
 from deploy.formats.files import write_atomically
 from deploy.run.context import Context
 from deploy.run.folder import Progress
+from deploy.run.schemes import SchemeRun, main_scheme_run
 from nas.data.batches import images_of
 from nas.errors import ConfigError, EngineError
 from nas.space import Subnet
 from nas.table import Entry, Table, size_table
 
-NOTHING: Mapping[str, object] = {}
-
 
 def populate(context: Context) -> Iterator[Progress]:
     """NSR and size of every subnet, and its .tflite; tables/*.parquet."""
-    scheme, folder = context.experiment.quantization.scheme, (context.path / "subnets").resolve()
-    task = Population(context.space, scheme, folder, context.keys["tables"])
-    yield from fill(context, task, context.path / "tables", "tables")
+    yield from populate_scheme(context, main_scheme_run(context))
 
 
-def fill(
-    context: Context, task: Population, tables: Path, stage: str, said: Mapping[str, object] = NOTHING
-) -> Iterator[Progress]:
-    """The NSR and the size table, and every subnet's files, sub-tree by sub-tree on the run's engine.
+def populate_scheme(context: Context, of: SchemeRun) -> Iterator[Progress]:
+    """A scheme's NSR and size table, and every subnet's files, sub-tree by sub-tree on the run's engine.
 
-    A sub-tree that ended is in nsr.jsonl and not walked again, however this is stopped. `said`: more of the NSRs'
-    provenance.
+    A sub-tree that ended is in nsr.jsonl and not computed again, however this is stopped.
     """
+    task = Population(context.space, of.options, of.subnets, of.keys["tables"], form=of.scheme.form)
     space, key, quantization = context.space, task.key, context.experiment.quantization
     _start_afresh_unless(task.folder, key)
     journal = task.folder / "nsr.jsonl"
@@ -55,18 +50,24 @@ def fill(
             lines.writelines(json.dumps({"subnet": str(s), "nsr": nsr}) + "\n" for s, nsr in found.items())
             lines.flush()
             values |= found
-            yield Progress(stage, len(values), total, str(sub_tree))
+            yield Progress(of.stage("tables"), len(values), total, str(sub_tree))
     shutil.rmtree(task.inputs)
-    tables.mkdir(parents=True, exist_ok=True)
-    size_table(space).save(tables / "size.parquet")
+    of.tables.mkdir(parents=True, exist_ok=True)
+    size_table(space).save(of.tables / "size.parquet")
     nsr = Table(
         "nsr",
         "ratio",
         {s: Entry.exact(values[s]) for s in space.all_subnets()},
-        {"space": space.digest, "key": key, "checkpoint": context.supernets_digest, **asdict(task.scheme), **said},
+        {
+            "space": space.digest,
+            "key": key,
+            "checkpoint": context.supernets_digest,
+            **asdict(task.scheme),
+            **of.provenance,
+        },
     )
     nsr.check(space)
-    nsr.save(tables / "nsr.parquet")
+    nsr.save(of.tables / "nsr.parquet")
 
 
 def _check_files(folder: Path, sub_tree: SubTree) -> None:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from deploy.compile.artifact import calibration_batch
-from deploy.formats.digest import digest, file_digest
+from deploy.formats.digest import file_digest
 from deploy.run.config import Experiment, Measuring
 from deploy.run.folder import Run
+from deploy.run.keys import stage_identities
 from deploy.targets.placement import load_target
 from hil.boards.config import find_board
-from hil.errors import UsageError
 from hil.job import MeasureProtocol
 from nas.data import Dataset, open_data
 from nas.data.batches import images_of
@@ -37,6 +37,7 @@ class Context:
 
     Attributes:
         boards: those of one fleet, which share the measuring; `board` is the first, on which the bundle is verified.
+        keys: of each stage, by its name; identities: with the settings behind them.
         target: the rules of the board's `target`, from targets/ beside the boards' file; None if it names none.
         resize_factors: the target's safe ones; empty: all.
         engine: what runs the tables' sub-trees; no result depends on it.
@@ -65,32 +66,8 @@ class Context:
         if self.resize_factors and self.task.dense:
             height, width = (-(-n // space.output_stride) for n in experiment.data.size)
             safe_steps("upsampled", (height, width), experiment.data.size, self.resize_factors)
-        self.keys = self._keys()
-
-    def _keys(self) -> dict[str, str]:
-        """A digest for each stage, of its settings and of the stage before it."""
-        e = self.experiment
-        encoder = Path(e.teacher.encoder_from) if e.teacher.encoder_from else None
-        if encoder and not encoder.is_file():
-            raise UsageError(f"{encoder}: no such file; give --encoder-from a MobileNetV2 .tflite")
-        start = encoder and file_digest(encoder)
-        parts: dict[str, tuple[object, ...]] = {
-            "teacher": (e.seed, e.data, self.space.digest, e.teacher, start, *e.compute.parts),
-            "distil": e.distil.parts,
-            "tables": (e.quantization, self.space.bits),
-            "profile": (*self.boards, e.profile),
-            "agree": (e.agreement, self.resize_factors),
-            "alternatives": e.quantization.alternatives,
-            "search": (e.budgets, *e.predictor.parts),
-            "retrain": e.retrain.parts,
-            "ship": (),
-        }
-        keys, previous = {}, ""
-        if not e.quantization.alternatives:
-            del parts["alternatives"]  # no such stage, and the others' keys as before there was one
-        for stage, settings in parts.items():
-            previous = keys[stage] = digest(previous, stage, *settings)
-        return keys
+        self.identities = stage_identities(experiment, space, self.boards, self.resize_factors)
+        self.keys = {stage: identity.key for stage, identity in self.identities.items()}
 
     @property
     def path(self) -> Path:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deploy.compile.scheme import Alternative
+from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.digest import digest, file_digest
 from deploy.formats.files import read_json
 from deploy.latency.key import check_device
 from deploy.run.records import AgreementRecord, SchemesRecord, SearchRecord
+from deploy.run.schemes import key_of, tables_folder
 from hil.errors import UsageError
 from nas.errors import ConfigError
 from nas.lcpaq.policy import Policy, load_policy
@@ -25,15 +26,6 @@ MAIN = {"nsr": "nsr", "size": "size", "latency": "latency-corrected"}
 OTHER = {"nsr": "nsr", "size": "size", "latency": "latency"}  # the constant alone corrects it
 
 
-def key_of(stage_key: str, alternative: Alternative) -> str:
-    """What an alternative's files and tables say they were made with, from the key of the main scheme's stage."""
-    return digest(stage_key, "alternative", str(alternative))
-
-
-def tables_folder(run: Path, alternative: Alternative) -> Path:
-    return run / "tables" / alternative.slug
-
-
 def main_side(run: Path, name: str, keys: Mapping[str, str], around: Mapping[str, float]) -> Side:
     """The main scheme's tables of a run, with feedback; `keys` of the stages tables and profile.
 
@@ -43,7 +35,7 @@ def main_side(run: Path, name: str, keys: Mapping[str, str], around: Mapping[str
     return Side(name, _load(run, run / "tables", MAIN, keys), around)
 
 
-def other_side(run: Path, alternative: Alternative, keys: Mapping[str, str], around_bits: float) -> Side:
+def other_side(run: Path, alternative: QuantizationScheme, keys: Mapping[str, str], around_bits: float) -> Side:
     """An alternative's, as `main_side`. The widths of all weights are the same, so what lies around weighs the same."""
     own = {stage: key_of(key, alternative) for stage, key in keys.items()}
     tables = _load(run, tables_folder(run, alternative), OTHER, own)

@@ -21,6 +21,7 @@ from deploy.formats.digest import digest
 from deploy.run.config import Experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
+from deploy.run.keys import settings_of
 from deploy.run.networks import assembled, retraining
 from deploy.run.quantizing import quantize_network
 from nas.errors import ConfigError
@@ -63,9 +64,9 @@ def key_of(context: Context) -> str:
     options = context.experiment.retrain
     return digest(
         context.keys["tables"],
-        schedule_of(context.experiment),
-        (options.distillation, options.temperature) if options.distillation else None,
-        context.resize_factors,
+        settings_of(schedule_of(context.experiment)),
+        [options.distillation, options.temperature] if options.distillation else None,
+        list(context.resize_factors),
     )
 
 

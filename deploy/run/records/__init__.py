@@ -28,6 +28,7 @@ from deploy.run.records.final import (
     Summary,
 )
 from deploy.run.records.search import OutsideBlocks, ParetoPoint, SearchRecord, SelectedModel
+from deploy.run.records.state import RunState, StageState
 from deploy.run.records.tables import ProfileRecord, SchemeResult, SchemesRecord, Validation
 
 __all__ = [
@@ -54,11 +55,13 @@ __all__ = [
     "Record",
     "Regret",
     "Regrets",
+    "RunState",
     "SchemeResult",
     "SchemesRecord",
     "SearchRecord",
     "SelectedModel",
     "SpaceSummary",
+    "StageState",
     "SubnetCounts",
     "Summary",
     "Validation",

@@ -147,7 +147,7 @@ def test_a_record_of_other_bits_or_another_search_is_left_out(joint: Joint, caps
     state = joint.folder / "state.json"
     with kept(state):
         stages = record(state)
-        stages["retrain"]["key"] = "f00"
+        stages["stages"]["retrain"]["key"] = "f00"
         state.write_text(json.dumps(stages))
         assert rows(joint, capsys)["answer"]["stale"] == ["fast"]
     assert "stale" not in rows(joint, capsys)["answer"]
@@ -268,7 +268,7 @@ def test_options_of_subnets_are_not_of_networks(joint: Joint, tmp_path: Path, ca
     one_line(capsys.readouterr().err, "--policy", "add its --config")
     with kept(joint.folder / "state.json"):
         stages = record(joint.folder / "state.json")
-        stages["retrain"]["done"] = False
+        stages["stages"]["retrain"]["done"] = False
         (joint.folder / "state.json").write_text(json.dumps(stages))
         assert joint.compile(tmp_path / "out", "fast") == 2
         one_line(capsys.readouterr().err, "no such network", "hilnas retrain")
