@@ -18,8 +18,8 @@ def files(folder: Path) -> dict[str, int]:
 
 def test_a_finished_run_is_done(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = finished.copy(tmp_path)
-    before = files(folder)
     with Run(folder):  # as another process that works on it
+        before = files(folder)
         assert main(["loop", "--explain", *arguments(finished.config, tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines() == [f"{stage}: done" for stage in STAGES]
     assert files(folder) == before
