@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from hil.boards.config import BoardConfig, find_board, load_boards, open_board, trust
+from hil.boards.catalog import all_boards, find_board
+from hil.boards.config import BoardConfig, open_board, trust
 from hil.errors import BoardError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def run(arguments: Arguments) -> int:
 
 
 def _list(arguments: Arguments) -> int:
-    for config in load_boards(arguments.boards).values():
+    for config in all_boards(arguments.boards).values():
         console.board(config, _who_has(config) if arguments.probe else "")
     return 0
 

@@ -14,7 +14,8 @@ from deploy.latency.gate import check_threshold
 from deploy.run.config import Measuring, Overrides, load_experiment
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Run
-from hil.boards.config import find_board, open_board
+from hil.boards.catalog import find_board
+from hil.boards.config import open_board
 from hil.errors import CheckFailed, ModelError, UsageError
 from nas.engine.local import open_engine
 from nas.errors import ConfigError
@@ -34,7 +35,7 @@ def _config_path(arguments: Arguments) -> Path:
     kind = (arguments.data or "scenes").partition(":")[0]
     if kind not in DATASETS:
         raise ConfigError(f"--data {arguments.data}: unknown kind '{kind}'; there are {', '.join(DATASETS)}")
-    return Path(f"configs/demo-{kind}.toml")
+    return Path(f"demo-{kind}")
 
 
 def _loop(arguments: Arguments, until: str) -> Path:

@@ -17,6 +17,7 @@ from deploy.lcpaq.compile import compile_network, network_of
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Progress, Run
+from deploy.run.shipped import load_space
 from deploy.run.weights import of_run
 from deploy.targets.placement import Target, load_target
 from hil.errors import UsageError
@@ -27,7 +28,7 @@ from nas.settings import build
 from nas.space import SearchSpace, Subnet
 
 Arguments = argparse.Namespace
-SPACE, SIZE = Path("configs/spaces/demo.toml"), "96x128"
+SPACE, SIZE = "demo", "96x128"
 LARGEST_SIDE = 1 << 14  # TFLite's kernels count positions and bytes in 32 bits
 
 
@@ -87,7 +88,7 @@ def _origin(arguments: Arguments, borrowed: ExitStack) -> Origin:
         return of_run(context, _scheme(arguments, context.experiment.quantization.scheme))
     if arguments.data or arguments.encoder_from:
         raise UsageError("--data and --encoder-from: are what a run was trained with; add its --config")
-    space = SearchSpace.load(arguments.space or SPACE)
+    space = load_space(arguments.space or SPACE)
     size, scheme = parse_size(arguments.size or SIZE), _scheme(arguments, DEFAULT)
     if arguments.weights == RANDOM:
         return Origin(space, size, scheme)

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import TypeAlias
 
-DEFAULT_CONFIG = "configs/demo-scenes.toml"
+BOARDS_HELP = "default: boards.toml here, or in ~/.config/hilnas"
+DEFAULT_CONFIG = "demo-scenes"
 LUT_ACTIONS = ("versions", "diff A B", "validate", "record FILE", "compare FILE")
 STAGE_COMMANDS = {
     "teacher": "train the network that the blocks learn from",
@@ -177,7 +178,7 @@ def _experiment(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
     sub.add_argument("--data", help="scenes, camvid:FOLDER, cityscapes:FOLDER, shapes or folders:FOLDER")
     sub.add_argument("--encoder-from", metavar="FILE.tflite", help="start the teacher from a public INT8 MobileNetV2")
     sub.add_argument("--board", default=os.environ.get("HILNAS_BOARD"), help="several of one fleet: A,B")
-    sub.add_argument("--boards", type=Path, default=Path("boards.toml"))
+    sub.add_argument("--boards", type=Path, metavar="FILE", help=BOARDS_HELP)
     sub.add_argument("--name", help="the run's name (its folder under --runs-dir)")
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), help="for training (default: the configuration's)")
     sub.add_argument("--runs-dir", type=Path, default=Path(os.environ.get("HILNAS_RUNS", "runs")))

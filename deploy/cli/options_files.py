@@ -10,6 +10,8 @@ from typing import TypeAlias
 DEFAULT_STORE = "runs/measurements.sqlite"
 STORE_HELP = "a SQLite file, or postgresql+psycopg://USER@HOST/DATABASE (the password: ~/.pgpass or PGPASSWORD)"
 
+BOARDS_HELP = "default: boards.toml here, or in ~/.config/hilnas"
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -49,7 +51,7 @@ def _compile(commands: Commands) -> None:
         "--jobs", "--workers", type=int, default=os.cpu_count() or 1, help="of the engine (default %(default)s)"
     )
     build.add_argument("--out", type=Path, required=True)
-    build.add_argument("--space", type=Path, help="default configs/spaces/demo.toml, or the one of --config")
+    build.add_argument("--space", type=Path, help="a name or a file (default demo, or the one of --config)")
     build.add_argument("--size", help="the network's input, HxW (default 96x128, or that of --config)")
     build.add_argument("--bits", metavar="4,6,8", help="weight bit widths (default: the space's)")
     build.add_argument(
@@ -59,7 +61,7 @@ def _compile(commands: Commands) -> None:
     build.add_argument("--policy", type=Path, metavar="FILE", help="a network's bits by layer (`hilnas lcpaq`)")
     build.add_argument("--data", help="the --data that run was given")
     build.add_argument("--encoder-from", metavar="FILE.tflite", help="the --encoder-from that run was given")
-    build.add_argument("--boards", type=Path, default=Path("boards.toml"))
+    build.add_argument("--boards", type=Path, metavar="FILE", help=BOARDS_HELP)
     build.add_argument(
         "--granularity", choices=("channel", "tensor"), help="of weight scales (default channel, or that of --config)"
     )
@@ -158,7 +160,7 @@ def _boards_and_bundles(commands: Commands) -> None:
         dest="action", metavar="ACTION", required=True
     )
     listing = board.add_parser("list", help="which boards there are")
-    listing.add_argument("--boards", type=Path, default=Path("boards.toml"))
+    listing.add_argument("--boards", type=Path, metavar="FILE", help=BOARDS_HELP)
     listing.add_argument("--probe", action="store_true", help="ask each one who has it")
     actions = {}
     for action, text in (
@@ -170,7 +172,7 @@ def _boards_and_bundles(commands: Commands) -> None:
     ):
         actions[action] = board.add_parser(action, help=text)
         actions[action].add_argument("name")
-        actions[action].add_argument("--boards", type=Path, default=Path("boards.toml"))
+        actions[action].add_argument("--boards", type=Path, metavar="FILE", help=BOARDS_HELP)
     actions["check"].add_argument("--json", action="store_true")
     reserve = actions["reserve"]
     reserve.add_argument("--for", dest="for_", default="1h", metavar="TIME", help="45m, 2h, 1h30m (%(default)s)")
@@ -231,7 +233,7 @@ def _store(sub: argparse.ArgumentParser) -> None:
 
 def _board(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--board", default=os.environ.get("HILNAS_BOARD", "loopback"))
-    sub.add_argument("--boards", type=Path, default=Path("boards.toml"))
+    sub.add_argument("--boards", type=Path, metavar="FILE", help=BOARDS_HELP)
 
 
 def _target(sub: argparse.ArgumentParser) -> None:

@@ -13,7 +13,8 @@ from deploy.cli.results import open_store
 from deploy.compile.artifact import Artifact
 from deploy.compile.canary import known_good
 from deploy.formats.tflite.read import read
-from hil.boards.config import BoardConfig, find_board, open_board
+from hil.boards.catalog import find_board
+from hil.boards.config import BoardConfig, open_board
 from hil.errors import ModelError, UsageError
 from hil.fleet import Lost, measure_on_fleet
 from hil.measure import Job, MeasureProtocol, measure, now

@@ -1,4 +1,4 @@
-"""An experiment: everything a run depends on, read strictly from `configs/*.toml`."""
+"""An experiment: everything a run depends on, read strictly from a TOML file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploy.compile.scheme import Alternative
+from deploy.run.shipped import CONFIGURATIONS, load_space
 from hil.reservation import seconds_of
 from nas.errors import ConfigError
 from nas.quant.scheme import Granularity, Scheme
@@ -275,7 +276,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Experiment:
-    """`space` is a path relative to the configuration file."""
+    """`space` is the name of a space, or a path relative to the configuration file."""
 
     name: str
     space: str
@@ -325,13 +326,14 @@ class Overrides:
         return cls(**{field.name: getattr(arguments, field.name, None) for field in fields(cls)})
 
 
-def load_experiment(path: Path, overrides: Overrides) -> tuple[Experiment, SearchSpace]:
-    """The experiment of a configuration file and its space, with the command line's changes.
+def load_experiment(path: str | Path, overrides: Overrides) -> tuple[Experiment, SearchSpace]:
+    """The experiment of a configuration (its file, or a name) and its space, with the command line's changes.
 
     Raises `ConfigError` for a missing file, an unknown key (naming the near miss) or a wrong value.
     """
+    path = CONFIGURATIONS.find(path)
     experiment = build(Experiment, read_toml(path), str(path))
-    space = SearchSpace.load(path.parent / experiment.space)
+    space = load_space(experiment.space, path.parent)
     rates = len(experiment.distil.learning_rates)
     if rates not in (1, len(space.blocks)):
         raise ConfigError(f"{path}: distil.learning_rates has {rates} entries, the space {len(space.blocks)} blocks")

@@ -30,7 +30,7 @@ from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import Scheme
 from nas.networks.segmenter import Head, student
 
-NPU, CPU = (load_target(REPOSITORY / "targets", name) for name in ("imx8mp-vx", "cpu-xnnpack"))
+NPU, CPU = (load_target(None, name) for name in ("imx8mp-vx", "cpu-xnnpack"))
 OS16 = space("table1-os16")
 
 
