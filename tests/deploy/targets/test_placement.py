@@ -6,17 +6,17 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from tests.deploy.inspected_models import CHANNEL, TENSOR, one_operator
-from tests.deploy.networks import space
 
 from board_scripts import interpret
 from deploy.compile.block_forms import random_reference
+from deploy.formats.tflite.writer import write
 from deploy.targets.inspection import Inspection, Operator, inspect_model
 from deploy.targets.placement import CONDITIONS, UNKNOWN, Placement, Rule, lint, load_target, place
-from deploy.formats.tflite.writer import write
 from hil.errors import UsageError
 from nas.errors import ConfigError
 from nas.networks.segmenter import Head
+from tests.deploy.inspected_models import CHANNEL, TENSOR, one_operator
+from tests.deploy.networks import space
 
 NPU, CPU = load_target(None, "imx8mp-vx"), load_target(None, "cpu-xnnpack")
 MAP = (1, 24, 32, 64)
