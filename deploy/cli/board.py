@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.help import sentence
-from deploy.cli.options import BOARDS, Commands, add_boards, add_json, bind
+from deploy.cli.options import Commands, add_boards, add_json, bind
 from hil.errors import BoardError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ STATES = {"ok": "ok", "advice": "note", "failed": "FAIL"}
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
     probe: bool
-    boards: Path = BOARDS
+    boards: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,12 @@ class BoardOptions:
     """One board of boards.toml."""
 
     name: str
-    boards: Path = BOARDS
+    boards: Path | None = None
 
     @property
     def config(self) -> BoardConfig:
         """`UsageError` where there is no such board."""
-        from hil.boards.config import find_board
+        from hil.boards.catalog import find_board
 
         return find_board(self.boards, self.name)
 
@@ -127,9 +127,9 @@ def _one_board(actions: Commands, name: str, text: str) -> argparse.ArgumentPars
 
 
 def list_boards(options: ListOptions) -> int:
-    from hil.boards.config import load_boards
+    from hil.boards.catalog import all_boards
 
-    for config in load_boards(options.boards).values():
+    for config in all_boards(options.boards).values():
         _show_board(config, _occupancy(config) if options.probe else "")
     return 0
 

@@ -31,6 +31,7 @@ from nas.search.candidates import Candidates, Limits, within_count
 from nas.search.front import Front, front
 from nas.search.prove import Proof, prove
 from nas.search.union import Point, Side, k_best_of_sides, limits_of_sides, union_front
+from deploy.run.shipped import load_space
 from nas.space import SearchSpace
 from nas.table import Table, size_table
 
@@ -75,7 +76,7 @@ def material_of_tables(folder: Path, space_file: Path | None) -> Material:
     """The tables of a folder: nsr.parquet, and if they are there size.parquet and latency(-corrected).parquet."""
     if space_file is None:
         raise UsageError("--tables says not of which space they are: give --space FILE.toml")
-    space = SearchSpace.load(space_file)
+    space = load_space(space_file)
     paths = {name: folder / f"{name}.parquet" for name in ("nsr", "size", "latency-corrected", "latency")}
     there = [name for name, path in paths.items() if path.exists()]
     if "nsr" not in there:

@@ -1,4 +1,4 @@
-"""What a board is: it runs commands and holds files. One file a kind; `inventory` reads boards.toml."""
+"""What a board is: it runs commands and holds files. One file a kind; `config` reads boards.toml, `catalog` finds it."""
 
 from __future__ import annotations
 

@@ -61,11 +61,6 @@ def gram_matrices(nodes: Sequence[Node], batches: Iterable[Tensor]) -> dict[str,
     return sums
 
 
-def output_error(error: Tensor, gram: Tensor) -> Tensor:
-    """Squared output error (groups, R) of weights off by `error` (groups, R, K), summed over the calibration."""
-    return ((error @ gram) * error).sum(2)
-
-
 def _columns(node: Weighted, x: Tensor) -> Tensor:
     """What each output position reads: (groups, K, positions)."""
     if isinstance(node, FullyConnected):

@@ -6,6 +6,7 @@ be measured, and `front` ones that may be too: what the table of isolated blocks
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deploy.compile.artifact import Artifact
+from deploy.formats.files import write_atomically
 from deploy.latency.on_board import compiled_once
 from deploy.latency.table import halves, summaries
 from deploy.pipeline.agree import sampled_architectures
@@ -70,15 +72,15 @@ class Recorded:
         return [row for row in self.rows if row.role in roles]
 
     def save(self, path: Path) -> None:
-        """Write Parquet aside, then rename it into place."""
+        """Write Parquet, atomically."""
         import pandas as pd
 
         frame = pd.DataFrame([asdict(row) for row in self.rows])
         header = {name: value for name, value in asdict(self).items() if name != "rows"}
         frame.attrs["hilnas"] = {"format": FORMAT, **header}
-        part = path.with_name(path.name + ".part")
-        frame.to_parquet(part, engine="pyarrow", index=False, compression="zstd")
-        part.replace(path)
+        content = io.BytesIO()
+        frame.to_parquet(content, engine="pyarrow", index=False, compression="zstd")
+        write_atomically(path, content.getbuffer())
 
     @classmethod
     def load(cls, path: Path) -> Recorded:

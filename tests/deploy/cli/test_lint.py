@@ -18,7 +18,7 @@ from deploy.targets.inspection import Inspection, inspect_model
 from deploy.targets.placement import lint, load_target, place
 from deploy.formats.tflite.read import read
 
-NPU = load_target(REPOSITORY / "targets", "imx8mp-vx")
+NPU = load_target(None, "imx8mp-vx")
 
 
 def inspected(content: bytes, folder: Path) -> Inspection:

@@ -11,21 +11,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.deploy.networks import interpret, quantized_subnet, random_integers, simulated, space
 
-from deploy.compile.block_forms import FORMS, random_reference
 from deploy.compile.artifact import golden_pair, quantize
+from deploy.compile.block_forms import FORMS, random_reference
 from deploy.compile.weights import Origin
 from deploy.formats.tflite.writer import write
-from nas.networks.blocks import recalibrate
 from nas.errors import ConfigError, QuantizationError
+from nas.networks.blocks import recalibrate
+from nas.networks.segmenter import Head, student
 from nas.quant import post_training, simulate, splice
 from nas.quant.float_graph import INPUT, fold_layers
 from nas.quant.integer_graph import IntegerGraph, IntTensor, QConcat, QConv, reads
 from nas.quant.ranges import minmax
 from nas.quant.scheme import DEFAULT, Granularity
 from nas.space import Block, SearchSpace, Subnet
-from nas.networks.segmenter import Head, student
+from tests.deploy.networks import interpret, quantized_subnet, random_integers, simulated, space
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HEAD = Head(16, (2, 4))

@@ -11,26 +11,26 @@ import torch
 from ai_edge_litert.interpreter import OpResolverType
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.deploy.inspected_models import CHANNEL, TENSOR, edited, graph, written
-from tests.deploy.networks import REPOSITORY, block_data, interpret, simulated, space, trained_like
 
 from deploy.cli import main
 from deploy.compile.artifact import Artifact, lint_written, model_metadata, quantize, read_back, save_model
-from deploy.targets.inspection import inspect_model
-from deploy.targets.placement import load_target
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import parse
 from deploy.formats.tflite.writer import write
+from deploy.targets.inspection import inspect_model
+from deploy.targets.placement import load_target
 from hil.errors import ModelError
-from nas.networks.blocks import SuperBlock, recalibrate
 from nas.errors import QuantizationError
+from nas.networks.blocks import SuperBlock, recalibrate
+from nas.networks.segmenter import Head, student
 from nas.nsr import walk
 from nas.quant.integer_graph import IntegerGraph, IntTensor, QResize
 from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import Scheme
-from nas.networks.segmenter import Head, student
+from tests.deploy.inspected_models import CHANNEL, TENSOR, edited, graph, written
+from tests.deploy.networks import block_data, interpret, simulated, space, trained_like
 
-NPU, CPU = (load_target(REPOSITORY / "targets", name) for name in ("imx8mp-vx", "cpu-xnnpack"))
+NPU, CPU = (load_target(None, name) for name in ("imx8mp-vx", "cpu-xnnpack"))
 OS16 = space("table1-os16")
 
 

@@ -12,20 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.deploy.tiny_experiment import SUBNETS, arguments, finished_run, run, start, write_experiment
 
 from deploy.compile.subtrees import Population, SubTree, boundaries, sub_trees
 from deploy.pipeline.tables import _check_files
-from nas.networks.blocks import SuperBlock
-from nas.training.distil import supernets
 from nas.engine.local import Engine, Local, open_engine
 from nas.errors import EngineError
+from nas.networks.blocks import SuperBlock
+from nas.networks.segmenter import Head, teacher
 from nas.nsr import judge
 from nas.quant.scheme import DEFAULT
 from nas.space import Block, SearchSpace
 from nas.table import Table
-from nas.networks.segmenter import Head, teacher
+from nas.training.distil import supernets
 from nas.training.threads import one_thread
+from tests.deploy.tiny_experiment import SUBNETS, arguments, finished_run, run, start, write_experiment
 
 SPACE = SearchSpace(
     "tiny", 8, 8, (Block(2, 12, 2, 1), Block(1, 16, 3, 1)), kernels=(3, 5), expansions=(2, 3), bits=(4, 8)

@@ -8,15 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.deploy.networks import space
 
 from deploy.compile.artifact import quantize
 from deploy.compile.weights import Origin
 from deploy.formats.tflite import writer
 from deploy.formats.tflite.builder import Builder
 from deploy.formats.tflite.operators import Form
-from nas.quant.scheme import Scheme
 from nas.networks.segmenter import Head, teacher
+from nas.quant.scheme import Scheme
+from tests.deploy.networks import space
 
 DEMO = space("demo")
 

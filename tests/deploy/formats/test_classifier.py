@@ -15,14 +15,12 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import OpResolverType
-from tests.deploy.networks import interpret, simulated, space, trained_like
-from tests.deploy.formats.test_converter import NEEDS, holds
-from tests.deploy.formats.test_onnx import alone, compared
 
 from deploy.formats.tflite.writer import write
+from nas.errors import QuantizationError
 from nas.networks.blocks import recalibrate
 from nas.networks.classifier import Classifier, fold_classifier
-from nas.errors import QuantizationError
+from nas.networks.segmenter import Head, Segmenter, teacher_layers
 from nas.quant import post_training, reference, simulate
 from nas.quant.float_graph import (
     INPUT,
@@ -40,7 +38,9 @@ from nas.quant.float_graph import (
 from nas.quant.integer_graph import IntegerGraph, QSoftmax, reads
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Architecture, SearchSpace
-from nas.networks.segmenter import Head, Segmenter, teacher_layers
+from tests.deploy.formats.test_converter import NEEDS, holds
+from tests.deploy.formats.test_onnx import alone, compared
+from tests.deploy.networks import interpret, simulated, space, trained_like
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = space("mobilenetv2-small")

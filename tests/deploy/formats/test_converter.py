@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import OpResolverType
-from tests.deploy.networks import interpret, space, trained_like
 
 from deploy.formats.keras import converted, difference, equivalent, parameters
 from deploy.formats.tflite.read import read
 from deploy.formats.tflite.writer import write
 from hil.errors import ModelError, UsageError
 from nas.networks.blocks import SuperBlock, recalibrate
-from nas.quant.float_graph import INPUT, Add, Conv, fold_layers, fold_segmenter, run
 from nas.networks.resnet import ResNet, fold_resnet
 from nas.networks.segmenter import Head, student
+from nas.quant.float_graph import INPUT, Add, Conv, fold_layers, fold_segmenter, run
+from tests.deploy.networks import interpret, space, trained_like
 
 DEMO = space("demo")
 NEEDS = "needs the extra: pip install 'hilnas[tensorflow]'"

@@ -11,12 +11,12 @@ import torch
 from ai_edge_litert.interpreter import OpResolverType
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
-from tests.deploy.networks import block_data, interpret, simulated, space, trained_like
 
 from deploy.compile.artifact import quantize
 from deploy.formats.tflite.writer import write
-from nas.networks.blocks import SuperBlock, recalibrate
 from nas.errors import QuantizationError
+from nas.networks.blocks import SuperBlock, recalibrate
+from nas.networks.segmenter import Head, student
 from nas.nsr import golden_input, walk
 from nas.quant import reference, simulate
 from nas.quant.float_graph import (
@@ -40,7 +40,7 @@ from nas.quant.lower import lower
 from nas.quant.ranges import OBSERVERS, calibrate
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Architecture, SearchSpace
-from nas.networks.segmenter import Head, student
+from tests.deploy.networks import block_data, interpret, simulated, space, trained_like
 
 DEMO = space("demo")
 

@@ -11,21 +11,21 @@ import torch
 from ai_edge_litert.interpreter import OpResolverType
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
-from tests.deploy.networks import interpret, referenced, simulated, space
-from tests.deploy.formats.test_exactness import cases
 
 from deploy.compile.artifact import quantize
 from deploy.formats.tflite.writer import write
-from nas.networks.blocks import recalibrate
-from nas.networks.classifier import Classifier
 from nas.errors import QuantizationError
 from nas.lcpaq.policy import ACTIVATION_BITS, WEIGHT_BITS, Policy, policy_of, ties
+from nas.networks.blocks import recalibrate
+from nas.networks.classifier import Classifier
+from nas.networks.segmenter import Head, Segmenter, teacher_layers
 from nas.quant import simulate
 from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate, shared
 from nas.tasks.task import Network, fold
-from nas.networks.segmenter import Head, Segmenter, teacher_layers
+from tests.deploy.formats.test_exactness import cases
+from tests.deploy.networks import interpret, referenced, simulated, space
 
 
 def mixed(nodes: list[Node], rng: random.Random) -> Policy:

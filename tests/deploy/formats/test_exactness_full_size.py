@@ -9,16 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import OpResolverType
-from tests.deploy.networks import interpret, quantized_subnet, random_integers, referenced, simulated, space
 
 from deploy.compile.block_forms import random_reference
 from deploy.compile.weights import Origin
 from deploy.formats.tflite.writer import write
+from nas.networks.segmenter import Head
 from nas.quant import simulate
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.scheme import Granularity
 from nas.space import SearchSpace, Subnet
-from nas.networks.segmenter import Head
+from tests.deploy.networks import interpret, quantized_subnet, random_integers, referenced, simulated, space
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MIXED = replace(space("table1"), bits=(4, 6, 8))  # the paper's few-bit mixed-precision space

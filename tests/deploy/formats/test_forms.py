@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import OpResolverType
-from tests.deploy.networks import block_data, interpret, simulated, space, trained_like
 
 from deploy.compile.artifact import quantize
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.writer import write
-from nas.networks.blocks import SuperBlock, recalibrate
 from nas.errors import QuantizationError
+from nas.networks.blocks import SuperBlock, recalibrate
+from nas.networks.segmenter import Head, student
 from nas.nsr import golden_input, walk
 from nas.quant import simulate, uint8
 from nas.quant.scheme import Scheme
-from nas.networks.segmenter import Head, student
+from tests.deploy.networks import block_data, interpret, simulated, space, trained_like
 
 DEMO = space("demo")
 

@@ -22,15 +22,12 @@ import pytest
 import torch
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
-from tests.deploy.networks import block_data, simulated, space, trained_like
-from tests.deploy.formats.test_exactness import cases, whole
-from tests.deploy.formats.test_operators import fully_connected, tensor
 
 from deploy.formats.keras import difference
 from deploy.formats.onnx import to_onnx
 from hil.errors import UsageError
-from nas.networks.blocks import SuperBlock
 from nas.errors import QuantizationError
+from nas.networks.blocks import SuperBlock
 from nas.nsr import golden_input, walk
 from nas.quant import simulate
 from nas.quant.float_graph import INPUT
@@ -53,6 +50,9 @@ from nas.quant.integer_graph import (
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.quant.scheme import Scheme
+from tests.deploy.formats.test_exactness import cases, whole
+from tests.deploy.formats.test_operators import fully_connected, tensor
+from tests.deploy.networks import block_data, simulated, space, trained_like
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DEMO = space("demo")

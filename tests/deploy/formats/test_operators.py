@@ -12,7 +12,6 @@ import torch
 from ai_edge_litert.interpreter import OpResolverType
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.deploy.networks import interpret, simulated
 
 from deploy.formats.tflite.writer import write
 from nas.quant import reference, simulate
@@ -30,6 +29,7 @@ from nas.quant.integer_graph import (
     QReshape,
     QSoftmax,
 )
+from tests.deploy.networks import interpret, simulated
 
 seeds = st.integers(0, 2**31)
 ratios = st.sampled_from([0, 0.25, 0.5, 0.75, 1, 1.5, 2])

@@ -11,8 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.deploy.networks import block_data, space, trained_like
-from tests.deploy.tiny_experiment import one_line
 
 from board_scripts import unpack_model
 from deploy.cli import main
@@ -20,6 +18,8 @@ from deploy.formats.pack import _packed, pack
 from deploy.formats.tflite.writer import write
 from nas.networks.blocks import SuperBlock
 from nas.nsr import walk
+from tests.deploy.networks import block_data, space, trained_like
+from tests.deploy.tiny_experiment import one_line
 
 DEMO = space("demo")
 

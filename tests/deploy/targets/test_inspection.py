@@ -7,13 +7,13 @@ import json
 import ai_edge_litert.schema_py_generated as schema
 import numpy as np
 import pytest
+
+from deploy.cli import main
+from deploy.formats.tflite.read import Options, read
+from deploy.targets.inspection import Inspection, inspect_model, resize_ratio
 from tests.deploy.inspected_models import CHANNEL, METADATA, TENSOR, edited, one_operator, written
 from tests.deploy.networks import REPOSITORY
 from tests.deploy.tiny_experiment import one_line
-
-from deploy.cli import main
-from deploy.targets.inspection import Inspection, inspect_model, resize_ratio
-from deploy.formats.tflite.read import Options, read
 
 MACS = {"a": 5 * 5 * 6 * 3 * 3 * 4, "b": 5 * 5 * 6 * 5 * 5, "d": 5 * 5 * 3 * 6}
 
