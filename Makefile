@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 DATA    ?= scenes
 ENCODER ?=
 BOARD   ?= loopback
-CONFIG  ?= configs/demo-$(firstword $(subst :, ,$(DATA))).toml
+CONFIG  ?= demo-$(firstword $(subst :, ,$(DATA)))
 RUN     ?= runs/$(if $(filter scenes,$(DATA)),demo,$(firstword $(subst :, ,$(DATA))))
 
 MODELS  ?=
@@ -27,14 +27,15 @@ help:  ## the targets
 setup: $(DEVELOP)  ## a virtual environment with everything in it
 
 # torch comes first: what depends on it would otherwise pull a build with gigabytes of CUDA.
-$(SETUP): pyproject.toml
+$(SETUP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
 $(DEVELOP): $(SETUP)
-	$(BIN)/python -m pip install --quiet --editable '.[tensorflow,onnx,postgres,labgrid,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		--editable '.[tensorflow,onnx,postgres,labgrid,ray,tensorboard,dev]'
 	@touch $@
 
 system:  ## Debian packages that some tests need (sshd, PostgreSQL's programs); as root

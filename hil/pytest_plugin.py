@@ -31,7 +31,7 @@ BoardBenchmark: TypeAlias = Callable[..., "list[Measurement]"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hilnas", "measuring on boards")
     group.addoption("--hilnas-board", default=os.environ.get("HILNAS_BOARD", "loopback"), help="a name in boards.toml")
-    group.addoption("--hilnas-boards", type=Path, default=Path("boards.toml"), metavar="FILE")
+    group.addoption("--hilnas-boards", type=Path, metavar="FILE")
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def hilnas_session(pytestconfig: pytest.Config) -> Iterator[Callable[[str | None
 
     Raises UsageError, BoardError.
     """
-    from hil.boards.config import find_board
+    from hil.boards.catalog import find_board
     from hil.boards.kinds import open_board
     from hil.sessions import open_session
 

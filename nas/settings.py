@@ -25,7 +25,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; run from the repository's root or give --config") from None
+        raise ConfigError(f"{path}: no such file; give one that exists") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not readable as TOML: {error}") from None
 

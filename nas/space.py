@@ -87,6 +87,10 @@ class Block:
     __pydantic_config__ = STRICT
 
 
+SPACES_FOLDER = Path(__file__).parent / "spaces"
+"""The spaces that ship, a TOML file each."""
+
+
 @dataclass(frozen=True)
 class SearchSpace:
     """Blocks, the choices of every layer, and the weight bit widths of every block.

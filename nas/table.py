@@ -5,6 +5,7 @@ The estimate of a full network is the sum over its blocks (QA-BWNAS, section 3).
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.atomic import write_atomically
 from nas.errors import ConfigError, TableError
 from nas.estimate import Estimate
 from nas.space import Architecture, SearchSpace, Subnet
@@ -114,10 +116,10 @@ class Table:
         return frame
 
     def save(self, path: Path) -> None:
-        """Write Parquet aside, then rename it into place."""
-        part = path.with_suffix(".part")
-        self.to_frame().to_parquet(part, engine="pyarrow", index=False)
-        part.replace(path)
+        """Write Parquet, atomically."""
+        content = io.BytesIO()
+        self.to_frame().to_parquet(content, engine="pyarrow", index=False)
+        write_atomically(path, content.getbuffer())
 
     @classmethod
     def load(cls, path: Path) -> Table:

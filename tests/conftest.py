@@ -11,6 +11,8 @@ from hypothesis import settings
 
 REPOSITORY = Path(__file__).parent.parent
 FORBID_SKIPS = os.environ.get("HILNAS_FORBID_SKIPS") == "1"
+INSTALLABLE = ("system", "tensorflow", "ray")
+"""Marks of tests that CI installs everything for."""
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 settings.register_profile("patient", deadline=None)  # a busy machine makes no example wrong
 settings.load_profile("patient")
@@ -34,7 +36,7 @@ def one_thread() -> Iterator[None]:
 def pytest_runtest_makereport(item, call):
     """Where HILNAS_FORBID_SKIPS=1 (CI), a test that needs an installable part may not be skipped."""
     report = yield
-    if FORBID_SKIPS and report.skipped and (item.get_closest_marker("system") or item.get_closest_marker("tensorflow")):
+    if FORBID_SKIPS and report.skipped and any(map(item.get_closest_marker, INSTALLABLE)):
         report.outcome = "failed"
         report.longrepr = f"skipped where skips are forbidden: {report.longrepr}"
     return report

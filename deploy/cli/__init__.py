@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
@@ -14,6 +13,7 @@ from deploy.cli import (
     compare,
     compile,
     doctor,
+    init,
     lcpaq,
     loop,
     lut,
@@ -29,7 +29,7 @@ from deploy.cli.exit import ended
 from deploy.cli.help import TopParser
 
 GROUPS: Mapping[str, Sequence[ModuleType]] = {
-    "Run the loop": (loop,),
+    "Run the loop": (init, loop),
     "Ask": (search, lut, predict, compare, lcpaq),
     "Your models": (compile, profiling, models, bundle),
     "Boards": (board, doctor),
@@ -60,7 +60,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.work(arguments))
 
     return ended("hilnas", work)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.help import sentence
-from deploy.cli.options import BOARDS, Commands, add_boards, add_json, bind
-from hil.boards.config import BoardConfig, find_board, load_boards
+from deploy.cli.options import Commands, add_boards, add_json, bind
+from hil.boards.catalog import find_board
+from hil.boards.config import BoardConfig
 from hil.boards.kinds import open_board, trust
 from hil.errors import BoardError, ModelError, UsageError
 
@@ -31,7 +32,7 @@ STATES = {"ok": "ok", "advice": "note", "failed": "FAIL"}
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
     probe: bool
-    boards: Path = BOARDS
+    boards: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class BoardOptions:
     """One board of boards.toml."""
 
     name: str
-    boards: Path = BOARDS
+    boards: Path | None = None
 
     @property
     def config(self) -> BoardConfig:
@@ -128,8 +129,9 @@ def _one_board(actions: Commands, name: str, text: str) -> argparse.ArgumentPars
 
 
 def list_boards(options: ListOptions) -> int:
+    from hil.boards.catalog import all_boards
 
-    for config in load_boards(options.boards).values():
+    for config in all_boards(options.boards).values():
         _show_board(config, _occupancy(config) if options.probe else "")
     return 0
 

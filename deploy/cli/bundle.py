@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.cli import console
 from deploy.cli.help import sentence
-from deploy.cli.options import BOARDS, Commands, add_board, bind
+from deploy.cli.options import Commands, add_board, bind
 from hil.errors import UsageError
 
 
@@ -24,7 +24,7 @@ class ExportOptions:
 class VerifyOptions:
     bundle: Path
     board: str
-    boards: Path = BOARDS
+    boards: Path | None = None
 
 
 def add(commands: Commands) -> None:
@@ -67,7 +67,7 @@ def export_bundle(options: ExportOptions) -> int:
 
 def verify_bundle(options: VerifyOptions) -> int:
     from deploy.ship.bundle import verify
-    from hil.boards.config import find_board
+    from hil.boards.catalog import find_board
     from hil.boards.kinds import open_board
 
     if not (options.bundle / "manifest.json").is_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deploy.cli import console
-from deploy.cli.options import BOARDS, SPACE, TARGETS, Commands, add_boards, add_targets, bind
+from deploy.cli.options import TARGETS, Commands, add_boards, add_targets, bind
 from deploy.cli.runs import RunOptions, open_run
 from hil.errors import UsageError
 from nas.engine.open import open_engine
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nas.quant.scheme import Granularity, Scheme
     from nas.space import SearchSpace
 
-DEFAULT_SIZE = "96x128"
+DEFAULT_SPACE, DEFAULT_SIZE = Path("demo"), "96x128"
 LARGEST_SIDE = 1 << 14  # TFLite's kernels count positions and bytes in 32 bits
 RANDOM = "random"  # weights; deploy.compile.weights.RANDOM
 
@@ -50,7 +50,7 @@ class CompileOptions:
     policy: Path | None
     data: str | None
     encoder_from: str | None
-    boards: Path = BOARDS
+    boards: Path | None = None
     granularity: Granularity | None
     activations: Literal["int8", "uint8"]
     few_bits: Literal["int8", "int4"]
@@ -94,7 +94,9 @@ def add(commands: Commands) -> None:
 
 def _add_origin(build: argparse.ArgumentParser) -> None:
     origin = build.add_argument_group("what is compiled")
-    origin.add_argument("--space", type=Path, metavar="FILE", help=f"default {SPACE}, or the one of --config")
+    origin.add_argument(
+        "--space", type=Path, metavar="NAME|FILE", help=f"default {DEFAULT_SPACE}, or the one of --config"
+    )
     origin.add_argument(
         "--size",
         metavar="HxW",
@@ -248,9 +250,9 @@ def _context(options: CompileOptions, *, full: bool = False) -> Iterator[Context
 def _origin(options: CompileOptions) -> Iterator[Origin]:
     """Weights and calibration; a run's folder stays locked."""
     from deploy.compile.weights import Origin, trained
+    from deploy.run.shipped import load_space
     from deploy.run.weights import of_run
     from nas.quant.scheme import DEFAULT
-    from nas.space import SearchSpace
 
     if options.config is not None:
         with _context(options) as context:
@@ -258,7 +260,7 @@ def _origin(options: CompileOptions) -> Iterator[Origin]:
         return
     if options.data or options.encoder_from:
         raise UsageError("--data and --encoder-from: are what a run was trained with; add its --config")
-    space = SearchSpace.load(options.space or SPACE)
+    space = load_space(options.space or DEFAULT_SPACE)
     size, scheme = parse_size(options.size or DEFAULT_SIZE), _scheme(options, DEFAULT)
     if options.weights == RANDOM:
         yield Origin(space, size, scheme)

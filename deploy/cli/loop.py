@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.help import sentence
 from deploy.cli.options import Commands, bind
-from deploy.cli.runs import RunOptions, add_agreement, add_run, load, open_run
+from deploy.cli.runs import RunOptions, add_agreement, add_run, load, open_run, view_run
 from hil.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ STAGE_COMMANDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOptions(RunOptions):
-    """`until`: the last stage to run."""
+    """`until`: the last stage to run; `explain`: what would run, and why, instead of running it."""
 
     until: str | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,9 @@ def add(commands: Commands) -> None:
     )
     for whole in (loop, demo):
         add_agreement(whole)
+        whole.add_argument(
+            "--explain", action="store_true", help="run nothing: show for each stage whether it will run, and why"
+        )
         bind(whole, LoopOptions, run_loop)
     for name, text in STAGE_COMMANDS.items():
         stage = add_run(
@@ -98,10 +102,29 @@ def run_loop(options: LoopOptions) -> int:
     until = options.until or LAST
     if until not in STAGES:
         raise UsageError(f"--until {until}: no such stage; there are {', '.join(STAGES)}")
+    if options.explain:
+        return _explain(options, until)
     if until != LAST:
         console.say(f"stages up to {until} are done in {_follow(options, until)}")
         return 0
     return _report(options, loop)
+
+
+def _explain(options: LoopOptions, until: str) -> int:
+    """For each stage up to `until` whether it will run, and which setting changed since. Changes nothing."""
+    from deploy.pipeline.explain import explain
+
+    found = explain(view_run(options))
+    names = [one.stage for one in found]
+    if until not in names:
+        raise UsageError(f"--until {until}: the configuration has no such stage; it has {', '.join(names)}")
+    shown = found[: names.index(until) + 1]
+    if options.json:
+        console.say_json([asdict(one) for one in shown])
+    else:
+        for one in shown:
+            console.say(str(one))
+    return 0
 
 
 def run_stage(options: StageOptions) -> int:

@@ -81,7 +81,9 @@ def _add_inspect(commands: Commands) -> None:
     )
     _add_model(inspect)
     inspect.add_argument(
-        "--target", metavar="NAME", help="also where each operator runs there (a file in --targets, without .toml)"
+        "--target",
+        metavar="NAME",
+        help="also where each operator runs there (imx8mp-vx, cpu-xnnpack, or a file in --targets without .toml)",
     )
     bind(inspect, InspectOptions, inspect_file)
 
@@ -95,7 +97,9 @@ def _add_lint(commands: Commands) -> None:
         "without them: the fast kernels). Operators without multiply-accumulates are listed and do not fail.",
     )
     _add_model(lint)
-    lint.add_argument("--target", required=True, metavar="NAME", help="a file in --targets, without .toml")
+    lint.add_argument(
+        "--target", required=True, metavar="NAME", help="imx8mp-vx, cpu-xnnpack, or a file in --targets without .toml"
+    )
     lint.add_argument(
         "--max-off-nn",
         type=float,

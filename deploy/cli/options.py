@@ -28,7 +28,7 @@ class Commands(Protocol):
     ) -> argparse.ArgumentParser: ...
 
 
-BOARDS, TARGETS, SPACE = Path("boards.toml"), Path("targets"), Path("configs/spaces/demo.toml")
+TARGETS = Path("targets")
 DEFAULT_STORE = "runs/measurements.sqlite"
 STORE_HELP = "a SQLite file, or postgresql+psycopg://USER@HOST/DATABASE (the password: ~/.pgpass or PGPASSWORD)"
 
@@ -61,15 +61,18 @@ def add_boards(parser: Parser) -> None:
     parser.add_argument(
         "--boards",
         type=Path,
-        default=BOARDS,
         metavar="FILE",
-        help="where the boards are described (default %(default)s)",
+        help="where the boards are described (default: boards.toml here, or in ~/.config/hilnas)",
     )
 
 
 def add_targets(parser: Parser) -> None:
     parser.add_argument(
-        "--targets", type=Path, default=TARGETS, metavar="DIR", help="the targets' rules (default %(default)s)"
+        "--targets",
+        type=Path,
+        default=TARGETS,
+        metavar="DIR",
+        help="where the targets' rules are looked for first (default %(default)s)",
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from deploy.cli.options import BOARDS, Commands, add_board, add_json, add_protocol, add_store, bind
+from deploy.cli.options import Commands, add_board, add_json, add_protocol, add_store, bind
 from hil.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class ProfileOptions:
 
     models: tuple[Path, ...]
     board: str
-    boards: Path = BOARDS
+    boards: Path | None = None
     warmup_runs: int
     runs: int
     rounds: int
@@ -71,7 +71,7 @@ def run(options: ProfileOptions) -> int:
 
     from deploy.cli.results import open_store
     from deploy.compile.canary import known_good
-    from hil.boards.config import find_board
+    from hil.boards.catalog import find_board
     from hil.job import MeasureProtocol
     from hil.measure import now
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from deploy.cli.options import BOARDS, Commands, add_board, add_json, add_protocol, bind
+from deploy.cli.options import Commands, add_board, add_json, add_protocol, bind
 from hil.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class RegressOptions:
     store: str | None
     json: bool
     board: str
-    boards: Path = BOARDS
+    boards: Path | None = None
     warmup_runs: int
     runs: int
     rounds: int
@@ -81,7 +81,7 @@ def run(options: RegressOptions) -> int:
     from deploy.cli.results import open_store
     from deploy.regression import regress
     from deploy.regression.baselines import load_suite, suite_folder
-    from hil.boards.config import find_board
+    from hil.boards.catalog import find_board
     from hil.boards.kinds import open_board
     from hil.job import MeasureProtocol
     from hil.measure import now

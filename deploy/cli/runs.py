@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.cli.options import BOARDS, add_boards, add_json
+from deploy.cli.options import add_boards, add_json
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nas.space import SearchSpace
     from nas.training.device import DeviceName
 
-DEFAULT_CONFIG = "configs/demo-scenes.toml"
+DEFAULT_CONFIG = "demo-scenes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class RunOptions:
     data: str | None = None
     encoder_from: str | None = None
     board: str | None = None
-    boards: Path = BOARDS
+    boards: Path | None = None
     name: str | None = None
     device: DeviceName | None = None
     runs_dir: Path = Path("runs")
@@ -60,12 +60,14 @@ class RunOptions:
         kind = (self.data or "scenes").partition(":")[0]
         if kind not in DATASETS:
             raise ConfigError(f"--data {self.data}: unknown kind '{kind}'; there are {', '.join(DATASETS)}")
-        return Path(f"configs/demo-{kind}.toml")
+        return Path(f"demo-{kind}")
 
 
 def add_run(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """The options of `RunOptions`, without those of `add_agreement`."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help=f"default {DEFAULT_CONFIG}, or the one for --data")
+    parser.add_argument(
+        "--config", type=Path, metavar="NAME|FILE", help=f"default {DEFAULT_CONFIG}, or the one for --data"
+    )
     parser.add_argument("--data", help="scenes, camvid:FOLDER, cityscapes:FOLDER, shapes or folders:FOLDER")
     parser.add_argument(
         "--encoder-from", metavar="FILE.tflite", help="start the teacher from a public INT8 MobileNetV2"
@@ -143,6 +145,15 @@ def load(options: RunOptions) -> tuple[Experiment, SearchSpace]:
         budget=options.budget,
     )
     return load_experiment(options.config_path, overrides)
+
+
+def view_run(options: RunOptions) -> Context:
+    """The run of a configuration as it stands: nothing is locked or written, no stage may be run on it."""
+    from deploy.run.context import Context
+    from deploy.run.folder import Run
+
+    experiment, space = load(options)
+    return Context(experiment, space, Run.viewed(options.runs_dir / experiment.name), options.boards)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from hil.errors import ModelError
 from hil.measure import Job
 from nas.lcpaq.policy import Policy, applied
 from nas.quant import post_training, simulate, uint8
-from nas.quant.integer_graph import IntegerGraph, Weighted
+from nas.quant.integer_graph import IntegerGraph, IntTensor, Weighted
 from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import Applied
@@ -92,12 +92,23 @@ def stored(values: NDArray[np.int8 | np.int32], form: Form) -> bytes:
     return values.tobytes()
 
 
-def golden_pair(graph: IntegerGraph, image: Tensor, form: Form = Form()) -> tuple[bytes, bytes]:  # noqa: B008
-    """Input and expected output bytes for one image (1, 3, H, W); the form's ends are quantized."""
-    q = simulate.quantize(image, graph.tensors[graph.input])
+def golden_pair(graph: IntegerGraph, x: Tensor, form: Form = Form()) -> tuple[bytes, bytes]:  # noqa: B008
+    """The bytes that a file of this form takes for `x` (1, C, H, W) in real values, and those that it has to output."""
+    q = simulate.quantize(x, graph.tensors[graph.input])
     output = simulate.run(graph, q, kernels_of(form))
-    kind = np.int32 if graph.tensors[graph.output].dtype == "int32" else np.int8
-    return stored(simulate.as_nhwc(q), form), stored(simulate.as_nhwc(output, kind), form)
+    return (
+        _as_written(q, graph.tensors[graph.input], form),
+        _as_written(output, graph.tensors[graph.output], form),
+    )
+
+
+def _as_written(q: Tensor, tensor: IntTensor, form: Form) -> bytes:
+    if tensor.dtype == "int32":
+        return stored(simulate.as_nhwc(q, np.int32), form)
+    if form.ends == "float":
+        real: Tensor = simulate.dequantize(q, tensor)
+        return real.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
+    return stored(simulate.as_nhwc(q), form)
 
 
 def model_metadata(graph: IntegerGraph, subnet: str, key: str, **facts: object) -> dict[str, object]:

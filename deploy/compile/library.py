@@ -1,68 +1,68 @@
 """Every subnet of a space as a file: on any engine, resumable, one flat folder with an index.
 
-Files are named by their sha256. `index.jsonl` holds a line that says what the library was made of, then one line for
-each sub-tree (block, bits, first layer's choice) that is on disk as a whole, with the subnet of each file. Every file
-names its subnet in its metadata, so no two subnets share one.
+Files are named by their sha256. `index.jsonl` begins with what the library was made of; then it has a line for each
+sub-tree (block, bits, first layer's choice) whose files are all on disk, with the subnet of each file. Every file names
+its subnet in its metadata, so no two subnets share one.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from deploy.compile.subtrees import SubTree, sub_trees
 from deploy.compile.weights import Origin
 from deploy.formats.files import write_atomically
+from deploy.formats.journal import ForeignJournalError, Journal
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.writer import write
 from hil.errors import UsageError
 from nas.engine.protocol import Engine
 from nas.errors import EngineError
-from nas.space import Choice, SearchSpace, Subnet
 from nas.training.threads import one_thread
 
-INDEX = "index.jsonl"
+INDEX, LOCK = "index.jsonl", ".lock"
+
+
+@dataclass(frozen=True)
+class SubnetFile:
+    """A subnet's file: its name in the library's folder and its length, and the subnet's weight bits and MACs."""
+
+    subnet: str
+    file: str
+    bytes: int
+    size_bits: int
+    macs: int
+
+    def is_whole(self, out: Path) -> bool:
+        return _holds(out / self.file, self.bytes)
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A sub-tree of one block: everything whose first layer is `first`."""
+    """A line of the index: a sub-tree's name, and its files."""
 
-    block: int
-    bits: int
-    first: Choice
-
-    def __str__(self) -> str:
-        return f"b{self.block}_{self.first}_w{self.bits}"
-
-    def subnets(self, space: SearchSpace) -> list[Subnet]:
-        return [s for s in space.subnets(self.block, self.bits) if s.choices[0] == self.first]
+    branch: str
+    subnets: tuple[SubnetFile, ...]
 
 
-def branches(space: SearchSpace, bits: Sequence[int]) -> list[Branch]:
-    """All sub-trees at these bit widths, the largest blocks first, so that the last ones to run are short."""
-    blocks = sorted(range(1, len(space.blocks) + 1), key=lambda b: -space.blocks[b - 1].layers)
-    return [Branch(b, width, choice) for b in blocks for width in bits for choice in space.choices]
-
-
-def write_branch(origin: Origin, form: Form, out: Path, branch: Branch) -> list[dict[str, object]]:
-    """Compile one sub-tree into `out`; a row for each subnet. A file that is there already is kept."""
-    rows: list[dict[str, object]] = []
-    with one_thread():  # the other cores have branches of their own
-        for subnet, graph in origin.graphs(branch.subnets(origin.space)):
+def write_branch(origin: Origin, form: Form, out: Path, tree: SubTree) -> Branch:
+    """Compile the subnets of one sub-tree into `out`. A file that is there already is kept."""
+    files = []
+    with one_thread():  # the other cores have sub-trees of their own
+        for subnet, graph in origin.graphs(tree.subnets):
             content = write(graph, origin.metadata(subnet, form), form)
             path = out / f"{hashlib.sha256(content).hexdigest()}.tflite"
             if not _holds(path, len(content)):
                 write_atomically(path, content, durable=False)
-            row = {"subnet": str(subnet), "file": path.name, "bytes": len(content)}
-            rows.append({**row, "size_bits": graph.size_bits, "macs": graph.macs})
-    return rows
+            files.append(SubnetFile(str(subnet), path.name, len(content), graph.size_bits, graph.macs))
+    return Branch(str(tree), tuple(files))
 
 
 def _holds(path: Path, size: int) -> bool:
@@ -73,36 +73,24 @@ def _holds(path: Path, size: int) -> bool:
 
 
 @contextmanager
-def _opened(out: Path, library: dict[str, object]) -> Iterator[tuple[IO[str], dict[str, list[Any]]]]:
-    """The index, locked and ready for more lines, and the rows of the branches that are whole in it.
+def _opened(out: Path, library: dict[str, object]) -> Iterator[tuple[Journal[Branch], dict[str, Branch]]]:
+    """The locked library's index, and the branches whose files are all there.
 
     Raises `UsageError` for the library of something else, or one that another process writes.
     """
-    path = out / INDEX
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with path.open("a+", encoding="utf8", errors="replace") as file:
-            _lock(file, out)
-            file.seek(0)
-            found = file.readlines()
-            if _line({"library": library}).startswith("".join(found)):
-                found = [_line({"library": library})]  # a new one, or its first line was cut short
-            header, *records = [_record(line) for line in found]
-            if header.get("library") != library:
-                raise UsageError(f"{out}: {_difference(header.get('library'), library)}; give another --out")
-            done = {record["branch"]: record["subnets"] for record in records if _is_whole(record, out)}
-            lines = [_line(header), *(_line({"branch": branch, "subnets": rows}) for branch, rows in done.items())]
-            file.seek(0)
-            if lines != file.readlines():
-                file.seek(0)
-                file.truncate()
-                file.writelines(lines)
-                file.flush()
-            _clean(out)
-            yield file, done
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say where
-        raise
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a") as lock:
+        _lock(lock, out)
+        index = Journal(out / INDEX, Branch, header={"library": library})
+        try:
+            listed = index.read()
+        except ForeignJournalError as error:
+            found = error.header and error.header.get("library")
+            raise UsageError(f"{out}: {_difference(found, library)}; give another --out") from None
+        done = {line.branch: line for line in listed if all(file.is_whole(out) for file in line.subnets)}
+        index.rewrite(done.values())
+        _clean(out)
+        yield index, done
 
 
 def _lock(file: IO[str], out: Path) -> None:
@@ -118,30 +106,11 @@ def _clean(out: Path) -> None:
         part.unlink()
 
 
-def _line(record: dict[str, object]) -> str:
-    return json.dumps(record) + "\n"
-
-
-def _record(line: str) -> dict[str, Any]:
-    """A line of the index; nothing for one that a power cut damaged."""
-    with suppress(ValueError):
-        record = json.loads(line)
-        if isinstance(record, dict):
-            return record
-    return {}
-
-
-def _is_whole(record: dict[str, Any], out: Path) -> bool:
-    with suppress(KeyError, TypeError):
-        return isinstance(record["branch"], str) and all(_holds(out / r["file"], r["bytes"]) for r in record["subnets"])
-    return False
-
-
-def _check_files(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _check_files(out: Path, branch: Branch) -> None:
     """`EngineError` where a worker wrote a branch's files, but not here."""
-    for row in rows:
-        if not _holds(out / row["file"], row["bytes"]):
-            raise EngineError(f"{out}: a worker's {row['subnet']} is not here: put --out on storage they share")
+    for file in branch.subnets:
+        if not file.is_whole(out):
+            raise EngineError(f"{out}: a worker's {file.subnet} is not here: put --out on storage they share")
 
 
 def _difference(found: object, wanted: dict[str, object]) -> str:
@@ -158,26 +127,26 @@ def write_all(
     engine: Engine,
     form: Form = Form(),  # noqa: B008
 ) -> Iterator[tuple[int, int]]:
-    """Compile every subnet at these bit widths, a branch a task of `engine`; yields (subnets written, all).
+    """Compile every subnet at these bit widths, a sub-tree per task of `engine`; yields (subnets written, all).
 
     Goes on where it was stopped, and adds bit widths to a library that has others. Workers on other machines need
     `out`, and the origin's checkpoint, under the same path. Raises `UsageError` if `out` holds another library,
-    `EngineError` if a branch's workers were lost time and again or wrote elsewhere.
+    `EngineError` if a sub-tree's workers were lost time and again or wrote elsewhere.
     """
     found_anywhere = replace(origin, checkpoint=origin.checkpoint and origin.checkpoint.resolve())
     task = partial(write_branch, found_anywhere, form, out.resolve())  # a worker may be in another folder
-    total = sum(len(branch.subnets(origin.space)) for branch in branches(origin.space, bits))
+    trees = sub_trees(origin.space, bits=bits)
+    total = sum(len(tree.subnets) for tree in trees)
     with _opened(out, origin.describe(form)) as (index, done):
-        missing = [branch for branch in branches(origin.space, bits) if str(branch) not in done]
-        written = total - sum(len(branch.subnets(origin.space)) for branch in missing)
+        missing = [tree for tree in trees if str(tree) not in done]
+        written = total - sum(len(tree.subnets) for tree in missing)
         yield written, total
         try:
             with closing(engine.each(task, missing)) as finished:
-                for branch, rows in finished:
-                    _check_files(out, rows)
-                    index.write(_line({"branch": str(branch), "subnets": rows}))
-                    index.flush()
-                    written += len(rows)
+                for _, branch in finished:
+                    _check_files(out, branch)
+                    index.append(branch)
+                    written += len(branch.subnets)
                     yield written, total
         finally:
             _clean(out)

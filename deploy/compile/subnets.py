@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from deploy.compile.artifact import Artifact, lint_written
+from deploy.compile.artifact import Artifact, golden_pair, lint_written
 from deploy.compile.block_forms import FORMS as BLOCK_FORMS
 from deploy.compile.block_forms import random_reference
 from deploy.compile.weights import Origin
@@ -22,10 +21,9 @@ from deploy.formats.tflite.writer import write
 from deploy.targets.placement import Target
 from hil.errors import UsageError
 from nas.networks.blocks import recalibrate
-from nas.quant import simulate, uint8
 from nas.quant.float_graph import INPUT, Node, run
 from nas.quant.folding import fold_mbconv
-from nas.quant.integer_graph import IntegerGraph, IntTensor
+from nas.quant.integer_graph import IntegerGraph
 from nas.space import SearchSpace, Subnet
 
 FORMATS = {"tflite": ".tflite", "onnx": ".onnx", "converter": ".tflite"}
@@ -84,7 +82,7 @@ def compile_subnets(
         if writing.target is not None:
             lint_written(content, name, writing.target)
         if writing.has_golden_pair(subnet):
-            source, expected = golden_bytes(graph, x, writing.form)
+            source, expected = golden_pair(graph, x, writing.form)
             write_atomically(target.input, source)
             write_atomically(target.expected, expected)
         write_atomically(model, content)
@@ -130,23 +128,3 @@ def _converted(origin: Origin, subnet: Subnet) -> tuple[IntegerGraph, bytes]:
     fits = x.shape[2:] == origin.map_size(subnet.block)  # it calibrates on maps of the model's own size only
     content = converted(nodes, x if fits else origin.golden_map(subnet.block))
     return equivalent(parse(content, str(subnet)), nodes), content
-
-
-def golden_bytes(graph: IntegerGraph, x: Tensor, form: Form) -> tuple[bytes, bytes]:
-    """The bytes that the file takes for the map `x` (1, C, H, W), and those that it has to answer."""
-    q = simulate.quantize(x, graph.tensors[graph.input])
-    answer = (uint8 if form.activations == "uint8" else simulate).run(graph, q)
-    ends = ((q, graph.tensors[graph.input]), (answer, graph.tensors[graph.output]))
-    source, expected = (_as_written(values, tensor, form) for values, tensor in ends)
-    return source, expected
-
-
-def _as_written(q: Tensor, tensor: IntTensor, form: Form) -> bytes:
-    if tensor.dtype == "int32":
-        return simulate.as_nhwc(q, np.int32).tobytes()
-    if form.ends == "float":
-        real: Tensor = simulate.dequantize(q, tensor)
-        return real.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
-    if form.activations == "uint8":
-        return simulate.as_nhwc(q + 128, np.int32).astype(np.uint8).tobytes()
-    return simulate.as_nhwc(q).tobytes()

@@ -6,7 +6,7 @@ run's folder, so tasks on other machines need it under the same path.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,25 +34,34 @@ IMAGES = 16  # that the teacher sees at a time
 
 @dataclass(frozen=True)
 class SubTree:
-    """A sub-tree's subnets, or those of them that are missing."""
+    """Subnets of one block that share their first choice: all of them, or those that are missing.
+
+    Attributes:
+        bits: the one width of these subnets; None: several widths.
+    """
 
     block: int
     first: Choice
     subnets: tuple[Subnet, ...]
+    bits: int | None = None
 
     def __str__(self) -> str:
-        return f"b{self.block}_{self.first}"
+        return f"b{self.block}_{self.first}" + (f"_w{self.bits}" if self.bits else "")
 
 
-def sub_trees(space: SearchSpace, done: Collection[Subnet]) -> list[SubTree]:
-    """Where something is missing; the largest blocks first, so that the last ones to run are short."""
-    found = []
+def sub_trees(space: SearchSpace, done: Collection[Subnet] = (), bits: Sequence[int] | None = None) -> list[SubTree]:
+    """Sub-trees of the subnets not in `done`; the largest blocks first, so that the last ones to run are short.
+
+    With `bits`: one for each of these widths. Without: one for all of the space's.
+    """
+    trees = []
     for block in sorted(range(1, len(space.blocks) + 1), key=lambda b: -space.blocks[b - 1].layers):
-        missing = [subnet for subnet in space.subnets(block) if subnet not in done]
-        for choice in space.choices:
-            below = tuple(subnet for subnet in missing if subnet.choices[0] == choice)
-            found += [SubTree(block, choice, below)] if below else []
-    return found
+        for width in (None,) if bits is None else bits:
+            missing = [subnet for subnet in space.subnets(block, width) if subnet not in done]
+            for choice in space.choices:
+                below = tuple(subnet for subnet in missing if subnet.choices[0] == choice)
+                trees += [SubTree(block, choice, below, width)] if below else []
+    return trees
 
 
 def artifact(folder: Path, subnet: Subnet) -> Artifact:

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from hil.errors import UsageError
-
-
-def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:
-    """Write aside, flush to disk (if durable), then rename: readers see the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-    except OSError as error:
-        part.unlink(missing_ok=True)  # a full disk needs its room back
-        error.filename = error.filename or str(path)  # and does not say where
-        raise
-    part.replace(path)
+from nas.atomic import write_atomically as write_atomically
 
 
 def write_json(path: Path, record: Any) -> None:

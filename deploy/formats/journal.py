@@ -94,8 +94,10 @@ class Journal(Generic[R]):
             raise
 
     def rewrite(self, records: Iterable[R]) -> None:
-        """Replace the whole file by the header and these records, atomically."""
-        write_atomically(self.path, self._header_line() + b"".join(map(self._line, records)))
+        """Make the file the header and these records, atomically; one that is so already is not touched."""
+        content = self._header_line() + b"".join(map(self._line, records))
+        if not (self.path.exists() and self.path.read_bytes() == content):
+            write_atomically(self.path, content)
 
     def _lines(self) -> list[bytes]:
         content = self.path.read_bytes() if self.path.exists() else b""
@@ -104,10 +106,10 @@ class Journal(Generic[R]):
             return lines
         if self._header_line().startswith(content):  # a new file, or one whose first write was cut short
             return []
-        if not lines or lines[0] != self._header_line()[:-1]:
-            found = None
-            with suppress(ValueError):
-                found = json.loads((lines or [content])[0])
+        found = None
+        with suppress(ValueError):
+            found = json.loads((lines or [content])[0])
+        if not lines or found != json.loads(self._header_line()):
             raise ForeignJournalError(self.path, found if isinstance(found, dict) else None)
         return lines[1:]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.compile.artifact import Artifact, lint_written, model_metadata
-from deploy.compile.subnets import FORMATS, Writing, golden_bytes
+from deploy.compile.artifact import Artifact, golden_pair, lint_written, model_metadata
+from deploy.compile.subnets import FORMATS, Writing
 from deploy.formats.digest import digest
 from deploy.formats.files import write_atomically
 from deploy.formats.tflite.writer import write
@@ -86,7 +86,7 @@ def compile_network(network: Network, out: Path, writing: Writing) -> Path:
     if writing.target is not None:
         lint_written(content, network.name, writing.target)
     if not (form.few_bits == "int4" and any(op.bits == 4 for op in graph.operators if isinstance(op, Weighted))):
-        source, expected = golden_bytes(graph, subject.context.evaluation[:1], form)
+        source, expected = golden_pair(graph, subject.context.evaluation[:1], form)
         write_atomically(target.input, source)
         write_atomically(target.expected, expected)
     model = target.model.with_suffix(FORMATS[writing.kind])

@@ -37,7 +37,7 @@ class BlockTask:
     experiment: Experiment
     space: SearchSpace
     folder: Path
-    boards_file: Path
+    boards_file: Path | None
     block: int
     checkpoint_every_s: float
 
@@ -74,7 +74,7 @@ def _side_by_side(context: Context, blocks: Sequence[int], checkpoint: Path) -> 
     if isinstance(features, ViewFeatures):
         features.fill()  # once, before all of them would
     del features  # the teacher's place on the GPU
-    folder, boards_file = context.path.resolve(), context.boards_file.resolve()
+    folder, boards_file = context.path.resolve(), context.boards_file
     every_s = training.SECONDS_BETWEEN_CHECKPOINTS
     tasks = [BlockTask(experiment, context.space, folder, boards_file, block, every_s) for block in blocks]
     with closing(context.engine.each(_train_block, tasks)) as ended:

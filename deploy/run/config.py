@@ -1,4 +1,4 @@
-"""An experiment: everything a run depends on, read strictly from `configs/*.toml`."""
+"""An experiment: everything a run depends on, read strictly from a TOML file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from deploy.compile.scheme import QuantizationScheme
+from deploy.run.shipped import CONFIGURATIONS, load_space
 from hil.reservation import seconds_of
 from nas.errors import ConfigError
 from nas.quant.scheme import Granularity, Scheme
@@ -269,7 +270,10 @@ class Compare:
 
 @dataclass(frozen=True)
 class Experiment:
-    """`space` is a path relative to the configuration file; its content counts, as the boards' does, not the names."""
+    """An experiment; the content of its space and its boards counts for the stages' keys, not their names.
+
+    `space` is the name of a space, or a path relative to the configuration file.
+    """
 
     name: str
     space: str
@@ -321,15 +325,16 @@ class Overrides:
         return cls(**{field.name: getattr(arguments, field.name, None) for field in fields(cls)})
 
 
-def load_experiment(path: Path, overrides: Overrides) -> tuple[Experiment, SearchSpace]:
-    """The experiment of a configuration file and its space, with the command line's changes.
+def load_experiment(path: str | Path, overrides: Overrides) -> tuple[Experiment, SearchSpace]:
+    """The experiment of a configuration (its file, or a name) and its space, with the command line's changes.
 
     Raises `ConfigError` for a missing file, an unknown key (naming the near miss) or a wrong value.
     """
+    path = CONFIGURATIONS.find(path)
     settings = read_toml(path)
     _refuse_former_keys(settings, str(path))
     experiment = build(Experiment, settings, str(path))
-    space = SearchSpace.load(path.parent / experiment.space)
+    space = load_space(experiment.space, path.parent)
     rates = len(experiment.distil.learning_rates)
     if rates not in (1, len(space.blocks)):
         raise ConfigError(f"{path}: distil.learning_rates has {rates} entries, the space {len(space.blocks)} blocks")

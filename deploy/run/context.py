@@ -15,7 +15,8 @@ from deploy.run.config import Experiment, Measuring
 from deploy.run.folder import Run
 from deploy.run.keys import stage_identities
 from deploy.targets.placement import load_target
-from hil.boards.config import find_board
+from hil.boards.catalog import boards_file as found_boards_file
+from hil.boards.catalog import find_board
 from hil.job import MeasureProtocol
 from nas.data import Dataset, open_data
 from nas.data.batches import images_of
@@ -37,9 +38,11 @@ class Context:
     """One run of one experiment. Networks are loaded from the run's checkpoints when first asked for.
 
     Attributes:
+        boards_file: the boards.toml that was given or found; None: there is none.
         boards: those of one fleet, which share the measuring; `board` is the first, on which the bundle is verified.
         keys: of each stage, by its name; identities: with the settings behind them.
-        target: the rules of the board's `target`, from targets/ beside the boards' file; None if it names none.
+        target: the rules of the board's `target`: from targets/ beside the boards' file, the user's or those that
+            ship; None if it names none.
         resize_factors: the target's safe ones; empty: all.
         engine: what runs the tables' sub-trees; no result depends on it.
         tau: the command line's threshold of the gate before the search; None: the configuration's.
@@ -52,17 +55,19 @@ class Context:
         experiment: Experiment,
         space: SearchSpace,
         run: Run,
-        boards_file: Path,
+        boards_file: Path | None,
         engine: Engine = ONE_WORKER,
         *,
         tau: float | None = None,
     ) -> None:
-        self.experiment, self.space, self.run, self.boards_file = experiment, space, run, boards_file
+        self.experiment, self.space, self.run = experiment, space, run
+        self.boards_file = found_boards_file(boards_file)  # an absolute path: workers may be in another folder
         self.engine, self.tau = engine, tau
-        self.boards = [find_board(boards_file, name) for name in experiment.board.split(",")]
+        self.boards = [find_board(self.boards_file, name) for name in experiment.board.split(",")]
         self.board = self.boards[0]
         name = self.board.target
-        self.target = load_target(boards_file.parent / "targets", name) if name else None
+        beside = self.boards_file.parent / "targets" if self.boards_file else None
+        self.target = load_target(beside, name) if name else None
         self.resize_factors = self.target.safe_resize_factors if self.target else ()
         if self.resize_factors and self.task.dense:
             height, width = (-(-n // space.output_stride) for n in experiment.data.size)

@@ -64,6 +64,14 @@ class Run:
         run.path, run.stages = path, {}
         return run
 
+    @classmethod
+    def viewed(cls, path: Path) -> Run:
+        """A run as it stands, not locked and perhaps not there; no stage is run on it."""
+        run = cls.borrowed(path)
+        if (path / RunState.FILE).exists():
+            run.stages = dict(RunState.read(path / RunState.FILE).stages)
+        return run
+
     def close(self) -> None:
         self._lock.close()
 

@@ -49,7 +49,7 @@ class Task:
     experiment: Experiment
     space: SearchSpace
     run: Path
-    boards_file: Path
+    boards_file: Path | None
     architecture: Architecture
 
 
@@ -111,7 +111,7 @@ def checkpoint(run: Path, architecture: Architecture) -> Path:
 
 
 @functools.lru_cache(maxsize=1)
-def _borrowed(experiment: Experiment, space: SearchSpace, run: Path, boards_file: Path) -> Context:
+def _borrowed(experiment: Experiment, space: SearchSpace, run: Path, boards_file: Path | None) -> Context:
     """In a worker: one context for all its tasks, so that data and networks are loaded once."""
     return Context(experiment, space, Run.borrowed(run), boards_file)
 

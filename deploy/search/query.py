@@ -24,6 +24,7 @@ from deploy.formats.files import write_atomically
 from deploy.latency.table import CPU_OPERATORS
 from deploy.run.records import AgreementRecord, RunState, SearchRecord
 from deploy.run.schemes import tables_folder
+from deploy.run.shipped import load_space
 from deploy.search.cost_tables import main_side, other_side, refined_sides
 from hil.errors import CheckFailed, UsageError
 from nas.search.budgets import Amount
@@ -75,7 +76,7 @@ def material_of_tables(folder: Path, space_file: Path | None) -> Material:
     """The tables of a folder: nsr.parquet, and if they are there size.parquet and latency(-corrected).parquet."""
     if space_file is None:
         raise UsageError("--tables says not of which space they are: give --space FILE.toml")
-    space = SearchSpace.load(space_file)
+    space = load_space(space_file)
     paths = {name: folder / f"{name}.parquet" for name in ("nsr", "size", "latency-corrected", "latency")}
     there = [name for name, path in paths.items() if path.exists()]
     if "nsr" not in there:

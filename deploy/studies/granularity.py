@@ -1,6 +1,6 @@
 """What a weight scale a tensor costs against one a channel, and what equalization, observers and bias correction win.
 
-    python -m deploy.studies.granularity --run runs/demo --config configs/demo-scenes.toml
+    python -m deploy.studies.granularity --run runs/demo --config demo-scenes
 
 reads a finished run's networks, quantizes the same subnets by every scheme and prints a Markdown table: the NSR of
 the deployed integers against the teacher, and their quantization noise, which is the NSR against the subnet in float.
@@ -157,9 +157,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m deploy.studies.granularity", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--run", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--config", type=Path, default=Path("configs/demo-scenes.toml"), help="the run's configuration")
+    parser.add_argument("--config", type=Path, default="demo-scenes", help="the run's configuration")
     parser.add_argument("--data", help="as the run was given it")
-    parser.add_argument("--boards", type=Path, default=Path("boards.toml"))
+    parser.add_argument("--boards", type=Path)
     parser.add_argument("--subnets", type=int, default=8, help="subnets of each block (default %(default)s)")
     parser.add_argument("--bits", type=int, default=8, help="the weights' width (default %(default)s)")
     parser.add_argument(

@@ -93,8 +93,8 @@ class Inspection:
         stored_bits: the widths, ascending, in which the file holds weights: 4 for INT4, 8 for an int8 container.
         executed_bits: the widths in which they are multiplied (`Operator.executed_bits`).
         requested_bits: the widths that the weights were quantized to, as our writer's metadata says; None if it
-            does not. A width below the stored one saves space only in the packed form (`deploy.formats.pack`), and one below
-            the executed one saves no time.
+            does not. A width below the stored one saves space only in the packed form (`deploy.formats.pack`), and one
+            below the executed one saves no time.
         hilnas: the metadata that our writer put in, None if there is none.
     """
 

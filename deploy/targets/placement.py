@@ -1,4 +1,4 @@
-"""Where a target is expected to run each operator of a model, by the rules in targets/NAME.toml.
+"""Where a target is expected to run each operator of a model, by the rules of a file.
 
 Expected, not measured: a rule says what it rests on, and a board has the last word.
 """
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from deploy.formats.named_files import NamedFiles
 from deploy.targets.inspection import Inspection, Operator, Shape
 from hil.errors import UsageError
 from nas.errors import ConfigError
@@ -20,6 +21,7 @@ Place = Literal["NN", "TP", "SH", "CPU", "REFUSED"]
 Evidence = Literal["simulator", "board", "source", "assumed"]
 """Seen on the vendor's simulator, on a board, in the source or documents; or believed and not yet checked."""
 Texts = tuple[str, ...] | None
+TARGETS = NamedFiles("target", "targets", Path(__file__).parent / "rules")
 UNKNOWN = "no rule knows it, so it is counted as CPU: measure it on the board, then add a rule"
 
 
@@ -210,18 +212,13 @@ def matches(rule: Rule, op: Operator) -> bool:
     return all(holds(getattr(rule, name), op) for name, holds in CONDITIONS.items() if getattr(rule, name) is not None)
 
 
-def load_target(folder: Path, name: str) -> Target:
-    """The rules in `folder`/`name`.toml.
+def load_target(folder: Path | None, name: str) -> Target:
+    """The rules of a target: `folder`/`name`.toml, or the user's, or those that ship (`TARGETS`).
 
     Raises UsageError for an unknown target, ConfigError naming the file and the key for a wrong rule.
     """
-    known = sorted(path.stem for path in folder.glob("*.toml"))
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known) or 'none'}"
-        raise UsageError(f"target '{name}': no such file in {folder}; {hint}")
-    path = folder / f"{name}.toml"
-    target = build(Target, {**read_toml(path), "name": name}, str(path))
+    path = TARGETS.find(name, first=folder)
+    target = build(Target, {**read_toml(path), "name": path.stem}, str(path))
     for i, rule in enumerate(target.rules):
         _check_words(f"{path}: 'rules.{i}'", rule)
     return target

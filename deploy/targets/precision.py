@@ -16,9 +16,10 @@ def executed_bits(op: OperatorInfo, model: ModelInfo) -> int | None:
     """The width of an operator's multiplications, from the types of its weights and of what they are multiplied with.
 
     Rests on LiteRT's kernels: weights of fewer than 8 bits are unpacked to int8 before they are multiplied (with the
-    same answers: tests/deploy/compile/test_compile_target.py), int8 weights meet float values that were quantized to int8,
-    int16 values make it 16 bits, and float weights are multiplied as floats. It holds for the i.MX8M Plus too, whose
-    delegate takes no weights under 8 bits (targets/imx8mp-vx.toml); narrower multipliers elsewhere were not looked for.
+    same outputs: tests/deploy/compile/test_compile_target.py), int8 weights meet float values that were quantized to
+    int8, int16 values make it 16 bits, and float weights are multiplied as floats. It holds for the i.MX8M Plus too,
+    whose delegate takes no weights under 8 bits (deploy/targets/rules/imx8mp-vx.toml); narrower multipliers elsewhere
+    were not looked for.
     """
     source = op.inputs[2 if op.name == "TRANSPOSE_CONV" else 0]
     x, weights = model.tensors[source].dtype, model.tensors[op.inputs[1]].dtype

@@ -34,7 +34,7 @@ class BoardConfig:
         kernels: what runs on the CPU: xnnpack, builtin (no XNNPACK), or reference (slow, plain C).
         root: of a loopback: a folder whose sys, proc, etc and dev/kmsg are read instead of this machine's.
         server: which server a loopback starts; auto: sshd where there is one, else asyncssh.
-        target: the rules that models for this board must keep: a file in targets/, without .toml; empty: none.
+        target: the rules that models for this board must keep: a name; empty: none.
         labels: free text about the board.
         parity_max_abs_diff: an output is right when no element differs by more (in the output's units).
         parity_max_mismatch: an output is also right when no larger fraction of elements differs at all.
@@ -163,16 +163,6 @@ def load_boards(path: Path) -> dict[str, BoardConfig]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
     return {name: _parse(path, name, entry) for name, entry in raw.items()}
-
-
-def find_board(path: Path, name: str) -> BoardConfig:
-    """Raises UsageError with the near miss when there is no such board."""
-    boards = load_boards(path)
-    if name not in boards:
-        raise UsageError(
-            f"no board {name!r} in {path}{_near(name, boards)}; there is {', '.join(boards) or 'none at all'}"
-        )
-    return boards[name]
 
 
 def _parse(path: Path, name: str, entry: Any) -> BoardConfig:

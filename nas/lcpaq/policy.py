@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.atomic import write_atomically
 from nas.errors import ConfigError, QuantizationError
 from nas.quant.float_graph import Add, Conv, Node, Rearranging, Weighted, inputs_of
 from nas.quant.ranges import shared, widths_of
@@ -197,13 +198,12 @@ def network_digest(nodes: Iterable[Node]) -> str:
 
 
 def save_policy(policy: Policy, path: Path, network: str) -> None:
-    """Write JSON aside, then rename it into place; `network` is `network_digest`'s."""
+    """Write JSON, atomically; `network` is `network_digest`'s."""
     layers = {
         name: {"weight_bits": policy.bits[name], "activation_bits": policy.activations[name]} for name in policy.bits
     }
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({"format": FORMAT, "network": network, "layers": layers}, indent=1) + "\n", "utf8")
-    part.replace(path)
+    record = {"format": FORMAT, "network": network, "layers": layers}
+    write_atomically(path, json.dumps(record, indent=1) + "\n")
 
 
 def load_policy(path: Path, network: str) -> Policy:

@@ -61,11 +61,6 @@ def gram_matrices(nodes: Sequence[Node], batches: Iterable[Tensor]) -> dict[str,
     return sums
 
 
-def output_error(error: Tensor, gram: Tensor) -> Tensor:
-    """Squared output error (groups, R), over the calibration images, of weights off by `error` (groups, R, K)."""
-    return ((error @ gram) * error).sum(2)
-
-
 def _columns(node: Weighted, x: Tensor) -> Tensor:
     """The input patch of each output position: (groups, K, positions)."""
     if isinstance(node, FullyConnected):

@@ -107,7 +107,7 @@ def network(data: Dataset, space: SearchSpace, layers: Sequence[Sequence[Choice]
     if not isinstance(head, task.head):
         raise ConfigError(
             f"teacher.head: data '{data.name}' is for {data.task}, whose head is written {task.head_example};"
-            f" see configs/demo-{data.name}.toml"
+            f" see deploy/configs/demo-{data.name}.toml"
         )
     return task.build(space, layers, len(data.classes), head)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -20,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from nas.atomic import write_atomically
 from nas.errors import CheckpointError, NasError
 from nas.settings import STRICT
 from nas.training.device import FLOAT32, Compute, device_of
@@ -70,19 +70,10 @@ class DivergedError(NasError):
 
 
 def save(path: Path, record: dict[str, Any]) -> None:
-    """Write a checkpoint aside, then rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, content = path.with_suffix(".part"), io.BytesIO()
+    """Write a checkpoint, atomically."""
+    content = io.BytesIO()
     torch.save(record, content)  # straight into a file, a full disk would be torch's RuntimeError
-    try:
-        with part.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-    part.replace(path)
+    write_atomically(path, content.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from nas.space import SearchSpace, Subnet
 from nas.training.device import CPU
 from nas.training.threads import one_thread
 
-SPACE = Path(__file__).parents[2] / "configs/spaces/table1.toml"
+SPACE = Path(__file__).parents[2] / "nas/spaces/table1.toml"
 BITS = 8
 
 

@@ -115,8 +115,8 @@ def resident_bytes(process: psutil.Process) -> int:
 
 @pytest.mark.benchmark(group="compile")
 def test_compile_table1(benchmark, tmp_path):
-    """As `hilnas compile --space configs/spaces/table1.toml --size 180x240 --all --jobs 2`, less its own start."""
-    space = SearchSpace.load(Path(__file__).parents[2] / "configs/spaces/table1.toml")
+    """As `hilnas compile --space nas/spaces/table1.toml --size 180x240 --all --jobs 2`, less its own start."""
+    space = SearchSpace.load(Path(__file__).parents[2] / "nas/spaces/table1.toml")
     peaks = Peaks()
 
     def whole() -> None:

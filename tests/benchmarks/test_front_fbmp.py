@@ -76,7 +76,7 @@ def made_up_tables(space: SearchSpace, seed: int) -> list[Table]:
 
 @pytest.fixture(scope="module")
 def space() -> SearchSpace:
-    table1 = SearchSpace.load(Path(__file__).parents[2] / "configs/spaces/table1.toml")
+    table1 = SearchSpace.load(Path(__file__).parents[2] / "nas/spaces/table1.toml")
     return replace(table1, bits=(4, 6, 8))
 
 

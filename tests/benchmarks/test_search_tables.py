@@ -72,7 +72,7 @@ def test_pointwise_products(benchmark):
     cpu = torch.device("cpu")
     if not products.exact_on(cpu):
         pytest.skip("this processor's int8 products are not exact, or it has none: floats are used")
-    origin = Origin(SearchSpace.load(Path(__file__).parents[2] / "configs/spaces/table1.toml"), (180, 240))
+    origin = Origin(SearchSpace.load(Path(__file__).parents[2] / "nas/spaces/table1.toml"), (180, 240))
     calls = []
     for number, block in enumerate(origin.space.blocks, start=1):
         wanted = [Subnet(number, (choice,) * block.layers, 8) for choice in origin.space.choices]

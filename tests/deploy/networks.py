@@ -26,7 +26,7 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def space(name: str) -> SearchSpace:
-    return SearchSpace.load(REPOSITORY / f"configs/spaces/{name}.toml")
+    return SearchSpace.load(REPOSITORY / f"nas/spaces/{name}.toml")
 
 
 def interpret(content: bytes, q: NDArray[np.int8], kernels: OpResolverType = OpResolverType.AUTO) -> NDArray[np.int8]:

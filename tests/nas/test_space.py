@@ -45,11 +45,11 @@ def test_what_is_no_subnet(text):
 
 
 def test_table1_is_the_papers(repository):
-    space = SearchSpace.load(repository / "configs/spaces/table1.toml")
+    space = SearchSpace.load(repository / "nas/spaces/table1.toml")
     assert space.count() == 4326
     assert sum(block.layers for block in space.blocks) == 19
     assert space.output_stride == 8
-    assert SearchSpace.load(repository / "configs/spaces/table1-os16.toml").output_stride == 16
+    assert SearchSpace.load(repository / "nas/spaces/table1-os16.toml").output_stride == 16
     assert len(list(space.subnets(3))) == 1296
     assert space.layer_geometry(5, 0) == (96, 160, 1, 4)
     assert space.layer_geometry(5, 1) == (160, 160, 1, 1)
@@ -58,13 +58,13 @@ def test_table1_is_the_papers(repository):
 def test_every_shipped_space_and_config_reads(repository):
     from deploy.run.config import Overrides, load_experiment
 
-    for path in sorted((repository / "configs").glob("*.toml")):
+    for path in sorted((repository / "deploy/configs").glob("*.toml")):
         experiment, space = load_experiment(path, Overrides())
         assert experiment.budgets and space.blocks
 
 
 def test_samples_belong_to_the_space(repository):
-    space = SearchSpace.load(repository / "configs/spaces/demo.toml")
+    space = SearchSpace.load(repository / "nas/spaces/demo.toml")
     drawn = [space.sample(random.Random(i)) for i in range(50)]
     for architecture in drawn:
         space.check(architecture)
@@ -78,14 +78,14 @@ def test_samples_belong_to_the_space(repository):
 
 
 def test_the_digest_follows_the_space_not_its_name(repository):
-    raw = read_toml(repository / "configs/spaces/demo.toml")
+    raw = read_toml(repository / "nas/spaces/demo.toml")
     space = build(SearchSpace, raw, "x")
     assert build(SearchSpace, {**raw, "name": "other"}, "x").digest == space.digest
     assert build(SearchSpace, {**raw, "bits": [4]}, "x").digest != space.digest
 
 
 def test_unknown_key_names_the_near_miss(repository):
-    raw = read_toml(repository / "configs/spaces/demo.toml")
+    raw = read_toml(repository / "nas/spaces/demo.toml")
     with pytest.raises(ConfigError, match=r"here: unknown key 'kernel'; did you mean 'kernels'\?"):
         build(SearchSpace, {**raw, "kernel": [3]}, "here")
     raw["blocks"][0]["chanels"] = 3
@@ -98,7 +98,7 @@ def test_unknown_key_names_the_near_miss(repository):
     [("bits", [9]), ("bits", []), ("kernels", [4]), ("stem_channels", "many"), ("expansions", [0]), ("dilate", "some")],
 )
 def test_wrong_values_are_refused(repository, key, value):
-    raw = read_toml(repository / "configs/spaces/demo.toml")
+    raw = read_toml(repository / "nas/spaces/demo.toml")
     with pytest.raises(ConfigError):
         build(SearchSpace, {**raw, key: value}, "here")
 

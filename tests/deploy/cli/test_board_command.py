@@ -12,6 +12,7 @@ import pytest
 
 from deploy.cli import main
 from deploy.latency.watermark import watermark
+from hil.boards.catalog import BUILT_IN
 from hil.boards.config import BoardConfig
 from hil.boards.kinds import open_board
 from hil.boards.loopback import LoopbackBoard, free_port
@@ -116,7 +117,7 @@ def test_a_reservation_from_the_command_line(run: Run, monkeypatch: pytest.Monke
 
 def test_the_list(run: Run) -> None:
     lines = {line.split()[0]: line for line in run("list")[1].splitlines()}
-    assert list(lines) == ["evk", "off", "lo", "again"]
+    assert list(lines) == ["evk", "off", "lo", "again", *BUILT_IN]
     assert "fleet evks" in lines["evk"] and "shelf 3" in lines["evk"] and "free" not in lines["evk"]
     assert "recorded in" in lines["again"]
     probed = {line.split()[0]: line for line in run("list", "--probe")[1].splitlines()}

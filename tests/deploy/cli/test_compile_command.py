@@ -50,7 +50,7 @@ def test_a_subnet_that_there_is_not(fails, tmp_path, name):
         (("b1_k3e3-k3e3_w8", "--format", "converter", "--granularity", "tensor"), ("--format converter",)),
         (("b1_k3e3-k3e3_w4", "--bits", "4", "--format", "converter"), ("8 bits wide",)),
         (("--all", "--weights", "none.pt"), ("none.pt", "no such file", "supernets.pt")),
-        (("--all", "--config", "configs/demo-scenes.toml"), ("--config", "--weights")),
+        (("--all", "--config", "demo-scenes"), ("--config", "--weights")),
         (("--all", "--data", "scenes"), ("--data", "--config")),
         (("--all", "--space", "none.toml"), ("none.toml", "no such file")),
     ],
@@ -119,7 +119,7 @@ def test_weights_that_are_no_checkpoint(fails, finished, tmp_path):
     shutil.copyfile(finished.folder / "teacher.pt", checkpoint)
     fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not the supernets of this space")
     checkpoint.write_bytes(whole)
-    demo = ("--space", "configs/spaces/demo.toml")
+    demo = ("--space", "demo")
     fails(USAGE, trained(finished, checkpoint, out, *demo), "supernets.pt", "not the supernets of this space")
     assert not out.exists()
 

@@ -18,7 +18,7 @@ from tests.deploy.inspected_models import CHANNEL, TENSOR, edited, written
 from tests.deploy.networks import REPOSITORY
 from tests.deploy.tiny_experiment import one_line
 
-NPU = load_target(REPOSITORY / "targets", "imx8mp-vx")
+NPU = load_target(None, "imx8mp-vx")
 
 
 def inspected(content: bytes, folder: Path) -> Inspection:

@@ -139,7 +139,7 @@ def test_options_that_need_each_other(tmp_path, capsys):
     for options, words in (
         (("--tables", str(tmp_path)), ("give --space",)),
         (("--space", "x.toml"), ("--space goes with --tables",)),
-        (("--tables", str(tmp_path), "--space", "configs/spaces/demo.toml"), ("nsr.parquet", "no such table")),
+        (("--tables", str(tmp_path), "--space", "demo"), ("nsr.parquet", "no such table")),
     ):
         assert main(["search", *options]) == 2
         one_line(capsys.readouterr().err, *words)

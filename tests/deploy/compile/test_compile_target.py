@@ -28,9 +28,9 @@ from nas.quant.integer_graph import IntegerGraph, IntTensor, QResize
 from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import Scheme
 from tests.deploy.inspected_models import CHANNEL, TENSOR, edited, graph, written
-from tests.deploy.networks import REPOSITORY, block_data, interpret, simulated, space, trained_like
+from tests.deploy.networks import block_data, interpret, simulated, space, trained_like
 
-NPU, CPU = (load_target(REPOSITORY / "targets", name) for name in ("imx8mp-vx", "cpu-xnnpack"))
+NPU, CPU = (load_target(None, name) for name in ("imx8mp-vx", "cpu-xnnpack"))
 OS16 = space("table1-os16")
 
 

@@ -22,8 +22,9 @@ from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.compile.library import INDEX, Branch, branches, write_all, write_branch
+from deploy.compile.library import INDEX, LOCK, write_all, write_branch
 from deploy.compile.subnets import Writing, compile_subnets
+from deploy.compile.subtrees import SubTree, sub_trees
 from deploy.compile.weights import Origin
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import read
@@ -39,7 +40,7 @@ from nas.quant.folding import fold_layers
 from nas.quant.post_training import quantize
 from nas.quant.ranges import OBSERVERS, observe
 from nas.quant.scheme import Scheme
-from nas.space import Block, Choice, SearchSpace, Subnet
+from nas.space import Block, SearchSpace, Subnet
 from tests.deploy.networks import interpret, simulated
 from tests.deploy.tiny_experiment import HILNAS, REPOSITORY, Started, environment, one_line, start
 
@@ -53,6 +54,11 @@ SUBNETS = list(SPACE.all_subnets())
 def rows_of(out: Path) -> list[dict[str, object]]:
     _, *records = [json.loads(line) for line in (out / INDEX).read_text().splitlines()]
     return sorted((row for record in records for row in record["subnets"]), key=lambda row: row["subnet"])
+
+
+def tree_of(subnet: Subnet) -> SubTree:
+    """The sub-tree that a library compiles it in."""
+    return next(tree for tree in sub_trees(SPACE, bits=SPACE.bits) if subnet in tree.subnets)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,7 @@ def completed(out: Path, whole: Path) -> None:
     assert {p.name: p.read_bytes() for p in out.glob("*.tflite")} == {
         p.name: p.read_bytes() for p in whole.glob("*.tflite")
     }
-    assert not [p for p in out.iterdir() if p.suffix not in (".tflite", ".jsonl")]
+    assert not [p for p in out.iterdir() if p.suffix not in (".tflite", ".jsonl") and p.name != LOCK]
 
 
 def test_all_of_a_space_is_there(whole):
@@ -175,8 +181,9 @@ def test_bit_widths_can_be_added(tmp_path, whole):
 
 
 def test_the_branches_cover_the_space_without_overlap(tmp_path):
-    found = [row["subnet"] for b in branches(SPACE, SPACE.bits) for row in write_branch(ORIGIN, Form(), tmp_path, b)]
-    assert sorted(found) == sorted(map(str, SUBNETS))
+    trees = sub_trees(SPACE, bits=SPACE.bits)
+    written = [file.subnet for tree in trees for file in write_branch(ORIGIN, Form(), tmp_path, tree).subnets]
+    assert sorted(written) == sorted(map(str, SUBNETS))
 
 
 @settings(max_examples=12, deadline=None)
@@ -194,8 +201,7 @@ def test_the_branches_cover_the_space_without_overlap(tmp_path):
 def test_the_tree_gives_what_each_subnet_alone_gives(subnet, scheme, size):
     """Without equalization, after which the tree's float maps differ in the last place: tests/nas/test_nsr.py."""
     origin = Origin(SPACE, size, scheme)
-    branch = Branch(subnet.block, subnet.bits, subnet.choices[0])
-    graph = dict(origin.graphs(branch.subnets(SPACE)))[subnet]
+    graph = dict(origin.graphs(tree_of(subnet).subnets))[subnet]
     path, x = origin.supernet(subnet.block).path(subnet), origin.calibration_maps(subnet.block)
     for i, layer in enumerate(path):
         recalibrate(layer, run(fold_layers(path[:i], "before", INPUT), {INPUT: x}) if i else x)
@@ -211,9 +217,8 @@ def test_one_by_one_they_are_the_librarys_and_answer_their_golden_pair(tmp_path,
     origin = replace(ORIGIN, scheme=Scheme("tensor")) if form.activations == "uint8" else ORIGIN
     (model,) = compile_subnets(origin, [subnet], tmp_path, Writing(form))
     content = model.read_bytes()
-    branch = Branch(subnet.block, subnet.bits, subnet.choices[0])
-    rows = write_branch(origin, form, tmp_path, branch)
-    assert (tmp_path / next(row["file"] for row in rows if row["subnet"] == str(subnet))).read_bytes() == content
+    files = write_branch(origin, form, tmp_path, tree_of(subnet)).subnets
+    assert (tmp_path / next(file.file for file in files if file.subnet == str(subnet))).read_bytes() == content
     if form.few_bits == "int4" and subnet.bits == 4:
         assert not model.with_suffix(".expected.bin").exists(), "these kernels round otherwise"
         return
@@ -251,7 +256,7 @@ def test_the_onnx_file_says_what_it_is_and_answers_nearly_its_golden_pair(tmp_pa
 
 
 def test_its_models_answer_as_the_simulation():
-    for _, graph in ORIGIN.graphs(Branch(1, 4, Choice(5, 3)).subnets(SPACE)):
+    for _, graph in ORIGIN.graphs(tree_of(Subnet.parse("b1_k5e3-k3e2_w4")).subnets):
         q = torch.randint(-128, 128, (1, 8, 16, 24)).float()
         answer = interpret(write(graph), q.permute(0, 2, 3, 1).numpy().astype(np.int8))
         np.testing.assert_array_equal(answer, simulated(graph, q))
@@ -308,10 +313,10 @@ class Elsewhere(Local):
     """Its workers write one of a branch's files to another machine's disk."""
 
     def each(self, function, tasks):
-        for task, rows in super().each(function, tasks):
+        for task, branch in super().each(function, tasks):
             if task == tasks[2]:
-                (function.args[2] / rows[-1]["file"]).unlink()
-            yield task, rows
+                (function.args[2] / branch.subnets[-1].file).unlink()
+            yield task, branch
 
 
 def test_files_that_a_worker_wrote_elsewhere_are_missed(tmp_path, whole):
@@ -324,7 +329,7 @@ def test_files_that_a_worker_wrote_elsewhere_are_missed(tmp_path, whole):
 # As a process: interrupted, killed, without room
 
 
-TABLE1 = ("compile", "--space", "configs/spaces/table1.toml", "--size", "180x240", "--all", "--jobs", "2")
+TABLE1 = ("compile", "--space", "table1", "--size", "180x240", "--all", "--jobs", "2")
 
 
 def lines_of(out: Path) -> int:
@@ -356,7 +361,7 @@ def workers(process: Started) -> list[psutil.Process]:
 def is_clean(out: Path) -> None:
     """Every file is a whole model: its name is its content's digest."""
     for path in out.iterdir():
-        if path.name != INDEX:
+        if path.name not in (INDEX, LOCK):
             assert path.name == hashlib.sha256(path.read_bytes()).hexdigest() + ".tflite"
 
 
@@ -461,7 +466,7 @@ def test_a_subnet_in_context_is_written_with_its_golden_pair(form, tmp_path):
 
 
 def test_a_target_that_answers_wrongly_is_told_before_a_file_is_left(tmp_path):
-    target = load_target(Path(__file__).parents[3] / "targets", "imx8mp-vx")
+    target = load_target(None, "imx8mp-vx")
     writing = Writing(block_form="exchanged", target=target)
     with pytest.raises(ModelError, match="RESIZE_BILINEAR of unequal"):
         list(compile_subnets(Origin(SPACE, (34, 50)), [Subnet.parse("b1_k3e2-k5e3_w8")], tmp_path, writing))

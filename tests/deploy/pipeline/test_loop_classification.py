@@ -202,7 +202,7 @@ def test_a_segmenters_head_is_refused_before_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_data_set_has_a_configuration_of_its_task(name: str) -> None:
-    experiment, _ = load_experiment(REPOSITORY / "configs" / f"demo-{name}.toml", Overrides())
+    experiment, _ = load_experiment(f"demo-{name}", Overrides())
     assert experiment.data.name == name
     task = "classification" if name in ("shapes", "folders") else "segmentation"
     assert isinstance(experiment.teacher.head, TASKS[task].head)

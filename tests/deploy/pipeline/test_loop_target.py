@@ -63,7 +63,7 @@ def test_what_would_be_wrong_is_never_pushed(finished, tmp_path):
 
 def test_a_size_that_the_target_cannot_enlarge_is_refused_before_training(tmp_path):
     config = write_experiment(tmp_path, {"size = [64, 96]": "size = [62, 96]"})
-    rules = (REPOSITORY / "targets" / "imx8mp-vx.toml").read_text()
+    rules = (REPOSITORY / "deploy/targets/rules" / "imx8mp-vx.toml").read_text()
     boards = _boards(tmp_path, "imx8mp-vx", rules)
     done = run("loop", "--config", str(config), "--runs-dir", str(tmp_path / "runs"), "--boards", boards)
     assert done.returncode == 4

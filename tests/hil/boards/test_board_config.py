@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from hil.boards import loopback
-from hil.boards.config import KINDS, BoardConfig, find_board, load_boards
+from hil.boards.catalog import find_board
+from hil.boards.config import KINDS, BoardConfig, load_boards
 from hil.boards.kinds import BOARD_KINDS, open_board, trust
 from hil.boards.loopback import choose_server
 from hil.errors import UsageError
@@ -23,7 +24,7 @@ def test_the_boards_that_ship() -> None:
     boards = load_boards(ROOT / "boards.toml")
     assert boards["loopback"] == BoardConfig(name="loopback", kind="loopback", target="cpu-xnnpack")
     npu = boards["imx8mp"]
-    assert all((ROOT / "targets" / f"{board.target}.toml").is_file() for board in boards.values())
+    assert all((ROOT / "deploy/targets/rules" / f"{board.target}.toml").is_file() for board in boards.values())
     assert (npu.kind, npu.delegate, npu.allow_fallback) == ("ssh", "/usr/lib/libvx_delegate.so", False)
     assert npu.env["VIV_VX_CACHE_BINARY_GRAPH_DIR"].startswith(npu.workdir + "/")
 

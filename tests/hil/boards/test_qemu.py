@@ -115,7 +115,7 @@ def test_convolutions_of_the_builtin_kernels_round_otherwise_and_are_refused(
 
 def subnet_jobs(folder: Path, kernels: str) -> list[Job]:
     """Each expects what this machine's runtime answers with these kernels."""
-    origin = Origin(SearchSpace.load(Path("configs/spaces/demo.toml")), (64, 64))
+    origin = Origin(SearchSpace.load(Path("nas/spaces/demo.toml")), (64, 64))
     models = list(compile_subnets(origin, [Subnet.parse(name) for name in SUBNETS], folder))
     return [
         Job(model, model.stem, model.with_suffix(".input.bin"), answer_here(model, kernels, folder)) for model in models

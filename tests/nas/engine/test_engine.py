@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -30,33 +33,67 @@ def ray_installed() -> bool:
     return True
 
 
-RAY = pytest.param(
-    "ray", marks=[pytest.mark.ray, pytest.mark.skipif(not ray_installed(), reason="needs the extra `ray`")]
-)
+RAY_MARKS = (pytest.mark.ray, pytest.mark.skipif(not ray_installed(), reason="needs the extra `ray`"))
+ENGINES = ["local", *(pytest.param(name, marks=RAY_MARKS) for name in ("ray", "ray://"))]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A Ray cluster of two CPUs, for all the tests: it takes seconds to start."""
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
-@pytest.fixture(params=["local", RAY])
-def engine(request) -> Engine:
-    """Two workers."""
-    if request.param == "ray":
-        request.getfixturevalue("cluster")
-    return open_engine(request.param, 2)
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def none_left(word: str) -> bool:
+@contextmanager
+def ray_head() -> Iterator[str]:
+    """The address of a cluster of two CPUs, whose head is a process of its own that can import what this one can."""
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # the paths of its sockets have to be short
+    ports, client = {"port": free_port(), "dashboard-agent-listen-port": free_port()}, free_port()
+    options = {**ports, "ray-client-server-port": client, "num-cpus": 2, "object-store-memory": 100_000_000}
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+    command += ["--include-dashboard=false", f"--temp-dir={folder}", *(f"--{k}={v}" for k, v in options.items())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "RAY_USAGE_STATS_ENABLED": "0"}
+    head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not listens(client):
+            assert head.poll() is None and time.monotonic() < deadline, "no Ray head within two minutes"
+            time.sleep(0.1)
+        yield f"ray://127.0.0.1:{client}"
+    finally:
+        started = psutil.Process(head.pid).children(recursive=True)
+        head.terminate()
+        head.wait(60)
+        for left in psutil.wait_procs(started, timeout=30)[1]:
+            left.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request) -> Iterator[Engine]:
+    """Two workers; on Ray: one cluster for all the tests, since it takes seconds to start."""
+    if request.param == "local":
+        yield open_engine("local", 2)
+    elif request.param == "ray":
+        import ray
+
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield open_engine("ray", 2)
+        ray.shutdown()
+    else:
+        with ray_head() as address:
+            yield open_engine(address, 2)
+
+
+def none_left(word: str, besides: Collection[psutil.Process] = ()) -> bool:
     """Whether this process's children, of any generation, with `word` in their command end within a minute."""
     deadline = time.monotonic() + 60
-    while any(word in command(child) for child in psutil.Process().children(recursive=True)):
+    while any(word in command(child) for child in set(psutil.Process().children(recursive=True)).difference(besides)):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
@@ -220,5 +257,6 @@ def test_a_cluster_of_our_own_ends_with_the_tasks():
     import ray
 
     ray.shutdown()
+    others = psutil.Process().children(recursive=True)  # the head of the other tests
     assert dict(open_engine("ray", 2).each(about, range(3))) == {task: (task**2, "1") for task in range(3)}
-    assert not ray.is_initialized() and none_left("raylet")
+    assert not ray.is_initialized() and none_left("raylet", others)

@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 
 from nas.errors import QuantizationError
 from nas.quant import simulate
-from nas.quant.adaptive_rounding import MOST_INPUTS, adaptively_rounded, descended, gram_matrices, output_error
+from nas.quant.adaptive_rounding import MOST_INPUTS, adaptively_rounded, descended, gram_matrices
 from nas.quant.float_graph import INPUT, Conv, FullyConnected, Mean, Node, run
 from nas.quant.lower import quantize_weight
 from nas.quant.post_training import quantize
 from nas.quant.scheme import Granularity, Scheme
+
+
+def output_error(error: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
+    """Squared output error (groups, R) of weights off by `error` (groups, R, K), summed over the calibration."""
+    return ((error @ gram) * error).sum(2)
 
 
 def network(bits: int, seed: int = 0) -> list[Node]:
