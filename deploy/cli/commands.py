@@ -53,7 +53,7 @@ def _loop(arguments: Arguments, until: str) -> Path:
             for done in loop(context, until):
                 show(done)
         if until == "ship":
-            from deploy.pipeline.ship import summarize_run
+            from deploy.pipeline.summary import summarize_run
 
             summarize_run(context)
         return run.path
@@ -90,14 +90,16 @@ def stage_command(arguments: Arguments) -> int:
 def agree_command(arguments: Arguments) -> int:
     """The agreement, its page and its gate; `CheckFailed` where that does not hold."""
     from deploy.formats.figures import check_image
-    from deploy.latency.gate import Gate
+    from deploy.latency.gate import check_gate
     from deploy.latency.scatter import write_image
     from deploy.latency.watermark import watermark
+    from deploy.run.records import AgreementRecord
 
     if arguments.plot:
         check_image(arguments.plot)
     folder = _loop(arguments, "agree")
-    judged = read_json(folder / "agreement.json", ("agreement", "gate"))
+    found = AgreementRecord.read(folder / AgreementRecord.FILE)
+    judged = found.to_json()
     if arguments.plot:
         write_image(arguments.plot, judged, watermark(judged["conditions"]))
     if arguments.json:
@@ -105,7 +107,7 @@ def agree_command(arguments: Arguments) -> int:
     else:
         console.agreement(judged)
         console.say(f"predicted against measured: {arguments.plot or folder / 'agreement.html'}")
-    Gate.of_record(judged["gate"]).check()
+    check_gate(found.gate)
     return 0
 
 
@@ -314,7 +316,7 @@ def bundle_command(arguments: Arguments) -> int:
 
 
 def report_command(arguments: Arguments) -> int:
-    from deploy.pipeline.ship import summarize_run
+    from deploy.pipeline.summary import summarize_run
 
     experiment, space = load_experiment(_config_path(arguments), Overrides.of(arguments))
     if not (arguments.runs_dir / experiment.name / "final.json").exists():

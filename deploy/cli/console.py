@@ -16,7 +16,9 @@ from rich.table import Table as RichTable
 from deploy.latency.gate import gate_text
 from deploy.latency.watermark import watermark
 from deploy.run.folder import Progress
+from deploy.run.records import GateRecord
 from deploy.ship.report import bits_text, metric_of, off_text
+from nas.settings import build
 
 if TYPE_CHECKING:
     from deploy.regression.regress import Outcome
@@ -107,7 +109,7 @@ def summary(record: Mapping[str, Any], folder: Path) -> None:
         f"{counts['subnets_exact_parity']} byte for byte the integer simulation's"
     )
     if "gate" in record:
-        say(gate_text(record["gate"]))
+        say(gate_text(build(GateRecord, record["gate"], "gate")))
     verdict = f"verified on {bundle['board']}" if bundle["verified"] else f"NOT verified on {bundle['board']}"
     lines.print(f"bundle: {bundle['path']} ({bundle['model']}), {verdict}")
     lines.print(
@@ -147,7 +149,7 @@ def agreement(record: Mapping[str, Any]) -> None:
     )
     if record["with_feedback"]:
         say(f"regret with feedback, held out: {_regret(record['with_feedback']['regret'])}")
-    say(gate_text(record["gate"]))
+    say(gate_text(build(GateRecord, record["gate"], "gate")))
 
 
 def _regret(regret: Mapping[str, Any]) -> str:
@@ -157,9 +159,9 @@ def _regret(regret: Mapping[str, Any]) -> str:
 
 def found(record: Mapping[str, Any]) -> None:
     if record["gate"]["override"]:
-        say(gate_text(record["gate"]))
-    say(f"front: {len(record['front'])} architectures over (NSR, latency)")
-    for entry in record["found"]:
+        say(gate_text(build(GateRecord, record["gate"], "gate")))
+    say(f"front: {len(record['pareto_front'])} architectures over (NSR, latency)")
+    for entry in record["selected"]:
         say(
             f"{entry['name']}: {entry['subnet']} nsr {entry['nsr']:.4f} "
             f"predicted {entry['predicted_us'] / 1000:.3f} ms weights {entry['size_bits'] / 8000:.1f} kB"

@@ -16,13 +16,16 @@ from typing import Any
 import torch
 
 from deploy.compare.methods import METHODS
-from deploy.compare.setup import Comparison, Found, Spent, quantized, spent_in
+from deploy.compare.setup import Comparison, Found, Spent, spent_in
 from deploy.formats.digest import digest
 from deploy.formats.files import read_json, write_json
 from deploy.run.config import Retrain
 from deploy.run.context import Context
 from deploy.run.folder import Progress
+from deploy.run.keys import settings_of
 from deploy.run.networks import assembled
+from deploy.run.quantizing import quantize_network
+from deploy.run.records import AgreementRecord
 from nas.space import Architecture
 from nas.tasks.task import score_float, score_integer, training_loss
 from nas.training.device import on_its_device
@@ -43,8 +46,8 @@ def retrained_alike(
     compute, schedule = context.experiment.compute, settings.schedule
     seed = context.experiment.seed + number
     built_on = context.keys["distil"] if settings.start == "supernet" else comparison.data_key
-    trained = (built_on, settings.parts, *compute.parts, architecture, seed)
-    key = digest(*trained, context.experiment.quantization, context.resize_factors)
+    trained = (built_on, settings_of(settings), settings_of(compute), str(architecture), seed)
+    key = digest(*trained, settings_of(context.experiment.quantization), list(context.resize_factors))
     result = comparison.run.path / "retrained" / f"{key}.json"
     name = f"retrain {key}"
     if not (comparison.run.is_done(name, key) and result.exists()):
@@ -57,7 +60,7 @@ def retrained_alike(
             yield Progress(name, 0, schedule.steps, "starts")
             for step in train(model, loss, schedule, result.with_suffix(".pt"), key, compute=compute):
                 yield Progress(name, step.step, schedule.steps, f"loss {step.loss:.3f}")
-            graph = quantized(context, model.cpu(), architecture)
+            graph = quantize_network(context, model.cpu(), architecture)
             scores = {
                 "fp32": score_float(model, context.val_data),
                 "int8": score_integer(graph, context.val_data),
@@ -78,7 +81,7 @@ def compare_search(comparison: Comparison, methods: Sequence[str]) -> Iterator[P
         for number in range(settings.retrainings):
             again.append((yield from retrained_alike(comparison, found.architecture, number)))
         rows.append(_row(comparison, method, found, again))
-    teacher_us: Any = context.record("agreement")["teacher_us"]
+    teacher_us = AgreementRecord.read(context.path / AgreementRecord.FILE).teacher_us
     record: dict[str, Any] = {
         "experiment": context.experiment.name,
         "metric": context.task.metric,

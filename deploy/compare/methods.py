@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 
-from deploy.compare.setup import Comparison, Finding, Found, Spent, quantized, spent_in
+from deploy.compare.setup import Comparison, Finding, Found, Spent, spent_in
 from deploy.formats.digest import digest
 from deploy.formats.files import write_atomically
 from deploy.run.folder import Progress, cpu_seconds
+from deploy.run.keys import settings_of
+from deploy.run.quantizing import quantize_network
 from nas.data.part import held_out
 from nas.errors import ConfigError
 from nas.search.front import front
@@ -103,7 +105,8 @@ def sharing_schedule(comparison: Comparison, sampler: str) -> Schedule:
 def _shared(comparison: Comparison, name: str, sampler: str, search: Search) -> Finding:
     context, e = comparison.context, comparison.context.experiment
     schedule = sharing_schedule(comparison, sampler)
-    key = digest(comparison.data_key, sampler, schedule, e.compare.held_out, *e.compute.parts)
+    trained = (settings_of(schedule), e.compare.held_out, settings_of(e.compute))
+    key = digest(comparison.data_key, sampler, *trained)
     torch.manual_seed(e.seed + 1)
     model = Supernet(network(context.train_data, context.space, [], e.teacher.head))
     seen, apart = held_out(context.train_data, e.compare.held_out)
@@ -120,9 +123,10 @@ def _shared(comparison: Comparison, name: str, sampler: str, search: Search) -> 
 
     def judge(architecture: Architecture) -> float:
         candidate = model.extract(context.student(architecture), architecture, context.calibration)
-        return score_integer(quantized(context, candidate, architecture), apart)
+        return score_integer(quantize_network(context, candidate, architecture), apart)
 
-    journal = Journal(comparison.run.path / f"{sampler}-{digest(key, e.quantization, context.resize_factors)}.jsonl")
+    quantized = digest(key, settings_of(e.quantization), list(context.resize_factors))
+    journal = Journal(comparison.run.path / f"{sampler}-{quantized}.jsonl")
     judged: list[Evaluated] = []
     stage = f"{name}, search"
     yield Progress(stage, 0, e.compare.evaluations, "starts")

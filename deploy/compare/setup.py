@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from deploy.compile.artifact import bits_outside_blocks, quantize
+from deploy.compile.artifact import bits_outside_blocks
 from deploy.formats.digest import digest
 from deploy.run.config import Budget
 from deploy.run.context import Context
 from deploy.run.folder import Progress, Run
-from nas.networks.segmenter import Encoder
+from deploy.run.keys import settings_of
+from deploy.run.quantizing import quantize_network
+from deploy.run.records import AgreementRecord
 from nas.quant.integer_graph import IntegerGraph
 from nas.search.budgets import limits_within
 from nas.search.candidates import Candidates, candidates
@@ -36,8 +37,7 @@ class Spent:
 
 def spent_in(run: Run, name: str) -> Spent:
     """What a stage of a run took, over all interruptions."""
-    entry = run.state[name]
-    return Spent(entry["seconds"], entry.get("cpu_seconds"))
+    return Spent(run.stages[name].seconds, run.stages[name].cpu_seconds)
 
 
 @dataclass(frozen=True)
@@ -83,23 +83,11 @@ class Comparison:
     def data_key(self) -> str:
         """A digest of what every network that starts from new weights depends on."""
         e = self.context.experiment
-        return digest(e.seed, e.data, self.context.space.digest, e.teacher.head)
+        return digest(e.seed, settings_of(e.data), self.context.space.digest, settings_of(e.teacher.head))
 
     @cached_property
     def affordable(self) -> Affordable:
         return Affordable(self.context.space, self.of, self.limits)
-
-
-def quantized(context: Context, model: Encoder, architecture: Architecture | None = None) -> IntegerGraph:
-    """The integers that would be deployed."""
-    return quantize(
-        model,
-        [context.calibration],
-        context.experiment.data.size,
-        architecture=architecture,
-        scheme=context.experiment.quantization.scheme,
-        resize_factors=context.resize_factors,
-    )
 
 
 def open_comparison(context: Context, run: Run, budget: Budget) -> Comparison:
@@ -108,10 +96,10 @@ def open_comparison(context: Context, run: Run, budget: Budget) -> Comparison:
     tables = {q: Table.load(context.path / "tables" / f"{name}.parquet") for q, name in names.items()}
     tables["nsr"].check_origin({"key": context.keys["tables"], "checkpoint": context.supernets_digest})
     tables["latency"].check_origin({"key": context.keys["profile"]})
-    judged: Any = context.record("agreement")
-    teacher = quantized(context, context.teacher)
-    around = {"size": float(bits_outside_blocks(teacher)), "latency": float(judged["correction"]["constant_us"])}
-    whole = {"size": teacher.size_bits, "latency": judged["teacher_us"]}
+    judged = AgreementRecord.read(context.path / AgreementRecord.FILE)
+    teacher = quantize_network(context, context.teacher)
+    around = {"size": float(bits_outside_blocks(teacher)), "latency": judged.correction.constant_us}
+    whole = {"size": teacher.size_bits, "latency": judged.teacher_us}
     shares = {"size": budget.size, "latency": budget.latency}
     budgets = {q: share * whole[q] for q, share in shares.items() if share is not None}
     of = candidates(context.space, [tables["nsr"], *(tables[q] for q in budgets)])

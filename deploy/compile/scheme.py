@@ -18,7 +18,7 @@ Activations = Literal["int8", "uint8"]
 
 
 @dataclass(frozen=True)
-class Alternative:
+class QuantizationScheme:
     """Weight scales a channel or a tensor, and the type of maps and weights in the file."""
 
     granularity: Granularity
@@ -29,7 +29,7 @@ class Alternative:
             raise ConfigError("scheme 'channel uint8': uint8 weights have one scale a tensor; write 'tensor uint8'")
 
     @classmethod
-    def parse(cls, text: str) -> Alternative:
+    def parse(cls, text: str) -> QuantizationScheme:
         """Of `tensor uint8`; `ConfigError` for anything that is no scheme."""
         granularity, _, activations = text.partition(" ")
         if granularity not in get_args(Granularity) or activations not in get_args(Activations):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.run.records import Compared, ComparedModel, Offender, RankStatistics, Regret, Regrets
 from hil.errors import CheckFailed, ModelError
 from hil.measurement import Measurement
 from hil.stats import bootstrap_ci
@@ -36,56 +37,6 @@ class Sample:
     additive_us: float
     measured_us: float
     halves_us: tuple[float, float]  # medians of two disjoint halves of the samples: the noise
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well sums of latencies and measured ones agree.
-
-    Attributes:
-        ceiling_tau_b: plain tau-b between two halves of the same samples; no table can be seen to do much better.
-        offset_us: the table's constant, the median of measured less additive.
-        error_percent: mean absolute error of additive + offset, of the measured latency.
-        top_k: how many of the fastest are asked for; at most half of the models.
-        top_recall: share of the k fastest measured among the k fastest by the table, with its bootstrap interval.
-    """
-
-    tau_b: float
-    ci95: tuple[float, float]
-    n_models: int
-    spearman: float
-    ceiling_tau_b: float
-    offset_us: float
-    error_percent: float
-    top_k: int
-    top_recall: float
-    top_recall_ci95: tuple[float, float]
-
-    def record(self) -> dict[str, object]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Regret:
-    """What one budget's pick costs: `percent` slower than the least measured latency of the models within it."""
-
-    quantile: float
-    limit: float
-    models: int
-    picked: str
-    picked_us: float
-    least_us: float
-    percent: float
-
-
-@dataclass(frozen=True)
-class Offender:
-    """A model that the table tells badly; `residual_percent` of the measured latency, over 0: slower than predicted."""
-
-    subnet: str
-    predicted_us: float
-    measured_us: float
-    residual_percent: float
 
 
 def tau_b(a: Vector, b: Vector) -> float:
@@ -113,7 +64,7 @@ def top_recall(predicted: Vector, measured: Vector, k: int) -> float:
     return len(fastest[0] & fastest[1]) / k
 
 
-def agreement(samples: Sequence[Sample], seed: int = 0, top: int = 10) -> Agreement:
+def agreement(samples: Sequence[Sample], seed: int = 0, top: int = 10) -> RankStatistics:
     """Agreement of additive and measured latency; intervals by bootstrap over models.
 
     `additive_us` may be any prediction made without the model itself. Raises `CheckFailed` where ranks are undefined.
@@ -125,7 +76,7 @@ def agreement(samples: Sequence[Sample], seed: int = 0, top: int = 10) -> Agreem
     tau = tau_b(additive, measured)
     offset = float(np.median(measured - additive))
     k = min(top, len(samples) // 2)
-    return Agreement(
+    return RankStatistics(
         tau,
         bootstrap_ci(_resampled(additive, measured), len(samples), seed=seed),
         len(samples),
@@ -155,14 +106,10 @@ def regrets(samples: Sequence[Sample], spent: Sequence[float]) -> tuple[Regret, 
     return tuple(found)
 
 
-def regret_record(samples: Sequence[Sample], table: Table) -> dict[str, object]:
+def regrets_of_table(samples: Sequence[Sample], table: Table) -> Regrets:
     """The regret under five budgets of a table's quantity (NSR, size), each and the worst, in percent."""
     found = regrets(samples, [table.total(s.architecture) for s in samples])
-    return {
-        "quantity": table.quantity,
-        "budgets": [asdict(regret) for regret in found],
-        "worst_percent": max(regret.percent for regret in found),
-    }
+    return Regrets(table.quantity, found, max(regret.percent for regret in found))
 
 
 def offenders(samples: Sequence[Sample], offset_us: float) -> list[Offender]:
@@ -175,24 +122,14 @@ def offenders(samples: Sequence[Sample], offset_us: float) -> list[Offender]:
     return sorted(found, key=lambda o: -abs(o.residual_percent))[:OFFENDERS]
 
 
-def comparison(samples: Sequence[Sample], cost: Table, seed: int, top: int) -> dict[str, object]:
-    """All of it as a record: statistics, regret under budgets of `cost` (NSR, size), worst offenders, the samples."""
+def comparison(samples: Sequence[Sample], cost: Table, seed: int, top: int) -> Compared:
+    """All of it: statistics, regret under budgets of `cost` (NSR, size), worst offenders, the samples."""
     found = agreement(samples, seed, top)
-    return {
-        "agreement": found.record(),
-        "regret": regret_record(samples, cost),
-        "offenders": [asdict(offender) for offender in offenders(samples, found.offset_us)],
-        "samples": [
-            {
-                "subnet": str(s.architecture),
-                "additive_us": s.additive_us,
-                "predicted_us": s.additive_us + found.offset_us,
-                "measured_us": s.measured_us,
-                "halves_us": s.halves_us,
-            }
-            for s in samples
-        ],
-    }
+    compared = tuple(
+        ComparedModel(str(s.architecture), s.additive_us, s.additive_us + found.offset_us, s.measured_us, s.halves_us)
+        for s in samples
+    )
+    return Compared(found, regrets_of_table(samples, cost), tuple(offenders(samples, found.offset_us)), compared)
 
 
 def stratified(space: SearchSpace, table: Table, models: int, rng: random.Random) -> list[Architecture]:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from deploy.latency.agreement import Sample, tau_b
 from deploy.latency.features import CONTEXT_GROUPS, ContextFeatures, Matrix, Vector
 from deploy.latency.predictor import Z95, BlockModel
+from deploy.run.records import Correction
+from deploy.run.records.base import plain_fields
 from hil.errors import CheckFailed
 from nas.space import Architecture, SearchSpace, Subnet
 from nas.table import Entry, Table
@@ -42,35 +44,6 @@ class Spreads:
     @classmethod
     def of(cls, logs: Vector) -> Spreads:
         return cls(*np.exp(np.clip(logs, -12.0, 0.0)).tolist())
-
-
-@dataclass(frozen=True)
-class Correction:
-    """What whole models taught.
-
-    Attributes:
-        constant_us: what a whole model takes beside the corrected sum of its blocks.
-        n_models: fitted to; all but those of one fold where it says held out.
-        tau_b_before, error_before: of the table with a constant from the other models (error: mean absolute, percent).
-        tau_b_held_out, error_held_out: of the correction.
-        applied: whether it lowers the error on held-out models, and not tau-b; otherwise the table stays, with a
-            constant.
-        spreads: of the groups of effects, see `Spreads`.
-        largest_us: the effects that change most, by name.
-    """
-
-    constant_us: float
-    n_models: int
-    tau_b_before: float
-    tau_b_held_out: float
-    error_before: float
-    error_held_out: float
-    applied: bool
-    spreads: Mapping[str, float]
-    largest_us: Mapping[str, float]
-
-    def record(self) -> dict[str, object]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,7 +262,7 @@ def correct(
         {name: effects[name] for name in largest},
     )
     corrected = feedback.corrected(table) if applied else table
-    provenance = {**table.provenance, "correction": correction.record()}
+    provenance = {**table.provenance, "correction": plain_fields(correction)}
     return replace(corrected, provenance=provenance), correction, feedback if applied else None
 
 

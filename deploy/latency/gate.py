@@ -1,50 +1,33 @@
-"""The gate before the search: a latency table that does not rank whole models as the board does is not searched."""
+"""The gate before the search: a latency table that does not rank full models as the board does is not searched."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
+from deploy.run.records import Correction, GateRecord, RankStatistics
 from hil.errors import CheckFailed, UsageError
 
 PLAIN, CORRECTED = "the table as measured", "the table with feedback, on models left out"
 
 
-@dataclass(frozen=True)
-class Gate:
-    """Does the table that the search uses agree with the board?
+def gate(
+    agreement: RankStatistics, correction: Correction, configured: float, asked: float | None = None
+) -> GateRecord:
+    """The verdict on the table that the search uses; `asked`: --tau, in place of the configuration's threshold."""
+    tau_b, table = (correction.tau_b_held_out, CORRECTED) if correction.applied else (agreement.tau_b, PLAIN)
+    tau = configured if asked is None else asked
+    return GateRecord(tau_b, table, tau, override=tau != configured, holds=tau_b >= tau)
 
-    Attributes:
-        tau_b: of the table that is used; `of` says which.
-        tau: the least that is accepted; `override`: it is the command line's, not the configuration's.
-    """
 
-    tau_b: float
-    of: str
-    tau: float
-    override: bool
-
-    @property
-    def holds(self) -> bool:
-        return self.tau_b >= self.tau
-
-    def record(self) -> dict[str, object]:
-        return {**asdict(self), "holds": self.holds}
-
-    @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> Gate:
-        return cls(record["tau_b"], record["of"], record["tau"], record["override"])
-
-    def check(self) -> None:
-        """`CheckFailed` unless it holds."""
-        if not self.holds:
-            accepting = math.floor(100 * self.tau_b) / 100
-            raise CheckFailed(
-                f"the latency table is below the gate: tau-b {self.tau_b:.4f} ({self.of}), at least {self.tau:g} is "
-                f"asked for; measure more (runs, rounds, --models), or accept it with --tau {accepting:g}"
-            )
+def check_gate(verdict: GateRecord) -> None:
+    """`CheckFailed` unless it holds."""
+    if not verdict.holds:
+        accepting = math.floor(100 * verdict.tau_b) / 100
+        raise CheckFailed(
+            f"the latency table is below the gate: tau-b {verdict.tau_b:.4f} ({verdict.table}), at least "
+            f"{verdict.tau:g} is asked for; measure more (runs, rounds, --models), or accept it with "
+            f"--tau {accepting:g}"
+        )
 
 
 def check_threshold(asked: float | None) -> float | None:
@@ -54,16 +37,8 @@ def check_threshold(asked: float | None) -> float | None:
     return asked
 
 
-def gate(judged: Mapping[str, Any], configured: float, asked: float | None = None) -> Gate:
-    """The gate for what agreement.json says; `asked`: --tau, in place of the configuration's threshold."""
-    corrected = judged["correction"]["applied"]
-    tau_b = judged["correction"]["tau_b_held_out"] if corrected else judged["agreement"]["tau_b"]
-    tau = configured if asked is None else asked
-    return Gate(tau_b, CORRECTED if corrected else PLAIN, tau, override=tau != configured)
-
-
-def gate_text(record: Mapping[str, Any]) -> str:
+def gate_text(verdict: GateRecord) -> str:
     """One line for people."""
-    whose = " (--tau, not the configuration's)" if record["override"] else ""
-    verdict = "holds" if record["holds"] else "DOES NOT HOLD"
-    return f"gate: tau-b {record['tau_b']:.4f} of {record['of']}, at least {record['tau']:g}{whose}: {verdict}"
+    whose = " (--tau, not the configuration's)" if verdict.override else ""
+    holds = "holds" if verdict.holds else "DOES NOT HOLD"
+    return f"gate: tau-b {verdict.tau_b:.4f} of {verdict.table}, at least {verdict.tau:g}{whose}: {holds}"

@@ -33,10 +33,10 @@ from deploy.latency.overhead import Known, weighted
 from deploy.latency.table import measured_as, summaries
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
+from deploy.run.measuring import measure_with_progress
 from deploy.run.models import quantized, quantized_teacher
 from deploy.run.weights import of_run
-from hil.job import Job, MeasureProtocol
-from hil.measurement import Measurement
+from hil.job import MeasureProtocol
 from nas.quant import splice
 from nas.quant.integer_graph import IntegerGraph
 from nas.space import Architecture, SearchSpace, Subnet
@@ -53,19 +53,6 @@ def reference_architecture(space: SearchSpace) -> Architecture:
     middle, bits = space.choices[len(space.choices) // 2], max(space.bits)
     blocks = enumerate(space.blocks, start=1)
     return Architecture(tuple(Subnet(i, (middle,) * block.layers, bits) for i, block in blocks))
-
-
-def measured(
-    context: Context, jobs: Sequence[Job], settings: MeasureProtocol, text: str
-) -> Generator[Progress, None, list[Measurement]]:
-    """All measurements of `jobs`; yields how many there are. `text` says what they are for."""
-    found: list[Measurement] = []
-    if not jobs:
-        return found
-    for done in context.measured(jobs, settings):
-        found.append(done)
-        yield Progress("profile", len(found), len(jobs) * settings.rounds, f"{text}: {done.model}")
-    return found
 
 
 def constant_files(context: Context, teacher: IntegerGraph) -> list[Artifact]:
@@ -96,7 +83,7 @@ def measure_in_context(
         with one_thread():
             jobs = [artifact.job() for artifact in writing.batch(origin, batch)]
         series = digest(form, *map(str, batch))  # the reference's times belong to this batch's
-        done = yield from measured(context, jobs, replace(settings, series=series), form)
+        done = yield from measure_with_progress(context, jobs, replace(settings, series=series), "profile", f"{form}:")
         shutil.rmtree(folder)
         times = {name: Known.of(summary) for name, summary in summaries(done).items()}
         less = [(-1.0, times[REFERENCE]), *((1.0, known) for known in own[batch[0].block - 1 : batch[0].block])]
@@ -141,7 +128,7 @@ def _own_work(
     teacher = quantized_teacher(context)
     alone = [subtrees.artifact(context.path / "subnets", subnet) for subnet in architecture.subnets]
     jobs = [artifact.job() for artifact in (*alone, *constant_files(context, teacher))]
-    times = summaries((yield from measured(context, jobs, settings, "reference")))
+    times = summaries((yield from measure_with_progress(context, jobs, settings, "profile", "reference:")))
     found = overhead.solved(times, teacher)
     own = zip(architecture.subnets, found.edges_us, strict=True)
     return tuple(

@@ -5,12 +5,12 @@ Latencies do not travel: the ranking at one input size, with one driver or on on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hil.errors import UsageError
-from hil.measurement import NOT_COMPARED, Conditions, Measurement
+from hil.measurement import NOT_COMPARED, Conditions
 from nas.errors import TableError
 from nas.table import Table
 
@@ -155,13 +155,6 @@ def check_device(table: Table, conditions: Conditions) -> None:
     """`TableError` naming what changed if these are not the conditions that the table belongs to."""
     if found := changed(TableKey.of(table).conditions, conditions):
         raise TableError(f"the latency table is of another device or setting: {'; '.join(found)}; {VALIDATE}")
-
-
-def on_its_device(table: Table, measured: Iterable[Measurement]) -> Iterator[Measurement]:
-    """The measurements as they come; the first that was not taken where the table belongs is a `TableError`."""
-    for measurement in measured:
-        check_device(table, measurement.conditions)
-        yield measurement
 
 
 def measured_under(table: Table) -> Mapping[str, Any]:

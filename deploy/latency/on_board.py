@@ -22,6 +22,7 @@ from deploy.latency.overhead import Constants
 from deploy.latency.predictor import Measured
 from deploy.latency.table import halves, summaries
 from deploy.run.context import Context, protocol
+from deploy.run.measuring import measured
 from deploy.run.models import compile_sample
 from hil.job import Job
 from hil.measurement import Measurement
@@ -71,7 +72,7 @@ class OnBoard:
         return settings.rounds * OVERHEAD_S + runs * latency_us / 1e6
 
     def _measured(self, jobs: Sequence[Job]) -> tuple[list[Measurement], Mapping[str, float]]:
-        done = list(self.context.measured(jobs, protocol(self.context.experiment.profile))) if jobs else []
+        done = list(measured(self.context, jobs, protocol(self.context.experiment.profile)))
         took_s: dict[str, float] = {}
         self.answers += done
         for m in done:

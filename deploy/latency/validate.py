@@ -24,10 +24,12 @@ from deploy.latency.table import summaries
 from deploy.latency.versions import Lineage, save_version
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
+from deploy.run.measuring import measure_with_progress
+from deploy.run.records import ProfileRecord, Validation
 from hil.errors import CheckFailed, UsageError
 from hil.job import MeasureProtocol, tasks_of
 from hil.measure import now
-from hil.measurement import Conditions, Measurement
+from hil.measurement import Conditions
 from hil.stats import bootstrap_ci
 from hil.store import Store
 from nas.errors import TableError
@@ -111,10 +113,7 @@ def validate(context: Context, demand: Demand) -> Iterator[Progress]:
     concluded = validations(tables)
     series = replace(settings, series=f"validate {parent} {len(concluded)}")  # the same after a kill, new after an end
     jobs = [subtrees.artifact(context.path / "subnets", subnet).job() for subnet in subnets]
-    measurements: list[Measurement] = []
-    for done in context.measured(jobs, series):
-        measurements.append(done)
-        yield Progress("validate", len(measurements), len(jobs) * settings.rounds, done.model)
+    measurements = yield from measure_with_progress(context, jobs, series, "validate")
     medians, conditions = summaries(measurements), measurements[0].conditions
     pair = (np.array([old_us[s] for s in subnets]), np.array([medians[str(s)].median_us for s in subnets]))
     verdict = judge(*pair, demand, context.experiment.seed)
@@ -150,8 +149,8 @@ def require_held(verdict: Mapping[str, Any]) -> None:
 
 def _check_files_are_its_own(context: Context, table: Table, key: TableKey) -> None:
     """The subnets' files must be those that were measured; only the board may have another configuration now."""
-    made, state = table.provenance.get("key"), context.run.state.get("profile", {})
-    known = made == context.keys["profile"] or (state.get("done") and state.get("key") == made)
+    made = table.provenance.get("key")
+    known = made == context.keys["profile"] or context.run.is_done("profile", str(made))
     if not known or not context.run.is_done("tables", context.keys["tables"]):
         raise UsageError(
             f"{context.path}: the latency table is of other subnets than the run's: run `hilnas lut latency`"
@@ -194,9 +193,10 @@ def _adopt(context: Context, table: Table, conditions: Conditions, verdict: Verd
             [parent],
             evidence=evidence,
         )
-    record = context.record("profile")
-    write_json(context.path / "profile.json", {**record, "conditions": conditions.to_json(), "validated": evidence})
-    with context.run.stage("profile", context.keys["profile"]):
+    path = context.path / ProfileRecord.FILE
+    replace(ProfileRecord.read(path), conditions=conditions, validated=Validation(**evidence)).write(path)
+    identity = context.identities["profile"]
+    with context.run.stage("profile", identity.key, version=identity.version, settings=identity.values):
         pass
 
 

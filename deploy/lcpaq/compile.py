@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.compile.artifact import Artifact, golden_pair, lint_written, model_metadata, quantize
+from deploy.compile.artifact import Artifact, golden_pair, lint_written, model_metadata
 from deploy.compile.subnets import FORMATS, Writing
 from deploy.formats.digest import digest
 from deploy.formats.files import write_atomically
@@ -13,6 +13,8 @@ from deploy.formats.tflite.writer import write
 from deploy.lcpaq import resnet
 from deploy.lcpaq.subject import Subject
 from deploy.run.context import Context
+from deploy.run.keys import settings_of
+from deploy.run.quantizing import quantize_network
 from hil.errors import UsageError
 from nas.errors import ConfigError
 from nas.lcpaq.policy import Policy, applied, load_policy, network_digest
@@ -34,16 +36,8 @@ class Network:
 
     @property
     def graph(self) -> IntegerGraph:
-        context = self.subject.context
-        return quantize(
-            self.subject.model,
-            [context.calibration],
-            context.experiment.data.size,
-            architecture=self.subject.architecture,
-            scheme=self.scheme,
-            resize_factors=context.resize_factors,
-            policy=self.policy,
-        )
+        of = self.subject
+        return quantize_network(of.context, of.model, of.architecture, scheme=self.scheme, policy=self.policy)
 
 
 def network_of(context: Context, name: str, scheme: Scheme, policy: Path | None) -> Network:
@@ -80,7 +74,7 @@ def compile_network(network: Network, out: Path, writing: Writing) -> Path:
     """
     graph, form, subject = network.graph, writing.form, network.subject
     target = Artifact.at(out, network.name)
-    made_with = digest(subject.key, network.scheme, form, writing.kind)
+    made_with = digest(subject.key, settings_of(network.scheme), settings_of(form), writing.kind)
     facts = {"policy": str(network.policy)} if network.policy else {}
     metadata = model_metadata(graph, str(subject.architecture or subject.name), made_with, **facts)
     if writing.kind == "onnx":

@@ -23,7 +23,8 @@ from deploy.latency.overhead import COPIED, COPIES, COPY_SCALE, FLOOR_US, Known,
 from deploy.latency.table import summaries
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
-from hil.measurement import Measurement
+from deploy.run.keys import settings_of
+from deploy.run.measuring import measure_with_progress
 from nas.quant.integer_graph import IntegerGraph, QConv, Weighted
 
 RECORD = "latency.json"
@@ -109,16 +110,15 @@ def solved(times: Mapping[str, Known], graph: IntegerGraph) -> dict[str, Known]:
 
 def measure(context: Context, graph: IntegerGraph, image: Tensor, folder: Path) -> Iterator[Progress]:
     """Every layer of `graph` on the run's board, into `folder`/latency.json; what the store holds is not run again."""
-    key = digest(context.keys["teacher"], *context.boards, context.experiment.profile, str(sorted(layers_alone(graph))))
+    settings = [settings_of(section) for section in (*context.boards, context.experiment.profile)]
+    key = digest(context.keys["teacher"], *settings, sorted(layers_alone(graph)))
     path = folder / RECORD
     if path.exists() and read_json(path, ("key",))["key"] == key:
         return
     artifacts = list(compiled(graph, image, folder / "layers", key))
-    settings = protocol(context.experiment.profile)
-    total, done = len(artifacts) * settings.rounds, list[Measurement]()
-    for measurement in context.measured([artifact.job() for artifact in artifacts], settings):
-        done.append(measurement)
-        yield Progress("lcpaq latency", len(done), total, f"measured {measurement.model}")
+    measuring = protocol(context.experiment.profile)
+    jobs = [artifact.job() for artifact in artifacts]
+    done = yield from measure_with_progress(context, jobs, measuring, "lcpaq latency")
     times = {name: Known.of(summary) for name, summary in summaries(done).items()}
     layers = {name: {"us": time.us, "half_us": time.half_us} for name, time in solved(times, graph).items()}
     write_json(path, {"key": key, "conditions": done[0].conditions.to_json(), "layers": layers})

@@ -11,6 +11,7 @@ from deploy.formats.digest import digest
 from deploy.formats.files import read_json, write_json
 from deploy.lcpaq.subject import Subject, Wanted, stored_policy
 from deploy.run.folder import Progress
+from deploy.run.keys import settings_of
 from nas.data import Dataset, open_data
 from nas.data.part import held_out
 from nas.errors import ConfigError
@@ -44,7 +45,7 @@ def search_settings(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
     """proxy.json: the hyperparameters that the low-cost search found for policy.json's bits; study.sqlite goes on."""
     material = material_of(subject, wanted)
     rungs, evaluate = rungs_of(material, wanted), Evaluator(material)
-    key = digest(subject.key, str(material.policy), material.schedule, rungs)
+    key = digest(subject.key, str(material.policy), settings_of(material.schedule), [asdict(rung) for rung in rungs])
     study, trials = subject.folder / "study.sqlite", list[proxy.Trial]()
     with one_thread():
         for trial in proxy.search(evaluate, SPACE, rungs, study, trials=wanted.trials, key=key, seed=material.seed):

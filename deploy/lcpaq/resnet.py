@@ -11,6 +11,7 @@ from deploy.formats.digest import digest
 from deploy.run.config import Experiment
 from deploy.run.context import Context
 from deploy.run.folder import Progress
+from deploy.run.keys import settings_of
 from nas.errors import ConfigError
 from nas.networks.resnet import ResNet, width_of
 from nas.tasks.task import TASKS, training_loss
@@ -26,7 +27,8 @@ def width_in(experiment: Experiment, name: str) -> int | None:
 def key_of(context: Context, width: int) -> str:
     """A digest of what the weights are a function of."""
     e = context.experiment
-    return digest("resnet18", width, e.seed, e.data, e.teacher.schedule, *e.compute.parts)
+    trained = [settings_of(section) for section in (e.data, e.teacher.schedule, e.compute)]
+    return digest("resnet18", width, e.seed, *trained)
 
 
 def checkpoint(context: Context, name: str) -> Path:

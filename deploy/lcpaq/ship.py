@@ -13,6 +13,8 @@ from deploy.lcpaq.proxy import deployed
 from deploy.lcpaq.subject import Subject, Wanted, stored_policy
 from deploy.run.context import protocol
 from deploy.run.folder import Progress
+from deploy.run.keys import settings_of
+from deploy.run.measuring import measured
 from deploy.ship.bundle import Contents, export, verify
 from hil.boards.config import open_board
 from nas.lcpaq.policy import INT8, Policy
@@ -23,7 +25,9 @@ def ship(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
     """shipped.json and bundle/: policy.json's network, as `hilnas loop` ships its models."""
     context, policy, path = subject.context, stored_policy(subject), subject.folder / "shipped.json"
     searched = read_json(subject.folder / "proxy.json", ("best",))
-    key = digest(subject.key, str(policy), str(searched["best"]), wanted.tuning_steps, *context.boards)
+    key = digest(
+        subject.key, str(policy), str(searched["best"]), wanted.tuning_steps, *map(settings_of, context.boards)
+    )
     if path.exists() and read_json(path, ("key",))["key"] == key:
         return
     eight = Policy(dict.fromkeys(policy.bits, INT8))
@@ -38,8 +42,8 @@ def ship(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
         model_metadata(graph, str(subject.architecture or subject.name), subject.key, policy=str(policy)),
         context.target,
     )
-    measured = list(context.measured([artifact.job()], protocol(context.experiment.agreement.measuring)))
-    latency, conditions = summaries(measured)[artifact.name], measured[0].conditions.to_json()
+    found = list(measured(context, [artifact.job()], protocol(context.experiment.agreement.measuring)))
+    latency, conditions = summaries(found)[artifact.name], found[0].conditions.to_json()
     yield Progress("lcpaq ship", 2, 3, "measured")
     task = context.task
     facts = {

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from deploy.compile.artifact import quantize
 from deploy.formats.digest import digest
 from deploy.lcpaq import resnet
 from deploy.run.context import Context
+from deploy.run.keys import settings_of
 from deploy.run.networks import retrained
+from deploy.run.quantizing import quantize_network
+from deploy.run.records import SearchRecord
 from hil.errors import UsageError
 from nas.errors import ConfigError
 from nas.lcpaq.options import int8_costs
@@ -121,8 +122,8 @@ class Subject:
             return cls(context, name, context.teacher, None)
         if (width := resnet.width_in(context.experiment, name)) is not None:
             return cls(context, name, resnet.trained(context, name, width), None)
-        entries: Any = context.record("search")["found"]
-        subnets = {entry["name"]: entry["subnet"] for entry in entries}
+        entries = SearchRecord.read(context.path / SearchRecord.FILE).selected
+        subnets = {entry.name: entry.subnet for entry in entries}
         if name not in subnets:
             raise UsageError(f"--model {name}: the run has {', '.join(('teacher', *subnets))}")
         architecture = Architecture.parse(subnets[name])
@@ -144,21 +145,12 @@ class Subject:
             weights = resnet.key_of(self.context, self.model.width)
         else:
             weights = self.context.keys["teacher" if self.architecture is None else "retrain"]
-        return digest(weights, self.name, str(self.architecture), e.quantization.scheme,
+        return digest(weights, self.name, str(self.architecture), settings_of(e.quantization.scheme),
                       e.quantization.calibration_images)  # fmt: skip
 
     def graph(self, policy: Policy | None = None) -> IntegerGraph:
         """The deployed network at the policy's bits."""
-        context = self.context
-        return quantize(
-            self.model,
-            [context.calibration],
-            context.experiment.data.size,
-            architecture=self.architecture,
-            scheme=context.experiment.quantization.scheme,
-            resize_factors=context.resize_factors,
-            policy=policy,
-        )
+        return quantize_network(self.context, self.model, self.architecture, policy=policy)
 
 
 def amount(name: str, text: str) -> tuple[float, str]:

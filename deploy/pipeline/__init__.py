@@ -1,1 +1,1 @@
-"""The stages of the loop, in the order of the story: networks, tables, judge, ship."""
+"""The stages of the loop, a module each; loop.py names them in their order."""

@@ -1,19 +1,18 @@
-"""The stage that compares: do the sums of block latencies rank full models as the board does?"""
+"""The stage that compares: do sums of block latencies rank full models as the board does?"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from deploy.formats.files import write_json
+from deploy.compile.artifact import Artifact
 from deploy.latency.agreement import Sample, check_enough, comparison, failures, stratified, tau_b
 from deploy.latency.correction import correct, held_out
 from deploy.latency.gate import gate
-from deploy.latency.key import on_its_device
+from deploy.latency.key import check_device
 from deploy.latency.on_board import whole_models
 from deploy.latency.overhead import around_blocks_us
 from deploy.latency.scatter import write_page
@@ -23,6 +22,8 @@ from deploy.latency.watermark import watermark
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.models import compile_sample, compile_teacher
+from deploy.run.records import AgreementRecord, AsMeasured, ExcludedModel
+from deploy.run.schemes import SchemeRun, main_scheme_run
 from hil.measurement import Measurement
 from nas.space import Architecture
 from nas.table import Table
@@ -37,30 +38,26 @@ def sampled_architectures(context: Context) -> list[Architecture]:
 
 
 def agree(context: Context) -> Iterator[Progress]:
-    """Measure whole sampled models, compare with the table's sums, correct the table: agreement.json.
+    """Measure sampled full models, compare with the table's sums, correct the table: agreement.json.
 
     Models that fail on the board are left out and named. Raises `ModelError` if too few are left.
     """
-    settings = protocol(context.experiment.agreement.measuring)
     table = Table.load(context.path / "tables" / "latency.parquet")
     architectures = sampled_architectures(context)
-    total = len(architectures) + (len(architectures) + 1) * settings.rounds
-    artifacts = [compile_teacher(context)]
-    for i, architecture in enumerate(architectures):
-        artifacts.append(compile_sample(context, architecture, f"sample{i:03d}"))
-        yield Progress("agree", i + 1, total, f"compiled {i + 1}")
-    measurements: list[Measurement] = []
-    for done in on_its_device(table, context.measured([a.job() for a in artifacts], settings)):
-        measurements.append(done)
-        yield Progress("agree", len(architectures) + len(measurements), total, f"measured {done.model}")
+    teacher = compile_teacher(context)
 
+    def on_its_device(measurement: Measurement) -> None:
+        check_device(table, measurement.conditions)
+
+    main = main_scheme_run(context)
+    _, measurements = yield from measure_samples(context, main, architectures, [teacher], on_its_device)
     names = {f"sample{i:03d}": architecture for i, architecture in enumerate(architectures)}
     failed = {name: reason for name, reason in failures(measurements).items() if name in names}
     check_enough(len(names), failed)
     well = [m for m in measurements if m.model not in failed]
-    medians, split, around_us = summaries(well), halves(well), around_blocks_us(table)
+    medians, split, outside_us = summaries(well), halves(well), around_blocks_us(table)
     samples = [
-        Sample(a, table.total(a) + around_us, medians[name].median_us, split[name])
+        Sample(a, table.total(a) + outside_us, medians[name].median_us, split[name])
         for name, a in names.items()
         if name not in failed
     ]
@@ -71,27 +68,52 @@ def agree(context: Context) -> Iterator[Progress]:
     save_version(corrected, context.path / "tables", "latency-corrected", "corrected", [Lineage.of(table).version])
     left_out = held_out(context.space, table, samples, more).tolist() if feedback else []
     predicted = [replace(s, additive_us=us) for s, us in zip(samples, left_out, strict=bool(feedback))]
-    record: dict[str, Any] = {
-        **compared,
-        "as_measured": _as_measured(context, Lineage.of(table), samples),
-        "correction": correction.record(),
-        "with_feedback": comparison(predicted, cost, seed, top) if feedback else None,
-        "excluded": [{"subnet": str(names[name]), "reason": reason} for name, reason in failed.items()],
-        "conditions": well[0].conditions.to_json(),
-        "teacher_us": medians["teacher"].median_us,
-    }
-    record["gate"] = gate(record, context.experiment.agreement.tau, context.tau).record()
-    write_page(context.path / "agreement.html", record, watermark(record["conditions"]))
-    write_json(context.path / "agreement.json", record)
+    record = AgreementRecord(
+        agreement=compared.agreement,
+        regret=compared.regret,
+        offenders=compared.offenders,
+        samples=compared.samples,
+        as_measured=_as_measured(context, Lineage.of(table), samples),
+        correction=correction,
+        with_feedback=comparison(predicted, cost, seed, top) if feedback else None,
+        excluded=tuple(ExcludedModel(str(names[name]), reason) for name, reason in failed.items()),
+        conditions=well[0].conditions,
+        teacher_us=medians["teacher"].median_us,
+        gate=gate(compared.agreement, correction, context.experiment.agreement.tau, context.tau),
+    )
+    write_page(context.path / "agreement.html", record.to_json(), watermark(record.conditions.to_json()))
+    record.write(context.path / AgreementRecord.FILE)
 
 
-def _as_measured(context: Context, lineage: Lineage, samples: Sequence[Sample]) -> dict[str, Any] | None:
-    """tau-b of the table before blocks were told from each other; None where not all were measured."""
+def measure_samples(
+    context: Context,
+    of: SchemeRun,
+    architectures: Sequence[Architecture],
+    others: Sequence[Artifact] = (),
+    check: Callable[[Measurement], None] | None = None,
+) -> Generator[Progress, None, tuple[list[Artifact], list[Measurement]]]:
+    """The architectures' files, sample000 and on, and all measurements of them and of `others`, run together.
+
+    `check` may refuse a measurement as it comes.
+    """
+    settings = protocol(context.experiment.agreement.measuring)
+    count, stage = len(architectures), of.stage("agree")
+    total = count + (count + len(others)) * settings.rounds
+    samples = []
+    for i, architecture in enumerate(architectures):
+        samples.append(compile_sample(context, architecture, f"sample{i:03d}", of))
+        yield Progress(stage, i + 1, total, f"{of.prefix}compiled {i + 1}")
+    measurements = yield from of.measure(context, [*others, *samples], settings, "agree", done=count, check=check)
+    return samples, measurements
+
+
+def _as_measured(context: Context, lineage: Lineage, samples: Sequence[Sample]) -> AsMeasured | None:
+    """tau-b of the version in which no block was predicted from others; None where not all were measured."""
     if lineage.how != "regressed" or not lineage.parents:
         return None
     before = find_version(context.path / "tables", lineage.parents[0])
     sums = np.array([before.total(s.architecture) for s in samples])
-    return {"version": lineage.parents[0], "tau_b": tau_b(sums, np.array([s.measured_us for s in samples]))}
+    return AsMeasured(lineage.parents[0], tau_b(sums, np.array([s.measured_us for s in samples])))
 
 
 def _other_cost(context: Context) -> Table:

@@ -52,7 +52,7 @@ def distil(context: Context) -> Iterator[Progress]:
     """
     settings, checkpoint = context.experiment.distil, context.path / "supernets.pt"
     steps, blocks = settings.schedule.steps, range(1, len(context.space.blocks) + 1)
-    if _apart(context) and not finished(checkpoint, context.keys["distil"], steps):
+    if _separately(context) and not finished(checkpoint, context.keys["distil"], steps):
         yield from _side_by_side(context, blocks, checkpoint)
     else:
         for done in _train_blocks(context, blocks, checkpoint):
@@ -60,7 +60,7 @@ def distil(context: Context) -> Iterator[Progress]:
     shutil.rmtree(_parts(context.path), ignore_errors=True)
 
 
-def _apart(context: Context) -> bool:
+def _separately(context: Context) -> bool:
     """Whether blocks go to workers: not with one worker, nor on one GPU, which one loop fills."""
     gpu = context.experiment.compute.place().type == "cuda"
     return context.engine != Local() and not (gpu and torch.cuda.device_count() == 1)
@@ -79,8 +79,8 @@ def _side_by_side(context: Context, blocks: Sequence[int], checkpoint: Path) -> 
     tasks = [BlockTask(experiment, context.space, folder, boards_file, block, every_s) for block in blocks]
     with closing(context.engine.each(_train_block, tasks)) as ended:
         for done, (task, loss) in enumerate(ended, start=1):
-            said = "" if loss is None else f" loss {loss:.3f}"
-            yield Progress("distil", done * steps, len(blocks) * steps, f"block {task.block}{said}")
+            text = "" if loss is None else f" loss {loss:.3f}"
+            yield Progress("distil", done * steps, len(blocks) * steps, f"block {task.block}{text}")
     model = context.untrained_supernets()
     for supernet, block in zip(model, blocks, strict=True):
         part = _part(folder, block)
@@ -133,7 +133,7 @@ def _features(context: Context, device: torch.device, last: int) -> Features:
         return fresh(teacher, made_ahead(images, device), compute)
     views, cache = Views(data, settings.views, seed), None
     if settings.cache_gb:
-        # The data is known by its settings (in the teacher's key), not by the bytes of its files.
+        # Data is identified by its settings (in the teacher's key), not by the bytes of its files.
         key = digest(weights_digest(teacher), context.keys["teacher"], views.count, compute.precision, device.type)
         limit = (len(views), int(settings.cache_gb * GB))
         shapes = map_shapes(context.space, data.size)

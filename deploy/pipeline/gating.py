@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from deploy.formats.files import write_json
-from deploy.latency.gate import Gate, gate
-from deploy.run.context import Context
+from dataclasses import replace
 
-RECORDS = {"agree": "agreement", "search": "search"}
+from deploy.latency.gate import check_gate, gate
+from deploy.run.context import Context
+from deploy.run.records import AgreementRecord, GateRecord, SearchRecord
+
+RECORDS: dict[str, type[AgreementRecord] | type[SearchRecord]] = {"agree": AgreementRecord, "search": SearchRecord}
 """The record of each stage whose record holds the gate's verdict."""
 
 
-def gate_of(context: Context) -> Gate:
+def gate_of(context: Context) -> GateRecord:
     """The gate for the run's latency table, by the present threshold."""
-    return gate(context.record("agreement"), context.experiment.agreement.tau, context.tau)
+    found = AgreementRecord.read(context.path / AgreementRecord.FILE)
+    return gate(found.agreement, found.correction, context.experiment.agreement.tau, context.tau)
 
 
 def settle(context: Context, stage: str) -> None:
@@ -22,8 +25,9 @@ def settle(context: Context, stage: str) -> None:
     """
     if stage not in RECORDS:
         return
-    verdict, record = gate_of(context), context.record(RECORDS[stage])
+    path = context.path / RECORDS[stage].FILE
+    verdict, record = gate_of(context), RECORDS[stage].read(path)
     if stage == "search":
-        verdict.check()
-    if record.get("gate") != verdict.record():
-        write_json(context.path / f"{RECORDS[stage]}.json", record | {"gate": verdict.record()})
+        check_gate(verdict)
+    if record.gate != verdict:
+        replace(record, gate=verdict).write(path)

@@ -1,8 +1,8 @@
 """The loop, stage by stage: what runs after what, and what is already done.
 
 teacher -> distil -> tables (NSR, size, every subnet compiled) -> profile (every subnet measured) -> agree
-(whole models measured, table corrected) -> alternatives (the tables of other schemes, where some are named) -> search
--> retrain -> ship (measured, bundled, verified).
+(full models measured, table corrected) -> schemes (the tables of other ones, where some are named) -> search -> retrain
+-> -> ship (measured, bundled, verified).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 from deploy.pipeline.agree import agree
-from deploy.pipeline.alternatives import alternatives
 from deploy.pipeline.distillation import distil
 from deploy.pipeline.gating import settle
 from deploy.pipeline.profiling import profile
+from deploy.pipeline.schemes import schemes
 from deploy.pipeline.search import search
 from deploy.pipeline.ship import ship
 from deploy.pipeline.tables import populate
@@ -29,7 +29,7 @@ STAGES: Mapping[str, Callable[[Context], Iterator[Progress]]] = {
     "tables": populate,
     "profile": profile,
     "agree": agree,
-    "alternatives": alternatives,
+    "schemes": schemes,
     "search": search,
     "retrain": retrain,
     "ship": ship,
@@ -41,31 +41,41 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "tables": ("tables/nsr.parquet", "tables/size.parquet"),
     "profile": ("tables/latency.parquet", "profile.json"),
     "agree": ("tables/latency-corrected.parquet", "agreement.json"),
-    "alternatives": (
-        "alternatives.json",
+    "schemes": (
+        "schemes.json",
         *(f"tables/{{scheme}}/{name}.parquet" for name in ("nsr", "size", "latency")),
     ),
     "search": ("search.json",),
-    "retrain": ("students/{found}.pt",),
+    "retrain": ("students/{selected}.pt",),
     "ship": (
         *("final.json", "bundle/manifest.json", "bundle/model.tflite"),
         *(
             f"models/{name}.{kind}"
-            for name in ("teacher", "{found}")
+            for name in ("teacher", "{selected}")
             for kind in ("tflite", "input.bin", "expected.bin")
         ),
     ),
 }
-"""What a stage leaves in the run's folder for others; `{found}`: each budget's name, `{scheme}`: each alternative's."""
+"""What a stage leaves in the run's folder; `{selected}`: each budget's name, `{scheme}`: each other scheme's."""
 
 
-def is_done(context: Context, name: str) -> bool:
+def stages_of(context: Context) -> list[str]:
+    """The stages that the configuration has, in their order."""
+    return [name for name in STAGES if name in context.keys]
+
+
+def missing_files(context: Context, stage: str) -> list[str]:
+    """What the stage leaves and is not in the run's folder, sorted."""
+    selected = [budget.name for budget in context.experiment.budgets]
+    schemes = [scheme.slug for scheme in context.experiment.quantization.other_schemes] or [""]
+    made = itertools.product(OUTPUTS[stage], selected, schemes)
+    names = {output.format(selected=model, scheme=scheme) for output, model, scheme in made}
+    return sorted(name for name in names if not (context.path / name).exists())
+
+
+def is_done(context: Context, stage: str) -> bool:
     """Whether a stage ended well under its present key, and what it made is still there."""
-    found = [budget.name for budget in context.experiment.budgets]
-    schemes = [scheme.slug for scheme in context.experiment.quantization.others] or [""]
-    made = itertools.product(OUTPUTS[name], found, schemes)
-    paths = {context.path / output.format(found=model, scheme=scheme) for output, model, scheme in made}
-    return context.run.is_done(name, context.keys[name]) and all(path.exists() for path in paths)
+    return context.run.is_done(stage, context.keys[stage]) and not missing_files(context, stage)
 
 
 def loop(context: Context, until: str = "ship") -> Iterator[Progress]:
@@ -73,13 +83,14 @@ def loop(context: Context, until: str = "ship") -> Iterator[Progress]:
 
     Any of them may be killed at any moment: the next call goes on from what had been finished.
     """
-    names = [name for name in STAGES if name in context.keys]
+    names = stages_of(context)
     if until not in names:
         raise UsageError(f"--until {until}: the configuration has no such stage; it has {', '.join(names)}")
     for i, name in enumerate(names):
         if not is_done(context, name):
             context.run.reopen(names[i:])  # what is built on it may change, whatever its own key says
-            with context.run.stage(name, context.keys[name]):
+            identity = context.identities[name]
+            with context.run.stage(name, identity.key, version=identity.version, settings=identity.values):
                 yield Progress(name, 0, 1, "starts")
                 yield from STAGES[name](context)
         settle(context, name)

@@ -9,7 +9,7 @@ from deploy.compile import subtrees
 from deploy.formats.files import write_json
 from deploy.latency.active import Plan
 from deploy.latency.features import Features, block_features
-from deploy.latency.in_context import constant_files, measure_in_context, measured
+from deploy.latency.in_context import constant_files, measure_in_context
 from deploy.latency.key import BELONGS, TableKey, check_device
 from deploy.latency.on_board import OnBoard, said, spend
 from deploy.latency.overhead import Constants, solved
@@ -19,79 +19,105 @@ from deploy.latency.versions import Lineage, save_version
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.models import compile_teacher, quantized_teacher
+from deploy.run.records import ProfileRecord
+from deploy.run.schemes import SchemeRun, main_scheme_run
 from hil.boards.config import open_board
 from hil.job import Job, MeasureProtocol
 from hil.measurement import Measurement
 from hil.reservation import seconds_of
 from hil.session import open_session
+from hil.stats import LatencySummary
 from nas.errors import TableError
 from nas.space import SearchSpace, Subnet
 from nas.table import Entry, Table
 from nas.training.threads import one_thread
 
-PARITY = MeasureProtocol(warmup_runs=0, warmup_runs_most=0, runs=1, rounds=1)  # for an answer: its time is not used
+PARITY = MeasureProtocol(warmup_runs=0, warmup_runs_most=0, runs=1, rounds=1)  # for its output: its time is not used
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What the board said: entries of what was measured, everything's posterior, all measurements behind them."""
+class Profiled:
+    """What the board measured: entries, every block's posterior, all measurements behind them.
+
+    `constants`: what was taken out of the entries; None: nothing was.
+    """
 
     entries: Mapping[Subnet, Entry]
     model: BlockModel
-    constants: Constants
+    constants: Constants | None
     measurements: list[Measurement]
 
 
 def profile(context: Context) -> Iterator[Progress]:
     """Blocks on the board: parity with the integer simulation, then latency; tables/latency.parquet.
 
-    The table holds every block's posterior (`deploy.latency.predictor`); what was measured of all is its parent version.
+    The table holds every block's posterior (`deploy.latency.predictor`); what was measured is its parent version.
     """
     _refuse_another_device(context)
     if context.target:
-        compile_teacher(context)  # its errors are every whole model's, and nothing was pushed yet
-    found = yield from (_within_budget if context.experiment.profile.budget else _everything)(context)
-    _save(context, found)
+        compile_teacher(context)  # its errors are every full model's, and nothing was pushed yet
+    record = yield from profile_scheme(context, main_scheme_run(context))
+    record.write(context.path / ProfileRecord.FILE)
 
 
-def _everything(context: Context) -> Generator[Progress, None, Found]:
-    """Every file. A width that runs as a wider one is run once, for its answer, and has that one's latency.
+def profile_scheme(context: Context, of: SchemeRun) -> Generator[Progress, None, ProfileRecord]:
+    """A scheme's latency table. The budget is the main scheme's: of the others everything is measured.
 
-    What a graph pays besides its block is taken out (`deploy.latency.overhead`); in context, it never was in.
+    The main scheme's entries are less what a graph pays besides its block (`deploy.latency.overhead`). The others' are
+    as measured, with graph inputs and outputs, which the constant of the full models takes out again.
+    """
+    if of.main and context.experiment.profile.budget:
+        profiled = yield from _within_budget(context, of)
+    else:
+        profiled = yield from _everything(context, of)
+    return _save(context, of, profiled)
+
+
+def _everything(context: Context, of: SchemeRun) -> Generator[Progress, None, Profiled]:
+    """Every file. A width that runs as a wider one is run once, for its output, and has that one's latency.
+
+    In context an entry never had what a graph pays besides its block.
     """
     space, settings = context.space, context.experiment.profile
     subnets = list(space.all_subnets())
     timed = [s for s in subnets if settings.form == "isolated" and measured_as(space, s) == s]
-    checked = yield from measured(context, jobs(context, sorted(set(subnets) - set(timed))), PARITY, "parity")
-    summaries(checked)  # a wrong answer is an error at any width
-    teacher = quantized_teacher(context)
-    wanted = [*jobs(context, timed), *(artifact.job() for artifact in constant_files(context, teacher))]
-    alone = yield from measured(context, wanted, protocol(settings), "latency")
-    times = summaries(alone)
-    constants = solved(times, teacher)
+    untimed = of.artifacts(sorted(set(subnets) - set(timed)))
+    checked = yield from of.measure(context, untimed, PARITY, "profile", "parity:")
+    summaries(checked)  # a wrong output is an error at any width
+    teacher = quantized_teacher(context) if of.main else None
+    wanted = [*of.artifacts(timed), *(constant_files(context, teacher) if teacher else ())]
+    isolated = yield from of.measure(context, wanted, protocol(settings), "profile", "latency:")
+    times = summaries(isolated)
+    constants = solved(times, teacher) if teacher else None
     if settings.form == "isolated":
-        entries = {s: constants.work(times[str(s)], s.block) for s in timed}
+        entries = {s: _entry(times[str(s)], s, constants) for s in timed}
     else:
         entries = yield from measure_in_context(context, cells(space), settings.form)
     model = posterior(space, context.experiment.data.size, entries)
-    return Found(entries, model, constants, [*alone, *checked])
+    return Profiled(entries, model, constants, [*isolated, *checked])
 
 
-def _within_budget(context: Context) -> Generator[Progress, None, Found]:
+def _entry(times: LatencySummary, subnet: Subnet, constants: Constants | None) -> Entry:
+    if constants:
+        return constants.work(times, subnet.block)
+    return Entry(times.median_us, *times.ci95_us, times.n, "isolated")
+
+
+def _within_budget(context: Context, of: SchemeRun) -> Generator[Progress, None, Profiled]:
     """What counts, until the front is stable or the budget is spent; yields how much is known after each batch."""
     settings = context.experiment.profile
     assert settings.budget is not None  # noqa: S101 (for the type checker)
     teacher = quantized_teacher(context)
-    files = [artifact.job() for artifact in constant_files(context, teacher)]
-    around = yield from measured(context, files, protocol(settings), "constants")
-    bench = OnBoard(context, solved(summaries(around), teacher))
+    files = constant_files(context, teacher)
+    outside = yield from of.measure(context, files, protocol(settings), "profile", "constants:")
+    bench = OnBoard(context, solved(summaries(outside), teacher))
     budget_s = seconds_of(settings.budget)
     plan = Plan(budget_s=budget_s, seed=context.experiment.seed)
     with one_thread():  # the last bits of sums, and so what is asked next, depend on the number of threads
         for step in spend(bench, _features(context.space, context.experiment.data.size), plan):
             words = f"{len(step.known.blocks)} blocks, {len(step.known.models)} models; {said(step)}"
             yield Progress("profile", min(int(step.known.seconds), budget_s), budget_s, words)
-    return Found(bench.entries, step.model, bench.constants, [*around, *bench.answers])
+    return Profiled(bench.entries, step.model, bench.constants, [*outside, *bench.answers])
 
 
 def cells(space: SearchSpace) -> list[Subnet]:
@@ -104,45 +130,54 @@ def _features(space: SearchSpace, size: tuple[int, int]) -> Features:
 
 
 def posterior(space: SearchSpace, size: tuple[int, int], entries: Mapping[Subnet, Entry]) -> BlockModel:
-    """What measured entries tell of all blocks at input `size` (H, W)."""
+    """What measured entries say of all blocks at input `size` (H, W)."""
     with one_thread():
         return fit(_features(space, size), {s: Measured.of(entry) for s, entry in entries.items()})
 
 
-def _save(context: Context, found: Found) -> None:
-    space, settings, tables = context.space, context.experiment.profile, context.path / "tables"
-    conditions = found.measurements[0].conditions
-    scheme, size = str(context.experiment.quantization.own), context.experiment.data.size
-    provenance = {
-        "key": context.keys["profile"],
-        BELONGS: TableKey.under(conditions, space.digest, size, scheme, settings.form).to_json(),
+def _save(context: Context, of: SchemeRun, profiled: Profiled) -> ProfileRecord:
+    space, conditions = context.space, profiled.measurements[0].conditions
+    provenance = _provenance(context, of, profiled)
+    predicted = latency_table(space, told(profiled.model, profiled.entries), provenance)
+    whole = not (of.main and context.experiment.profile.budget)  # of what was not run nothing is known
+    if of.main:
+        _save_versions(context, profiled, provenance, predicted)
+    else:
+        predicted.save(of.tables / "latency.parquet")
+    left = of.tables / f"{CPU_OPERATORS}.parquet"
+    left.unlink(missing_ok=True)
+    if conditions.delegate != "none" and whole:
+        cpu_operators_table(space, profiled.measurements, provenance).save(left)
+    names = set(map(str, space.all_subnets()))
+    exact = {m.model for m in profiled.measurements if m.parity is not None and m.parity.mismatched == 0}
+    return ProfileRecord(len(names), len(profiled.entries), len(exact & names), conditions)
+
+
+def _provenance(context: Context, of: SchemeRun, profiled: Profiled) -> dict[str, object]:
+    form, size = context.experiment.profile.form, context.experiment.data.size
+    conditions = profiled.measurements[0].conditions
+    provenance: dict[str, object] = {
+        "key": of.keys["profile"],
+        BELONGS: TableKey.under(conditions, context.space.digest, size, str(of.scheme), form).to_json(),
         "conditions": conditions.to_json(),
         "size": list(size),
-        "form": settings.form,
-        "constants": found.constants.record(),
+        **of.provenance,
     }
-    write_json(tables / "constants.json", found.constants.record())
+    if profiled.constants:
+        provenance |= {"form": form, "constants": profiled.constants.record()}
+    return provenance
+
+
+def _save_versions(context: Context, profiled: Profiled, provenance: Mapping[str, object], predicted: Table) -> None:
+    """The table with its parent version, in which no block is predicted; without one where not all was measured."""
+    tables = context.path / "tables"
+    if profiled.constants:
+        write_json(tables / "constants.json", profiled.constants.record())
     parents = []
-    if settings.budget is None:
-        whole = save_version(latency_table(space, found.entries, provenance), tables, "latency", "measured")
-        parents = [Lineage.of(whole).version]
-    table = latency_table(space, told(found.model, found.entries), provenance)
-    save_version(table, tables, "latency", "regressed", parents)
-    left = tables / f"{CPU_OPERATORS}.parquet"
-    left.unlink(missing_ok=True)
-    if conditions.delegate != "none" and settings.budget is None:  # what was not run may stay on the CPU
-        cpu_operators_table(space, found.measurements, provenance).save(left)
-    names = set(map(str, space.all_subnets()))
-    exact = {m.model for m in found.measurements if m.parity is not None and m.parity.mismatched == 0}
-    write_json(
-        context.path / "profile.json",
-        {
-            "compiled": len(names),
-            "measured": len(found.entries),
-            "exact_parity": len(exact & names),
-            "conditions": conditions.to_json(),
-        },
-    )
+    if context.experiment.profile.budget is None:
+        measured = latency_table(context.space, profiled.entries, provenance)
+        parents = [Lineage.of(save_version(measured, tables, "latency", "measured")).version]
+    save_version(predicted, tables, "latency", "regressed", parents)
 
 
 def _refuse_another_device(context: Context) -> None:

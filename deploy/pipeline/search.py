@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deploy.compile.artifact import bits_outside_blocks, quantize
-from deploy.formats.files import write_json
+from deploy.compile.artifact import bits_outside_blocks
+from deploy.latency.gate import check_gate
 from deploy.pipeline.gating import gate_of
+from deploy.run.config import Budget
 from deploy.run.context import Context
 from deploy.run.folder import Progress
+from deploy.run.quantizing import quantize_network
+from deploy.run.records import AgreementRecord, OutsideBlocks, ParetoPoint, SearchRecord, SelectedModel
 from deploy.search.cost_tables import main_side, other_side
 from deploy.search.predictor import Fitted, fitted
+from nas.quant.integer_graph import IntegerGraph
 from nas.search.front import Front, front
 from nas.search.union import Pick, Side, best_within, union_front
 
@@ -18,67 +22,57 @@ from nas.search.union import Pick, Side, best_within, union_front
 def search(context: Context) -> Iterator[Progress]:
     """The exact front over NSR, size and corrected latency; the best architecture under each budget: search.json.
 
-    With alternatives it is the union of the schemes' fronts, and every entry says its scheme; the gate judges the main
-    one. Raises `CheckFailed` where the latency table is below the gate.
+    With several schemes it is the union of their fronts, and every entry has its scheme; the gate is of the main one.
+    Raises `CheckFailed` where the latency table is below the gate.
     """
     verdict = gate_of(context)
-    verdict.check()
-    judged = context.record("agreement")
-    correction, teacher_us = judged["correction"], judged["teacher_us"]
-    assert isinstance(correction, dict) and isinstance(teacher_us, float)  # noqa: S101 (our own record)
-    graph = quantize(context.teacher, [context.calibration], context.experiment.data.size)
-    around_us = correction["constant_us"]
-    around_bits = bits_outside_blocks(graph)
-    schemes = context.experiment.quantization
-    sides = [main_side(context.path, str(schemes.own), context.keys, {"size": around_bits, "latency": around_us})]
-    sides += [other_side(context.path, scheme, context.keys, around_bits) for scheme in schemes.others]
+    check_gate(verdict)
+    agreed = AgreementRecord.read(context.path / AgreementRecord.FILE)
+    teacher = quantize_network(context, context.teacher)
+    outside = OutsideBlocks(bits_outside_blocks(teacher), agreed.correction.constant_us)
+    sides = _sides(context, outside)
+    several = len(sides) > 1
     fit = (yield from fitted(context)) if context.experiment.predictor.objective else None
-    found = []
+    pick = _predicted(context, fit, sides[0]) if fit else Front.best
+    selected = []
     for i, budget in enumerate(context.experiment.budgets):
-        within = {}
-        if budget.size is not None:
-            within["size"] = budget.size * graph.size_bits
-        if budget.latency is not None:
-            within["latency"] = budget.latency * teacher_us
-        pick = _predicted(context, fit, sides[0]) if fit else Front.best
-        side, best, length = best_within(context.space, sides, within, f"budget '{budget.name}': ", pick)
-        found.append(
-            {
-                "name": budget.name,
-                "subnet": str(best),
-                "nsr": side.total("nsr", best),
-                "size_bits": side.total("size", best),
-                "predicted_us": side.total("latency", best),
-                "front": length,
-                **_scheme(context, side.name),
-            }
-        )
+        limits = _limits(budget, teacher, agreed.teacher_us)
+        side, best, length = best_within(context.space, sides, limits, f"budget '{budget.name}': ", pick)
+        nsr, size_bits, latency_us = (side.total(quantity, best) for quantity in ("nsr", "size", "latency"))
+        scheme = side.name if several else None
+        selected.append(SelectedModel(budget.name, str(best), nsr, size_bits, latency_us, length, scheme))
         yield Progress("search", i + 1, len(context.experiment.budgets), f"{budget.name}: {best}")
     fronts = [front(side.candidates(context.space, ("nsr", "latency"))) for side in sides]
-    write_json(
-        context.path / "search.json",
-        {
-            "found": found,
-            "gate": verdict.record(),
-            "teacher_size_bits": graph.size_bits,
-            "around": {"size_bits": around_bits, "latency_us": around_us},
-            "front": [
-                {
-                    "subnet": str(point.architecture),
-                    "nsr": point.costs[0],
-                    "latency_us": point.costs[1],
-                    **_scheme(context, point.side),
-                }
-                for point in union_front(sides, fronts)
-            ],
-            **({"schemes": [side.name for side in sides]} if schemes.others else {}),
-        },
-    )
+    SearchRecord(
+        selected=tuple(selected),
+        gate=verdict,
+        teacher_size_bits=teacher.size_bits,
+        outside_blocks=outside,
+        pareto_front=tuple(
+            ParetoPoint(str(point.architecture), nsr, latency_us, point.side if several else None)
+            for point in union_front(sides, fronts)
+            for nsr, latency_us in (point.costs,)
+        ),
+        schemes=tuple(side.name for side in sides) if several else None,
+    ).write(context.path / SearchRecord.FILE)
 
 
-def _scheme(context: Context, name: str) -> dict[str, str]:
-    """What an entry says of its scheme: nothing where there is one for all."""
-    return {"scheme": name} if context.experiment.quantization.others else {}
+def _sides(context: Context, outside: OutsideBlocks) -> list[Side]:
+    """The tables of the main scheme and of the others."""
+    settings, bits = context.experiment.quantization, outside.size_bits
+    around = {"size": bits, "latency": outside.latency_us}
+    main = main_side(context.path, str(settings.main_scheme), context.keys, around)
+    return [main, *(other_side(context.path, scheme, context.keys, bits) for scheme in settings.other_schemes)]
+
+
+def _limits(budget: Budget, teacher: IntegerGraph, teacher_us: float) -> dict[str, float]:
+    """A budget in bits and microseconds of a full model."""
+    limits = {}
+    if budget.size is not None:
+        limits["size"] = budget.size * teacher.size_bits
+    if budget.latency is not None:
+        limits["latency"] = budget.latency * teacher_us
+    return limits
 
 
 def _predicted(context: Context, fit: Fitted, side: Side) -> Pick:

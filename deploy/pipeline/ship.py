@@ -1,32 +1,32 @@
-"""The last stage: judge the final networks on the validation images and on the board, bundle the best."""
+"""The last stage: evaluate the final networks on the validation images and on the board, bundle the best."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from deploy.compile.artifact import Artifact, ReadBack, kernels_of, model_metadata, quantize, read_back, save_model
-from deploy.compile.scheme import Alternative
-from deploy.formats.files import write_json
+from deploy.compile.artifact import Artifact, ReadBack, kernels_of, model_metadata, read_back, save_model
+from deploy.compile.scheme import QuantizationScheme
 from deploy.latency.table import summaries
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
+from deploy.run.measuring import measure_with_progress
 from deploy.run.networks import retrained
+from deploy.run.quantizing import quantize_network
+from deploy.run.records import BundleRecord, FinalRecord, LatencyRecord, ModelRecord, PlacementRecord, SearchRecord
+from deploy.run.records.search import SelectedModel
 from deploy.ship.bundle import Contents, export, verify
-from deploy.ship.report import write_report
 from hil.boards.config import open_board
-from hil.measurement import Measurement
+from hil.measurement import Conditions
 from hil.stats import LatencySummary
 from nas.networks.segmenter import Encoder
-from nas.space import Architecture
 from nas.tasks.task import score_float, score_integer
 
 
 @dataclass(frozen=True)
 class Final:
-    """A network judged before the board: metric in percent, size in bits, its scheme where there are several."""
+    """A network before it is measured: scores in percent, size in bits, its scheme where there are several."""
 
     name: str
     subnet: str
@@ -39,24 +39,35 @@ class Final:
     read_back: ReadBack
     scheme: str | None = None
 
+    def record(self, metric: str, latency: LatencySummary) -> ModelRecord:
+        """With its latency; `metric` is the key of what its scores are."""
+        placed = self.read_back.placement
+        return ModelRecord(
+            name=self.name,
+            subnet=self.subnet,
+            metric=metric,
+            score_fp32=self.score_fp32,
+            score_int8=self.score_int8,
+            size_bits=self.size_bits,
+            requested_bits=self.read_back.requested_bits,
+            stored_bits=self.read_back.stored_bits,
+            executed_bits=self.read_back.executed_bits,
+            placement=PlacementRecord(**asdict(placed)) if placed else None,
+            macs=self.macs,
+            predicted_us=self.predicted_us,
+            latency_us=LatencyRecord(latency.median_us, latency.p90_us, latency.n, latency.ci95_us),
+            scheme=self.scheme,
+        )
 
-NOT_FOUND: Mapping[str, Any] = {}
 
-
-def _judge(context: Context, name: str, model: Encoder, subnet: str, found: Mapping[str, Any] = NOT_FOUND) -> Final:
-    """`found`: what search.json says of the model, which is quantized by the scheme that was found."""
-    experiment = context.experiment
-    settings = experiment.quantization
-    scheme = Alternative.parse(found.get("scheme", str(settings.own)))
-    architecture = None if subnet == "teacher" else Architecture.parse(subnet)
-    graph = quantize(
-        model,
-        [context.calibration],
-        experiment.data.size,
-        architecture=architecture,
-        scheme=scheme.scheme(settings.scheme),
-        resize_factors=context.resize_factors,
-    )
+def _evaluate(context: Context, model: Encoder, selected: SelectedModel | None = None) -> Final:
+    """A selected model, quantized by the scheme that it was selected with; None: the teacher."""
+    settings = context.experiment.quantization
+    named = selected.scheme if selected else None
+    scheme = QuantizationScheme.parse(named) if named else settings.main_scheme
+    name, subnet = (selected.name, selected.subnet) if selected else ("teacher", "teacher")
+    architecture = selected.architecture if selected else None
+    graph = quantize_network(context, model, architecture, scheme=scheme.scheme(settings.scheme))
     score_fp32 = score_float(model, context.val_data)
     score_int8 = score_integer(graph, context.val_data, kernels_of(scheme.form))
     artifact = save_model(
@@ -75,81 +86,50 @@ def _judge(context: Context, name: str, model: Encoder, subnet: str, found: Mapp
         score_int8,
         graph.size_bits,
         graph.macs,
-        found.get("predicted_us"),
+        selected.predicted_us if selected else None,
         read_back(artifact.model, context.target),
-        found.get("scheme"),
+        named,
     )
 
 
 def ship(context: Context) -> Iterator[Progress]:
     """Final INT8 networks: the task's metric, latency side by side, the bundle and its verification: final.json."""
-    found: Any = context.record("search")["found"]
+    selected = SearchRecord.read(context.path / SearchRecord.FILE).selected
     settings = protocol(context.experiment.agreement.measuring)
-    total = len(found) + 1 + (len(found) + 1) * settings.rounds + 1
-    finals = [_judge(context, "teacher", context.teacher, "teacher")]
-    yield Progress("ship", 1, total, "teacher judged")
-    for entry in found:
-        model = retrained(context, entry["name"], Architecture.parse(entry["subnet"]))
-        finals.append(_judge(context, entry["name"], model, entry["subnet"], entry))
-        yield Progress("ship", len(finals), total, f"{entry['name']} judged")
+    total = len(selected) + 1 + (len(selected) + 1) * settings.rounds + 1
+    finals = [_evaluate(context, context.teacher)]
+    yield Progress("ship", 1, total, "teacher evaluated")
+    for entry in selected:
+        model = retrained(context, entry.name, entry.architecture)
+        finals.append(_evaluate(context, model, entry))
+        yield Progress("ship", len(finals), total, f"{entry.name} evaluated")
 
-    measurements: list[Measurement] = []
-    for done in context.measured([final.artifact.job() for final in finals], settings):
-        measurements.append(done)
-        yield Progress("ship", len(finals) + len(measurements), total, f"measured {done.model}")
+    jobs = [final.artifact.job() for final in finals]
+    measurements = yield from measure_with_progress(context, jobs, settings, "ship", done=len(finals), total=total)
     conditions, medians = measurements[0].conditions, summaries(measurements)
     best = max(finals[1:], key=lambda final: (final.score_int8, -medians[final.name].median_us))
-    bundle = _bundle(context, best, medians[best.name], conditions.to_json())
+    bundle = _bundle(context, best, medians[best.name], conditions)
     with open_board(context.board) as board:
         verdict = verify(bundle, board)
-    models = [_record(final, context.task.key, medians[final.name]) for final in finals]
-    write_json(
-        context.path / "final.json",
-        {
-            "models": models,
-            "conditions": conditions.to_json(),
-            "bundle": {
-                "path": str(bundle),
-                "model": best.name,
-                "verified": bool(verdict["verified"]),
-                "board": verdict["board"],
-                "latency_us": verdict.get("latency_us"),
-            },
-        },
-    )
+    FinalRecord(
+        tuple(final.record(context.task.key, medians[final.name]) for final in finals),
+        conditions,
+        BundleRecord(str(bundle), best.name, bool(verdict["verified"]), verdict["board"], verdict.get("latency_us")),
+    ).write(context.path / FinalRecord.FILE)
     yield Progress("ship", total, total, "bundle verified")
 
 
-def _record(final: Final, metric: str, latency: LatencySummary) -> dict[str, Any]:
-    return {
-        "name": final.name,
-        "subnet": final.subnet,
-        **({"scheme": final.scheme} if final.scheme else {}),
-        f"{metric}_fp32": final.score_fp32,
-        f"{metric}_int8": final.score_int8,
-        "size_bits": final.size_bits,
-        **asdict(final.read_back),
-        "macs": final.macs,
-        "predicted_us": final.predicted_us,
-        "latency_us": _latency(latency),
-    }
-
-
-def _latency(latency: LatencySummary) -> dict[str, Any]:
-    return {"median": latency.median_us, "p90": latency.p90_us, "n": latency.n, "ci95": list(latency.ci95_us)}
-
-
-def _bundle(context: Context, final: Final, latency: LatencySummary, conditions: Mapping[str, Any]) -> Path:
+def _bundle(context: Context, final: Final, latency: LatencySummary, conditions: Conditions) -> Path:
     facts = {
         "subnet": final.subnet,
         **({"scheme": final.scheme} if final.scheme else {}),
         "data": context.experiment.data.name,
         f"{context.task.metric} (INT8, validation)": f"{final.score_int8:.2f} %",
         "size": f"{final.size_bits / 8000:.1f} kB of weights",
-        "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions['board']} "
-        f"({conditions['machine']}, {conditions['runtime']})",
+        "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions.board} "
+        f"({conditions.machine}, {conditions.runtime})",
     }
-    measurement = {"summary": asdict(latency), "conditions": dict(conditions)}
+    measurement = {"summary": asdict(latency), "conditions": conditions.to_json()}
     contents = Contents(
         f"{context.experiment.name}-{final.name}",
         final.artifact,
@@ -160,40 +140,3 @@ def _bundle(context: Context, final: Final, latency: LatencySummary, conditions:
         facts,
     )
     return export(contents, context.path / "bundle")
-
-
-def summarize_run(context: Context) -> dict[str, Any]:
-    """summary.json and report.html from the stages' records; cheap, so it is written every time."""
-    final, judged, profiled, search = (context.record(n) for n in ("final", "agreement", "profile", "search"))
-    agreement: Any = judged["agreement"]
-    models: Any = final["models"]
-    seconds = context.run.seconds
-    summary = {
-        "name": context.experiment.name,
-        "data": {
-            "spec": context.experiment.data.name,
-            "size": list(context.experiment.data.size),
-            "classes": len(context.val_data.classes),
-            "train": len(context.train_data),
-            "val": len(context.val_data),
-        },
-        "task": context.task.name,
-        "metric": {"name": context.task.metric, "key": context.task.key},
-        "space": {"name": context.space.name, "digest": context.space.digest, "subnets": context.space.count()},
-        "teacher": models[0],
-        "models": models[1:],
-        "agreement": {key: agreement[key] for key in ("tau_b", "ci95", "n_models", "spearman", "ceiling_tau_b")},
-        "correction": judged["correction"],
-        **({"gate": search["gate"]} if "gate" in search else {}),  # a run of an earlier version had none
-        "counts": {
-            "subnets_compiled": profiled["compiled"],
-            "subnets_measured": profiled["measured"],
-            "subnets_exact_parity": profiled["exact_parity"],
-        },
-        "bundle": final["bundle"],
-        "conditions": final["conditions"],
-        "seconds": {**seconds, "total": round(sum(seconds.values()), 2)},
-    }
-    write_json(context.path / "summary.json", summary)
-    write_report(context.path / "report.html", summary, judged, search)
-    return summary

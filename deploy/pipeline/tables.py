@@ -1,45 +1,48 @@
-"""The stage that fills the tables that need no board: every subnet quantized, judged and compiled."""
+"""The stage that fills the tables that need no board: every subnet quantized, evaluated and compiled."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy.compile import subtrees
 from deploy.compile.subtrees import IMAGES, Population, SubTree, sub_trees
 from deploy.formats.files import write_atomically
+from deploy.formats.journal import Journal
 from deploy.run.context import Context
 from deploy.run.folder import Progress
+from deploy.run.schemes import SchemeRun, main_scheme_run
 from nas.data.batches import images_of
 from nas.errors import ConfigError, EngineError
 from nas.space import Subnet
 from nas.table import Entry, Table, size_table
 
-NOTHING: Mapping[str, object] = {}
+
+@dataclass(frozen=True)
+class ScoredSubnet:
+    """A line of nsr.jsonl: a subnet whose files are written, and its NSR."""
+
+    subnet: str
+    nsr: float
 
 
 def populate(context: Context) -> Iterator[Progress]:
     """NSR and size of every subnet, and its .tflite; tables/*.parquet."""
-    scheme, folder = context.experiment.quantization.scheme, (context.path / "subnets").resolve()
-    task = Population(context.space, scheme, folder, context.keys["tables"])
-    yield from fill(context, task, context.path / "tables", "tables")
+    yield from populate_scheme(context, main_scheme_run(context))
 
 
-def fill(
-    context: Context, task: Population, tables: Path, stage: str, said: Mapping[str, object] = NOTHING
-) -> Iterator[Progress]:
-    """The NSR and the size table, and every subnet's files, sub-tree by sub-tree on the run's engine.
+def populate_scheme(context: Context, of: SchemeRun) -> Iterator[Progress]:
+    """A scheme's NSR and size table, and every subnet's files, sub-tree by sub-tree on the run's engine.
 
-    A sub-tree that ended is in nsr.jsonl and not walked again, however this is stopped. `said`: more of the NSRs'
-    provenance.
+    A sub-tree that ended is in nsr.jsonl and not computed again, however this is stopped.
     """
+    task = Population(context.space, of.options, of.subnets, of.keys["tables"], form=of.scheme.form)
     space, key, quantization = context.space, task.key, context.experiment.quantization
     _start_afresh_unless(task.folder, key)
-    journal = task.folder / "nsr.jsonl"
+    journal = Journal(task.folder / "nsr.jsonl", ScoredSubnet)
     values = _finished(journal)
     total = space.count()
     task.prepare(
@@ -49,24 +52,29 @@ def fill(
         images_of(context.train_data, quantization.evaluation_images, shift=0.5, batch_size=IMAGES),
     )
     ended = context.engine.each(task, sub_trees(space, values))
-    with journal.open("a", encoding="utf8") as lines, closing(ended):
-        for sub_tree, found in ended:
+    with closing(ended):
+        for sub_tree, scored in ended:
             _check_files(task.folder, sub_tree)
-            lines.writelines(json.dumps({"subnet": str(s), "nsr": nsr}) + "\n" for s, nsr in found.items())
-            lines.flush()
-            values |= found
-            yield Progress(stage, len(values), total, str(sub_tree))
+            journal.append(*(ScoredSubnet(str(subnet), nsr) for subnet, nsr in scored.items()))
+            values |= scored
+            yield Progress(of.stage("tables"), len(values), total, str(sub_tree))
     shutil.rmtree(task.inputs)
-    tables.mkdir(parents=True, exist_ok=True)
-    size_table(space).save(tables / "size.parquet")
+    of.tables.mkdir(parents=True, exist_ok=True)
+    size_table(space).save(of.tables / "size.parquet")
     nsr = Table(
         "nsr",
         "ratio",
         {s: Entry.exact(values[s]) for s in space.all_subnets()},
-        {"space": space.digest, "key": key, "checkpoint": context.supernets_digest, **asdict(task.scheme), **said},
+        {
+            "space": space.digest,
+            "key": key,
+            "checkpoint": context.supernets_digest,
+            **asdict(task.scheme),
+            **of.provenance,
+        },
     )
     nsr.check(space)
-    nsr.save(tables / "nsr.parquet")
+    nsr.save(of.tables / "nsr.parquet")
 
 
 def _check_files(folder: Path, sub_tree: SubTree) -> None:
@@ -83,15 +91,10 @@ def _start_afresh_unless(folder: Path, key: str) -> None:
         write_atomically(marker, key)
 
 
-def _finished(journal: Path) -> dict[Subnet, float]:
-    """What an interrupted walk had finished; a line that was cut short or damaged does not count."""
+def _finished(journal: Journal[ScoredSubnet]) -> dict[Subnet, float]:
+    """The NSRs that an interrupted stage has; a record that is not of a subnet does not count."""
     values = {}
-    content = journal.read_bytes() if journal.exists() else b""
-    whole = content[: content.rfind(b"\n") + 1]
-    for line in whole.splitlines():
-        with suppress(ValueError, KeyError, TypeError, ConfigError):
-            entry = json.loads(line)
-            values[Subnet.parse(entry["subnet"])] = float(entry["nsr"])
-    if whole != content:
-        write_atomically(journal, whole)
+    for record in journal.read():
+        with suppress(ConfigError):
+            values[Subnet.parse(record.subnet)] = record.nsr
     return values

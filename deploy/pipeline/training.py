@@ -1,4 +1,4 @@
-"""Stages that train whole networks: the teacher and the found models."""
+"""Stages that train whole networks: the teacher and the selected models."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from deploy.formats.tflite.read import convolutions, read
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.networks import retraining, start_of_retraining, student_path
+from deploy.run.records import SearchRecord
 from nas.data.batches import images_of
 from nas.networks.segmenter import load_encoder
-from nas.space import Architecture
 from nas.tasks.task import training_loss
 from nas.training.device import on_its_device
 from nas.training.train import Step, train
@@ -45,12 +45,11 @@ def train_teacher(context: Context) -> Iterator[Progress]:
 
 
 def retrain(context: Context) -> Iterator[Progress]:
-    """Train every found model on the task, into students/NAME.pt."""
-    found = context.record("search")["found"]
-    assert isinstance(found, list)  # noqa: S101 (our own record)
+    """Train every selected model on the task, into students/NAME.pt."""
+    selected = SearchRecord.read(context.path / SearchRecord.FILE).selected
     schedule = context.experiment.retrain
-    for i, entry in enumerate(found):
-        model = start_of_retraining(context, Architecture.parse(entry["subnet"]))
-        key = digest(context.keys["retrain"], entry["subnet"])
-        steps = retraining(context, model, schedule, student_path(context, entry["name"]), key)
-        yield from _progress("retrain", steps, entry["name"], i * schedule.steps, len(found) * schedule.steps)
+    for i, entry in enumerate(selected):
+        model = start_of_retraining(context, entry.architecture)
+        key = digest(context.keys["retrain"], entry.subnet)
+        steps = retraining(context, model, schedule, student_path(context, entry.name), key)
+        yield from _progress("retrain", steps, entry.name, i * schedule.steps, len(selected) * schedule.steps)

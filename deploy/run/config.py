@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from deploy.compile.scheme import Alternative
+from deploy.compile.scheme import QuantizationScheme
 from deploy.run.shipped import CONFIGURATIONS, load_space
 from hil.reservation import seconds_of
 from nas.errors import ConfigError
@@ -36,11 +37,15 @@ class Data:
 
 @dataclass(frozen=True)
 class Teacher:
-    """The network to learn from, whose head is its task's; `encoder_from`: a public INT8 MobileNetV2 .tflite."""
+    """The network to learn from, whose head is its task's; `encoder_from`: a public INT8 MobileNetV2 .tflite.
+
+    What is in that file counts (`deploy.run.keys.encoder_digest`), not where it lies.
+    """
 
     head: AnyHead
     schedule: Schedule
     encoder_from: str | None = None
+    NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"encoder_from"})
     __pydantic_config__ = STRICT
 
 
@@ -56,8 +61,9 @@ class Distil:
 
     schedule: Schedule
     learning_rates: tuple[float, ...] = (0.002,)
-    views: int | None = field(default=None, repr=False)
-    cache_gb: float = field(default=0.0, repr=False)
+    views: int | None = None
+    cache_gb: float = 0.0
+    NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"cache_gb"})
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
@@ -70,18 +76,14 @@ class Distil:
                 "distil.cache_gb: a fresh augmentation a step shows nothing twice; set distil.views, or leave it out"
             )
 
-    @property
-    def parts(self) -> tuple[object, ...]:
-        """What the weights depend on; without views, as before there were any."""
-        return (self, *(() if self.views is None else (self.views,)))
-
 
 @dataclass(frozen=True)
 class Quantization:
-    """How networks are quantized (nas.quant.scheme), and on how many images that is calibrated and judged.
+    """How networks are quantized (nas.quant.scheme), and on how many images that is calibrated and evaluated.
 
     Attributes:
-        alternatives: other schemes that the search may pick for a whole model (`deploy.compile.scheme`).
+        schemes: other ones that the search may select for a full model (`deploy.compile.scheme`); no stage before the
+            one of their name depends on them.
     """
 
     granularity: Granularity = "channel"
@@ -90,22 +92,23 @@ class Quantization:
     observer: str = "minmax"
     equalize: bool = False
     bias_correction: bool = False
-    alternatives: tuple[str, ...] = field(default=(), repr=False)
+    schemes: tuple[str, ...] = ()
+    NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"schemes"})
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         _ = self.scheme  # refuses an unknown observer now, not hours later
-        schemes = [self.own, *self.others]
+        schemes = [self.main_scheme, *self.other_schemes]
         for twice in {str(scheme) for scheme in schemes if schemes.count(scheme) > 1}:
-            raise ConfigError(f"quantization.alternatives: '{twice}' is there already; name each scheme once")
+            raise ConfigError(f"quantization.schemes: '{twice}' is there already; name each scheme once")
 
     @property
-    def own(self) -> Alternative:
-        return Alternative(self.granularity)
+    def main_scheme(self) -> QuantizationScheme:
+        return QuantizationScheme(self.granularity)
 
     @property
-    def others(self) -> tuple[Alternative, ...]:
-        return tuple(Alternative.parse(text) for text in self.alternatives)
+    def other_schemes(self) -> tuple[QuantizationScheme, ...]:
+        return tuple(QuantizationScheme.parse(text) for text in self.schemes)
 
     @property
     def scheme(self) -> Scheme:
@@ -127,9 +130,10 @@ class Profile(Measuring):
     """How the latency table is measured.
 
     Attributes:
-        form: alone; between its neighbours; or a whole model with the one block exchanged (`deploy.compile.block_forms`).
+        form: isolated; between its neighbours; or a full model with the one block exchanged
+            (`deploy.compile.block_forms`).
         budget: of the board's time, as "10min": only what counts is measured (`deploy.latency.active`), and no more
-            once the front is stable; the rest is regressed. None: everything is measured.
+            once the Pareto front is stable; the rest is predicted. None: everything is measured.
     """
 
     form: Literal["isolated", "bounded", "exchanged"] = "isolated"
@@ -145,7 +149,7 @@ class Profile(Measuring):
 
 @dataclass(frozen=True)
 class Agreement:
-    """Whole models that the latency table is compared with.
+    """Full models that the latency table is compared with.
 
     Attributes:
         models: how many, over the whole range of the table's sums.
@@ -156,7 +160,8 @@ class Agreement:
     models: int = 36
     top: int = 10
     measuring: Measuring = Measuring()
-    tau: float = field(default=0.95, repr=False)
+    tau: float = 0.95
+    NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"tau"})
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
@@ -186,11 +191,11 @@ class Budget:
 
 @dataclass(frozen=True)
 class Retrain(Schedule):
-    """The found models' training; without options, as published.
+    """The selected models' training; without options, as published.
 
     Attributes:
         start: from the supernets' blocks and the teacher's stem and head, or from new random weights.
-        distillation: weight of the teacher's soft targets (`nas.training.soft_targets`), 0 (labels alone) to 1 (no labels).
+        distillation: weight of the teacher's soft targets (`nas.training.soft_targets`), 0 (labels only) to 1.
         temperature: of both softmaxes.
     """
 
@@ -208,12 +213,6 @@ class Retrain(Schedule):
     @property
     def schedule(self) -> Schedule:
         return Schedule(**{field.name: getattr(self, field.name) for field in fields(Schedule)})
-
-    @property
-    def parts(self) -> tuple[object, ...]:
-        """What the networks depend on; the schedule alone where no option is used, as before there were any."""
-        used: tuple[object, ...] = () if self.start == "supernet" else (self.start,)
-        return (self.schedule, *used, *((self.distillation, self.temperature) if self.distillation else ()))
 
 
 @dataclass(frozen=True)
@@ -239,11 +238,6 @@ class Predictor:
         if self.models < 5 or self.neighbours < 1:
             raise ConfigError("predictor: models must be at least 5 (each is predicted by the others), neighbours 1")
 
-    @property
-    def parts(self) -> tuple[object, ...]:
-        """What the search depends on; nothing as long as it does not go by it."""
-        return (self,) if self.objective else ()
-
 
 @dataclass(frozen=True)
 class Compare:
@@ -252,10 +246,10 @@ class Compare:
     Attributes:
         supernet: the whole-network supernets' training; None: the teacher's. Its steps count paths: a step of FairNAS
             trains one path for each choice of a layer, and takes so many fewer.
-        evaluations: architectures that evolution or random search judges, in generations of `population`.
-        held_out: training images that the supernets do not see, for judging.
-        retrain: of every winner; None: as the found models', but from new random weights and on the labels alone.
-        retrainings: how often, with seeds of their own: what differs less than they do is no difference.
+        evaluations: architectures that evolution or random search evaluates, in generations of `population`.
+        held_out: training images that the supernets do not see, for evaluating.
+        retrain: of every winner; None: as the selected models', but from new random weights and on labels only.
+        retrainings: how often, each with another seed: a smaller difference than theirs is no difference.
     """
 
     supernet: Schedule | None = None
@@ -271,12 +265,14 @@ class Compare:
         if min(self.evaluations, self.population, self.parents, self.held_out, self.retrainings) < 1:
             raise ConfigError("compare: evaluations, population, parents, held_out and retrainings must be positive")
         if self.retrain is not None and self.retrain.distillation:
-            raise ConfigError("compare.retrain.distillation: winners are retrained on the labels alone; leave it out")
+            raise ConfigError("compare.retrain.distillation: winners are retrained on labels only; leave it out")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """`space` is the name of a space, or a path relative to the configuration file."""
+    """`space` is a space's name, or a path relative to the configuration file; its content counts in keys, as the
+    boards' does, not the names.
+    """
 
     name: str
     space: str
@@ -293,18 +289,20 @@ class Experiment:
     compare: Compare = Compare()
     board: str = "loopback"
     seed: int = 0
+    NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"name", "space", "board", "compare"})
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         if len({budget.name for budget in self.budgets}) != len(self.budgets) or not self.budgets:
-            raise ConfigError("budgets: give at least one, each with a name of its own")
-        if self.quantization.alternatives and self.profile.form != "isolated":
+            raise ConfigError("budgets: give at least one, and no name twice")
+        if self.quantization.schemes and self.profile.form != "isolated":
             raise ConfigError(
-                f"profile.form '{self.profile.form}': alternatives are measured block by block alone; leave either out"
+                f"profile.form '{self.profile.form}': quantization.schemes are measured as isolated blocks; leave "
+                "either out"
             )
-        if self.predictor.objective and self.quantization.alternatives:
+        if self.predictor.objective and self.quantization.schemes:
             raise ConfigError(
-                "predictor.objective: it is fitted on models of one scheme; leave it or quantization.alternatives out"
+                "predictor.objective: it is fitted on models of one scheme; leave it or quantization.schemes out"
             )
 
 
@@ -332,7 +330,9 @@ def load_experiment(path: str | Path, overrides: Overrides) -> tuple[Experiment,
     Raises `ConfigError` for a missing file, an unknown key (naming the near miss) or a wrong value.
     """
     path = CONFIGURATIONS.find(path)
-    experiment = build(Experiment, read_toml(path), str(path))
+    settings = read_toml(path)
+    _refuse_former_keys(settings, str(path))
+    experiment = build(Experiment, settings, str(path))
     space = load_space(experiment.space, path.parent)
     rates = len(experiment.distil.learning_rates)
     if rates not in (1, len(space.blocks)):
@@ -348,3 +348,14 @@ def load_experiment(path: str | Path, overrides: Overrides) -> tuple[Experiment,
     if overrides.device:
         experiment = replace(experiment, compute=replace(experiment.compute, device=overrides.device))
     return replace(experiment, board=overrides.board or experiment.board, name=overrides.name or experiment.name), space
+
+
+FORMER_KEYS = {("quantization", "alternatives"): "schemes"}
+"""By section and key what a key is called now."""
+
+
+def _refuse_former_keys(settings: Mapping[str, Any], where: str) -> None:
+    for (section, former), name in FORMER_KEYS.items():
+        written = settings.get(section)
+        if isinstance(written, dict) and former in written:
+            raise ConfigError(f"{where}: '{section}.{former}' is called '{section}.{name}' now; rename it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -10,24 +9,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from deploy.cli import console
 from deploy.compile.artifact import calibration_batch
-from deploy.compile.canary import known_good
-from deploy.formats.digest import digest, file_digest
-from deploy.formats.files import read_json
+from deploy.formats.digest import file_digest
 from deploy.run.config import Experiment, Measuring
 from deploy.run.folder import Run
+from deploy.run.keys import stage_identities
 from deploy.targets.placement import load_target
 from hil.boards.catalog import boards_file as found_boards_file
 from hil.boards.catalog import find_board
-from hil.boards.config import open_board
-from hil.errors import UsageError
-from hil.fleet import Lost, measure_on_fleet
-from hil.job import Job
-from hil.measure import MeasureProtocol, measure
-from hil.measurement import Measurement
-from hil.session import open_session
-from hil.store import Store
+from hil.job import MeasureProtocol
 from nas.data import Dataset, open_data
 from nas.data.batches import images_of
 from nas.engine.local import Engine, Local
@@ -49,6 +39,7 @@ class Context:
     Attributes:
         boards_file: the boards.toml that was given or found; None: there is none.
         boards: those of one fleet, which share the measuring; `board` is the first, on which the bundle is verified.
+        keys: of each stage, by its name; identities: with the settings behind them.
         target: the rules of the board's `target`: from targets/ beside the boards' file, the user's or those that
             ship; None if it names none.
         resize_factors: the target's safe ones; empty: all.
@@ -80,32 +71,8 @@ class Context:
         if self.resize_factors and self.task.dense:
             height, width = (-(-n // space.output_stride) for n in experiment.data.size)
             safe_steps("upsampled", (height, width), experiment.data.size, self.resize_factors)
-        self.keys = self._keys()
-
-    def _keys(self) -> dict[str, str]:
-        """A digest for each stage, of its settings and of the stage before it."""
-        e = self.experiment
-        encoder = Path(e.teacher.encoder_from) if e.teacher.encoder_from else None
-        if encoder and not encoder.is_file():
-            raise UsageError(f"{encoder}: no such file; give --encoder-from a MobileNetV2 .tflite")
-        start = encoder and file_digest(encoder)
-        parts: dict[str, tuple[object, ...]] = {
-            "teacher": (e.seed, e.data, self.space.digest, e.teacher, start, *e.compute.parts),
-            "distil": e.distil.parts,
-            "tables": (e.quantization, self.space.bits),
-            "profile": (*self.boards, e.profile),
-            "agree": (e.agreement, self.resize_factors),
-            "alternatives": e.quantization.alternatives,
-            "search": (e.budgets, *e.predictor.parts),
-            "retrain": e.retrain.parts,
-            "ship": (),
-        }
-        keys, previous = {}, ""
-        if not e.quantization.alternatives:
-            del parts["alternatives"]  # no such stage, and the others' keys as before there was one
-        for stage, settings in parts.items():
-            previous = keys[stage] = digest(previous, stage, *settings)
-        return keys
+        self.identities = stage_identities(experiment, space, self.boards, self.resize_factors)
+        self.keys = {stage: identity.key for stage, identity in self.identities.items()}
 
     @property
     def path(self) -> Path:
@@ -167,30 +134,6 @@ class Context:
     def _trained(self, model: M, name: str, stage: str) -> M:
         restore(model, self.path / f"{name}.pt", self.keys[stage])
         return model.eval()
-
-    @cached_property
-    def canary(self) -> Job:
-        """A model that is known to be good."""
-        return known_good(self.path / "canary")
-
-    def measured(self, jobs: Sequence[Job], settings: MeasureProtocol) -> Iterator[Measurement]:
-        """The jobs on the run's boards, every round durable in the run's store before it is shown."""
-        seed, canary = self.experiment.seed, self.canary
-        with Store(self.path / "measurements.sqlite") as store:
-            if len(self.boards) == 1:
-                with open_board(self.board) as board, open_session(board) as session:
-                    yield from measure(session, jobs, settings, store, seed=seed, canary=canary)
-                return
-            for result in measure_on_fleet(self.boards, jobs, settings, store, seed=seed, canary=canary):
-                if isinstance(result, Lost):
-                    console.say(f"lost {result.board}: {result.reason}")
-                else:
-                    yield result
-
-    def record(self, name: str) -> dict[str, object]:
-        """A stage's JSON record."""
-        record: dict[str, object] = read_json(self.path / f"{name}.json")
-        return record
 
 
 def protocol(settings: Measuring) -> MeasureProtocol:

@@ -1,7 +1,7 @@
 """A run's folder: `runs/<name>/`. Which stages are done, under which key, and how long they took.
 
-A stage's key is a digest of the settings it depends on and of the stages before it. A stage whose key is
-unchanged is done and is not done again; another key does it afresh.
+A stage's key (`deploy.run.keys`) is a digest of the settings it depends on and of the stages before it. A stage whose
+key is unchanged is done and is not done again; another key does it afresh.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deploy.formats.files import read_json, write_json
+from deploy.run.records import RunState, StageState
 from hil.errors import UsageError
 
 SUMMARY = ("data", "teacher", "models", "bundle", "conditions")  # what others read from summary.json
@@ -48,14 +48,20 @@ class Run:
         except OSError:
             self._lock.close()
             raise UsageError(f"{path}: another hilnas works on this run; wait for it or give --name") from None
-        self._state_path = path / "state.json"
-        self.state: dict[str, dict[str, Any]] = read_json(self._state_path) if self._state_path.exists() else {}
+        self._state_path = path / RunState.FILE
+        self.stages: dict[str, StageState] = {}
+        if self._state_path.exists():
+            try:
+                self.stages = dict(RunState.read(self._state_path).stages)
+            except UsageError:
+                self._lock.close()
+                raise
 
     @classmethod
     def borrowed(cls, path: Path) -> Run:
         """The folder of a run that is locked by the process that started this one; no stage is run on it."""
         run = cls.__new__(cls)
-        run.path, run.state = path, {}
+        run.path, run.stages = path, {}
         return run
 
     def close(self) -> None:
@@ -68,33 +74,42 @@ class Run:
         self.close()
 
     def is_done(self, stage: str, key: str) -> bool:
-        entry = self.state.get(stage, {})
-        return bool(entry.get("done")) and entry.get("key") == key
+        state = self.stages.get(stage)
+        return state is not None and state.done and state.key == key
 
     def reopen(self, stages: Iterable[str]) -> None:
         """These stages are not done any more."""
         for stage in stages:
-            self.state.get(stage, {}).update(done=False)
-        write_json(self._state_path, self.state)
+            if stage in self.stages:
+                self.stages[stage] = replace(self.stages[stage], done=False)
+        self._write()
 
     @property
     def seconds(self) -> dict[str, float]:
         """Wall time spent in each stage, over all interruptions."""
-        return {stage: entry["seconds"] for stage, entry in self.state.items()}
+        return {name: state.seconds for name, state in self.stages.items()}
 
     @contextmanager
-    def stage(self, name: str, key: str) -> Iterator[None]:
-        """Count the time of a stage; mark it done if its body ends well."""
-        entry = self.state.get(name, {})
-        same = entry.get("key") == key
-        before, before_cpu = (float(entry.get(n, 0.0)) if same else 0.0 for n in ("seconds", "cpu_seconds"))
+    def stage(
+        self, name: str, key: str, *, version: int = 0, settings: Mapping[str, Any] | None = None
+    ) -> Iterator[None]:
+        """Count the time of a stage; mark it done if its body ends well.
+
+        `version` and `settings`: what is behind the key, for the explanation of why a stage is run again.
+        """
+        before = self.stages.get(name)
+        if before is None or before.key != key:
+            before = StageState(key, done=False, seconds=0.0, cpu_seconds=0.0)
         started, started_cpu = time.monotonic(), cpu_seconds()
         done = False
         try:
             yield
             done = True
         finally:
-            seconds = round(before + time.monotonic() - started, 2)
-            cpu = round(before_cpu + cpu_seconds() - started_cpu, 2)
-            self.state[name] = {"key": key, "done": done, "seconds": seconds, "cpu_seconds": cpu}
-            write_json(self._state_path, self.state)
+            seconds = round(before.seconds + time.monotonic() - started, 2)
+            cpu = round(before.cpu_seconds + cpu_seconds() - started_cpu, 2)
+            self.stages[name] = StageState(key, done, seconds, cpu, version, settings or {})
+            self._write()
+
+    def _write(self) -> None:
+        RunState(self.stages).write(self._state_path)

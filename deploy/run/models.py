@@ -1,50 +1,45 @@
-"""Whole models of a run: its teacher, and any architecture from its supernets' blocks; as integers and as files."""
+"""Full models of a run: its teacher, and any architecture from its supernets' blocks; as integers and as files."""
 
 from __future__ import annotations
 
-from deploy.compile.artifact import Artifact, model_metadata, quantize, save_model
+from deploy.compile.artifact import Artifact, model_metadata, save_model
 from deploy.run.context import Context
 from deploy.run.networks import assembled
+from deploy.run.quantizing import quantize_network
+from deploy.run.schemes import SchemeRun
 from nas.networks.blocks import recalibrate
-from nas.networks.segmenter import Encoder
 from nas.quant.integer_graph import IntegerGraph
+from nas.quant.scheme import Scheme
 from nas.space import Architecture
 
 
 def quantized_teacher(context: Context) -> IntegerGraph:
     """The teacher, in 8 bits."""
-    return _quantized(context, context.teacher, None)
+    return quantize_network(context, context.teacher)
 
 
-def quantized(context: Context, architecture: Architecture) -> IntegerGraph:
+def quantized(context: Context, architecture: Architecture, scheme: Scheme | None = None) -> IntegerGraph:
     """The supernets' blocks of `architecture` between the teacher's stem and head, batch norms recalibrated."""
     model = assembled(context, architecture)
     recalibrate(model, context.calibration)
-    return _quantized(context, model, architecture)
+    return quantize_network(context, model, architecture, scheme=scheme)
 
 
 def compile_teacher(context: Context) -> Artifact:
-    """The INT8 teacher, the yardstick of every budget."""
+    """The INT8 teacher, of which every budget is a share."""
     graph = quantized_teacher(context)
     metadata = model_metadata(graph, "teacher", context.keys["profile"])
     artifact = Artifact.at(context.path / "models", "teacher")
     return save_model(graph, context.evaluation[:1], artifact, metadata, context.target)
 
 
-def compile_sample(context: Context, architecture: Architecture, name: str) -> Artifact:
-    """A whole model from the supernets' blocks: quantized, compiled, with its golden pair."""
-    graph = quantized(context, architecture)
-    metadata = model_metadata(graph, str(architecture), context.keys["profile"])
-    artifact = Artifact.at(context.path / "models", name)
-    return save_model(graph, context.evaluation[:1], artifact, metadata, context.target)
-
-
-def _quantized(context: Context, model: Encoder, architecture: Architecture | None) -> IntegerGraph:
-    return quantize(
-        model,
-        [context.calibration],
-        context.experiment.data.size,
-        architecture=architecture,
-        scheme=context.experiment.quantization.scheme,
-        resize_factors=context.resize_factors,
-    )
+def compile_sample(context: Context, architecture: Architecture, name: str, of: SchemeRun | None = None) -> Artifact:
+    """A full model from the supernets' blocks, by the main scheme or another: quantized, compiled, a golden pair."""
+    if of is None or of.main:
+        graph, key, folder = quantized(context, architecture), context.keys["profile"], context.path / "models"
+    else:
+        graph, key, folder = quantized(context, architecture, of.options), of.keys["agree"], of.models
+    artifact, metadata = Artifact.at(folder, name), model_metadata(graph, str(architecture), key)
+    if of is None:
+        return save_model(graph, context.evaluation[:1], artifact, metadata, context.target)
+    return save_model(graph, context.evaluation[:1], artifact, metadata, context.target, form=of.scheme.form)

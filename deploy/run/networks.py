@@ -1,4 +1,4 @@
-"""A run's students: built from the space, started from the supernets or from nothing, retrained, read back."""
+"""A run's students: built from the space, started from the supernets or from new weights, retrained, read back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def assembled(context: Context, architecture: Architecture) -> Encoder:
 
 
 def start_of_retraining(context: Context, architecture: Architecture) -> Encoder:
-    """What a found model is retrained from: the supernets' weights, or none but the seed's."""
+    """What a selected model is retrained from: the supernets' weights, or none but the seed's."""
     if context.experiment.retrain.start == "scratch":
         return untrained_student(context, architecture)
     return assembled(context, architecture)
@@ -41,7 +41,7 @@ def retraining(context: Context, model: Encoder, schedule: Schedule, checkpoint:
     experiment, options = context.experiment, context.experiment.retrain
     device = experiment.compute.place()
     model.to(device)
-    teacher = copy.deepcopy(context.teacher).to(device)  # the context's own stays where calibration needs it
+    teacher = copy.deepcopy(context.teacher).to(device)  # the context's stays where calibration needs it
 
     def task(forward: Forward) -> Callable[[int], Tensor]:
         return training_loss(forward, context.train_data, schedule.batch_size, experiment.seed, device=device)
@@ -61,7 +61,7 @@ def student_path(context: Context, name: str) -> Path:
 
 
 def retrained(context: Context, name: str, architecture: Architecture) -> Encoder:
-    """A found model with its final weights."""
+    """A selected model with its final weights."""
     model = context.student(architecture)
     restore(model, student_path(context, name))
     return model.eval()

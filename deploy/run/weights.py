@@ -1,4 +1,4 @@
-"""A run's supernets as what `hilnas compile` writes subnets from: its weights, calibrated as the run calibrates them."""
+"""A run's supernets as `hilnas compile` writes subnets from them: calibrated as the run calibrates."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from nas.training.train import load
 
 
 def of_run(context: Context, scheme: Scheme) -> Origin:
-    """A run's trained weights, calibrated as the run calibrates them: on what its teacher makes of its images."""
+    """A run's trained weights, calibrated as the run calibrates them: on the teacher's feature maps of its images."""
     for stage, name in (("teacher", "teacher.pt"), ("distil", "supernets.pt")):
         path = context.path / name
         if not path.is_file():
             raise UsageError(f"{path}: no such file; --weights with --config takes the supernets.pt of a run's folder")
         if load(path)["key"] != context.keys[stage]:
-            raise UsageError(f"{path}: trained under other settings than those of --config; give that run's own")
+            raise UsageError(
+                f"{path}: trained under other settings than those of --config; give the configuration of that run"
+            )
     checkpoint, data = context.path / "supernets.pt", context.experiment.data
     plain = trained(context.space, data.size, scheme, checkpoint)
     with one_thread():  # and as many images at a time as for the run's tables

@@ -8,31 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deploy.compile.scheme import Alternative
+from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.digest import digest, file_digest
 from deploy.formats.files import read_json
 from deploy.latency.key import check_device
+from deploy.run.records import AgreementRecord, SchemesRecord, SearchRecord
+from deploy.run.schemes import key_of, tables_folder
 from hil.errors import UsageError
-from hil.measurement import Conditions
 from nas.errors import ConfigError
 from nas.lcpaq.policy import Policy, load_policy
 from nas.search.union import Side
 from nas.space import Architecture
 from nas.table import Entry, Table
 
-RECORD = "alternatives.json"
 REFINED = "blocks.json"
 MAIN = {"nsr": "nsr", "size": "size", "latency": "latency-corrected"}
 OTHER = {"nsr": "nsr", "size": "size", "latency": "latency"}  # the constant alone corrects it
-
-
-def key_of(stage_key: str, alternative: Alternative) -> str:
-    """What an alternative's files and tables say they were made with, from the key of the main scheme's stage."""
-    return digest(stage_key, "alternative", str(alternative))
-
-
-def tables_folder(run: Path, alternative: Alternative) -> Path:
-    return run / "tables" / alternative.slug
 
 
 def main_side(run: Path, name: str, keys: Mapping[str, str], around: Mapping[str, float]) -> Side:
@@ -44,11 +35,11 @@ def main_side(run: Path, name: str, keys: Mapping[str, str], around: Mapping[str
     return Side(name, _load(run, run / "tables", MAIN, keys), around)
 
 
-def other_side(run: Path, alternative: Alternative, keys: Mapping[str, str], around_bits: float) -> Side:
+def other_side(run: Path, alternative: QuantizationScheme, keys: Mapping[str, str], around_bits: float) -> Side:
     """An alternative's, as `main_side`. The widths of all weights are the same, so what lies around weighs the same."""
     own = {stage: key_of(key, alternative) for stage, key in keys.items()}
     tables = _load(run, tables_folder(run, alternative), OTHER, own)
-    constant_us = read_json(run / RECORD, (str(alternative),))[str(alternative)]["constant_us"]
+    constant_us = SchemesRecord.read(run / SchemesRecord.FILE).schemes[str(alternative)].constant_us
     return Side(str(alternative), tables, {"size": around_bits, "latency": constant_us})
 
 
@@ -56,8 +47,7 @@ def _load(run: Path, folder: Path, files: Mapping[str, str], keys: Mapping[str, 
     tables = {name: Table.load(folder / f"{file}.parquet") for name, file in files.items()}
     tables["nsr"].check_origin({"key": keys["tables"], "checkpoint": file_digest(run / "supernets.pt")})
     tables["latency"].check_origin({"key": keys["profile"]})
-    judged = read_json(run / "agreement.json", ("conditions",))
-    check_device(tables["latency"], Conditions.from_json(judged["conditions"]))
+    check_device(tables["latency"], AgreementRecord.read(run / AgreementRecord.FILE).conditions)
     return tables
 
 
@@ -74,7 +64,7 @@ def refined_sides(run: Path, main: Side, keys: Mapping[str, str]) -> tuple[list[
     int8, so its latencies are those of the main tables.
     """
     sides, stale = [], []
-    found = {entry["name"]: entry["subnet"] for entry in read_json(run / "search.json", ("found",))["found"]}
+    found = {entry.name: entry.subnet for entry in SearchRecord.read(run / SearchRecord.FILE).selected}
     for path in sorted(run.glob(f"lcpaq/*/{REFINED}")):
         name = path.parent.name
         record = read_json(path, ("key", "network", "around_bits", "blocks"))

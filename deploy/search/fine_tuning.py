@@ -17,12 +17,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from deploy.compile.artifact import quantize
 from deploy.formats.digest import digest
 from deploy.run.config import Experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
+from deploy.run.keys import settings_of
 from deploy.run.networks import assembled, retraining
+from deploy.run.quantizing import quantize_network
 from nas.errors import ConfigError
 from nas.search.front import exact_front
 from nas.space import Architecture, SearchSpace
@@ -63,9 +64,9 @@ def key_of(context: Context) -> str:
     options = context.experiment.retrain
     return digest(
         context.keys["tables"],
-        schedule_of(context.experiment),
-        (options.distillation, options.temperature) if options.distillation else None,
-        context.resize_factors,
+        settings_of(schedule_of(context.experiment)),
+        [options.distillation, options.temperature] if options.distillation else None,
+        list(context.resize_factors),
     )
 
 
@@ -96,14 +97,7 @@ def fine_tune(context: Context, architecture: Architecture) -> FineTuned:
             context, model, schedule_of(experiment), checkpoint(context.path, architecture), key_of(context)
         ):
             pass
-        graph = quantize(
-            model.cpu(),
-            [context.calibration],
-            experiment.data.size,
-            architecture=architecture,
-            scheme=experiment.quantization.scheme,
-            resize_factors=context.resize_factors,
-        )
+        graph = quantize_network(context, model.cpu(), architecture)
         score = score_integer(graph, context.val_data)
     return FineTuned(str(architecture), score, round(time.monotonic() - started, 2))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.formats.files import write_json
+from deploy.formats.files import read_json, write_json
 from deploy.run.config import Budget
 from deploy.run.context import Context
 from deploy.run.folder import Progress
@@ -175,7 +175,7 @@ def predict(context: Context) -> Iterator[Progress]:
     material = material_of_run(context.path, context.space)
     fit = yield from fitted(context)
     found = [_found(context, material, fit, budget) for budget in context.experiment.budgets]
-    write_json(context.path / "predictor.json", {**context.record("predictor"), "found": found})
+    write_json(context.path / "predictor.json", {**read_json(context.path / "predictor.json"), "found": found})
 
 
 def _found(context: Context, material: Material, fit: Fitted, budget: Budget) -> dict[str, Any]:

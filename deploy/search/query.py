@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from deploy.cli import console
-from deploy.compile.scheme import Alternative
-from deploy.formats.files import read_json, write_atomically
+from deploy.compile.scheme import QuantizationScheme
+from deploy.formats.files import write_atomically
 from deploy.latency.table import CPU_OPERATORS
-from deploy.search.cost_tables import main_side, other_side, refined_sides, tables_folder
+from deploy.run.records import AgreementRecord, RunState, SearchRecord
+from deploy.run.schemes import tables_folder
+from deploy.search.cost_tables import main_side, other_side, refined_sides
 from hil.errors import CheckFailed, UsageError
 from nas.search.budgets import Amount
 from nas.search.candidates import Candidates, Limits, within_count
@@ -87,22 +89,23 @@ def material_of_tables(folder: Path, space_file: Path | None) -> Material:
 
 def material_of_run(folder: Path, space: SearchSpace) -> Material:
     """A searched run's tables, of all its schemes, which must be those that its stages made."""
-    stages = read_json(folder / "state.json", ("tables", "profile"))
-    searched = read_json(folder / "search.json", ("teacher_size_bits", "around"))
-    judged = read_json(folder / "agreement.json", ("teacher_us",))
-    keys = {stage: stages[stage]["key"] for stage in ("tables", "profile")}
-    teacher = {"size": float(searched["teacher_size_bits"]), "latency": float(judged["teacher_us"])}
-    around = {"size": float(searched["around"]["size_bits"]), "latency": float(searched["around"]["latency_us"])}
-    main, *others = searched.get("schemes", [""])
+    stages = RunState.read(folder / RunState.FILE).stages
+    searched = SearchRecord.read(folder / SearchRecord.FILE)
+    judged = AgreementRecord.read(folder / AgreementRecord.FILE)
+    keys = {stage: stages[stage].key for stage in ("tables", "profile")}
+    teacher = {"size": float(searched.teacher_size_bits), "latency": judged.teacher_us}
+    outside = searched.outside_blocks
+    around = {"size": float(outside.size_bits), "latency": outside.latency_us}
+    main, *others = searched.schemes or ("",)
     side = main_side(folder, main, keys, around)
-    sides = tuple(other_side(folder, Alternative.parse(name), keys, around["size"]) for name in others)
+    sides = tuple(other_side(folder, QuantizationScheme.parse(name), keys, around["size"]) for name in others)
     return Material(space, side.tables, folder / "tables", around, teacher, main, sides)
 
 
 def with_refined(material: Material) -> Material:
     """A run's material with the models that LCPAQ refined."""
     run = material.folder.parent
-    keys = {stage: entry["key"] for stage, entry in read_json(run / "state.json").items()}
+    keys = {name: state.key for name, state in RunState.read(run / RunState.FILE).stages.items()}
     main, *_ = material.sides
     refined, stale = refined_sides(run, main, keys)
     name = material.name or (f"{main.tables['nsr'].provenance['granularity']} int8" if refined else "")
@@ -233,7 +236,7 @@ def _delegated(material: Material) -> list[Side]:
 def _with_allowed(side: Side, material: Material) -> Side:
     folder = material.folder
     if side.name != material.name:
-        folder = tables_folder(folder.parent, Alternative.parse(side.name))
+        folder = tables_folder(folder.parent, QuantizationScheme.parse(side.name))
     path = folder / f"{CPU_OPERATORS}.parquet"
     if not path.exists():
         raise UsageError(

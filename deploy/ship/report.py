@@ -12,6 +12,8 @@ from deploy.formats.files import write_atomically
 from deploy.latency.gate import gate_text
 from deploy.latency.scatter import scatter
 from deploy.latency.watermark import watermark
+from deploy.run.records import GateRecord
+from nas.settings import build
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2733; max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
@@ -137,7 +139,7 @@ def _decision_text(summary: Mapping[str, Any], judged: Mapping[str, Any]) -> str
     if judged.get("excluded"):
         said.append(f"{len(judged['excluded'])} sampled models failed on the board and are left out.")
     if "gate" in summary:
-        said.append(f"{gate_text(summary['gate'])}.")
+        said.append(f"{gate_text(build(GateRecord, summary['gate'], 'gate'))}.")
     return f"<p>{html.escape(' '.join(said))}</p>"
 
 
@@ -154,7 +156,7 @@ def _seconds_text(seconds: Mapping[str, float]) -> str:
 def _front_figure(search: Mapping[str, Any]) -> Any:
     import plotly.graph_objects as go
 
-    front, found = search["front"], search["found"]
+    front, found = search["pareto_front"], search["selected"]
     figure = go.Figure()
     figure.add_scatter(
         x=[p["latency_us"] / 1000 for p in front],

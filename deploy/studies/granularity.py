@@ -16,17 +16,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from deploy.cli.exit import ended
-from deploy.compile.artifact import quantize
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.run.networks import retrained
+from deploy.run.quantizing import quantize_network
+from deploy.run.records import SearchRecord
 from hil.errors import UsageError
 from nas.networks.blocks import SuperBlock, recalibrate
 from nas.networks.segmenter import Encoder
@@ -130,11 +130,9 @@ def _mean(found: Sequence[Sample], scheme: Scheme) -> Cost:
 
 def model_rows(context: Context) -> Iterator[str]:
     """A Markdown table of the teacher's and the found models' integer metric in percent by scheme."""
-    entries: Any = context.record("search")["found"]
     models: dict[str, tuple[Encoder, Architecture | None]] = {"teacher": (context.teacher, None)}
-    for entry in entries:
-        architecture = Architecture.parse(entry["subnet"])
-        models[entry["name"]] = (retrained(context, entry["name"], architecture), architecture)
+    for entry in SearchRecord.read(context.path / SearchRecord.FILE).selected:
+        models[entry.name] = (retrained(context, entry.name, entry.architecture), entry.architecture)
     heads = [f"{name} a {granularity}" for name in models for granularity in GRANULARITIES]
     yield f"| ranges | equalized | biases corrected | {' | '.join(heads)} |"
     yield "|---" * (3 + len(heads)) + "|"
@@ -150,9 +148,7 @@ def model_rows(context: Context) -> Iterator[str]:
 
 
 def _score(context: Context, model: Encoder, architecture: Architecture | None, scheme: Scheme) -> float:
-    size = context.experiment.data.size
-    graph = quantize(model, [context.calibration], size, architecture=architecture, scheme=scheme)
-    return score_integer(graph, context.val_data)
+    return score_integer(quantize_network(context, model, architecture, scheme=scheme), context.val_data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hil.boards.board import Board
 from hil.errors import UsageError
@@ -91,6 +91,26 @@ class BoardConfig:
     store: str = ""
     of: str = ""
     image: str = ""
+    NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset(
+        {
+            "host",
+            "port",
+            "user",
+            "key",
+            "known_hosts",
+            "workdir",
+            "server",
+            "connect_timeout_s",
+            "labels",
+            "cool_down_s",
+            "quota_mb",
+            "power",
+            "return_deadline_s",
+            "place",
+            "coordinator",
+        }
+    )
+    """How the board is reached and kept: no result depends on it."""
 
     def __post_init__(self) -> None:
         self._require_one_of("kind", self.kind, BOARD_KINDS)

@@ -26,10 +26,10 @@ from typing import Any
 
 from hil.boards.config import BoardConfig
 from hil.boards.loopback import free_port
+from hil.boards.power import ACTIONS
 from hil.boards.qemu_image import Image, default_folder, find_image
 from hil.boards.ssh import SSHBoard
 from hil.errors import BoardError, BoardTimeout, HilError, Unreachable, UsageError
-from hil.boards.power import ACTIONS
 
 PROGRAM = "qemu-system-aarch64"
 MEMORY_MB = 1024

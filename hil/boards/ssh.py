@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any
 
 from hil.boards.board import CommandResult
-from hil.boards.hostkeys import changed, known_hosts_path, open_socket, require_pinned
 from hil.boards.config import BoardConfig
+from hil.boards.hostkeys import changed, known_hosts_path, open_socket, require_pinned
 from hil.boards.ssh_process import SAY_PID, SSHProcess, close_channel, collect, is_up, split_pid
 from hil.errors import BoardError, BoardFull, BoardTimeout, LinkLost, Unreachable, UsageError
 

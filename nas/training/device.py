@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +33,8 @@ class Compute:
 
     device: DeviceName = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"device"})  # it only rounds otherwise
     __pydantic_config__ = STRICT
-
-    @property
-    def parts(self) -> tuple[object, ...]:
-        """What trained weights depend on beyond the recipe; nothing in float32. The device only rounds otherwise."""
-        return () if self.precision == "float32" else (self.precision,)
 
     def place(self, number: int = 0) -> torch.device:
         """The device; the `number`-th process of several takes its turn among the GPUs.

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor, nn
 
 from nas.networks.blocks import SuperBlock
-from nas.training.features import Features
 from nas.space import Choice, SearchSpace
+from nas.training.features import Features
 from nas.training.train import Loss
 
 EPSILON = 1e-6  # against dead teacher channels, whose variance is zero

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from nas.data.augment import training_augment
 from nas.data.batches import AUGMENTATION, load, training_indices
 from nas.data.sample import Dataset
-from nas.training.device import DTYPES, Compute, channels_last, device_of
 from nas.errors import ConfigError
-from nas.space import SearchSpace
 from nas.networks.segmenter import Encoder
+from nas.space import SearchSpace
+from nas.training.device import DTYPES, Compute, channels_last, device_of
 
 Shape: TypeAlias = tuple[int, int, int]  # (H, W, C)
 GB = 10**9

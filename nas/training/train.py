@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.atomic import write_atomically
-from nas.training.device import FLOAT32, Compute, device_of
 from nas.errors import CheckpointError, NasError
 from nas.settings import STRICT
+from nas.training.device import FLOAT32, Compute, device_of
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 

@@ -22,6 +22,7 @@ from deploy.pipeline.agree import sampled_architectures
 from deploy.pipeline.profiling import jobs as jobs_of
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
+from deploy.run.measuring import measure_with_progress, measured
 from hil.job import Job
 from hil.measurement import Measurement
 from nas.errors import TableError
@@ -135,15 +136,9 @@ def record(context: Context, counts: Counts, out: Path) -> Iterator[Progress]:
         yield Progress("record", number + 1, len(roles), f"compiled {architecture}")
     settings = protocol(context.experiment.agreement.measuring)
     jobs = [_named(made.job(), name) for name, made in compiled.items()]
-    models: list[Measurement] = []
-    for measured in context.measured(jobs, settings):
-        models.append(measured)
-        yield Progress("record", len(models), len(jobs) * settings.rounds, f"measured {measured.model}")
+    models = yield from measure_with_progress(context, jobs, settings, "record")
     blocks = list(
-        context.measured(
-            jobs_of(context, context.space.all_subnets()),
-            protocol(context.experiment.profile),
-        )
+        measured(context, jobs_of(context, context.space.all_subnets()), protocol(context.experiment.profile))
     )
     nsr, size = (Table.load(context.path / "tables" / f"{name}.parquet") for name in ("nsr", "size"))
     of_blocks = {str(s): (nsr[s], size[s]) for s in context.space.all_subnets()}

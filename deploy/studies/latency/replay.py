@@ -21,6 +21,7 @@ from deploy.latency.agreement import Sample, comparison, tau_b
 from deploy.latency.correction import Blocks, Feedback, mean_error
 from deploy.latency.features import Features, Vector, block_features
 from deploy.latency.predictor import Z95, BlockModel, Measured, fit
+from deploy.run.records import plain
 from deploy.studies.latency.record import Recorded, Row
 from hil.errors import UsageError
 from nas.search.candidates import candidates
@@ -245,7 +246,7 @@ def judged(recorded: Recorded) -> dict[str, Any]:
     found = {}
     for way, predicted in ways.items():
         samples = [replace(s, additive_us=us) for s, us in zip(world.held_out, predicted, strict=True)]
-        found[way] = comparison(samples, world.nsr, 0, 10)
+        found[way] = plain(comparison(samples, world.nsr, 0, 10))
     return found
 
 

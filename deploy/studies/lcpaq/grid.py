@@ -32,7 +32,7 @@ def material(of: Trained, folder: Path) -> Material:
 
 def grid_scores(of: Trained, folder: Path) -> Iterator[tuple[Settings, float, float]]:
     """(setting, its score on the judged images, CPU seconds); grid.jsonl goes on."""
-    path = folder / f"grid-{digest(of.key, FULL, SPACE)}.jsonl"
+    path = folder / f"grid-{digest(of.key, asdict(FULL), dict(SPACE))}.jsonl"
     done = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         entry = json.loads(line)

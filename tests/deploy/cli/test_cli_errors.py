@@ -518,7 +518,7 @@ def test_a_loop_whose_board_is_gone(fails, tmp_path, finished, bench):
     folder = finished.copy(tmp_path / "runs")
     command = ["loop", *arguments(finished.config, tmp_path / "runs"), "--boards", bench(free_port())]
     fails(BOARD, [*command, "--board", "bench"], "board bench", "refused")
-    state = record(folder / "state.json")
+    state = record(folder / "state.json")["stages"]
     assert state["tables"]["done"] and not state["profile"]["done"]
 
 
@@ -583,7 +583,7 @@ def test_a_table_that_is_damaged(fails, tmp_path, finished):
 def test_a_journal_with_a_damaged_line(tmp_path, finished):
     """As a power cut may leave it; the subnets of the other lines are kept."""
     folder = finished.copy(tmp_path)
-    changed(folder / "state.json", lambda state: state["tables"].update(done=False))
+    changed(folder / "state.json", lambda state: state["stages"]["tables"].update(done=False))
     journal = folder / "subnets" / "nsr.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join([*lines[:3], b"\0" * 40 + b"\n", *lines[4:]]))

@@ -163,10 +163,10 @@ def test_a_run_is_asked_for_whole_models(tmp_path, tmp_path_factory):
     _, space = load_experiment(finished.config, Overrides())
     names = ("nsr", "size", "latency-corrected")
     of = candidates(space, [Table.load(folder / "tables" / f"{name}.parquet") for name in names])
-    limits = {"size": 0.9 * searched["teacher_size_bits"] - searched["around"]["size_bits"]}
+    limits = {"size": 0.9 * searched["teacher_size_bits"] - searched["outside_blocks"]["size_bits"]}
     expected = k_best_by_all(of, limits, 3)
     assert [row["nsr"] for row in answer["found"]] == [r.costs[0] for r in expected]
-    whole = expected[0].costs[1] + searched["around"]["size_bits"]
+    whole = expected[0].costs[1] + searched["outside_blocks"]["size_bits"]
     assert answer["found"][0]["size_bits"] == whole <= answer["budgets"]["size_bits"]
 
     small = run("search", *options, "--size-budget", "1%")

@@ -16,10 +16,11 @@ from tests.deploy.tiny_experiment import Finished, arguments, finished_run, reco
 
 from deploy.cli import main
 from deploy.compare.compare_search import compare_search
-from deploy.compare.setup import Comparison, open_comparison, quantized
+from deploy.compare.setup import Comparison, open_comparison
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
+from deploy.run.quantizing import quantize_network
 from deploy.compare.methods import METHODS, sharing_schedule
 from nas.training import train as train_module
 from nas.errors import ConfigError
@@ -163,7 +164,7 @@ def test_winners_are_retrained_alike(compared):
                 loss = training_loss(model, context.train_data, 4, number)
                 checkpoint = compared[1] / "plain" / f"{architecture}-{number}.pt"
                 assert len(list(train(model, loss, settings.schedule, checkpoint, "plain"))) == RETRAIN_STEPS
-                plain = score_integer(quantized(context, model, architecture), context.val_data)
+                plain = score_integer(quantize_network(context, model, architecture), context.val_data)
                 assert row["int8"][number] == plain
     by_architecture = {}
     for row in result["methods"]:

@@ -19,8 +19,8 @@ from deploy.latency.agreement import (
     comparison,
     failures,
     offenders,
-    regret_record,
     regrets,
+    regrets_of_table,
     stratified,
     tau_b,
     top_recall,
@@ -144,11 +144,11 @@ def test_regret_is_the_definitions(rows):
 
 def test_a_table_that_misleads_is_regretted_and_a_true_one_is_not():
     table, samples = world((1, 1, 1), 500.0, 0.0)
-    true = regret_record(samples, size_table(SPACE))
-    assert true["quantity"] == "size" and true["worst_percent"] == 0
-    backwards = regret_record([replace(s, additive_us=-s.additive_us) for s in samples], size_table(SPACE))
-    assert backwards["worst_percent"] > 20
-    assert comparison(samples, table, 0, 10)["regret"]["quantity"] == "latency"
+    true = regrets_of_table(samples, size_table(SPACE))
+    assert true.quantity == "size" and true.worst_percent == 0
+    backwards = regrets_of_table([replace(s, additive_us=-s.additive_us) for s in samples], size_table(SPACE))
+    assert backwards.worst_percent > 20
+    assert comparison(samples, table, 0, 10).regret.quantity == "latency"
 
 
 # Which models are measured

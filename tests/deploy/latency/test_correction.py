@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from deploy.latency.agreement import Sample
-from deploy.latency.correction import Blocks, Correction, Feedback, correct, held_out, mean_error, plain
+from deploy.run.records import Correction
+from deploy.latency.correction import Blocks, Feedback, correct, held_out, mean_error, plain
 from hil.errors import CheckFailed
 from nas.table import Entry, Table
 from tests.deploy.made_up_device import SPACE, Device, architectures
@@ -146,4 +147,4 @@ def test_the_record_is_plain_json():
     table, samples = world(Device(), 12)
     _, c, _ = correct(SPACE, table, samples)
     assert isinstance(c, Correction)
-    assert set(c.record()["spreads"]) == {"slopes", "layers", "seams", "own"}
+    assert set(c.prior_std) == {"slopes", "layers", "seams", "own"}

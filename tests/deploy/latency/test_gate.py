@@ -12,7 +12,9 @@ from tests.deploy.tiny_experiment import REPOSITORY, Finished, arguments, finish
 from deploy.cli import main
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
-from deploy.latency.gate import CORRECTED, PLAIN, Gate, check_threshold, gate, gate_text
+from deploy.latency.gate import CORRECTED, PLAIN, check_gate, check_threshold, gate_text
+from deploy.latency.gate import gate as gate_of
+from deploy.run.records import Correction, GateRecord, RankStatistics
 from deploy.run.folder import Run
 from deploy.pipeline.agree import sampled_architectures
 from deploy.run.models import compile_sample
@@ -24,31 +26,32 @@ from hil.store import Store
 IMPOSSIBLE = "1.0"
 
 
-def judged(applied: bool) -> dict[str, Any]:
-    return {"agreement": {"tau_b": 0.9}, "correction": {"applied": applied, "tau_b_held_out": 0.97}}
+def gate(applied: bool, *thresholds: float) -> GateRecord:
+    """The verdict on a table that agrees to 0.9, and to 0.97 with a correction."""
+    statistics = RankStatistics(0.9, (0.8, 1.0), 36, 0.9, 1.0, 0.0, 1.0, 10, 1.0, (1.0, 1.0))
+    return gate_of(statistics, Correction(0.0, 36, 0.9, 0.97, 2.0, 1.0, applied, {}, {}), *thresholds)
 
 
-@pytest.mark.parametrize("applied, tau_b, of", [(False, 0.9, PLAIN), (True, 0.97, CORRECTED)])
-def test_the_table_that_is_used_is_judged(applied, tau_b, of):
-    verdict = gate(judged(applied), 0.95)
-    assert (verdict.tau_b, verdict.of, verdict.holds) == (tau_b, of, applied)
-    assert Gate.of_record(json.loads(json.dumps(verdict.record()))) == verdict
+@pytest.mark.parametrize("applied, tau_b, table", [(False, 0.9, PLAIN), (True, 0.97, CORRECTED)])
+def test_the_table_that_is_used_is_evaluated(applied, tau_b, table):
+    verdict = gate(applied, 0.95)
+    assert (verdict.tau_b, verdict.table, verdict.holds) == (tau_b, table, applied)
 
 
 def test_a_table_below_is_refused_with_what_to_do():
     with pytest.raises(CheckFailed, match=r"tau-b 0\.9000.*at least 0\.95.*measure more.*--tau 0\.9\b"):
-        gate(judged(False), 0.95).check()
-    gate(judged(True), 0.95).check()
-    gate(judged(False), 0.9).check()  # just enough
+        check_gate(gate(False, 0.95))
+    check_gate(gate(True, 0.95))
+    check_gate(gate(False, 0.9))  # just enough
 
 
 def test_an_override_is_recorded_and_said():
-    accepted, same = gate(judged(False), 0.95, 0.8), gate(judged(True), 0.95, 0.95)
-    accepted.check()
-    assert accepted.record() == {"tau_b": 0.9, "of": PLAIN, "tau": 0.8, "override": True, "holds": True}
-    assert "--tau" in gate_text(accepted.record()) and "holds" in gate_text(accepted.record())
-    assert not same.override and "--tau" not in gate_text(same.record())
-    assert "DOES NOT HOLD" in gate_text(gate(judged(False), 0.95).record())
+    accepted, same = gate(False, 0.95, 0.8), gate(True, 0.95, 0.95)
+    check_gate(accepted)
+    assert accepted == GateRecord(0.9, PLAIN, 0.8, override=True, holds=True)
+    assert "--tau" in gate_text(accepted) and "holds" in gate_text(accepted)
+    assert not same.override and "--tau" not in gate_text(same)
+    assert "DOES NOT HOLD" in gate_text(gate(False, 0.95))
 
 
 @pytest.mark.parametrize("asked", [1.01, -2.0, float("nan"), float("inf")])

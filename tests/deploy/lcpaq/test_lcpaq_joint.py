@@ -43,7 +43,7 @@ class Joint:
 
     @property
     def found(self) -> dict[str, Any]:
-        (entry,) = record(self.folder / "search.json")["found"]
+        (entry,) = record(self.folder / "search.json")["selected"]
         return dict(entry)
 
     @property
@@ -98,7 +98,7 @@ def test_a_found_model_is_refined_inside_its_blocks_within_what_their_bits_take(
     assert Policy.parse(blocks["policy"]) == policy == Policy.parse(record(joint.lcpaq / "refine.json")["best"])
     around = {name: bits for name, bits in policy.bits.items() if not name.startswith(("b1/", "b2/"))}
     assert set(around.values()) == {8} and len(set(policy.bits.values())) > 1
-    assert blocks["around_bits"] == record(joint.folder / "search.json")["around"]["size_bits"]
+    assert blocks["around_bits"] == record(joint.folder / "search.json")["outside_blocks"]["size_bits"]
     size_bits = blocks["around_bits"] + sum(block["size_bits"] for block in blocks["blocks"])
     assert size_bits <= found["size_bits"] == record(joint.lcpaq / "solve.json")["limits"]["size_bits"]
     assert sum(block["plain_nsr"] for block in blocks["blocks"]) == found["nsr"]
@@ -147,7 +147,7 @@ def test_a_record_of_other_bits_or_another_search_is_left_out(joint: Joint, caps
     state = joint.folder / "state.json"
     with kept(state):
         stages = record(state)
-        stages["retrain"]["key"] = "f00"
+        stages["stages"]["retrain"]["key"] = "f00"
         state.write_text(json.dumps(stages))
         assert rows(joint, capsys)["answer"]["stale"] == ["fast"]
     assert "stale" not in rows(joint, capsys)["answer"]
@@ -268,7 +268,7 @@ def test_options_of_subnets_are_not_of_networks(joint: Joint, tmp_path: Path, ca
     one_line(capsys.readouterr().err, "--policy", "add its --config")
     with kept(joint.folder / "state.json"):
         stages = record(joint.folder / "state.json")
-        stages["retrain"]["done"] = False
+        stages["stages"]["retrain"]["done"] = False
         (joint.folder / "state.json").write_text(json.dumps(stages))
         assert joint.compile(tmp_path / "out", "fast") == 2
         one_line(capsys.readouterr().err, "no such network", "hilnas retrain")

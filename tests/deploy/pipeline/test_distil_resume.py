@@ -10,6 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+
+from deploy.cli import main
+from deploy.run.config import Overrides, load_experiment
+from deploy.run.keys import settings_of
+from nas.errors import ConfigError
+from nas.training.train import load
 from tests.deploy.tiny_experiment import (
     Finished,
     Started,
@@ -21,12 +27,6 @@ from tests.deploy.tiny_experiment import (
     start,
     write_experiment,
 )
-
-from deploy.cli import main
-from deploy.run.config import Overrides, load_experiment
-from deploy.formats.digest import digest
-from nas.errors import ConfigError
-from nas.training.train import load
 
 RATES = "learning_rates = [3e-3]"
 VIEWS = "views = 2"
@@ -119,7 +119,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(finished, views, tmp
         process.end(signal.SIGKILL)
         _, alive = psutil.wait_procs(working, timeout=10)
         assert not alive, "a worker outlived its parent"
-        in_the_middle += not record(runs / "tiny" / "state.json")["distil"]["done"]
+        in_the_middle += not record(runs / "tiny" / "state.json")["stages"]["distil"]["done"]
     assert in_the_middle, "never killed in the middle"
     ended = run(*distil)
     assert ended.returncode == 0, ended.stderr
@@ -144,7 +144,8 @@ def test_a_finished_distillation_is_not_done_again_by_workers(finished, tmp_path
     runs = finished.copy(tmp_path / "runs").parent
     before = (runs / "tiny" / "supernets.pt").stat().st_mtime_ns
     state = (runs / "tiny" / "state.json").read_text()
-    (runs / "tiny" / "state.json").write_text(state.replace(record(runs / "tiny" / "state.json")["distil"]["key"], "?"))
+    key = record(runs / "tiny" / "state.json")["stages"]["distil"]["key"]
+    (runs / "tiny" / "state.json").write_text(state.replace(key, "?"))
     ended = run(*command(tmp_path, runs, "", "--workers", "2"))
     assert ended.returncode == 0 and "distil: starts" in ended.stderr, ended.stderr
     assert (runs / "tiny" / "supernets.pt").stat().st_mtime_ns == before
@@ -173,9 +174,8 @@ def test_what_changes_no_weight_changes_no_key(tmp_path):
         load_experiment(experiment(tmp_path, settings), Overrides(device="cpu"))[0]
         for settings in ("views = 2", "views = 2\ncache_gb = 3", "views = 1", "[compute]\nprecision = 'bfloat16'")
     )
-    assert digest(*plain.distil.parts) == digest(*bounded.distil.parts)
-    assert digest(*plain.distil.parts) != digest(*viewed.distil.parts)
-    assert plain.compute.parts == () != low.compute.parts
+    assert settings_of(plain.distil) == settings_of(bounded.distil) != settings_of(viewed.distil)
+    assert settings_of(plain.compute) == {} != settings_of(low.compute)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")

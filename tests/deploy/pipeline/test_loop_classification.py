@@ -11,6 +11,15 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
+
+from deploy.formats.tflite.read import read
+from deploy.run.config import Overrides, load_experiment
+from deploy.ship.bundle import ANSWERS
+from deploy.ship.report import metric_of
+from deploy.targets.inspection import inspect_model
+from nas.data import DATASETS, open_data
+from nas.data.shapes import OUTLINES
+from nas.tasks.task import TASKS
 from tests.deploy.tiny_experiment import (
     REPOSITORY,
     SUBNETS,
@@ -22,15 +31,6 @@ from tests.deploy.tiny_experiment import (
     run,
     write_experiment,
 )
-
-from deploy.ship.bundle import ANSWERS
-from deploy.run.config import Overrides, load_experiment
-from deploy.targets.inspection import inspect_model
-from deploy.ship.report import metric_of
-from deploy.formats.tflite.read import read
-from nas.data import DATASETS, open_data
-from nas.data.shapes import OUTLINES
-from nas.tasks.task import TASKS
 
 CLASSIFY = {
     'spec = "scenes"\nsize = [64, 96]': 'spec = "shapes"\nsize = [32, 40]',

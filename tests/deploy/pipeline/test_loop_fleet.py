@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from tests.deploy.tiny_experiment import Finished, finished_run, one_line, record, run, stored, write_experiment
 
 FLEET = """

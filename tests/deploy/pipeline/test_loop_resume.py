@@ -9,6 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from deploy.run.folder import cpu_seconds
+from nas.table import Table
+from nas.training.train import load
 from tests.deploy.tiny_experiment import (
     AGREEMENT_MODELS,
     AGREEMENT_ROUNDS,
@@ -28,10 +32,6 @@ from tests.deploy.tiny_experiment import (
     stored,
     write_experiment,
 )
-
-from deploy.run.folder import cpu_seconds
-from nas.table import Table
-from nas.training.train import load
 
 FETCHED = re.compile(
     r"""<(?:script|img|iframe|link|source|audio|video)\b[^>]*\b(?:src|href)\s*=|@import|url\(\s*["']?http"""
@@ -127,12 +127,12 @@ def test_a_second_call_touches_no_stage(finished, tmp_path):
 def test_a_changed_setting_redoes_that_stage_and_the_later_ones(finished, tmp_path):
     folder = finished.copy(tmp_path / "runs")
     before, rows = contents(folder), stored(folder)
-    state = record(folder / "state.json")
+    state = record(folder / "state.json")["stages"]
     config = write_experiment(tmp_path, {"[retrain]\nsteps = 30": "[retrain]\nsteps = 12"})
     changed = run("loop", *arguments(config, tmp_path / "runs"))
     assert changed.returncode == 0, changed.stderr
     assert starts(changed.stderr) == ["retrain", "ship"]
-    after = record(folder / "state.json")
+    after = record(folder / "state.json")["stages"]
     kept = STAGES[: STAGES.index("retrain")]
     assert {stage: after[stage] for stage in kept} == {stage: state[stage] for stage in kept}
     redone = {name for name, stamp in contents(folder).items() if before.get(name) != stamp}
@@ -148,7 +148,8 @@ def test_a_changed_setting_redoes_that_stage_and_the_later_ones(finished, tmp_pa
 def test_the_same_tables_give_the_same_search(finished, tmp_path):
     folder = finished.copy(tmp_path)
     found = (folder / "search.json").read_bytes()
-    state = (folder / "state.json").read_text().replace(record(folder / "state.json")["search"]["key"], "afresh")
+    key = record(folder / "state.json")["stages"]["search"]["key"]
+    state = (folder / "state.json").read_text().replace(key, "afresh")
     (folder / "state.json").write_text(state)
     (folder / "search.json").unlink()
     again = run("search", *arguments(finished.config, tmp_path))
@@ -197,7 +198,7 @@ def test_killed_in_every_stage_it_goes_on_and_loses_nothing(finished, tmp_path):
         expected = STAGES[STAGES.index(unfinished) : STAGES.index(stage) + 1]
         assert starts(process.said) == list(expected), "it did not go on where it had been killed"
         unfinished = stage
-        state = record(folder / "state.json") if (folder / "state.json").exists() else {}
+        state = record(folder / "state.json")["stages"] if (folder / "state.json").exists() else {}
         assert not state.get(stage, {}).get("done"), stage
         rows = stored(folder)
         assert rows[: len(kept)] == kept, f"killed in {stage}: a measurement was lost or changed"
@@ -238,7 +239,7 @@ def test_ctrl_c_while_it_trains_and_while_it_measures(finished, tmp_path):
         wait_until(done, process)
         assert process.end(signal.SIGINT, group=True) == 130, process.said
         one_line(process.said, "interrupted", "run the same command to go on")
-        assert not record(folder / "state.json")[stage]["done"]
+        assert not record(folder / "state.json")["stages"][stage]["done"]
     rows = stored(folder)
     ended = run(*command)
     assert ended.returncode == 0 and starts(ended.stderr) == ["profile"], ended.stderr

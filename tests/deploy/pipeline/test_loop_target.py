@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from deploy.formats.tflite.read import read
+from deploy.targets.inspection import inspect_model
 from tests.deploy.networks import REPOSITORY
 from tests.deploy.tiny_experiment import Finished, finished_run, one_line, record, run, stored, write_experiment
-
-from deploy.targets.inspection import inspect_model
-from deploy.formats.tflite.read import read
 
 WRONG = """
 description = "a target that convolves wrongly"
@@ -37,7 +37,7 @@ def _boards(folder: Path, target: str, rules: str) -> str:
 
 def test_every_whole_model_says_its_widths_and_its_place(finished):
     summary = record(finished.folder / "summary.json")
-    keys = record(finished.folder / "state.json")["ship"]["key"]
+    keys = record(finished.folder / "state.json")["stages"]["ship"]["key"]
     for model in (summary["teacher"], *summary["models"]):
         assert model["stored_bits"] == [8] and model["executed_bits"] == [8]
         assert model["placement"]["target"] == "cpu-xnnpack" and 0 <= model["placement"]["off_share"] <= 1

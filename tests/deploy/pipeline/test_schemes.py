@@ -9,6 +9,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
+from deploy.compile.artifact import golden_pair, kernels_of, stored
+from deploy.compile.scheme import QuantizationScheme
+from deploy.formats.tflite.writer import write
+from deploy.run.config import Overrides, load_experiment
+from deploy.run.context import Context
+from deploy.run.folder import Run
+from deploy.ship.bundle import input_type
+from nas.errors import ConfigError
+from nas.networks.blocks import SuperBlock
+from nas.nsr import golden_input, judge
+from nas.quant import simulate, uint8
+from nas.quant.scheme import Scheme
+from nas.space import Architecture
+from nas.table import Table
+from nas.training.distil import channel_variance, nsr
 from tests.deploy.networks import block_data, interpret, space, trained_like
 from tests.deploy.tiny_experiment import (
     REPOSITORY,
@@ -22,30 +38,14 @@ from tests.deploy.tiny_experiment import (
     write_experiment,
 )
 
-from deploy.compile.scheme import Alternative
-from deploy.ship.bundle import input_type
-from deploy.compile.artifact import golden_pair, kernels_of, stored
-from deploy.run.config import Overrides, load_experiment
-from deploy.run.context import Context
-from deploy.run.folder import Run
-from deploy.formats.tflite.writer import write
-from nas.networks.blocks import SuperBlock
-from nas.training.distil import channel_variance, nsr
-from nas.errors import ConfigError
-from nas.nsr import golden_input, judge
-from nas.quant import simulate, uint8
-from nas.quant.scheme import Scheme
-from nas.space import Architecture
-from nas.table import Table
-
 DEMO = space("demo")
-NAMED = {"calibration_images = 4\n": 'calibration_images = 4\nalternatives = ["tensor int8", "tensor uint8"]\n'}
-UINT8 = Alternative("tensor", "uint8")
+NAMED = {"calibration_images = 4\n": 'calibration_images = 4\nschemes = ["tensor int8", "tensor uint8"]\n'}
+UINT8 = QuantizationScheme("tensor", "uint8")
 
 
 def test_one_text_for_a_scheme():
     for text in ("channel int8", "tensor int8", "tensor uint8"):
-        assert str(Alternative.parse(text)) == text
+        assert str(QuantizationScheme.parse(text)) == text
     assert UINT8.slug == "tensor-uint8" and UINT8.form.activations == "uint8"
     assert UINT8.scheme(Scheme(equalize=True)) == Scheme("tensor", equalize=True)
 
@@ -61,13 +61,13 @@ def test_one_text_for_a_scheme():
 )
 def test_schemes_that_mean_nothing_are_refused(tmp_path, text, words):
     config = write_experiment(
-        tmp_path, {"calibration_images = 4\n": f"calibration_images = 4\nalternatives = {text}\n"}
+        tmp_path, {"calibration_images = 4\n": f"calibration_images = 4\nschemes = {text}\n"}
     )
     with pytest.raises(ConfigError, match=words):
         load_experiment(config, Overrides())
 
 
-def test_what_cannot_be_joined_with_alternatives_is_refused(tmp_path):
+def test_what_cannot_be_joined_with_other_schemes_is_refused(tmp_path):
     for changes, words in (
         ({"seed = 0\n": "seed = 0\npredictor = { objective = true }\n"}, "predictor.objective"),
         ({"[profile]\n": '[profile]\nform = "exchanged"\n'}, "profile.form 'exchanged'"),
@@ -76,18 +76,23 @@ def test_what_cannot_be_joined_with_alternatives_is_refused(tmp_path):
             load_experiment(write_experiment(tmp_path, {**NAMED, **changes}), Overrides())
 
 
-def test_alternatives_change_no_stage_before_them(tmp_path):
+def test_other_schemes_change_no_stage_before_them(tmp_path):
     """A run that is asked for more schemes keeps all that it measured, and without them every key is as it was."""
     experiment, tiny = load_experiment(write_experiment(tmp_path, NAMED), Overrides())
-    plain = replace(experiment, quantization=replace(experiment.quantization, alternatives=()))
-    assert repr(plain) == repr(experiment)
+    plain = replace(experiment, quantization=replace(experiment.quantization, schemes=()))
     keys = {}
     for name, each in (("plain", plain), ("named", experiment)):
         with Run(tmp_path / name) as opened:
             keys[name] = Context(each, tiny, opened, REPOSITORY / "boards.toml").keys
     before = ("teacher", "distil", "tables", "profile", "agree")
     assert [keys["plain"][stage] for stage in before] == [keys["named"][stage] for stage in before]
-    assert "alternatives" not in keys["plain"] and keys["plain"]["search"] != keys["named"]["search"]
+    assert "schemes" not in keys["plain"] and keys["plain"]["search"] != keys["named"]["search"]
+
+
+def test_the_former_key_says_what_it_is_called_now(tmp_path):
+    former = {name: text.replace("schemes =", "alternatives =") for name, text in NAMED.items()}
+    with pytest.raises(ConfigError, match=r"'quantization\.alternatives' is called 'quantization\.schemes' now"):
+        load_experiment(write_experiment(tmp_path, former), Overrides())
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -132,7 +137,7 @@ def test_a_finished_run_is_asked_for_other_schemes(tmp_path, tmp_path_factory):
     assert looped.returncode == 0, looped.stderr
     assert {name: (folder / name).stat().st_mtime_ns for name in kept} == kept
 
-    made = record(folder / "alternatives.json")
+    made = record(folder / "schemes.json")["schemes"]
     assert list(made) == ["tensor int8", "tensor uint8"]
     for text, slug in (("tensor int8", "tensor-int8"), ("tensor uint8", "tensor-uint8")):
         assert (made[text]["compiled"], made[text]["measured"], made[text]["models"]) == (SUBNETS, TIMED, 3)
@@ -144,7 +149,7 @@ def test_a_finished_run_is_asked_for_other_schemes(tmp_path, tmp_path_factory):
     searched = record(folder / "search.json")
     names = ["channel int8", "tensor int8", "tensor uint8"]
     assert searched["schemes"] == names
-    (found,) = searched["found"]
+    (found,) = searched["selected"]
     best = Architecture.parse(found["subnet"])
     folders = dict(zip(names, (".", "tensor-int8", "tensor-uint8"), strict=True))
     nsrs = {name: Table.load(folder / "tables" / where / "nsr.parquet") for name, where in folders.items()}
@@ -154,7 +159,7 @@ def test_a_finished_run_is_asked_for_other_schemes(tmp_path, tmp_path_factory):
         for first, second in [[[s for s in table.entries if s.block == block] for block in (1, 2)]]
     }
     assert found["nsr"] == nsrs[found["scheme"]].total(best) == min(least.values())
-    assert {point["scheme"] for point in searched["front"]} <= set(names)
+    assert {point["scheme"] for point in searched["pareto_front"]} <= set(names)
 
     asked = run("search", *options, "--size-budget", "99%", "--k", "4", "--prove", "--json")
     assert asked.returncode == 0, asked.stderr
@@ -180,6 +185,6 @@ def test_a_finished_run_is_asked_for_other_schemes(tmp_path, tmp_path_factory):
 
 
 def test_a_stage_that_is_not_there_is_refused(tmp_path):
-    ended = run("loop", *arguments(write_experiment(tmp_path), tmp_path / "runs", "--until", "alternatives"))
+    ended = run("loop", *arguments(write_experiment(tmp_path), tmp_path / "runs", "--until", "schemes"))
     assert ended.returncode == 2
-    one_line(ended.stderr, "--until alternatives", "the configuration has no such stage")
+    one_line(ended.stderr, "--until schemes", "the configuration has no such stage")

@@ -29,7 +29,9 @@ from deploy.search import fine_tuning
 from deploy.run.config import Overrides, Retrain, load_experiment
 from deploy.run.context import Context
 from deploy.search.predictor import ORDERS, gain, rank_agreement, rank_coefficients
+from deploy.formats.digest import digest
 from deploy.run.folder import Run
+from deploy.run.keys import settings_of
 from deploy.run.networks import assembled, start_of_retraining, untrained_student
 from hil.errors import CheckFailed
 from nas.errors import ConfigError
@@ -141,7 +143,7 @@ def test_the_record_holds_what_it_promises(predicted):
     assert found["rank"]["nsr_sum"]["tau_b"] == pytest.approx(rank_coefficients(-sums, actual)[0])
     (fast,) = found["found"]
     assert (
-        fast["name"] == "fast" and fast["least_nsr"]["subnet"] == record(folder / "search.json")["found"][0]["subnet"]
+        fast["name"] == "fast" and fast["least_nsr"]["subnet"] == record(folder / "search.json")["selected"][0]["subnet"]
     )
     assert fast["predicted"] >= fast["least_nsr"]["predicted"]
     assert not list((folder / "predictor").glob("*.pt"))
@@ -249,9 +251,9 @@ def options(**given: object) -> Retrain:
 
 
 def test_without_options_retraining_depends_on_its_schedule_alone():
-    assert options().parts == (Schedule(steps=7),) == options(temperature=3.0).parts
-    parts = [options(**given).parts for given in ({}, {"start": "scratch"}, {"distillation": 0.5})]
-    assert len(set(map(repr, parts))) == 3
+    assert settings_of(options()) == settings_of(Schedule(steps=7))
+    keys = [digest(settings_of(options(**given))) for given in ({}, {"start": "scratch"}, {"distillation": 0.5})]
+    assert len(set(keys)) == 3
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
@@ -262,7 +264,7 @@ def test_a_weight_is_from_0_to_1(value):
 
 def test_from_scratch_nothing_of_the_search_is_left(finished, tmp_path):
     folder = finished.copy(tmp_path / "runs")
-    subnet = record(folder / "search.json")["found"][0]["subnet"]
+    subnet = record(folder / "search.json")["selected"][0]["subnet"]
     architecture = Architecture.parse(subnet)
     more = 'start = "scratch"\ndistillation = 0.5\ntemperature = 2.0\n'
     config = write_experiment(tmp_path, {"[retrain]\n": f"[retrain]\n{more}"})
@@ -294,7 +296,7 @@ def test_the_loop_can_search_by_the_predictor(predicted, tmp_path):
     assert journal(folder) == before  # the fine-tunings are those that were there
     _, space = load_experiment(config, Overrides())
     loss = Table.load(folder / "tables" / "loss.parquet")
-    found = record(folder / "search.json")["found"][0]["subnet"]
+    found = record(folder / "search.json")["selected"][0]["subnet"]
     everything = itertools.product(*(list(space.subnets(i + 1)) for i in range(len(space.blocks))))
     assert found == str(min(map(Architecture, everything), key=lambda a: (loss.total(a), str(a))))
     assert ORDERS == (1, 2)

@@ -40,7 +40,7 @@ def summary(kind: str, board: str) -> dict[str, Any]:
 @pytest.mark.parametrize(("kind", "board"), [("replay", "replay of imx8mp"), ("ssh", "imx8mp")])
 def test_only_a_replay_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, board: str) -> None:
     record = summary(kind, board)
-    write_report(tmp_path / "report.html", record, JUDGED, {"front": [], "found": []})
+    write_report(tmp_path / "report.html", record, JUDGED, {"pareto_front": [], "selected": []})
     page = (tmp_path / "report.html").read_text()
     console.summary(record, tmp_path)
     console.agreement({**JUDGED, "correction": CORRECTION, "conditions": record["conditions"]})
@@ -53,7 +53,7 @@ def test_only_a_replay_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_report_says_what_the_agreement_means(tmp_path: Path) -> None:
-    write_report(tmp_path / "report.html", {**summary("ssh", "b"), "gate": GATE}, JUDGED, {"front": [], "found": []})
+    write_report(tmp_path / "report.html", {**summary("ssh", "b"), "gate": GATE}, JUDGED, {"pareto_front": [], "selected": []})
     page = (tmp_path / "report.html").read_text()
     for words in ("at most 1.0 % slower", "1 sampled models failed", "at least 0.95 (--tau", "DOES NOT HOLD"):
         assert words in page

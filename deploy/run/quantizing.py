@@ -1,0 +1,35 @@
+"""A network of a run as the integers that would be deployed."""
+
+from __future__ import annotations
+
+from deploy.compile.artifact import quantize
+from deploy.run.context import Context
+from nas.lcpaq.policy import Policy
+from nas.quant.integer_graph import IntegerGraph
+from nas.quant.scheme import Scheme
+from nas.space import Architecture
+from nas.tasks.task import Network
+
+
+def quantize_network(
+    context: Context,
+    model: Network,
+    architecture: Architecture | None = None,
+    *,
+    scheme: Scheme | None = None,
+    policy: Policy | None = None,
+) -> IntegerGraph:
+    """`model` quantized as the run quantizes: its calibration images, its board's safe resize factors.
+
+    `architecture` gives the blocks their bits (None: all 8), `policy` each layer's, over the architecture's; `scheme`
+    is the experiment's if None.
+    """
+    return quantize(
+        model,
+        [context.calibration],
+        context.experiment.data.size,
+        architecture=architecture,
+        scheme=scheme or context.experiment.quantization.scheme,
+        resize_factors=context.resize_factors,
+        policy=policy,
+    )

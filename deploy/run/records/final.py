@@ -1,0 +1,201 @@
+"""final.json and summary.json: the final models as they were measured, and the run in one file.
+
+Others read these two, so their names on disk stay: a model's scores are `KEY_fp32` and `KEY_int8` there, KEY being the
+metric's key, miou or top1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from deploy.run.records.agreement import Correction, GateRecord, Interval
+from deploy.run.records.base import OMITTED, Record, plain_fields
+from hil.measurement import Conditions
+from nas.settings import STRICT
+
+
+@dataclass(frozen=True)
+class LatencyRecord:
+    """A latency in microseconds: median and its 95 % interval, 90th percentile, over `n` runs."""
+
+    median: float
+    p90: float
+    n: int
+    ci95: Interval
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class PlacementRecord:
+    """The share of a model's multiply-accumulates that a target is expected to run off its fast place."""
+
+    target: str
+    fast_place: str
+    off_share: float
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A final model.
+
+    Attributes:
+        subnet: the architecture, or "teacher".
+        metric: key of the score's metric (miou, top1); `score_fp32`, `score_int8`: in percent, on validation images.
+        requested_bits, stored_bits, executed_bits: widths of the weights; requested: None where the file has none.
+        placement: by the target's rules; None where the board names no target.
+        predicted_us: the tables' prediction; None of the teacher.
+        scheme: how it is quantized; None where the experiment has one scheme for all.
+    """
+
+    name: str
+    subnet: str
+    metric: str
+    score_fp32: float
+    score_int8: float
+    size_bits: int
+    requested_bits: tuple[int, ...] | None
+    stored_bits: tuple[int, ...]
+    executed_bits: tuple[int, ...]
+    placement: PlacementRecord | None
+    macs: int
+    predicted_us: float | None
+    latency_us: LatencyRecord
+    scheme: str | None = field(default=None, metadata=OMITTED)
+    __pydantic_config__ = STRICT
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores under the metric's key."""
+        names = {f"score_{kind}": f"{self.metric}_{kind}" for kind in ("fp32", "int8")}
+        return {names.get(k, k): v for k, v in plain_fields(self).items() if k != "metric"}
+
+    @staticmethod
+    def arranged(raw: Any) -> Any:
+        """The constructor's arguments from the file's: the metric is what its scores are called by."""
+        if not isinstance(raw, Mapping):
+            return raw
+        metric = next((key.removesuffix("_int8") for key in raw if key.endswith("_int8")), None)
+        if metric is None:
+            return raw
+        names = {f"{metric}_{kind}": f"score_{kind}" for kind in ("fp32", "int8")}
+        return {"metric": metric, **{names.get(key, key): value for key, value in raw.items()}}
+
+
+@dataclass(frozen=True)
+class BundleRecord:
+    """The shipped bundle, and the latency that its verifier measured on the board, microseconds."""
+
+    path: str
+    model: str
+    verified: bool
+    board: str
+    latency_us: Mapping[str, float] | None
+    __pydantic_config__ = STRICT
+
+
+def _models(raw: Any) -> Any:
+    return [ModelRecord.arranged(model) for model in raw] if isinstance(raw, Sequence) else raw
+
+
+@dataclass(frozen=True)
+class FinalRecord(Record):
+    """What the stage `ship` measured and bundled: the teacher first, then a model per budget."""
+
+    models: tuple[ModelRecord, ...]
+    conditions: Conditions
+    bundle: BundleRecord
+
+    FILE: ClassVar[str] = "final.json"
+    COMMAND: ClassVar[str] = "loop"
+
+    @classmethod
+    def arranged(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        return raw | ({"models": _models(raw["models"])} if "models" in raw else {})
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """The data set, image size (H, W), number of classes and of images."""
+
+    spec: str
+    size: tuple[int, int]
+    classes: int
+    train: int
+    val: int
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class MetricRecord:
+    """What models are evaluated by: `name` for people, `key` in records."""
+
+    name: str
+    key: str
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class SpaceSummary:
+    """The search space; `subnets` over all blocks."""
+
+    name: str
+    digest: str
+    subnets: int
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class AgreementSummary:
+    """What agreement.json says of the latency table, in short."""
+
+    tau_b: float
+    ci95: Interval
+    n_models: int
+    spearman: float
+    ceiling_tau_b: float
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class SubnetCounts:
+    """Subnets that were compiled, measured, and found equal to the integer simulation byte for byte."""
+
+    subnets_compiled: int
+    subnets_measured: int
+    subnets_exact_parity: int
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class Summary(Record):
+    """A finished run. `seconds`: wall time by stage, and their `total`."""
+
+    name: str
+    data: DataSummary
+    task: str
+    metric: MetricRecord
+    space: SpaceSummary
+    teacher: ModelRecord
+    models: tuple[ModelRecord, ...]
+    agreement: AgreementSummary
+    correction: Correction
+    gate: GateRecord
+    counts: SubnetCounts
+    bundle: BundleRecord
+    conditions: Conditions
+    seconds: Mapping[str, float]
+
+    FILE: ClassVar[str] = "summary.json"
+    COMMAND: ClassVar[str] = "report"
+
+    @property
+    def all_models(self) -> tuple[ModelRecord, ...]:
+        """The teacher, then a model per budget."""
+        return (self.teacher, *self.models)
+
+    @classmethod
+    def arranged(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        several = {"models": _models(raw["models"])} if "models" in raw else {}
+        return raw | several | ({"teacher": ModelRecord.arranged(raw["teacher"])} if "teacher" in raw else {})
