@@ -68,7 +68,7 @@ def quantize(
     resize_factors: Sequence[int] = (),
     policy: Policy | None = None,
 ) -> IntegerGraph:
-    """The whole network, from the image to the task's answer, calibrated on `images` (batches (N, 3, H, W)).
+    """The full network, from the image to the task's output, calibrated on `images` (batches (N, 3, H, W)).
 
     `resize_factors` are the target's safe ones (`nas.quant.safe_resize`); empty: every resize stays as it is.
     `policy` gives each layer its bits (`nas.lcpaq.policy`), over the architecture's.
@@ -112,7 +112,7 @@ def _as_written(q: Tensor, tensor: IntTensor, form: Form) -> bytes:
 
 
 def model_metadata(graph: IntegerGraph, subnet: str, key: str, **facts: object) -> dict[str, object]:
-    """What a model's file says of itself: the subnet, the widths asked for, the size, and what it was made from.
+    """The metadata of a model's file: the subnet, the requested widths, the size, and what it was made from.
 
     `key` is the digest of the configuration: of the stage that writes the file and of all stages before it.
     """
@@ -123,8 +123,8 @@ def model_metadata(graph: IntegerGraph, subnet: str, key: str, **facts: object) 
 def lint_written(content: bytes, name: str, target: Target) -> Lint:
     """What `target` does to the .tflite file with these bytes; `name` stands for it in errors.
 
-    Raises `ModelError` naming the first operator that would answer wrongly there or cannot run, and why. Where the
-    rest runs, the caller judges.
+    Raises `ModelError` naming the first operator that would give wrong outputs there or cannot run, and why; where the
+    others run is the caller's to check.
     """
     found = lint(inspect_model(parse(content, name)), target, allowed_share=1.0)
     if found.errors:
@@ -134,7 +134,7 @@ def lint_written(content: bytes, name: str, target: Target) -> Lint:
         ratio = f" of {op.resize}" if op.resize else ""
         raise ModelError(
             f"{name} on {target.name}: operator {op.index}, {op.custom or op.name}{ratio} '{op.result}', "
-            f"{'cannot run' if first.place == 'REFUSED' else 'answers wrongly'}{more}: {first.reason}"
+            f"{'cannot run' if first.place == 'REFUSED' else 'gives wrong outputs'}{more}: {first.reason}"
         )
     return found
 
@@ -150,7 +150,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class ReadBack:
-    """What a written file turned out to be; the widths as in `deploy.targets.inspection.Inspection`."""
+    """What a written file holds; the widths as in `deploy.targets.inspection.Inspection`."""
 
     requested_bits: tuple[int, ...] | None
     stored_bits: tuple[int, ...]
@@ -159,7 +159,7 @@ class ReadBack:
 
 
 def read_back(model: Path, target: Target | None) -> ReadBack:
-    """The file's own widths, and where `target` would run it."""
+    """The file's widths, and where `target` would run it."""
     found = inspect_model(read(model))
     placed = None
     if target:
@@ -177,9 +177,9 @@ def save_model(
     *,
     form: Form = Form(),  # noqa: B008
 ) -> Artifact:
-    """Compile a whole model and write its three files; the model last, so that it stands for all of them.
+    """Compile a full model and write its three files; the model last, so that all are there if it is.
 
-    Nothing is written of a model that `target` would answer wrongly: `lint_written`.
+    Raises what `lint_written` does before anything is written.
     """
     content = write(graph, metadata, form)
     if target:
@@ -192,7 +192,7 @@ def save_model(
 
 
 def bits_outside_blocks(graph: IntegerGraph) -> int:
-    """Bits of the stem, the first inverted residual and the head: what no choice changes."""
+    """Weight bits of the stem, the first inverted residual and the head, which no choice changes."""
     return sum(op.size_bits for op in graph.operators if isinstance(op, Weighted) and not IN_A_BLOCK.match(op.name))
 
 

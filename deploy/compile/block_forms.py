@@ -1,8 +1,8 @@
-"""The forms in which a block can be compiled and timed: alone, between its neighbours, or inside a whole model.
+"""The forms in which a block can be compiled and timed: isolated, between its neighbours, or inside a full model.
 
-An isolated block pays for the graph's ends (transposes, int8-uint8 copies, an activation that folds into nothing), and
-a latency table's sum pays for them once a block. `bounded` less its `boundary` leaves the ends out; `exchanged` less
-the whole model is what a block changes where it will run. All three answer exactly as the simulation does.
+An isolated block pays for the graph's input and output (transposes, int8-uint8 copies, an activation that folds into
+nothing), and a latency table's sum pays for them once per block. `bounded` minus its `boundary` leaves them out;
+`exchanged` minus the full model is what a block changes where it will run. The simulation is exact for all three.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class BlockForm:
     """A way to compile a block.
 
     Attributes:
-        compose: the graph to compile, from a subnet's graph and a whole model's.
-        reads: the name of the whole model's tensor whose values that graph reads, for block number `block`.
+        compose: the graph to compile, from a subnet's graph and a full model's.
+        reads: the name of the full model's tensor whose values that graph reads, for block number `block`.
     """
 
     compose: Callable[[IntegerGraph, IntegerGraph], IntegerGraph]
@@ -48,7 +48,7 @@ class BlockForm:
 
 
 def values_at(reference: IntegerGraph, name: str, image: Tensor) -> Tensor:
-    """The real values (1, C, h, w) of a whole model's tensor `name` when it sees `image` (1, 3, H, W)."""
+    """The real values (1, C, h, w) of a full model's tensor `name` when it sees `image` (1, 3, H, W)."""
     if name == reference.input:
         return image
     q = simulate.quantize(image, reference.tensors[reference.input])
@@ -71,7 +71,7 @@ def random_reference(
     granularity: Granularity = "channel",
     seed: int = 0,
 ) -> IntegerGraph:
-    """A whole model (the teacher, if no `architecture` is given) with random weights, for images of `size`.
+    """A full model (the teacher, if no `architecture` is given) with random weights, for images of `size`.
 
     Its ranges are those of noise at `CALIBRATION_SIZE`, so that a full-size graph takes a second.
     """

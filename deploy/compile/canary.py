@@ -1,4 +1,4 @@
-"""A small model that is known to be good: when a model fails, it tells a bad model from a bad bench."""
+"""A small model that is known to be good: when a model fails, it shows whether the model is bad or the bench."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that work outside a loop: single subnets as files, a bundle from a finished run."""
+"""Single subnets of a space as files, each with its golden pair."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ class Writing:
     """How single subnets are written.
 
     Attributes:
-        form: of the integers; `kind`: a key of `FORMATS`.
-        block_form: a key of `deploy.compile.block_forms.FORMS`; other than isolated, the rest of the model is random.
-        target: where the files are linted before they are left; None: nowhere.
+        form: of the integers.
+        kind: a key of `FORMATS`.
+        block_form: a key of `deploy.compile.block_forms.FORMS`; all but isolated have random weights.
+        target: by whose rules the files are linted before they are written; None: by none.
     """
 
     form: Form = Form()  # noqa: RUF009 (frozen)
@@ -58,7 +59,7 @@ class Writing:
     target: Target | None = None
 
     def has_golden_pair(self, subnet: Subnet) -> bool:
-        """Not for INT4 weights: LiteRT's builtin kernels run those, and round otherwise than any simulation of ours."""
+        """Not for INT4 weights: LiteRT's builtin kernels run those, and their rounding is not simulated."""
         return not (self.form.few_bits == "int4" and subnet.bits == 4)
 
 
@@ -70,12 +71,12 @@ def compile_subnets(
 ) -> Iterator[Path]:
     """Write each subnet, with its golden input and output, into `out`; yields the models' paths.
 
-    Raises `ModelError` before a file is left that the target answers wrongly.
+    Raises `ModelError` before a file is written for which the target gives wrong outputs.
     """
-    alone = writing.block_form == "isolated"
-    reference = None if alone else random_reference(origin.space, origin.size, granularity=origin.scheme.granularity)
+    isolated = writing.block_form == "isolated"
+    reference = None if isolated else random_reference(origin.space, origin.size, granularity=origin.scheme.granularity)
     for subnet in subnets:
-        name = str(subnet) if alone else f"{subnet}.{writing.block_form}"
+        name = str(subnet) if isolated else f"{subnet}.{writing.block_form}"
         target = Artifact.at(out, name)
         model = target.model.with_suffix(FORMATS[writing.kind])
         graph, content, x = _written(origin, subnet, writing, reference)
@@ -111,7 +112,7 @@ def _written(
 
 
 def _converted(origin: Origin, subnet: Subnet) -> tuple[IntegerGraph, bytes]:
-    """The converter's file, as it wrote it, and the integers that answer as it does."""
+    """The converter's file, as it wrote it, and the integers with the same outputs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's C++ talks on stderr
     from deploy.formats.keras import converted, equivalent
 
@@ -125,6 +126,6 @@ def _converted(origin: Origin, subnet: Subnet) -> tuple[IntegerGraph, bytes]:
         recalibrate(layer, env[last])
         nodes += (folded := fold_mbconv(layer, f"b{subnet.block}/{i}", last))
         run(folded, env)
-    fits = x.shape[2:] == origin.map_size(subnet.block)  # it calibrates on maps of the model's own size only
+    fits = x.shape[2:] == origin.map_size(subnet.block)  # it calibrates on maps of the model's input size only
     content = converted(nodes, x if fits else origin.golden_map(subnet.block))
     return equivalent(parse(content, str(subnet)), nodes), content

@@ -1,4 +1,4 @@
-"""One sub-tree of the tables as a task that runs anywhere: judge its subnets, compile them, say their NSRs.
+"""One sub-tree of the tables as a task that runs anywhere: evaluate its subnets, compile them, return their NSRs.
 
 A sub-tree is one block's subnets with the same first choice, at all bit widths. What a task reads and writes is in the
 run's folder, so tasks on other machines need it under the same path.
@@ -121,14 +121,14 @@ class Population:
         return BlockData(calibration, evaluation, target)
 
     def _supernet(self, block: int) -> SuperBlock:
-        """A block's own copy: descents overwrite its batch norms."""
+        """A copy of the block's: traversals overwrite its batch norms."""
         with torch.device("meta"):
             supernet = SuperBlock(self.space, block)
         supernet.load_state_dict(torch.load(self.inputs / f"supernet{block}.pt", weights_only=True), assign=True)
         return supernet.eval()
 
     def _save_maps(self, name: str, batches: Iterable[list[Tensor]]) -> None:
-        """A .npy file a boundary, (N, C, H, W) float32, written batch by batch."""
+        """One .npy file per boundary, (N, C, H, W) float32, written batch by batch."""
         count = 0
         with ExitStack() as files:
             opened: list[BinaryIO] = []
@@ -153,6 +153,6 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
 
 @torch.no_grad()
 def boundaries(teacher: Encoder, images: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """The maps around the blocks for each batch of images (N, 3, H, W)."""
+    """The maps at the block boundaries for each batch of images (N, 3, H, W)."""
     for batch in images:
         yield teacher.boundaries(batch)

@@ -1,7 +1,7 @@
 """Where the subnets that `hilnas compile` writes come from: their weights, and the maps that calibrate them.
 
 Latency depends on neither, so random weights calibrated on noise time an idea before anything is trained. With a
-run's checkpoint and its configuration the files are the run's own; whatever was made says which it is.
+run's checkpoint and its configuration the files are the run's; each file's metadata names its weights and calibration.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nas.training.distil import supernets
 from nas.training.train import load
 
 RANDOM, NOISE = "random", "noise"
-NOISE_SIZE = (8, 8)  # what noise says about a range does not depend on the map's size
+NOISE_SIZE = (8, 8)  # ranges of noise do not depend on the map's size
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class Origin:
         return graphs(self.supernet(block), self.calibration_maps(block), self.map_size(block), wanted, self.scheme)
 
     def describe(self, form: Form) -> dict[str, object]:
-        """Everything, but for a subnet's name, that decides what its file holds."""
+        """Everything that decides what a subnet's file holds, except its name."""
         return {
             "space": self.space.digest,
             "size": list(self.size),
@@ -95,7 +95,7 @@ class Origin:
         }
 
     def metadata(self, subnet: Subnet, form: Form) -> dict[str, object]:
-        """What the file of `subnet` says about itself; `config` is the digest of all of `describe`."""
+        """The metadata of the file of `subnet`; `config` is the digest of all of `describe`."""
         return {"subnet": str(subnet), "requested_bits": subnet.bits, **_shared_metadata(self, form)}
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hil.errors import UsageError
-from nas.atomic import write_atomically as write_atomically
+from nas.atomic import write_atomically
+
+__all__ = ["read_json", "write_atomically", "write_json"]
 
 
 def write_json(path: Path, record: Any) -> None:

@@ -1,7 +1,7 @@
 """The reference path: folded float nodes through TensorFlow's converter, and what its file has in common with ours.
 
 The converter calibrates for itself. `equivalent` therefore quantizes the same nodes with the parameters that it
-chose: the file written from that graph has to answer as the converter's does, bit for bit, on any kernels.
+chose: the file written from that graph has to give the outputs of the converter's file, bit for bit, on any kernels.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def difference(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     """Raises `ModelError` for outputs of unequal shapes."""
     if a.shape != b.shape:
         raise ModelError(f"outputs of shapes {a.shape} and {b.shape} cannot be compared: not the same network")
-    apart = np.abs(a.astype(np.int64) - b)
-    return Difference(float(np.mean(apart == 0)), int(apart.max()))
+    lsb = np.abs(a.astype(np.int64) - b)
+    return Difference(float(np.mean(lsb == 0)), int(lsb.max()))
 
 
 def converted(nodes: Sequence[Node], images: Tensor) -> bytes:
@@ -175,18 +175,20 @@ def parameters(model: ModelInfo, nodes: Sequence[Node]) -> dict[str, Parameters]
 
 def _with_constants_of(model: ModelInfo, theirs: OperatorInfo, ours: Weighted) -> Weighted:
     weights = model.tensors[theirs.inputs[1]]
-    weight = np.frombuffer(weights.data, np.int8).reshape(ours.weight.shape).copy()  # torch wants what it could write
+    weight = (
+        np.frombuffer(weights.data, np.int8).reshape(ours.weight.shape).copy()
+    )  # torch warns of arrays that it cannot write
     bias = np.frombuffer(model.tensors[theirs.inputs[2]].data, np.int32).copy()
     alive = weights.scale > SMALLEST_WEIGHT_SCALE
     if not np.allclose(weights.scale[alive], ours.weight_scale[alive], rtol=3e-7, atol=0):
         raise ModelError(f"'{ours.name}': the converter's weights have other scales than the network's")
     axis = 3 if isinstance(ours, QConv) and ours.depthwise else 0
-    apart = np.abs(np.compress(alive, weight, axis).astype(int) - np.compress(alive, ours.weight, axis))
-    if np.count_nonzero(apart) > 1 or (apart > 1).any():
-        raise ModelError(f"'{ours.name}': {np.count_nonzero(apart)} of the converter's weights are others")
+    lsb = np.abs(np.compress(alive, weight, axis).astype(int) - np.compress(alive, ours.weight, axis))
+    if np.count_nonzero(lsb) > 1 or (lsb > 1).any():
+        raise ModelError(f"'{ours.name}': {np.count_nonzero(lsb)} of the converter's weights differ from the network's")
     wide = bias[alive].astype(np.int64)
     if (np.abs(wide - ours.bias[alive]) > 1 + 4e-7 * np.abs(wide)).any():
-        raise ModelError(f"'{ours.name}': the converter's biases are others than the network's")
+        raise ModelError(f"'{ours.name}': the converter's biases differ from the network's")
     return replace(ours, weight=weight, weight_scale=weights.scale, bias=bias)
 
 
@@ -195,7 +197,7 @@ def with_constants_of(model: ModelInfo, operators: Sequence[Operator]) -> list[O
 
     The converter divides by scales in double precision that its file does not hold, so that a weight on a tie
     (seen: 2 of 482 000) or the last float32 place of a bias or a scale may fall the other way; and to a dead
-    channel, whose weights are all below 5e-7, it gives one scale, not its own. Raises `ModelError` beyond that.
+    channel, whose weights are all below 5e-7, it gives a constant scale. Raises `ModelError` beyond that.
     """
     return [
         _with_constants_of(model, theirs, ours) if isinstance(ours, Weighted) else ours

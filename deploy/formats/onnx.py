@@ -1,8 +1,8 @@
 """Write an `IntegerGraph` as a QDQ ONNX model: a second opinion on the same integers, in onnxruntime.
 
-Between DequantizeLinear and QuantizeLinear stand float operators in ONNX's layout (N, C, H, W); runtimes fuse the
-three into integer kernels. The ends are the .tflite file's, int8 (1, H, W, C) in, int8 or int32 out, so that one
-golden pair serves both files. The bytes are a pure function of the graph and the metadata.
+Between DequantizeLinear and QuantizeLinear are float operators in ONNX's layout (N, C, H, W); runtimes fuse the
+three into integer kernels. The graph's input and output are the .tflite file's: int8 (1, H, W, C) in, int8 or int32
+out, so that one golden pair serves both files. The bytes are a pure function of the graph and the metadata.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def _end(g: _Graph, tensor: IntTensor) -> Any:
 
 
 def to_onnx(graph: IntegerGraph, metadata: Mapping[str, Any] | None = None) -> bytes:
-    """The ONNX file of `graph`: NHWC at both ends, batch 1; `metadata` goes in as JSON under 'hilnas'.
+    """The ONNX file of `graph`: input and output NHWC, batch 1; `metadata` goes in as JSON under 'hilnas'.
 
     Raises `UsageError` where the package onnx is not installed.
     """

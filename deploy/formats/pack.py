@@ -1,6 +1,6 @@
 """The packed form for storage: few-bit weights take their bits on flash, and are restored byte for byte.
 
-A weight tensor's width is the narrowest that holds its values, read from the file itself: nothing has to be believed.
+A weight tensor's width is the narrowest that holds its values, read from the file itself.
 `board_scripts/unpack_model.py` undoes it on the board and describes the layout.
 """
 

@@ -270,9 +270,8 @@ class Compare:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment; the content of its space and its boards counts for the stages' keys, not their names.
-
-    `space` is the name of a space, or a path relative to the configuration file.
+    """`space` is a space's name, or a path relative to the configuration file; its content counts in keys, as the
+    boards' does, not the names.
     """
 
     name: str

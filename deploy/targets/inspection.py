@@ -35,7 +35,7 @@ class Operator:
         weight_bytes: stored bytes of the weights, without the bias.
         kernel: height and width of a convolution's or pooling's window.
         groups: of a CONV_2D; 1 elsewhere.
-        resize: `resize_ratio` of a RESIZE; `centers` says how it places its samples.
+        resize, centers: of a RESIZE: `resize_ratio`, and how it places its samples.
         constant_size: False for a RESIZE whose size is computed as the model runs.
         at_output: it writes an output of the model.
         macs: multiply-accumulates of convolutions, fully connected layers and matrix products; 0 for others.
@@ -72,7 +72,7 @@ class Operator:
 
 
 @dataclass(frozen=True)
-class End:
+class GraphTensor:
     """An input or output of the model; `scale` is empty where it is not quantized."""
 
     name: str
@@ -92,15 +92,15 @@ class Inspection:
         operators_by_kind: how many there are of each.
         stored_bits: the widths, ascending, in which the file holds weights: 4 for INT4, 8 for an int8 container.
         executed_bits: the widths in which they are multiplied (`Operator.executed_bits`).
-        requested_bits: the widths that the weights were quantized to, as our writer's metadata says; None if it
-            does not. A width below the stored one saves space only in the packed form (`deploy.formats.pack`), and one
+        requested_bits: the widths that the weights were quantized to, from our writer's metadata; None if it
+            has none. A width below the stored one saves space only in the packed form (`deploy.formats.pack`), and one
             below the executed one saves no time.
         hilnas: the metadata that our writer put in, None if there is none.
     """
 
     operators: tuple[Operator, ...]
-    inputs: tuple[End, ...]
-    outputs: tuple[End, ...]
+    inputs: tuple[GraphTensor, ...]
+    outputs: tuple[GraphTensor, ...]
     macs: int
     parameters: int
     weight_bytes: int
@@ -133,8 +133,8 @@ def inspect_model(model: ModelInfo) -> Inspection:
     constants, metadata = _parameters(model), _metadata(model)
     return Inspection(
         tuple(operators),
-        tuple(_end(model.tensors[i]) for i in model.inputs),
-        tuple(_end(model.tensors[i]) for i in model.outputs),
+        tuple(_graph_tensor(model.tensors[i]) for i in model.inputs),
+        tuple(_graph_tensor(model.tensors[i]) for i in model.outputs),
         sum(op.macs for op in operators),
         sum(prod(t.shape) for t in constants),
         sum(len(t.data) for t in constants),
@@ -263,8 +263,8 @@ def _parameters(model: ModelInfo) -> list[TensorInfo]:
     return [t for t in constants if t.dtype not in plain or len(t.scale)]
 
 
-def _end(tensor: TensorInfo) -> End:
-    return End(
+def _graph_tensor(tensor: TensorInfo) -> GraphTensor:
+    return GraphTensor(
         tensor.name,
         tensor.shape,
         tensor.dtype,

@@ -1,6 +1,6 @@
 """Where a target is expected to run each operator of a model, by the rules of a file.
 
-Expected, not measured: a rule says what it rests on, and a board has the last word.
+Expected, not measured: a rule names its evidence, and a measurement on a board decides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nas.settings import STRICT, build, read_toml
 
 Place = Literal["NN", "TP", "SH", "CPU", "REFUSED"]
 Evidence = Literal["simulator", "board", "source", "assumed"]
-"""Seen on the vendor's simulator, on a board, in the source or documents; or believed and not yet checked."""
+"""Seen on the vendor's simulator, on a board, in the source or documents; or assumed and not yet checked."""
 Texts = tuple[str, ...] | None
 TARGETS = NamedFiles("target", "targets", Path(__file__).parent / "rules")
 UNKNOWN = "no rule knows it, so it is counted as CPU: measure it on the board, then add a rule"
@@ -31,8 +31,8 @@ class Rule:
 
     Attributes:
         place: NN, TP, SH, CPU, or REFUSED where the model does not run at all.
-        wrong: it runs there and answers something else.
-        slow: it runs on the fast place, far slower than its kind.
+        wrong: it runs there and gives wrong outputs.
+        slow: it runs on the fast place, far slower than other operators of its kind.
         operators, custom: TFLite's names (any operator if left out), and codes of CUSTOM ones.
         input_dtypes, output_dtypes: any of the inputs (constants aside) or outputs has one of these.
         granularity: of the weights: 'per tensor', 'per channel', 'per block'.
@@ -91,8 +91,8 @@ class Target:
     Attributes:
         name: of its file, without .toml.
         fast_place: where operators should run.
-        safe_resize_factors: at which RESIZE_BILINEAR answers rightly: the compiler makes every other factor of these
-            (`nas.quant.safe_resize`). Empty: at all.
+        safe_resize_factors: those at which RESIZE_BILINEAR is right: the compiler makes every other factor of these
+            (`nas.quant.safe_resize`). Empty: all factors are.
     """
 
     __pydantic_config__ = STRICT
@@ -112,7 +112,7 @@ class Placement:
     Attributes:
         evidence: what the rule rests on; None where no rule matched.
         fast: on the target's fast place, known, and with a fast kernel.
-        wrong: what it answers there is known to be wrong.
+        wrong: its outputs there are known to be wrong.
     """
 
     operator: Operator
@@ -133,7 +133,7 @@ class Lint:
 
     Attributes:
         off: the operators that are not `Placement.fast`, in order.
-        errors: those that answer wrongly, or cannot run.
+        errors: those that give wrong outputs, or cannot run.
         off_share: the share of the model's multiply-accumulates that `off` has; 0 for a model without any.
     """
 
@@ -263,10 +263,10 @@ def lint(model: Inspection, target: Target, allowed_share: float) -> Lint:
     placements = place(model, target)
     off = tuple(p for p in placements if not p.fast)
     off_macs = sum(p.operator.macs for p in off)
-    ends = {end.dtype for end in (*model.inputs, *model.outputs)}
-    notes = [f"{note.text} ({note.evidence})" for note in target.notes if ends & set(note.dtypes)]
+    dtypes = {tensor.dtype for tensor in (*model.inputs, *model.outputs)}
+    notes = [f"{note.text} ({note.evidence})" for note in target.notes if dtypes & set(note.dtypes)]
     if model.subgraphs > 1:
-        notes.append(f"only the first of {model.subgraphs} subgraphs is looked at")
+        notes.append(f"only the first of {model.subgraphs} subgraphs is linted")
     return Lint(
         target.name,
         target.fast_place,

@@ -1,6 +1,6 @@
 """The three widths of a model's weights: asked for, stored, multiplied. Few bits may save space and no time.
 
-Requested: what the weights were quantized to, as our writer's metadata says. Stored: what a weight takes in the file,
+Requested: what the weights were quantized to, from our writer's metadata. Stored: what a weight takes in the file,
 by its tensor's type, to which the reader held the tensor's bytes. Executed: what the runtime multiplies in.
 """
 
@@ -30,7 +30,7 @@ def executed_bits(op: OperatorInfo, model: ModelInfo) -> int | None:
 
 
 def executed_as(bits: int) -> int:
-    """The width in which weights of `bits` are multiplied that our writer stored as int8, as it does unless told."""
+    """The width in which weights of `bits` are multiplied that our writer stored as int8, its default."""
     return max(8, bits)
 
 
@@ -40,7 +40,7 @@ def widths(bits: Iterable[int | None]) -> tuple[int, ...]:
 
 
 def requested_bits(metadata: Mapping[str, Any] | None) -> tuple[int, ...] | None:
-    """What the metadata says; None for anything that is no width and no list of widths."""
+    """The widths in the metadata; None for anything that is no width and no list of widths."""
     found = (metadata or {}).get("requested_bits")
     found = [found] if type(found) is int else found
     if not isinstance(found, list) or not all(type(b) is int for b in found):

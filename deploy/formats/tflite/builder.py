@@ -1,7 +1,7 @@
 """The flatbuffers package's builder with its inner loops unrolled: the same bytes, in under half the time.
 
 Only what the generated `Pack` methods call often is here; the rest is inherited. `tests/deploy/formats/test_builder.py`
-holds it to the original on whole models.
+compares it with the original on full models.
 """
 
 from __future__ import annotations

@@ -38,10 +38,11 @@ INT4, INT8, UINT8, INT32 = (getattr(schema.TensorType, name) for name in ("INT4"
 class Form:
     """How the same integers are written.
 
-    `activations` uint8 shifts every feature map and weight by 128 (the VIP NPU's native type; weights per tensor).
-    `few_bits` int4 stores 4-bit weights two a byte; LiteRT runs those convolutions on its builtin kernels, which
-    round otherwise than XNNPACK's: the integer simulation is then near, not exact.
-    `ends` float adds QUANTIZE and DEQUANTIZE around the graph.
+    Attributes:
+        activations: uint8 shifts every feature map and weight by 128 (the VIP NPU's native type; weights per tensor).
+        few_bits: int4 stores 4-bit weights two per byte; LiteRT runs those convolutions on its builtin kernels, which
+            do not round as XNNPACK's do: the integer simulation is then near, not exact.
+        ends: of the graph's input and output; float adds QUANTIZE before and DEQUANTIZE after.
     """
 
     activations: Literal["int8", "uint8"] = "int8"

@@ -50,10 +50,10 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Options:
-    """What an operator's options say.
+    """An operator's options.
 
     Attributes:
-        activation: the fused one: NONE, RELU, RELU6, ...
+        activation: fused: NONE, RELU, RELU6, ...
         stride, dilation, window: (height, width), None where the kind has none; the window is a pooling's.
         half_pixel_centers, align_corners: of a RESIZE.
         adjoint: BATCH_MATMUL reads its first operand transposed.
@@ -85,7 +85,7 @@ class OperatorInfo:
 
 @dataclass(frozen=True, eq=False)
 class ModelInfo:
-    """The first subgraph of a model, and what the file says beside it."""
+    """The first subgraph of a model, and the rest of the file."""
 
     tensors: tuple[TensorInfo, ...]
     operators: tuple[OperatorInfo, ...]
@@ -184,14 +184,16 @@ class _Reader:
         graph = root.Subgraphs(0)
         tensors = tuple(self.tensor(tensor) for tensor in self.each(graph, "Tensors"))
         operators = tuple(self.operator(op, codes) for op in self.each(graph, "Operators"))
-        ends = (self.integers(graph.InputsAsNumpy()), self.integers(graph.OutputsAsNumpy()))
-        if not all(ends) or any(not 0 <= index < len(tensors) for end in ends for index in end):
+        inputs, outputs = self.integers(graph.InputsAsNumpy()), self.integers(graph.OutputsAsNumpy())
+        if not (inputs and outputs) or any(not 0 <= index < len(tensors) for index in (*inputs, *outputs)):
             raise ValueError("no inputs or outputs, or they refer to tensors that are not there")
         _check_order(operators, len(tensors))
         signatures = tuple(self.text(s.SignatureKey()) for s in self.each(root, "SignatureDefs"))
         entries = ((self.text(m.Name()), m.Buffer()) for m in self.each(root, "Metadata"))
         metadata = {name: self.data(buffer) for name, buffer in entries}
-        return ModelInfo(tensors, operators, *ends, len(self.content), root.SubgraphsLength(), signatures, metadata)
+        return ModelInfo(
+            tensors, operators, inputs, outputs, len(self.content), root.SubgraphsLength(), signatures, metadata
+        )
 
     def data(self, index: int) -> memoryview:
         """A buffer's bytes, in place; `Offset` is where a file of over 2 GB keeps them, behind the tables."""
@@ -261,7 +263,7 @@ class _Reader:
 
 
 def _check_order(operators: Sequence[OperatorInfo], tensors: int) -> None:
-    """Operators stand in the order they run in: what one reads is no later one's, nor its own, output."""
+    """Operators are in the order in which they run: none reads its own output, nor a later one's."""
     maker: dict[int, int] = {}
     for i, op in enumerate(operators):
         for index in op.outputs:

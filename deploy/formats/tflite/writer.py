@@ -20,7 +20,7 @@ from nas.quant.integer_graph import IntegerGraph, IntTensor
 
 IDENTIFIER = b"TFL3"
 METADATA_NAME = "hilnas"
-ENDS = {"QUANTIZE": (schema.BuiltinOperator.QUANTIZE, 1), "DEQUANTIZE": (schema.BuiltinOperator.DEQUANTIZE, 2)}
+CONVERSIONS = {"QUANTIZE": (schema.BuiltinOperator.QUANTIZE, 1), "DEQUANTIZE": (schema.BuiltinOperator.DEQUANTIZE, 2)}
 ALIGNMENT = 16  # the schema's force_align, which the generated Python ignores
 
 
@@ -117,17 +117,17 @@ class _Writer:
             written.append(operator)
         return written
 
-    def converted(self, end: int, name: str) -> tuple[int, list[Any]]:
-        """A float32 tensor in place of the quantized `end`, and the operator between the two."""
-        tensor = self.tensors[end]
+    def converted(self, inner: int, name: str) -> tuple[int, list[Any]]:
+        """A float32 tensor in place of the quantized tensor `inner`, and the operator between the two."""
+        tensor = self.tensors[inner]
         if tensor.type == INT32:
-            return end, []  # a class map is no quantized tensor
-        code, version = ENDS[name]
+            return inner, []  # a class map is no quantized tensor
+        code, version = CONVERSIONS[name]
         outer = self._tensor(f"{tensor.name}/float", tuple(tensor.shape), schema.TensorType.FLOAT32, 0)
         operator = schema.OperatorT()
         operator.opcodeIndex = self.opcode(code, version)
-        ends = (outer, end) if name == "QUANTIZE" else (end, outer)
-        operator.inputs, operator.outputs = (np.array([index], np.int32) for index in ends)
+        read_written = (outer, inner) if name == "QUANTIZE" else (inner, outer)
+        operator.inputs, operator.outputs = (np.array([index], np.int32) for index in read_written)
         return outer, [operator]
 
 

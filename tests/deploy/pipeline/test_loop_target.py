@@ -57,7 +57,9 @@ def test_what_would_be_wrong_is_never_pushed(finished, tmp_path):
     boards = _boards(tmp_path, "liar", WRONG)
     done = run("loop", "--config", str(finished.config), "--runs-dir", str(tmp_path / "runs"), "--boards", boards)
     assert done.returncode == 4
-    one_line(done.stderr, "teacher on liar: operator 0, CONV_2D 'stem', answers wrongly", "more): made up for a test")
+    one_line(
+        done.stderr, "teacher on liar: operator 0, CONV_2D 'stem', gives wrong outputs", "more): made up for a test"
+    )
     assert not stored(folder)
 
 
