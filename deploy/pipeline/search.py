@@ -12,11 +12,11 @@ from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import AgreementRecord, OutsideBlocks, ParetoPoint, SearchRecord, SelectedModel
-from deploy.search.cost_tables import main_side, other_side
+from deploy.search.cost_tables import main_cost_tables, other_cost_tables
 from deploy.search.predictor import Fitted, fitted
 from nas.quant.integer_graph import IntegerGraph
 from nas.search.front import Front, front
-from nas.search.union import Pick, Side, best_within, union_front
+from nas.search.union import CostTables, Pick, best_within, union_front
 
 
 def search(context: Context) -> Iterator[Progress]:
@@ -49,7 +49,7 @@ def search(context: Context) -> Iterator[Progress]:
         teacher_size_bits=teacher.size_bits,
         outside_blocks=outside,
         pareto_front=tuple(
-            ParetoPoint(str(point.architecture), nsr, latency_us, point.side if several else None)
+            ParetoPoint(str(point.architecture), nsr, latency_us, point.scheme if several else None)
             for point in union_front(sides, fronts)
             for nsr, latency_us in (point.costs,)
         ),
@@ -57,12 +57,12 @@ def search(context: Context) -> Iterator[Progress]:
     ).write(context.path / SearchRecord.FILE)
 
 
-def _sides(context: Context, outside: OutsideBlocks) -> list[Side]:
+def _sides(context: Context, outside: OutsideBlocks) -> list[CostTables]:
     """The tables of the main scheme and of the others."""
     settings, bits = context.experiment.quantization, outside.size_bits
     around = {"size": bits, "latency": outside.latency_us}
-    main = main_side(context.path, str(settings.main_scheme), context.keys, around)
-    return [main, *(other_side(context.path, scheme, context.keys, bits) for scheme in settings.other_schemes)]
+    main = main_cost_tables(context.path, str(settings.main_scheme), context.keys, around)
+    return [main, *(other_cost_tables(context.path, scheme, context.keys, bits) for scheme in settings.other_schemes)]
 
 
 def _limits(budget: Budget, teacher: IntegerGraph, teacher_us: float) -> dict[str, float]:
@@ -75,6 +75,6 @@ def _limits(budget: Budget, teacher: IntegerGraph, teacher_us: float) -> dict[st
     return limits
 
 
-def _predicted(context: Context, fit: Fitted, side: Side) -> Pick:
+def _predicted(context: Context, fit: Fitted, side: CostTables) -> Pick:
     """The accuracy predictor's choice instead of the least NSR sum."""
     return lambda _, limits: fit.search(context, [side.tables[name] for name in limits], limits)[0]
