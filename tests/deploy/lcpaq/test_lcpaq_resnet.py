@@ -9,25 +9,25 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from tests.deploy.networks import interpret, random_integers, referenced, simulated, trained_like
-from tests.deploy.tiny_experiment import arguments, one_line, record, start, write_experiment
 
 from deploy.cli import main
 from deploy.compile.artifact import quantize
-from deploy.targets.inspection import inspect_model
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import read
 from deploy.formats.tflite.writer import write
-from nas.networks.blocks import recalibrate
+from deploy.targets.inspection import inspect_model
 from nas.data import open_data
 from nas.lcpaq.policy import Policy
+from nas.networks.blocks import recalibrate
+from nas.networks.resnet import ResNet
 from nas.quant import simulate, uint8
 from nas.quant.float_graph import Weighted
 from nas.quant.integer_graph import IntegerGraph, QMaxPool
 from nas.quant.scheme import Scheme
-from nas.networks.resnet import ResNet
 from nas.tasks.task import fold
 from nas.training.train import load
+from tests.deploy.networks import interpret, random_integers, referenced, simulated, trained_like
+from tests.deploy.tiny_experiment import arguments, one_line, record, start, write_experiment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSIFY = {
@@ -36,7 +36,7 @@ CLASSIFY = {
     "train = 16": "train = 64",
     "val = 4": "val = 20",
 }
-QUICK = ("--images", "4", "--judged", "16", "--k", "1", "--trials", "2", "--tuning-steps", "2", "--bits", "4,8")
+QUICK = ("--images", "4", "--scoring-images", "16", "--k", "1", "--trials", "2", "--tuning-steps", "2", "--bits", "4,8")
 NAME = "resnet18w8"
 
 
