@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.options import Commands, bind
@@ -12,6 +12,7 @@ from deploy.cli.runs import RunOptions, add_run, load, open_run
 from hil.errors import UsageError
 
 if TYPE_CHECKING:
+    from deploy.compare.records import ComparisonRecord, Spent
     from deploy.run.config import Budget, Experiment
 
 COSTS = ("teacher", "train", "tables", "search", "retrain")
@@ -38,24 +39,25 @@ def add(commands: Commands) -> None:
 
 def run(options: CompareOptions) -> int:
     """Run the loop up to its tables where that is not done, compare, show; the exit code."""
-    from deploy.compare.compare_search import compare_search
+    from deploy.compare.compare_search import compare_search, result_path
+    from deploy.compare.records import ComparisonRecord
     from deploy.compare.setup import open_comparison
-    from deploy.formats.files import read_json
     from deploy.pipeline.loop import loop
     from deploy.run.folder import Run
 
     experiment, _ = load(options)
     methods, budget = _methods(options.methods), _budget(experiment, options.budget_name)
-    with open_run(options) as context, Run(context.path / "compare") as own:
+    with open_run(options) as context, Run(context.path / "compare") as folder:
         console.follow(loop(context, "agree"))
-        console.follow(compare_search(open_comparison(context, own, budget), methods))
-        result = own.path / f"{budget.name}.json"
-    record = read_json(result)
+        comparison = open_comparison(context, folder, budget)
+        console.follow(compare_search(comparison, methods))
+    path = result_path(comparison)
+    record = ComparisonRecord.read(path)
     if options.json:
-        console.say_json(record)
+        console.say_json(record.to_json())
     else:
         show_comparison(record)
-        console.say(f"written to {result}")
+        console.say(f"written to {path}")
     return 0
 
 
@@ -75,38 +77,39 @@ def _budget(experiment: Experiment, name: str | None) -> Budget:
     return budgets[name] if name else experiment.budgets[0]
 
 
-def show_comparison(record: Mapping[str, Any]) -> None:
-    """A row a method; costs in CPU seconds, `-` for what a method does without.
+def show_comparison(record: ComparisonRecord) -> None:
+    """A row per method; costs in CPU seconds, `-` for what a method does without.
 
     On a GPU costs are wall time; so are, marked, those of stages that earlier versions ran without counting.
     """
-    costs = (f"{cost} s" for cost in COSTS)
-    columns = ("method", f"{record['metric']} INT8 %", "weights kB", "table ms", "judged", *costs)
-    teacher = record["teacher"]
-    unit = "cpu_s" if record["machine"]["device"] == "cpu" else "wall_s"
-    figures = _figures([teacher["int8"]], teacher["size_bits"], teacher["latency_us"])
-    rows = [("teacher", *figures, "", *[""] * len(COSTS))]
-    for row in record["methods"]:
-        figures = _figures(row["int8"], row["size_bits"], row["predicted_us"])
-        spent = (_seconds(row["spent"].get(cost), unit) for cost in COSTS)
-        rows.append((row["method"], *figures, str(row["judged"]), *spent))
-    console.table(columns, rows)
-    for row in record["methods"]:
-        console.say(f"  {row['method']}: {row['subnet']}")
-    budget = record["budget"]
-    shares = ", ".join(f"{q} {budget[q]:.0%} of the teacher's" for q in ("latency", "size") if budget[q] is not None)
+    on_cpu, teacher = record.machine.device == "cpu", record.teacher
+    rows = [("teacher", *_figures([teacher.int8], teacher.size_bits, teacher.latency_us), "", *[""] * len(COSTS))]
+    for row in record.methods:
+        figures = _figures(row.int8, row.size_bits, row.predicted_us)
+        rows.append(
+            (row.method, *figures, str(row.evaluated), *(_seconds(row.spent.get(cost), on_cpu) for cost in COSTS))
+        )
+    columns = ("method", f"{record.metric} INT8 %", "weights kB", "table ms", "evaluated")
+    console.table((*columns, *(f"{cost} s" for cost in COSTS)), rows)
+    for row in record.methods:
+        console.say(f"  {row.method}: {row.subnet}")
+    budget = record.budget
+    limits = {"latency": budget.latency, "size": budget.size}
+    shares = ", ".join(f"{q} {share:.0%} of the teacher's" for q, share in limits.items() if share is not None)
     console.say(
-        f"budget {budget['name']}: {shares}; costs in {'CPU' if unit == 'cpu_s' else 'GPU'} seconds; "
-        f"the latency table took {record['board_seconds']:.0f} s of the board, for all methods"
+        f"budget {budget.name}: {shares}; costs in {'CPU' if on_cpu else 'GPU'} seconds; "
+        f"the latency table took {record.board_seconds:.0f} s of the board, for all methods"
     )
 
 
-def _figures(scores: list[float], size_bits: float, latency_us: float) -> tuple[str, str, str]:
-    spread = f" ({min(scores):.2f} - {max(scores):.2f})" if len(scores) > 1 else ""
-    return f"{sum(scores) / len(scores):.2f}{spread}", f"{size_bits / 8000:.1f}", f"{latency_us / 1000:.3f}"
+def _figures(scores: Sequence[float], size_bits: float, latency_us: float) -> tuple[str, str, str]:
+    several = f" ({min(scores):.2f} - {max(scores):.2f})" if len(scores) > 1 else ""
+    return f"{sum(scores) / len(scores):.2f}{several}", f"{size_bits / 8000:.1f}", f"{latency_us / 1000:.3f}"
 
 
-def _seconds(spent: Mapping[str, float | None] | None, unit: str) -> str:
+def _seconds(spent: Spent | None, on_cpu: bool) -> str:
     if spent is None:
         return "-"
-    return f"{spent['wall_s']:.2f} wall" if spent[unit] is None else f"{spent[unit]:.2f}"
+    if not on_cpu:
+        return f"{spent.wall_s:.2f}"
+    return f"{spent.wall_s:.2f} wall" if spent.cpu_s is None else f"{spent.cpu_s:.2f}"

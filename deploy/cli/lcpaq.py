@@ -1,12 +1,13 @@
-"""`hilnas lcpaq sensitivity|solve|refine|proxy|run`: bits for each layer of a run's trained network.
+"""`hilnas lcpaq sensitivity|solve|refine|proxy|run`: bit widths for each layer of a run's trained network.
 
 Each action runs those before it, where they are not done under the present settings; what was finished is kept.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,24 @@ from deploy.cli.runs import RunOptions, add_run, load, open_run
 from hil.errors import UsageError
 
 if TYPE_CHECKING:
-    from deploy.lcpaq.subject import Subject, Wanted
+    from deploy.lcpaq.records import (
+        Perturbations,
+        ProxyRecord,
+        RefineRecord,
+        SensitivityRecord,
+        ShippedRecord,
+        SolveRecord,
+        StepRecords,
+    )
+    from deploy.lcpaq.settings import StepSettings
+    from deploy.lcpaq.subject import Subject
     from deploy.run.context import Context
     from deploy.run.folder import Progress
+    from deploy.search.refined import RefinedRecord
 
 ACTIONS = {
     "sensitivity": "how much each layer loses at each width",
-    "solve": "the bits of least perturbation within the limits, by integer programming",
+    "solve": "the bit widths of least perturbation within the limits, by integer programming",
     "refine": "score the policies around that answer, keep the best",
     "proxy": "search the quantization's hyperparameters for the policy, most trials evaluated at low cost",
     "run": "all of it, then measure and bundle the network",
@@ -37,25 +49,40 @@ SHOWN = {
 
 @dataclass(frozen=True, kw_only=True)
 class LcpaqOptions(RunOptions):
-    """See the help of each option."""
+    """Which network, and `deploy.lcpaq.settings.StepSettings` as they are written.
 
-    action: str
-    model: str
-    size_limit: str | None
-    bops_limit: str | None
-    latency_limit: str | None
-    measure_latency: bool
-    sensitivity: str
-    bits: str
-    activation_bits: str | None
-    tie_bits: bool
-    all_layers: bool
-    images: int
-    judged: int
-    k: int
-    trials: int
-    tuning_steps: int
-    plot: Path | None
+    Attributes:
+        action: a key of `ACTIONS`.
+        model: the network's name.
+        size_limit: as `67%`, `250kB` or `blocks`; bops_limit: as `50%` or `3.2G`; latency_limit: as `90%` or `3.5ms`.
+        measure_latency: of every layer, without a limit on it.
+        sensitivity: its kind.
+        bits: of weights, separated by commas; activation_bits: of what a layer reads, None: 8.
+        tie_bits: a layer's weights and what it reads have one width.
+        all_layers: the first and the last layer may have other widths than 8.
+        images: labelled, for the sensitivity; scoring_images: that policies are scored on.
+        k: policies of the frontier that are scored.
+        trials: of the proxy search; tuning_steps: of a full trial.
+        plot: the file of a drawing.
+    """
+
+    action: str = "run"
+    model: str = "teacher"
+    size_limit: str | None = None
+    bops_limit: str | None = None
+    latency_limit: str | None = None
+    measure_latency: bool = False
+    sensitivity: str = "hessian"
+    bits: str = "2,3,4,5,6,7,8"
+    activation_bits: str | None = None
+    tie_bits: bool = False
+    all_layers: bool = False
+    images: int = 64
+    scoring_images: int = 512
+    k: int = 8
+    trials: int = 40
+    tuning_steps: int = 64
+    plot: Path | None = None
 
 
 def add(commands: Commands) -> None:
@@ -63,91 +90,67 @@ def add(commands: Commands) -> None:
     actions = lcpaq.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in ACTIONS.items():
         action = add_run(actions.add_parser(name, help=text, description=sentence(text)))
-        model = "teacher (default), a selected model's name, resnet18, or resnet18w16: that with 16 channels for 64"
-        action.add_argument("--model", default="teacher", metavar="NAME", help=model)
-        limits = action.add_argument_group("limits (default: --size-limit 67%)")
-        limits.add_argument("--size-limit", metavar="X", help="67%% of INT8's, 250kB; blocks: a selected model's bits")
-        limits.add_argument("--bops-limit", metavar="X", help="50%% of INT8's, or 3.2G bit operations (M, G, T)")
-        limits.add_argument("--latency-limit", metavar="X", help="90%% of the layers' sum, or 3.5ms")
-        action.add_argument("--measure-latency", action="store_true", help="of every layer, without a limit on it")
-        action.add_argument("--sensitivity", default="hessian", metavar="KIND", help="hessian, fisher, nsr or sqnr")
-        action.add_argument("--bits", default="2,3,4,5,6,7,8", metavar="4,6,8", help="to choose from (%(default)s)")
-        action.add_argument(
-            "--activation-bits",
-            metavar="4,6,8",
-            help="of what a layer reads, 4 to 8, to choose from (default 8): fewer save bit operations, for which give "
-            "--bops-limit, and no size",
-        )
-        action.add_argument("--tie-bits", action="store_true", help="a layer's weights and what it reads: one width")
-        action.add_argument("--all-layers", action="store_true", help="the first and the last may leave 8 bits too")
-        action.add_argument("--images", type=int, default=64, help="for the sensitivity, labelled (%(default)s)")
-        action.add_argument("--judged", type=int, default=512, help="images to score policies on (default %(default)s)")
-        action.add_argument("--k", type=int, default=8, help="policies of the frontier to score (default %(default)s)")
-        action.add_argument("--trials", type=int, default=40, help="of the proxy search (default %(default)s)")
-        action.add_argument("--tuning-steps", type=int, default=64, help="of a full trial (default %(default)s)")
-        action.add_argument("--plot", type=Path, metavar="FILE", help="draw it, beside lcpaq.html (.png, .svg)")
+        _add_settings(action)
         bind(action, LcpaqOptions, run)
+
+
+def _add_settings(action: argparse.ArgumentParser) -> None:
+    model = "teacher (default), a selected model's name, resnet18, or resnet18w16: that with 16 channels for 64"
+    action.add_argument("--model", default="teacher", metavar="NAME", help=model)
+    limits = action.add_argument_group("limits (default: --size-limit 67%)")
+    limits.add_argument(
+        "--size-limit", metavar="X", help="67%% of INT8's, 250kB; blocks: what a selected model's block bits take"
+    )
+    limits.add_argument("--bops-limit", metavar="X", help="50%% of INT8's, or 3.2G bit operations (M, G, T)")
+    limits.add_argument("--latency-limit", metavar="X", help="90%% of the layers' sum, or 3.5ms")
+    action.add_argument("--measure-latency", action="store_true", help="of every layer, without a limit on it")
+    action.add_argument("--sensitivity", default="hessian", metavar="KIND", help="hessian, fisher, nsr or sqnr")
+    action.add_argument("--bits", default="2,3,4,5,6,7,8", metavar="4,6,8", help="to choose from (%(default)s)")
+    action.add_argument(
+        "--activation-bits",
+        metavar="4,6,8",
+        help="of what a layer reads, 4 to 8, to choose from (default 8): fewer save bit operations, for which give "
+        "--bops-limit, and no size",
+    )
+    action.add_argument("--tie-bits", action="store_true", help="a layer's weights and what it reads: one width")
+    action.add_argument("--all-layers", action="store_true", help="the first and the last may leave 8 bits too")
+    numbers = (
+        ("--images", 64, "labelled, for the sensitivity"),
+        ("--scoring-images", 512, "that policies are scored on"),
+        ("--k", 8, "policies of the frontier to score"),
+        ("--trials", 40, "of the proxy search"),
+        ("--tuning-steps", 64, "of fine-tuning in a full trial"),
+    )
+    for option, default, text in numbers:
+        action.add_argument(option, type=int, default=default, metavar="N", help=f"{text} (default %(default)s)")
+    action.add_argument("--plot", type=Path, metavar="FILE", help="draw it, beside lcpaq.html (.png, .svg)")
 
 
 def run(options: LcpaqOptions) -> int:
     """Train what is not trained, take the steps, show; the exit code."""
     from deploy.formats.figures import check_image
-    from deploy.lcpaq.resnet import width_in
-    from deploy.lcpaq.subject import BLOCKS, Subject
+    from deploy.lcpaq.actions import take
+    from deploy.lcpaq.subject import Subject, check_name
 
-    wanted = _wanted(options)
+    settings = _settings(options)
     if options.plot:
         check_image(options.plot)
     experiment, _ = load(options)
-    names = ("teacher", *(budget.name for budget in experiment.budgets), "resnet18")
-    if options.model not in names and width_in(experiment, options.model) is None:
-        raise UsageError(f"--model {options.model}: '{experiment.name}' has {', '.join(names)}")
-    if BLOCKS in wanted.limits.values() and options.model not in {budget.name for budget in experiment.budgets}:
-        raise UsageError(f"--size-limit {BLOCKS}: {options.model} has no block bits; name a selected model or give %")
+    check_name(experiment, options.model, settings)
     if experiment.quantization.calibration_images < 2:
         console.warn("one calibration image: ranges are that image's; set quantization.calibration_images to 16")
     with open_run(options) as context:
         console.follow(_trained(context, options.model))
         subject = Subject.of(context, options.model)
-        console.follow(_steps(options, subject, wanted))
+        console.follow(take(options.action, subject, settings))
         if options.action != "proxy":
-            _draw(subject, options.plot)
-    _show(options, subject.folder)
+            _draw(subject.folder, options.plot)
+    _show(options, subject)
     return 0
 
 
-def _trained(context: Context, name: str) -> Iterator[Progress]:
-    """Train what the network needs, where it is not done; a ResNet18 needs nothing of the loop."""
-    from deploy.lcpaq.resnet import train_resnet, width_in
-    from deploy.pipeline.loop import loop
-
-    if (width := width_in(context.experiment, name)) is not None:
-        return train_resnet(context, name, width)
-    return loop(context, "teacher" if name == "teacher" else "retrain")
-
-
-def _steps(options: LcpaqOptions, subject: Subject, wanted: Wanted) -> Iterator[Progress]:
-    from deploy.lcpaq import steps
-    from deploy.lcpaq.blocks import judge_blocks
-    from deploy.lcpaq.proxy import search_settings
-    from deploy.lcpaq.ship import ship
-
-    refined = (steps.sensitivity, steps.solve_policy, steps.refine_policy, judge_blocks)
-    of_action = {
-        "sensitivity": refined[:1],
-        "solve": refined[:2],
-        "refine": refined,
-        "proxy": (search_settings,),
-        "run": (*refined, search_settings, ship),
-    }
-    if "latency_us" in wanted.limits or options.measure_latency:
-        yield from steps.measure_latency(subject)
-    for step in of_action[options.action]:
-        yield from step(subject, wanted)
-
-
-def _wanted(options: LcpaqOptions) -> Wanted:
-    from deploy.lcpaq.subject import Wanted
+def _settings(options: LcpaqOptions) -> StepSettings:
+    from deploy.lcpaq.settings import DEFAULT_LIMIT, StepSettings
     from nas.lcpaq.policy import ACTIVATION_BITS, INT8
 
     given = {"size_bits": options.size_limit, "bops": options.bops_limit, "latency_us": options.latency_limit}
@@ -156,18 +159,19 @@ def _wanted(options: LcpaqOptions) -> Wanted:
     activation_widths = (INT8,) if not options.tie_bits else tuple(w for w in widths if w in ACTIVATION_BITS)
     if options.activation_bits:
         activation_widths = _widths("--activation-bits", options.activation_bits)
-    return Wanted(
-        limits or {"size_bits": "67%"},
-        options.sensitivity,
-        widths,
-        not options.all_layers,
-        options.images,
-        options.judged,
-        options.k,
+    return StepSettings(
+        limits=limits or {"size_bits": DEFAULT_LIMIT},
+        kind=options.sensitivity,
+        widths=widths,
+        exempt_ends=not options.all_layers,
+        images=options.images,
+        scoring_images=options.scoring_images,
+        k=options.k,
         trials=options.trials,
         tuning_steps=options.tuning_steps,
         activation_widths=activation_widths,
         tie_bits=options.tie_bits,
+        measure_latency=options.measure_latency,
     )
 
 
@@ -178,97 +182,109 @@ def _widths(option: str, text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def _records(folder: Path) -> dict[str, Any]:
-    from deploy.formats.files import read_json
+def _trained(context: Context, name: str) -> Iterator[Progress]:
+    """Train what the network needs, where it is not done; a ResNet18 needs nothing of the loop."""
+    from deploy.lcpaq.resnet import train_resnet, width_in
+    from deploy.lcpaq.subject import TEACHER
+    from deploy.pipeline.loop import loop
 
-    names = ("sensitivity", "solve", "refine", "blocks", "proxy", "shipped")
-    return {name: read_json(folder / f"{name}.json") for name in names if (folder / f"{name}.json").exists()}
+    if (width := width_in(context.experiment, name)) is not None:
+        return train_resnet(context, name, width)
+    return loop(context, "teacher" if name == TEACHER else "retrain")
 
 
-def _draw(subject: Subject, plot: Path | None) -> None:
+def _draw(folder: Path, plot: Path | None) -> None:
     """lcpaq.html, and `plot`, as far as there is something to draw."""
     from deploy.lcpaq import plots
+    from deploy.lcpaq.records import StepRecords
 
-    records = _records(subject.folder)
-    if not {"sensitivity", "solve"} <= records.keys():
-        return
-    drawn = plots.drawn(records["sensitivity"], records["solve"], records.get("refine"))
-    plots.write_page(subject.folder / "lcpaq.html", drawn)
-    if plot:
-        plots.write_image(plot, drawn)
+    records = StepRecords.read(folder)
+    if records.sensitivity and records.solve:
+        refined = records.refine.to_json() if records.refine else None
+        drawn = plots.drawn(records.sensitivity.to_json(), records.solve.to_json(), refined)
+        plots.write_page(folder / "lcpaq.html", drawn)
+        if plot:
+            plots.write_image(plot, drawn)
 
 
-def _show(options: LcpaqOptions, folder: Path) -> None:
-    records = _records(folder)
+def _show(options: LcpaqOptions, subject: Subject) -> None:
+    from deploy.lcpaq.records import StepRecords
+
+    records = StepRecords.read(subject.folder)
     if options.json:
-        console.say_json(records)
-        return
-    if options.action == "sensitivity":
-        _show_sensitivity(records["sensitivity"])
-    if options.action in ("solve", "refine", "run"):
-        _show_solution(records["solve"])
-    if options.action in ("refine", "run"):
-        _show_refinement(records["refine"])
-        _show_blocks(records.get("blocks"))
-    if options.action in ("proxy", "run"):
-        _show_proxy(records["proxy"])
-    if options.action == "run":
-        shipped = records["shipped"]
-        console.say(
-            f"validation: {shipped['int8']:.2f} % {shipped['metric']} at the policy, by {shipped['by']}; "
-            f"{shipped['int8_all8']:.2f} % with 8 bits everywhere, {shipped['fp32']:.2f} % in float"
-        )
-        console.say(f"bundle: {shipped['bundle']}")
-    console.say(f"records in {folder}")
+        console.say_json(records.to_json())
+    else:
+        show_records(options.action, records)
+        console.say(f"records in {subject.folder}")
 
 
-def _show_sensitivity(record: Mapping[str, Any]) -> None:
-    tables = {"{} bits": record["layers"], "reads {} bits": record.get("activations", {})}
-    columns = [(title.format(width), rows, width) for title, rows in tables.items() for width in _first(rows)]
+def show_records(action: str, records: StepRecords) -> None:
+    """What the steps of an action found."""
+    if action == "sensitivity" and records.sensitivity:
+        _show_sensitivity(records.sensitivity)
+    if action in ("solve", "refine", "run") and records.solve:
+        _show_solution(records.solve)
+    if action in ("refine", "run") and records.refine:
+        _show_refinement(records.refine)
+    if action in ("refine", "run") and records.blocks:
+        _show_blocks(records.blocks)
+    if action in ("proxy", "run") and records.proxy:
+        _show_proxy(records.proxy)
+    if action == "run" and records.shipped:
+        _show_shipped(records.shipped)
+
+
+def _show_sensitivity(record: SensitivityRecord) -> None:
+    tables: Mapping[str, Perturbations] = {"{} bits": record.layers, "reads {} bits": record.activations or {}}
+    columns = [
+        (title.format(width), rows, width) for title, rows in tables.items() for width in next(iter(rows.values()), {})
+    ]
     console.table(
         ("layer", *(title for title, _, _ in columns)),
-        [(name, *(f"{rows[name][width]:.3g}" for _, rows, width in columns)) for name in record["layers"]],
+        [(name, *(f"{rows[name][width]:.3g}" for _, rows, width in columns)) for name in record.layers],
     )
-    console.say(f"{record['kind']} on {record['images']} images, {record['cpu_s']:.1f} s of CPU")
+    console.say(f"{record.kind} on {record.images} images, {record.cpu_s:.1f} s of CPU")
 
 
-def _first(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
-    return list(next(iter(rows.values()), {}))
-
-
-def _show_solution(record: Mapping[str, Any]) -> None:
-    console.say(record["policy"])
-    for name, value in record["totals"].items():
+def _show_solution(record: SolveRecord) -> None:
+    console.say(record.policy)
+    for name, value in record.totals.items():
         if name in SHOWN:
             text, unit, symbol = SHOWN[name]
-            limit = f", limit {record['limits'][name] / unit:.4g} {symbol}" if name in record["limits"] else ""
-            share = value / record["int8"][name]
-            console.say(f"{text} {value / unit:.4g} {symbol}, {share:.1%} of INT8's{limit}")
-    console.say(f"solved in {record['seconds']:.3f} s")
+            limit = f", limit {record.limits[name] / unit:.4g} {symbol}" if name in record.limits else ""
+            console.say(f"{text} {value / unit:.4g} {symbol}, {value / record.int8[name]:.1%} of INT8's{limit}")
+    console.say(f"solved in {record.seconds:.3f} s")
 
 
-def _show_refinement(record: Mapping[str, Any]) -> None:
+def _show_refinement(record: RefineRecord) -> None:
     rows = []
-    for one in record["scored"]:
-        kept = " (kept)" if one["policy"] == record["best"] else ""
-        costs = one["costs"]
-        weights_kb = f"{costs['size_bits'] / 8e3:.1f}"
-        rows.append((one["origin"] + kept, f"{one['score']:.2f}", f"{costs['perturbation']:.4g}", weights_kb))
-    console.table(("origin", f"{record['metric']} %", "perturbation", "weights kB"), rows)
+    for scored in record.scored:
+        kept = " (kept)" if scored.policy == record.best else ""
+        costs = f"{scored.costs['perturbation']:.4g}", f"{scored.costs['size_bits'] / 8e3:.1f}"
+        rows.append((scored.origin + kept, f"{scored.score:.2f}", *costs))
+    console.table(("origin", f"{record.metric} %", "perturbation", "weights kB"), rows)
 
 
-def _show_blocks(record: Mapping[str, Any] | None) -> None:
-    """Of a found model: what its search would say of it now."""
-    if record:
-        nsr, plain = (sum(block[name] for block in record["blocks"]) for name in ("nsr", "plain_nsr"))
-        console.say(f"NSR of the blocks {nsr:.4f}, at the bits that the search gave them {plain:.4f}")
+def _show_blocks(record: RefinedRecord) -> None:
+    """Of a selected model: its NSR in the search's terms."""
+    nsr, plain = sum(block.nsr for block in record.blocks), sum(block.plain_nsr for block in record.blocks)
+    console.say(f"NSR of the blocks {nsr:.4f}, at the bits that the search gave them {plain:.4f}")
 
 
-def _show_proxy(record: Mapping[str, Any]) -> None:
-    best = ", ".join(f"{name} {value}" for name, value in record["best"].items())
-    console.say(f"settings: {best}: {record['score']:.2f} %")
-    reached = ", ".join(map(str, record["reached"]))
-    console.say(f"trials on each rung: {reached}; {record['cpu_s']:.1f} s of CPU; a grid has {record['grid_settings']}")
-    for one in record["agreement"]:
-        if one["tau_b"] is not None:
-            console.say(f"rung {one['rung'] + 1} ranks as the last one: tau-b {one['tau_b']:.2f} over {one['trials']}")
+def _show_proxy(record: ProxyRecord) -> None:
+    settings: Mapping[str, Any] = asdict(record.best)
+    best = ", ".join(f"{name} {value}" for name, value in settings.items())
+    console.say(f"settings: {best}: {record.score:.2f} %")
+    reached = ", ".join(map(str, record.reached))
+    console.say(f"trials on each rung: {reached}; {record.cpu_s:.1f} s of CPU; a grid has {record.grid_settings}")
+    for rung in record.agreement:
+        if rung.tau_b is not None:
+            console.say(f"rung {rung.rung + 1} ranks as the last one: tau-b {rung.tau_b:.2f} over {rung.trials}")
+
+
+def _show_shipped(record: ShippedRecord) -> None:
+    console.say(
+        f"validation: {record.int8:.2f} % {record.metric} at the policy, by {record.quantized_by}; "
+        f"{record.int8_all8:.2f} % with 8 bits everywhere, {record.fp32:.2f} % in float"
+    )
+    console.say(f"bundle: {record.bundle}")

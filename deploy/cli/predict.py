@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.options import Commands, bind
@@ -12,6 +11,7 @@ from deploy.cli.runs import RunOptions, add_run, add_tau, open_run
 
 if TYPE_CHECKING:
     from deploy.run.config import Experiment
+    from deploy.search.predictor_record import PredictorRecord
 
 WAYS = {"nsr_sum": "NSR sum", "order_1": "ridge, first order", "order_2": "ridge, second order"}
 
@@ -34,8 +34,8 @@ def add(commands: Commands) -> None:
             "predict",
             help="fit an accuracy predictor, search with it",
             description="The loop up to the search, then short fine-tunings of sampled architectures: how well do "
-            "block NSRs predict what was left out, against their plain sum, and what does the predictor find under "
-            "the budgets? What is done is not done again; settings are [predictor] of the configuration.",
+            "block NSRs predict held-out models, against their plain sum, and what does the predictor select under the "
+            "budgets? What is done is not done again; settings are [predictor] of the configuration.",
         )
     )
     predict.add_argument(
@@ -51,44 +51,45 @@ def add(commands: Commands) -> None:
 
 def run(options: PredictOptions) -> int:
     """Run the loop up to the search where that is not done, fine-tune, fit, show; the exit code."""
-    from deploy.formats.files import read_json
     from deploy.pipeline.loop import loop
     from deploy.search.predictor import predict
+    from deploy.search.predictor_record import PredictorRecord
 
     with open_run(options, change=options.changed) as context:
         console.follow(loop(context, "search"))
         console.follow(predict(context))
-        result = context.path / "predictor.json"
-    record = read_json(result)
+        path = context.path / PredictorRecord.FILE
+    record = PredictorRecord.read(path)
     if options.json:
-        console.say_json(record)
+        console.say_json(record.to_json())
     else:
         show_predictor(record)
-        console.say(f"written to {result}")
+        console.say(f"written to {path}")
     return 0
 
 
-def show_predictor(record: Mapping[str, Any]) -> None:
-    """How each way ranks the models left out, and what the predictor finds."""
+def show_predictor(record: PredictorRecord) -> None:
+    """How each way ranks held-out models, and what the predictor selects."""
     rows = []
     for way, name in WAYS.items():
-        rank = record["rank"][way]
-        error = f"{rank['rms_error']:.2f}" if "rms_error" in rank else ""
-        shown = (f"{rank['tau_b']:.3f}", _interval(rank["tau_b_ci95"]), f"{rank['spearman']:.3f}")
-        rows.append((name, *shown, _interval(rank["spearman_ci95"]), error))
+        rank = record.rank[way]
+        error = "" if rank.rms_error is None else f"{rank.rms_error:.2f}"
+        tau_b = (f"{rank.tau_b:.3f}", _interval(rank.tau_b_ci95))
+        rows.append((name, *tau_b, f"{rank.spearman:.3f}", _interval(rank.spearman_ci95), error))
     console.table(("ranked by", "tau-b", "95 % interval", "Spearman", "95 % interval", "error, points"), rows)
-    scores = [model["score"] for model in record["models"]]
+    scores = [model.score for model in record.models]
     console.say(
-        f"{len(scores)} models of {min(scores):.2f} to {max(scores):.2f} % {record['metric']} (INT8) after "
-        f"{record['schedule']['steps']} steps; their mean errs by {record['rms_error_of_the_mean']:.2f} points"
+        f"{len(scores)} models of {min(scores):.2f} to {max(scores):.2f} % {record.metric} (INT8) after "
+        f"{record.schedule.steps} steps; the error of their mean is {record.rms_error_of_the_mean:.2f} points"
     )
-    for entry in record["found"]:
-        plain = entry["least_nsr"]
-        console.say(f"{entry['name']}: {entry['subnet']} predicted {entry['predicted']:.2f} %, NSR {entry['nsr']:.4f}")
-        same = entry["subnet"] == plain["subnet"]
-        rival = "the least NSR finds the same" if same else f"the least NSR: {plain['subnet']}"
-        console.say(f"  {rival}, predicted {plain['predicted']:.2f} %, NSR {plain['nsr']:.4f}")
+    for model in record.selected or ():
+        plain = model.least_nsr
+        console.say(f"{model.name}: {model.subnet} predicted {model.predicted:.2f} %, NSR {model.nsr:.4f}")
+        same = model.subnet == plain.subnet
+        least = "the least NSR selects the same" if same else f"the least NSR: {plain.subnet}"
+        console.say(f"  {least}, predicted {plain.predicted:.2f} %, NSR {plain.nsr:.4f}")
 
 
-def _interval(ends: list[float]) -> str:
-    return f"{ends[0]:.3f} - {ends[1]:.3f}"
+def _interval(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{low:.3f} - {high:.3f}"

@@ -1,12 +1,13 @@
-"""`hilnas search`: the loop up to the exact front; with a question, other budgets, tables or devices."""
+"""`hilnas search`: the loop up to the Pareto front; with a question, other budgets, tables or devices."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.options import Commands, bind
@@ -15,22 +16,47 @@ from hil.errors import UsageError
 
 if TYPE_CHECKING:
     from deploy.run.records import SearchRecord
+    from deploy.search.devices import Device
+    from deploy.search.query import Answer, AnswerRecord, Question, RankedModel
+    from deploy.search.refined import Refined
+    from nas.search.union import CostTables
+    from nas.space import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(RunOptions):
-    """See the help of each option."""
+    """What is asked of a run's tables, or of others; None or False everywhere: the loop's own search.
 
-    size_budget: str | None
-    latency_budget: tuple[str, ...] | None
-    latency: tuple[str, ...] | None
-    k: int | None
-    objectives: str | None
-    no_cpu_fallback: bool
-    front: Path | None
-    prove: bool
-    tables: Path | None
-    space: Path | None
+    Attributes:
+        size_budget: as `250kB` or `75%`.
+        latency_budget: as `3.5ms`, `80%`, or for each of several devices `NAME=3.5ms`.
+        latency: tables of devices, as `NAME=FILE`.
+        k: how many models.
+        objectives: separated by commas.
+        no_cpu_fallback: only subnets that the delegate took whole.
+        front: the file that the Pareto front is written to.
+        prove: hold the answer to brute force.
+        tables: a folder of tables, in place of a run's.
+        space: the file of the space that `tables` are of.
+    """
+
+    size_budget: str | None = None
+    latency_budget: tuple[str, ...] | None = None
+    latency: tuple[str, ...] | None = None
+    k: int | None = None
+    objectives: str | None = None
+    no_cpu_fallback: bool = False
+    front: Path | None = None
+    prove: bool = False
+    tables: Path | None = None
+    space: Path | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether more is asked than the stage's own answer."""
+        texts = (self.size_budget, self.latency_budget, self.latency, self.objectives, self.k)
+        files = (self.front, self.tables, self.space)
+        return self.no_cpu_fallback or self.prove or any(given is not None for given in (*texts, *files))
 
 
 def add(commands: Commands) -> None:
@@ -38,8 +64,9 @@ def add(commands: Commands) -> None:
         commands.add_parser(
             "search",
             help="the best architectures under budgets of latency and size",
-            description="The loop up to the exact front, and the best architecture under each of the configuration's "
-            "budgets. With the options below its tables are asked something else, or with --tables any others.",
+            description="The loop up to the exact Pareto front, and the best architecture under each of the "
+            "configuration's budgets. With the options below its tables are asked something else, or with --tables any "
+            "others.",
         )
     )
     add_agreement(search)
@@ -57,11 +84,13 @@ def add(commands: Commands) -> None:
         metavar="NAME=FILE",
         help="a device's latency table; several: models for all of them and for each, and what sharing costs",
     )
-    asked.add_argument("--k", type=int, help="how many to list, best first (default 1)")
+    asked.add_argument("--k", type=int, metavar="N", help="how many models to list, best first (default 1)")
     asked.add_argument("--objectives", metavar="A,B", help="of nsr,size,latency; the first is minimised (default: all)")
     asked.add_argument("--no-cpu-fallback", action="store_true", help="only subnets that the delegate took whole")
-    asked.add_argument("--front", type=Path, metavar="FILE.csv", help="write the whole front, for every budget at once")
-    asked.add_argument("--prove", action="store_true", help="hold it to brute force on random sub-spaces")
+    asked.add_argument(
+        "--front", type=Path, metavar="FILE.csv", help="write the whole Pareto front, for every budget at once"
+    )
+    asked.add_argument("--prove", action="store_true", help="compare it with brute force on random sub-spaces")
     asked.add_argument("--tables", type=Path, metavar="DIR", help="instead of a run's: nsr.parquet and others")
     asked.add_argument("--space", type=Path, metavar="FILE.toml", help="which space --tables are of")
     bind(search, SearchOptions, run)
@@ -69,24 +98,62 @@ def add(commands: Commands) -> None:
 
 def run(options: SearchOptions) -> int:
     """Search, or answer a question; the exit code. `CheckFailed` if a proof was asked for and does not hold."""
-    from deploy.search import devices
-    from deploy.search import query as searching
+    if not options.asks:
+        return _stage(options)
+    from deploy.search.devices import devices_of
     from nas.table import Table
 
-    arguments = argparse.Namespace(**vars(options))  # of the room below, until it takes what it needs
-    if not searching.asks(arguments):
-        return _stage(options)
-    answer = devices.run if options.latency else searching.run
-    for device in devices.devices_of(options.latency or ()):
+    devices = devices_of(options.latency or ())
+    for device in devices:
         Table.load(device.path)  # refused before a loop runs
-    if (options.tables or options.space) and (options.tau is not None or options.models is not None):
-        raise UsageError("--tables alone were never compared with whole models: leave out --tau and --models")
-    if options.tables or options.space:
-        if options.tables is None:
-            raise UsageError("--space goes with --tables; a run's space is its configuration's")
-        return answer(arguments, searching.material_of_tables(options.tables, options.space))
+    answered = (
+        _asked_of_tables(options, devices) if options.tables or options.space else _asked_of_run(options, devices)
+    )
+    if options.front:
+        _write_csv(options.front, answered.union())
+    if options.json:
+        console.say_json(answered.record.to_json())
+    else:
+        show_answer(answered.record)
+    answered.record.check_proof()
+    return 0
+
+
+def _stage(options: SearchOptions) -> int:
+    """The stage's own answer."""
+    from deploy.run.records import SearchRecord
+
+    record = SearchRecord.read(_searched(options) / SearchRecord.FILE)
+    if options.json:
+        console.say_json(record.to_json())
+    else:
+        show_selected(record)
+    return 0
+
+
+def _asked_of_tables(options: SearchOptions, devices: Sequence[Device]) -> Answer:
+    from deploy.search.cost_tables import cost_tables_of_folder
+    from deploy.search.refined import NONE_REFINED
+    from nas.space import SearchSpace
+
+    if options.tau is not None or options.models is not None:
+        raise UsageError("--tables alone were never compared with full models: leave out --tau and --models")
+    if options.tables is None:
+        raise UsageError("--space goes with --tables; a run's space is its configuration's")
+    if options.space is None:
+        raise UsageError("--tables says not of which space they are: give --space FILE.toml")
+    space = SearchSpace.load(options.space)
+    return _answer(options, space, [cost_tables_of_folder(options.tables, space)], NONE_REFINED, devices)
+
+
+def _asked_of_run(options: SearchOptions, devices: Sequence[Device]) -> Answer:
+    from deploy.search.cost_tables import cost_tables_of_run
+    from deploy.search.refined import refined_of_run
+
     _, space = load(options)
-    return answer(arguments, searching.material_of_run(_searched(options), space))
+    folder = _searched(options)
+    schemes = cost_tables_of_run(folder)
+    return _answer(options, space, schemes, refined_of_run(folder, schemes[0]), devices)
 
 
 def _searched(options: SearchOptions) -> Path:
@@ -98,68 +165,95 @@ def _searched(options: SearchOptions) -> Path:
         return context.path
 
 
-def _stage(options: SearchOptions) -> int:
-    """The stage's own answer."""
-    from deploy.run.records import SearchRecord
+def _answer(
+    options: SearchOptions,
+    space: SearchSpace,
+    schemes: Sequence[CostTables],
+    refined: Refined,
+    devices: Sequence[Device],
+) -> Answer:
+    from deploy.search.budgets import budgets_of, budgets_of_devices
+    from deploy.search.devices import answer_for_devices, joined
+    from deploy.search.query import answer
 
-    record = SearchRecord.read(_searched(options) / SearchRecord.FILE)
-    console.say_json(record.to_json()) if options.json else show_selected(record)
-    return 0
+    latency = options.latency_budget or ()
+    if not devices:
+        budgets = budgets_of(schemes[0], options.size_budget, latency)
+        return answer(_question(options, budgets), space, schemes, refined)
+    joint = joined(space, schemes[0], devices)
+    budgets = budgets_of_devices(joint, options.size_budget, latency, [device.name for device in devices])
+    return answer_for_devices(_question(options, budgets), space, joint, devices)
+
+
+def _question(options: SearchOptions, budgets: dict[str, float]) -> Question:
+    from deploy.search.query import Question
+
+    return Question(
+        budgets=budgets,
+        k=1 if options.k is None else options.k,
+        objectives=tuple(options.objectives.split(",")) if options.objectives else (),
+        no_cpu_fallback=options.no_cpu_fallback,
+        prove=options.prove,
+    )
+
+
+def _write_csv(path: Path, models: Sequence[RankedModel]) -> None:
+    from deploy.formats.files import write_atomically
+
+    rows = [model.to_json() for model in models]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def show_selected(record: SearchRecord) -> None:
-    """The stage's own answer: the front, and the model under each budget."""
+    """The stage's own answer: the Pareto front, and the model under each budget."""
     from deploy.latency.gate import gate_text
 
     if record.gate.override:
         console.say(gate_text(record.gate))
-    console.say(f"front: {len(record.pareto_front)} architectures over (NSR, latency)")
-    for m in record.selected:
-        scheme = f" ({m.scheme})" if m.scheme else ""
+    console.say(f"Pareto front: {len(record.pareto_front)} architectures over (NSR, latency)")
+    for model in record.selected:
         console.say(
-            f"{m.name}: {m.subnet} nsr {m.nsr:.4f} predicted {m.predicted_us / 1000:.3f} ms "
-            f"weights {m.size_bits / 8000:.1f} kB{scheme}"
+            f"{model.name}: {model.subnet} nsr {model.nsr:.4f} predicted {model.predicted_us / 1000:.3f} ms "
+            f"weights {model.size_bits / 8000:.1f} kB{_scheme(model.scheme)}"
         )
 
 
-def show_answer(record: Mapping[str, Any]) -> None:
-    """The answer of `hilnas search` with a question (deploy/search/query.py)."""
+def show_answer(record: AnswerRecord) -> None:
+    """The answer to a question, for one device or several."""
     console.say(
-        f"front: {record['front']} of {record['architectures']:.3g} architectures over "
-        f"({', '.join(record['objectives'])}), in {record['seconds']:.3f} s; costs are of {record['of']}"
+        f"Pareto front: {record.front} of {record.architectures:.3g} architectures over "
+        f"({', '.join(record.objectives)}), in {record.seconds:.3f} s; costs are of {record.scope}"
     )
-    for rank, entry in enumerate(record["found"], start=1):
-        console.say(f"{rank}: {_costs(entry)}")
-    for name in record.get("stale", ()):
+    for rank, model in enumerate(record.selected, start=1):
+        console.say(f"{rank}: {_costs(model)}")
+    for name in record.stale:
         console.say(
             f"left out: lcpaq {name}, refined for another search or other bits; hilnas lcpaq refine --model {name}"
         )
-    proof = record.get("proof")
-    if proof:
+    if proof := record.proof:
         console.say(
-            f"proof: {proof['sub_spaces']} sub-spaces with {proof['architectures']} architectures and "
-            f"{proof['queries']} budgets against brute force, {proof['sampled']} random architectures against the "
-            f"front: {proof['difference'] or 'no difference'}"
+            f"proof: {proof.sub_spaces} sub-spaces with {proof.architectures} architectures and {proof.queries} "
+            f"budgets against brute force, {proof.sampled} random architectures against the Pareto front: "
+            f"{proof.difference or 'no difference'}"
         )
+    for name, device in record.devices.items():
+        console.say(f"{name} alone: {_costs(device.alone)}; sharing costs {device.sharing_costs_nsr:.4f} of NSR")
 
 
-def show_answer_for_devices(record: Mapping[str, Any]) -> None:
-    """The answer for several devices (deploy/search/devices.py)."""
-    show_answer(record)
-    for name, device in record["devices"].items():
-        console.say(f"{name} alone: {_costs(device['alone'])}; sharing costs {device['sharing_costs_nsr']:.4f} of NSR")
-
-
-def _costs(entry: Mapping[str, Any]) -> str:
-    costs = [f"nsr {entry['nsr']:.4f}"] if "nsr" in entry else []
-    costs += [f"weights {entry['size_bits'] / 8000:.1f} kB"] if "size_bits" in entry else []
-    for key, value in entry.items():
-        plain, _, device = key.partition("@")
+def _costs(model: RankedModel) -> str:
+    costs = [f"nsr {model.costs['nsr']:.4f}"] if "nsr" in model.costs else []
+    costs += [f"weights {model.costs['size_bits'] / 8000:.1f} kB"] if "size_bits" in model.costs else []
+    for quantity, value in model.costs.items():
+        plain, _, device = quantity.partition("@")
         if plain == "latency_us":
             costs.append(f"predicted {value / 1000:.3f} ms{' on ' + device if device else ''}")
-    return f"{entry['subnet']} {' '.join(costs)}{_scheme(entry)}"
+    return f"{model.subnet} {' '.join(costs)}{_scheme(model.scheme)}"
 
 
-def _scheme(entry: Mapping[str, Any]) -> str:
-    """Of an entry that says its scheme: there are several."""
-    return f" ({entry['scheme']})" if "scheme" in entry else ""
+def _scheme(name: str | None) -> str:
+    """Where there are several."""
+    return f" ({name})" if name else ""

@@ -1,35 +1,51 @@
 """Block-wise search and its rivals on one space, one budget and the same tables, winners retrained alike.
 
-A comparison lives in the run's `compare/` and has a state of its own there: supernets (NAME.pt), what was judged
+A comparison lives in the run's `compare/` and has its state there: supernets (NAME.pt), what was evaluated
 (NAME-KEY.jsonl), retrained winners (retrained/), and the result (BUDGET.json). Killed at any moment, it goes on from
-the last checkpoint and the last judged architecture, to the same result.
+the last checkpoint and the last evaluated architecture, to the same result.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from deploy.compare.methods import METHODS
-from deploy.compare.setup import Comparison, Found, Spent, spent_in
+from deploy.compare.records import ComparisonRecord, Machine, MethodRecord, RetrainedRecord, Spent, TeacherCosts
+from deploy.compare.setup import SearchComparison, Winner, spent_in
 from deploy.formats.digest import digest
-from deploy.formats.files import read_json, write_json
 from deploy.run.config import Retrain
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
 from deploy.run.networks import assembled
 from deploy.run.quantizing import quantize_network
-from deploy.run.records import AgreementRecord
+from deploy.run.records import SpaceSummary
 from nas.space import Architecture
 from nas.tasks.task import score_float, score_integer, training_loss
 from nas.training.device import on_its_device
 from nas.training.train import train
+
+
+def compare_search(comparison: SearchComparison, methods: Sequence[str]) -> Iterator[Progress]:
+    """Every method's winner, retrained alike: `result_path`."""
+    rows = []
+    for method in methods:
+        winner = yield from METHODS[method](comparison)
+        retrained = []
+        for number in range(comparison.context.experiment.compare.retrainings):
+            retrained.append((yield from retrained_alike(comparison, winner.architecture, number)))
+        rows.append(_row(comparison, method, winner, retrained))
+    _record(comparison, rows).write(result_path(comparison))
+
+
+def result_path(comparison: SearchComparison) -> Path:
+    return comparison.run.path / f"{comparison.budget.name}.json"
 
 
 def retraining(context: Context) -> Retrain:
@@ -38,9 +54,17 @@ def retraining(context: Context) -> Retrain:
     return e.compare.retrain or replace(e.retrain, start="scratch", distillation=0.0)
 
 
+@dataclass(frozen=True)
+class Retrained:
+    """A retrained winner, and what its retraining took."""
+
+    record: RetrainedRecord
+    spent: Spent
+
+
 def retrained_alike(
-    comparison: Comparison, architecture: Architecture, number: int
-) -> Generator[Progress, None, dict[str, Any]]:
+    comparison: SearchComparison, architecture: Architecture, number: int
+) -> Generator[Progress, None, Retrained]:
     """An architecture's final accuracy: a function of the architecture, the settings and the retraining's number."""
     context, settings = comparison.context, retraining(comparison.context)
     compute, schedule = context.experiment.compute, settings.schedule
@@ -48,9 +72,8 @@ def retrained_alike(
     built_on = context.keys["distil"] if settings.start == "supernet" else comparison.data_key
     trained = (built_on, settings_of(settings), settings_of(compute), str(architecture), seed)
     key = digest(*trained, settings_of(context.experiment.quantization), list(context.resize_factors))
-    result = comparison.run.path / "retrained" / f"{key}.json"
-    name = f"retrain {key}"
-    if not (comparison.run.is_done(name, key) and result.exists()):
+    path, name = comparison.run.path / "retrained" / f"{key}.json", f"retrain {key}"
+    if not (comparison.run.is_done(name, key) and path.exists()):
         with comparison.run.stage(name, key):
             torch.manual_seed(seed)
             from_blocks = settings.start == "supernet"
@@ -58,67 +81,48 @@ def retrained_alike(
             model.to(compute.place())
             loss = training_loss(on_its_device(model), context.train_data, schedule.batch_size, seed)
             yield Progress(name, 0, schedule.steps, "starts")
-            for step in train(model, loss, schedule, result.with_suffix(".pt"), key, compute=compute):
+            for step in train(model, loss, schedule, path.with_suffix(".pt"), key, compute=compute):
                 yield Progress(name, step.step, schedule.steps, f"loss {step.loss:.3f}")
             graph = quantize_network(context, model.cpu(), architecture)
-            scores = {
-                "fp32": score_float(model, context.val_data),
-                "int8": score_integer(graph, context.val_data),
-            }
-            write_json(result, {"subnet": str(architecture), "seed": seed, **scores})
+            fp32, int8 = score_float(model, context.val_data), score_integer(graph, context.val_data)
+            RetrainedRecord(str(architecture), seed, fp32, int8).write(path)
         yield Progress(name, schedule.steps, schedule.steps, "done")
-    record: dict[str, Any] = read_json(result)
-    return {**record, **asdict(spent_in(comparison.run, name))}
+    return Retrained(RetrainedRecord.read(path), spent_in(comparison.run, name))
 
 
-def compare_search(comparison: Comparison, methods: Sequence[str]) -> Iterator[Progress]:
-    """Every method's winner, retrained alike: compare/BUDGET.json."""
-    context, settings = comparison.context, comparison.context.experiment.compare
-    rows = []
-    for method in methods:
-        found = yield from METHODS[method](comparison)
-        again = []
-        for number in range(settings.retrainings):
-            again.append((yield from retrained_alike(comparison, found.architecture, number)))
-        rows.append(_row(comparison, method, found, again))
-    teacher_us = AgreementRecord.read(context.path / AgreementRecord.FILE).teacher_us
-    record: dict[str, Any] = {
-        "experiment": context.experiment.name,
-        "metric": context.task.metric,
-        "space": {"name": context.space.name, "digest": context.space.digest, "subnets": context.space.count()},
-        "data": asdict(context.experiment.data),
-        "budget": asdict(comparison.budget),
-        "settings": {**asdict(settings), "supernet": asdict(settings.supernet or context.experiment.teacher.schedule)},
-        "retrain": asdict(retraining(context)),
-        "teacher": {
-            "int8": score_integer(comparison.teacher, context.val_data),
-            "size_bits": comparison.teacher.size_bits,
-            "latency_us": teacher_us,
-        },
-        "board_seconds": sum(spent_in(context.run, stage).wall_s for stage in ("profile", "agree")),
-        "machine": {
-            "name": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "device": str(context.experiment.compute.place()),
-        },
-        "methods": rows,
-    }
-    write_json(comparison.run.path / f"{comparison.budget.name}.json", record)
+def _record(comparison: SearchComparison, rows: Sequence[MethodRecord]) -> ComparisonRecord:
+    context, e = comparison.context, comparison.context.experiment
+    return ComparisonRecord(
+        experiment=e.name,
+        metric=context.task.metric,
+        space=SpaceSummary(context.space.name, context.space.digest, context.space.count()),
+        data=e.data,
+        budget=comparison.budget,
+        settings=replace(e.compare, supernet=e.compare.supernet or e.teacher.schedule),
+        retrain=retraining(context),
+        teacher=TeacherCosts(
+            int8=score_integer(comparison.teacher, context.val_data),
+            size_bits=comparison.teacher.size_bits,
+            latency_us=comparison.cost_tables.teacher["latency"],
+        ),
+        board_seconds=sum(spent_in(context.run, stage).wall_s for stage in ("profile", "agree")),
+        machine=Machine(platform.machine(), os.cpu_count(), torch.get_num_threads(), str(e.compute.place())),
+        methods=tuple(rows),
+    )
 
 
-def _row(comparison: Comparison, method: str, found: Found, again: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    retraining_cost = sum((Spent(r["wall_s"], r["cpu_s"]) for r in again), Spent())
-    return {
-        "method": method,
-        "subnet": str(found.architecture),
-        "nsr": comparison.tables["nsr"].total(found.architecture),
-        "judged": found.judged,
-        "complete": found.complete,
-        "fitness": found.fitness,
-        "size_bits": comparison.tables["size"].total(found.architecture) + comparison.around["size"],
-        "predicted_us": comparison.tables["latency"].total(found.architecture) + comparison.around["latency"],
-        "int8": [r["int8"] for r in again],
-        "fp32": [r["fp32"] for r in again],
-        "spent": {column: asdict(spent) for column, spent in {**found.spent, "retrain": retraining_cost}.items()},
-    }
+def _row(comparison: SearchComparison, method: str, winner: Winner, retrained: Sequence[Retrained]) -> MethodRecord:
+    tables, architecture = comparison.cost_tables, winner.architecture
+    return MethodRecord(
+        method=method,
+        subnet=str(architecture),
+        nsr=tables.total("nsr", architecture),
+        evaluated=winner.evaluated,
+        complete=winner.complete,
+        fitness=winner.fitness,
+        size_bits=tables.total("size", architecture),
+        predicted_us=tables.total("latency", architecture),
+        int8=tuple(one.record.int8 for one in retrained),
+        fp32=tuple(one.record.fp32 for one in retrained),
+        spent={**winner.spent, "retrain": sum((one.spent for one in retrained), Spent())},
+    )

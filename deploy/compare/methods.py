@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from deploy.compare.setup import Comparison, Finding, Found, Spent, spent_in
+from deploy.compare.records import ScoredArchitecture, Spent
+from deploy.compare.setup import SearchComparison, Selecting, Winner, spent_in
 from deploy.formats.digest import digest
-from deploy.formats.files import write_atomically
+from deploy.formats.journal import Journal
 from deploy.run.folder import Progress, cpu_seconds
 from deploy.run.keys import settings_of
 from deploy.run.quantizing import quantize_network
@@ -31,48 +30,49 @@ from nas.training.train import Schedule, restore, train
 MOST_VISITS = 10_000_000  # about 40 s
 
 
-def blockwise(comparison: Comparison) -> Finding:
+def blockwise(comparison: SearchComparison) -> Selecting:
     """Ours: the best of the exact front over the tables."""
     started = time.perf_counter(), cpu_seconds()
-    best = front(comparison.of).best(comparison.limits)
+    best = front(comparison.candidates).best(comparison.limits)
     spent = Spent(time.perf_counter() - started[0], cpu_seconds() - started[1])
     yield Progress("blockwise", 1, 1, str(best))
-    return Found(best, {**_block_tables(comparison), "search": spent})
+    return Winner(best, {**_block_tables(comparison), "search": spent})
 
 
-def dna(comparison: Comparison) -> Finding:
+def dna(comparison: SearchComparison) -> Selecting:
     """DNA's traversal of the same tables, as published; cut off after MOST_VISITS."""
     started = time.perf_counter(), cpu_seconds()
-    found = traverse(comparison.of, comparison.limits, MOST_VISITS)
+    traversal = traverse(comparison.candidates, comparison.limits, MOST_VISITS)
     spent = Spent(time.perf_counter() - started[0], cpu_seconds() - started[1])
-    if found.best is None:
+    if traversal.best is None:
         raise ConfigError(f"dna: nothing within the budget after {MOST_VISITS} visits; leave it out of --methods")
-    yield Progress("dna", 1, 1, str(found.best.architecture))
-    return Found(found.best.architecture, {**_block_tables(comparison), "search": spent}, complete=found.complete)
+    best = traversal.best.architecture
+    yield Progress("dna", 1, 1, str(best))
+    return Winner(best, {**_block_tables(comparison), "search": spent}, complete=traversal.complete)
 
 
-def _block_tables(comparison: Comparison) -> dict[str, Spent]:
+def _block_tables(comparison: SearchComparison) -> dict[str, Spent]:
     """What the run spent on everything that a search over tables needs."""
     stages = {"teacher": "teacher", "train": "distil", "tables": "tables"}
     return {column: spent_in(comparison.context.run, stage) for column, stage in stages.items()}
 
 
-def spos(comparison: Comparison) -> Finding:
+def spos(comparison: SearchComparison) -> Selecting:
     """Uniform single paths, then evolution."""
     return (yield from _shared(comparison, "spos", "spos", _evolution))
 
 
-def fairnas(comparison: Comparison) -> Finding:
+def fairnas(comparison: SearchComparison) -> Selecting:
     """Strict fairness, then evolution."""
     return (yield from _shared(comparison, "fairnas", "fairnas", _evolution))
 
 
-def random_paths(comparison: Comparison) -> Finding:
-    """SPOS's supernet without evolution: as many architectures judged, all random."""
+def random_paths(comparison: SearchComparison) -> Selecting:
+    """SPOS's supernet without evolution: as many architectures evaluated, all random."""
     return (yield from _shared(comparison, "random", "spos", _random))
 
 
-METHODS: Mapping[str, Callable[[Comparison], Finding]] = {
+METHODS: Mapping[str, Callable[[SearchComparison], Selecting]] = {
     "blockwise": blockwise,
     "dna": dna,
     "spos": spos,
@@ -80,21 +80,21 @@ METHODS: Mapping[str, Callable[[Comparison], Finding]] = {
     "random": random_paths,
 }
 
-Search = Callable[[Comparison, Fitness], Iterator[Evaluated]]
+Search = Callable[[SearchComparison, Fitness], Iterator[Evaluated]]
 
 
-def _evolution(comparison: Comparison, fitness: Fitness) -> Iterator[Evaluated]:
+def _evolution(comparison: SearchComparison, fitness: Fitness) -> Iterator[Evaluated]:
     settings = comparison.context.experiment.compare
     evolution = Evolution(settings.evaluations, settings.population, settings.parents)
     return evolve(comparison.affordable, fitness, evolution, comparison.context.experiment.seed)
 
 
-def _random(comparison: Comparison, fitness: Fitness) -> Iterator[Evaluated]:
+def _random(comparison: SearchComparison, fitness: Fitness) -> Iterator[Evaluated]:
     e = comparison.context.experiment
     return random_search(comparison.affordable, fitness, e.compare.evaluations, e.seed)
 
 
-def sharing_schedule(comparison: Comparison, sampler: str) -> Schedule:
+def sharing_schedule(comparison: SearchComparison, sampler: str) -> Schedule:
     """Equal paths for every method: where a step trains m of them, there are 1/m as many steps, rounded up."""
     e = comparison.context.experiment
     base = e.compare.supernet or e.teacher.schedule
@@ -102,14 +102,14 @@ def sharing_schedule(comparison: Comparison, sampler: str) -> Schedule:
     return replace(base, steps=-(-base.steps // m), warmup_steps=-(-base.warmup_steps // m))
 
 
-def _shared(comparison: Comparison, name: str, sampler: str, search: Search) -> Finding:
+def _shared(comparison: SearchComparison, name: str, sampler: str, search: Search) -> Selecting:
     context, e = comparison.context, comparison.context.experiment
     schedule = sharing_schedule(comparison, sampler)
     trained = (settings_of(schedule), e.compare.held_out, settings_of(e.compute))
     key = digest(comparison.data_key, sampler, *trained)
     torch.manual_seed(e.seed + 1)
     model = Supernet(network(context.train_data, context.space, [], e.teacher.head))
-    seen, apart = held_out(context.train_data, e.compare.held_out)
+    seen, unseen = held_out(context.train_data, e.compare.held_out)
     checkpoint, stage = comparison.run.path / f"{sampler}.pt", f"train {sampler}"
     if not (comparison.run.is_done(stage, key) and checkpoint.exists()):
         model.to(e.compute.place())
@@ -121,59 +121,54 @@ def _shared(comparison: Comparison, name: str, sampler: str, search: Search) -> 
         yield Progress(sampler, schedule.steps, schedule.steps, "done")
     restore(model.cpu(), checkpoint, key)  # quantized and simulated on the CPU
 
-    def judge(architecture: Architecture) -> float:
-        candidate = model.extract(context.student(architecture), architecture, context.calibration)
-        return score_integer(quantize_network(context, candidate, architecture), apart)
+    def evaluate(architecture: Architecture) -> float:
+        student = model.extract(context.student(architecture), architecture, context.calibration)
+        return score_integer(quantize_network(context, student, architecture), unseen)
 
     quantized = digest(key, settings_of(e.quantization), list(context.resize_factors))
-    journal = Journal(comparison.run.path / f"{sampler}-{quantized}.jsonl")
-    judged: list[Evaluated] = []
+    evaluations = Evaluations.of(comparison.run.path / f"{sampler}-{quantized}.jsonl")
+    evaluated: list[Evaluated] = []
     stage = f"{name}, search"
     yield Progress(stage, 0, e.compare.evaluations, "starts")
-    for done in search(comparison, journal.keeping(judge)):
-        judged.append(done)
-        yield Progress(stage, len(judged), e.compare.evaluations, f"{done.fitness:.2f} % {done.architecture}")
+    for done in search(comparison, evaluations.once(evaluate)):
+        evaluated.append(done)
+        yield Progress(stage, len(evaluated), e.compare.evaluations, f"{done.fitness:.2f} % {done.architecture}")
     yield Progress(stage, 1, 1, "done")
-    best = max(judged, key=lambda evaluated: evaluated.fitness)
-    costs = sum((journal.spent(evaluated.architecture) for evaluated in judged), Spent())
-    spent = {"train": spent_in(comparison.run, f"train {sampler}"), "search": costs}
-    return Found(best.architecture, spent, len(judged), best.fitness)
+    best = max(evaluated, key=lambda one: one.fitness)
+    spent = {
+        "train": spent_in(comparison.run, f"train {sampler}"),
+        "search": sum((evaluations.spent(one.architecture) for one in evaluated), Spent()),
+    }
+    return Winner(best.architecture, spent, len(evaluated), best.fitness)
 
 
-class Journal:
-    """What a supernet's architectures scored and what judging each took: a line each, appended as it is known."""
+@dataclass(frozen=True)
+class Evaluations:
+    """What a supernet's architectures scored and what evaluating each took, durable as it is known."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._known: dict[str, dict[str, float]] = {}
-        content = path.read_bytes() if path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            with suppress(ValueError, KeyError, TypeError):  # a damaged line is judged again
-                entry = json.loads(line)
-                self._known[entry.pop("subnet")] = {name: float(entry[name]) for name in ("score", "wall_s", "cpu_s")}
-        if whole != content:
-            write_atomically(path, whole)
+    journal: Journal[ScoredArchitecture]
+    known: dict[str, ScoredArchitecture] = field(default_factory=dict)
 
-    def keeping(self, judge: Fitness) -> Fitness:
-        """`judge`, asked once for each architecture."""
+    @classmethod
+    def of(cls, path: Path) -> Evaluations:
+        journal = Journal(path, ScoredArchitecture)
+        return cls(journal, {scored.subnet: scored for scored in journal.read()})
+
+    def once(self, evaluate: Fitness) -> Fitness:
+        """`evaluate`, called once for each architecture."""
 
         def fitness(architecture: Architecture) -> float:
-            if str(architecture) not in self._known:
-                started = time.perf_counter(), cpu_seconds()
-                score = judge(architecture)
-                entry = {
-                    "score": score,
-                    "wall_s": time.perf_counter() - started[0],
-                    "cpu_s": cpu_seconds() - started[1],
-                }
-                with self.path.open("a", encoding="utf8") as file:
-                    file.write(json.dumps({"subnet": str(architecture), **entry}) + "\n")
-                self._known[str(architecture)] = entry
-            return self._known[str(architecture)]["score"]
+            name = str(architecture)
+            if name not in self.known:
+                started, started_cpu = time.perf_counter(), cpu_seconds()
+                score = evaluate(architecture)
+                spent = time.perf_counter() - started, cpu_seconds() - started_cpu
+                self.known[name] = ScoredArchitecture(name, score, *spent)
+                self.journal.append(self.known[name])
+            return self.known[name].score
 
         return fitness
 
     def spent(self, architecture: Architecture) -> Spent:
-        entry = self._known[str(architecture)]
-        return Spent(entry["wall_s"], entry["cpu_s"])
+        scored = self.known[str(architecture)]
+        return Spent(scored.wall_s, scored.cpu_s)

@@ -1,1 +1,1 @@
-"""LCPAQ over a run: its command, its steps, and the experiments that it is held to."""
+"""Bit widths for each layer of a trained network: LCPAQ over a run."""

@@ -1,4 +1,4 @@
-"""`hilnas compile teacher` or a found model's name: a run's whole network as a file, at its own bits or a policy's."""
+"""A run's full network (the teacher, or a selected model by name) as a file, at the bits that it has or a policy's."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from deploy.formats.digest import digest
 from deploy.formats.files import write_atomically
 from deploy.formats.tflite.writer import write
 from deploy.lcpaq import resnet
-from deploy.lcpaq.subject import Subject
+from deploy.lcpaq.subject import TEACHER, Subject
 from deploy.run.context import Context
 from deploy.run.keys import settings_of
 from deploy.run.quantizing import quantize_network
 from hil.errors import UsageError
 from nas.errors import ConfigError
-from nas.lcpaq.policy import Policy, applied, load_policy, network_digest
+from nas.lcpaq.policy import Policy, applied, load_policy
 from nas.quant.integer_graph import IntegerGraph, Weighted
 from nas.quant.scheme import Scheme
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
-    """A trained network of a run, how it is quantized, and the bits of its layers; None: its own."""
+class QuantizedSubject:
+    """A trained network of a run and how it is quantized; `policy`: None leaves layers the bits that they have."""
 
     subject: Subject
     scheme: Scheme
@@ -36,29 +36,29 @@ class Network:
 
     @property
     def graph(self) -> IntegerGraph:
-        of = self.subject
-        return quantize_network(of.context, of.model, of.architecture, scheme=self.scheme, policy=self.policy)
+        context, model, architecture = self.subject.context, self.subject.model, self.subject.architecture
+        return quantize_network(context, model, architecture, scheme=self.scheme, policy=self.policy)
 
 
-def network_of(context: Context, name: str, scheme: Scheme, policy: Path | None) -> Network:
+def network_of(context: Context, name: str, scheme: Scheme, policy: Path | None) -> QuantizedSubject:
     """`UsageError` for a network that the run has not, or has not trained; `ConfigError` for a policy not of it."""
-    names = ("teacher", *(budget.name for budget in context.experiment.budgets))
+    names = (TEACHER, *(budget.name for budget in context.experiment.budgets))
     if resnet.width_in(context.experiment, name) is not None:
         there, command = resnet.checkpoint(context, name).exists(), f"lcpaq run --model {name}"
     elif name in names:
-        command = "teacher" if name == "teacher" else "retrain"
+        command = "teacher" if name == TEACHER else "retrain"
         there = context.run.is_done(command, context.keys[command])
     else:
-        known = ", ".join((*names, "resnet18"))
+        known = ", ".join((*names, resnet.NAME))
         raise UsageError(f"{name}: neither a subnet nor a network of '{context.experiment.name}': {known}")
     if not there:
         raise UsageError(f"{name}: {context.path} has no such network under these settings; run hilnas {command} first")
     subject = Subject.of(context, name)
-    return Network(subject, scheme, _policy(policy, subject) if policy else None)
+    return QuantizedSubject(subject, scheme, _policy(policy, subject) if policy else None)
 
 
 def _policy(path: Path, subject: Subject) -> Policy:
-    policy = load_policy(path, network_digest(subject.nodes))
+    policy = load_policy(path, subject.network)
     try:
         applied(subject.nodes, policy)
     except ConfigError as error:
@@ -66,7 +66,7 @@ def _policy(path: Path, subject: Subject) -> Policy:
     return policy
 
 
-def compile_network(network: Network, out: Path, writing: Writing) -> Path:
+def compile_network(network: QuantizedSubject, out: Path, writing: Writing) -> Path:
     """Write the network with its golden input and output into `out`; the model's path.
 
     No golden pair goes with 4-bit weights in INT4: LiteRT rounds those otherwise than the simulation. Raises

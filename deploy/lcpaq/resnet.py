@@ -1,4 +1,4 @@
-"""ResNet18, LCPAQ's reference network, as one that gets its bits: trained on a run's data, beside the loop's stages."""
+"""ResNet18, LCPAQ's reference network, trained on a run's data beside the loop's stages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from nas.networks.resnet import ResNet, width_of
 from nas.tasks.task import TASKS, training_loss
 from nas.training.device import on_its_device
 from nas.training.train import restore, train
+
+NAME = "resnet18"
 
 
 def width_in(experiment: Experiment, name: str) -> int | None:
@@ -45,7 +47,7 @@ def untrained(context: Context, width: int) -> ResNet:
 
 
 def train_resnet(context: Context, name: str, width: int) -> Iterator[Progress]:
-    """Train it by the teacher's schedule, into RUN/lcpaq/NAME/network.pt; what is trained is not trained again."""
+    """Train by the teacher's schedule, into RUN/lcpaq/NAME/network.pt; what is trained is not trained again."""
     model = untrained(context, width)
     experiment, schedule = context.experiment, context.experiment.teacher.schedule
     device = experiment.compute.place()

@@ -1,4 +1,4 @@
-"""A refined policy as the file that the board runs: judged on validation images, measured, bundled, verified."""
+"""A refined policy as the file that the board runs: evaluated on validation images, measured, bundled, verified."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import asdict
 
 from deploy.compile.artifact import Artifact, model_metadata, save_model
 from deploy.formats.digest import digest
-from deploy.formats.files import read_json, write_json
 from deploy.latency.table import summaries
 from deploy.lcpaq.proxy import deployed
-from deploy.lcpaq.subject import Subject, Wanted, stored_policy
+from deploy.lcpaq.records import ProxyRecord, ShippedRecord
+from deploy.lcpaq.settings import StepSettings
+from deploy.lcpaq.subject import Subject
 from deploy.run.context import protocol
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
@@ -18,24 +19,26 @@ from deploy.run.measuring import measured
 from deploy.ship.bundle import Contents, export, verify
 from deploy.ship.manifest import BundleMeasurement
 from hil.boards.kinds import open_board
+from hil.measurement import Conditions
+from hil.stats import LatencySummary
 from nas.lcpaq.policy import INT8, Policy
+from nas.quant.integer_graph import IntegerGraph
 from nas.tasks.task import score_float, score_integer
 
 
-def ship(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
+def ship(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
     """shipped.json and bundle/: policy.json's network, as `hilnas loop` ships its models."""
-    context, policy, path = subject.context, stored_policy(subject), subject.folder / "shipped.json"
-    searched = read_json(subject.folder / "proxy.json", ("best",))
-    key = digest(
-        subject.key, str(policy), str(searched["best"]), wanted.tuning_steps, *map(settings_of, context.boards)
-    )
-    if path.exists() and read_json(path, ("key",))["key"] == key:
+    context, policy = subject.context, subject.policy()
+    proxied = ProxyRecord.read(subject.folder / ProxyRecord.FILE)
+    boards = map(settings_of, context.boards)
+    key = digest(subject.key, str(policy), asdict(proxied.best), settings.tuning_steps, *boards)
+    if ShippedRecord.current(subject.folder, key):
         return
-    eight = Policy(dict.fromkeys(policy.bits, INT8))
-    (by, graph), data = deployed(subject, wanted), context.val_data
-    scores = {"fp32": score_float(subject.model, data), "int8": score_integer(graph, data)}
-    scores["int8_all8"] = score_integer(subject.graph(eight), data)
-    yield Progress("lcpaq ship", 1, 3, "judged")
+    (quantized_by, graph), data = deployed(subject, settings), context.val_data
+    int8 = score_integer(graph, data)
+    all_8_bits = subject.graph(Policy(dict.fromkeys(policy.bits, INT8)))
+    fp32, int8_all8 = score_float(subject.model, data), score_integer(all_8_bits, data)
+    yield Progress("lcpaq ship", 1, 3, "evaluated")
     artifact = save_model(
         graph,
         context.evaluation[:1],
@@ -43,40 +46,52 @@ def ship(subject: Subject, wanted: Wanted) -> Iterator[Progress]:
         model_metadata(graph, str(subject.architecture or subject.name), subject.key, policy=str(policy)),
         context.target,
     )
-    found = list(measured(context, [artifact.job()], protocol(context.experiment.agreement.measuring)))
-    latency, conditions = summaries(found)[artifact.name], found[0].conditions.to_json()
+    measurements = list(measured(context, [artifact.job()], protocol(context.experiment.agreement.measuring)))
+    latency, conditions = summaries(measurements)[artifact.name], measurements[0].conditions
     yield Progress("lcpaq ship", 2, 3, "measured")
-    task = context.task
-    facts = {
-        "policy": str(policy),
-        "quantized by": by,
-        "data": context.experiment.data.name,
-        f"{task.metric} (INT8, validation)": f"{scores['int8']:.2f} %",
-        "size": f"{graph.size_bits / 8000:.1f} kB of weights",
-        "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions['board']}",
-    }
-    contents = Contents(
-        f"{context.experiment.name}-lcpaq-{subject.name}",
-        artifact,
-        task.name,
-        context.val_data.classes,
-        context.experiment.data.size,
-        BundleMeasurement.of(latency, found[0].conditions),
-        facts,
-    )
-    bundle = export(contents, subject.folder / "bundle")
+    facts = {"policy": str(policy), "quantized by": quantized_by, **_facts(subject, graph, int8, latency, conditions)}
+    bundle = export(_contents(subject, artifact, latency, conditions, facts), subject.folder / "bundle")
     with open_board(context.board) as board:
         verify(bundle, board)
-    record = {
-        "key": key,
-        "by": by,
-        "metric": task.metric,
-        **scores,
-        "size_bits": graph.size_bits,
-        "latency": asdict(latency),
-        "conditions": conditions,
-        "bundle": str(bundle),
-        "verified": True,
-    }
-    write_json(path, record)
+    record = ShippedRecord(
+        key=key,
+        quantized_by=quantized_by,
+        metric=context.task.metric,
+        fp32=fp32,
+        int8=int8,
+        int8_all8=int8_all8,
+        size_bits=graph.size_bits,
+        latency=latency,
+        conditions=conditions,
+        bundle=str(bundle),
+        verified=True,
+    )
+    record.write(subject.folder / record.FILE)
     yield Progress("lcpaq ship", 3, 3, "bundle verified")
+
+
+def _facts(
+    subject: Subject, graph: IntegerGraph, int8: float, latency: LatencySummary, conditions: Conditions
+) -> dict[str, str]:
+    """What the bundle's README says of the model."""
+    return {
+        "data": subject.context.experiment.data.name,
+        f"{subject.context.task.metric} (INT8, validation)": f"{int8:.2f} %",
+        "size": f"{graph.size_bits / 8000:.1f} kB of weights",
+        "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions.board}",
+    }
+
+
+def _contents(
+    subject: Subject, artifact: Artifact, latency: LatencySummary, conditions: Conditions, facts: dict[str, str]
+) -> Contents:
+    context = subject.context
+    return Contents(
+        f"{context.experiment.name}-lcpaq-{subject.name}",
+        artifact,
+        context.task.name,
+        context.val_data.classes,
+        context.experiment.data.size,
+        BundleMeasurement.of(latency, conditions),
+        facts,
+    )

@@ -12,7 +12,7 @@ from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import AgreementRecord, OutsideBlocks, ParetoPoint, SearchRecord, SelectedModel
-from deploy.search.cost_tables import main_side, other_side
+from deploy.search.cost_tables import main_cost_tables, other_cost_tables
 from deploy.search.predictor import Fitted, fitted
 from nas.quant.integer_graph import IntegerGraph
 from nas.search.front import Front, front
@@ -61,8 +61,8 @@ def _sides(context: Context, outside: OutsideBlocks) -> list[CostTables]:
     """The tables of the main scheme and of the others."""
     settings, bits = context.experiment.quantization, outside.size_bits
     around = {"size": bits, "latency": outside.latency_us}
-    main = main_side(context.path, str(settings.main_scheme), context.keys, around)
-    return [main, *(other_side(context.path, scheme, context.keys, bits) for scheme in settings.other_schemes)]
+    main = main_cost_tables(context.path, str(settings.main_scheme), context.keys, around)
+    return [main, *(other_cost_tables(context.path, scheme, context.keys, bits) for scheme in settings.other_schemes)]
 
 
 def _limits(budget: Budget, teacher: IntegerGraph, teacher_us: float) -> dict[str, float]:

@@ -1,47 +1,87 @@
-"""A run's tables as the sides of one search: the main scheme's, those of the alternatives that it names, and the found
-models whose bits LCPAQ dealt out anew inside the blocks."""
+"""The cost tables that are searched: a run's, scheme by scheme, those of its models that LCPAQ refined, or a folder's.
+
+Over a run a model is a full network: what lies outside the blocks (stem, head, the correction's constant) counts, and
+the teacher's totals are known. A folder of tables knows the blocks only.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from deploy.compile.scheme import QuantizationScheme
-from deploy.formats.digest import digest, file_digest
-from deploy.formats.files import read_json
+from deploy.formats.digest import file_digest
 from deploy.latency.key import check_device
-from deploy.run.records import AgreementRecord, SchemesRecord, SearchRecord
+from deploy.latency.table import CPU_OPERATORS
+from deploy.run.records import AgreementRecord, RunState, SchemesRecord, SearchRecord
 from deploy.run.schemes import key_of, tables_folder
 from hil.errors import UsageError
-from nas.errors import ConfigError
-from nas.estimate import Estimate
-from nas.lcpaq.policy import Policy, load_policy
 from nas.search.union import CostTables
-from nas.space import Architecture
-from nas.table import Table
+from nas.space import SearchSpace
+from nas.table import Table, size_table
 
-REFINED = "blocks.json"
 MAIN = {"nsr": "nsr", "size": "size", "latency": "latency-corrected"}
 OTHER = {"nsr": "nsr", "size": "size", "latency": "latency"}  # the constant alone corrects it
+ON_CPU = "cpu_operators"
+"""The quantity of the tables that say how many operators of a subnet a delegate left on the CPU."""
 
 
-def main_side(run: Path, name: str, keys: Mapping[str, str], around: Mapping[str, float]) -> CostTables:
-    """The main scheme's tables of a run, with feedback; `keys` of the stages tables and profile.
+def scheme_of(nsr: Table) -> str | None:
+    """The scheme that an NSR table was made with; None if its provenance does not say."""
+    provenance = nsr.provenance
+    return provenance.get("scheme") or (f"{provenance['granularity']} int8" if "granularity" in provenance else None)
+
+
+def cost_tables_of_folder(folder: Path, space: SearchSpace) -> CostTables:
+    """nsr.parquet and, where they are there, size, latency-corrected or else latency, and what stays on the CPU.
+
+    The size is computed where the folder has none. Raises `UsageError` without nsr.parquet.
+    """
+    paths = {name: folder / f"{name}.parquet" for name in ("nsr", "size", "latency", "latency-corrected")}
+    if not paths["nsr"].exists():
+        raise UsageError(f"{paths['nsr']}: no such table; give --tables a folder with nsr.parquet")
+    tables = {"size": size_table(space)}
+    for name, path in paths.items():  # the corrected latency last, so that it is taken
+        if path.exists():
+            tables[name.partition("-")[0]] = Table.load(path)
+    return CostTables(scheme_of(tables["nsr"]) or "", {**tables, **_on_cpu(folder)})
+
+
+def cost_tables_of_run(run: Path) -> list[CostTables]:
+    """A searched run's, the main scheme's first; they must be those that its stages made."""
+    stages = RunState.read(run / RunState.FILE).stages
+    keys = {stage: stages[stage].key for stage in ("tables", "profile")}
+    searched = SearchRecord.read(run / SearchRecord.FILE)
+    agreed = AgreementRecord.read(run / AgreementRecord.FILE)
+    outside_bits, outside_us = searched.outside_blocks.size_bits, searched.outside_blocks.latency_us
+    name, *others = searched.schemes or ("",)
+    main = main_cost_tables(run, name, keys, {"size": float(outside_bits), "latency": outside_us})
+    schemes = [replace(main, name=name or scheme_of(main.tables["nsr"]) or "")]
+    schemes += [other_cost_tables(run, QuantizationScheme.parse(other), keys, outside_bits) for other in others]
+    teacher = {"size": float(searched.teacher_size_bits), "latency": agreed.teacher_us}
+    return [replace(tables, teacher=teacher) for tables in schemes]
+
+
+def main_cost_tables(run: Path, name: str, keys: Mapping[str, str], outside: Mapping[str, float]) -> CostTables:
+    """The main scheme's of a run, with feedback; `keys` of the stages tables and profile.
 
     Raises `TableError` for tables that these stages, or this checkpoint, did not make, and for latencies of another
     device than the one that agreed.
     """
-    return CostTables(name, _load(run, run / "tables", MAIN, keys), around)
+    return CostTables(name, _load(run, run / "tables", MAIN, keys), outside)
 
 
-def other_side(run: Path, alternative: QuantizationScheme, keys: Mapping[str, str], around_bits: float) -> CostTables:
-    """An alternative's, as `main_side`. The widths of all weights are the same, so what lies around weighs the same."""
-    own = {stage: key_of(key, alternative) for stage, key in keys.items()}
-    tables = _load(run, tables_folder(run, alternative), OTHER, own)
-    constant_us = SchemesRecord.read(run / SchemesRecord.FILE).schemes[str(alternative)].constant_us
-    return CostTables(str(alternative), tables, {"size": around_bits, "latency": constant_us})
+def other_cost_tables(
+    run: Path, scheme: QuantizationScheme, keys: Mapping[str, str], outside_bits: float
+) -> CostTables:
+    """Another scheme's, as `main_cost_tables`. All weights are as wide, so the size outside the blocks is the same."""
+    scheme_keys = {stage: key_of(key, scheme) for stage, key in keys.items()}
+    tables = _load(run, tables_folder(run, scheme), OTHER, scheme_keys)
+    made = SchemesRecord.read(run / SchemesRecord.FILE).schemes
+    if str(scheme) not in made:
+        raise UsageError(f"{run / SchemesRecord.FILE}: no tables of '{scheme}'; run hilnas search again")
+    return CostTables(str(scheme), tables, {"size": outside_bits, "latency": made[str(scheme)].constant_us})
 
 
 def _load(run: Path, folder: Path, files: Mapping[str, str], keys: Mapping[str, str]) -> dict[str, Table]:
@@ -49,52 +89,10 @@ def _load(run: Path, folder: Path, files: Mapping[str, str], keys: Mapping[str, 
     tables["nsr"].check_origin({"key": keys["tables"], "checkpoint": file_digest(run / "supernets.pt")})
     tables["latency"].check_origin({"key": keys["profile"]})
     check_device(tables["latency"], AgreementRecord.read(run / AgreementRecord.FILE).conditions)
-    return tables
+    return tables | _on_cpu(folder)
 
 
-def refined_key(keys: Mapping[str, str], checkpoint: str, architecture: str, network: str, policy: Policy) -> str:
-    """What blocks.json was made from: the stages, supernets.pt (its digest), the found model, and its bits now."""
-    stages = [keys.get(stage, "") for stage in ("tables", "search", "retrain")]
-    return digest("lcpaq blocks", *stages, checkpoint, architecture, network, str(policy))
-
-
-def refined_sides(run: Path, main: CostTables, keys: Mapping[str, str]) -> tuple[list[CostTables], list[str]]:
-    """A side for every found model that LCPAQ refined, and the names of those whose record is out of date.
-
-    A side allows the one model. Its NSRs and sizes are the record's, as is the size around the blocks; few bits run as
-    int8, so its latencies are those of the main tables.
-    """
-    sides, stale = [], []
-    found = {entry.name: entry.subnet for entry in SearchRecord.read(run / SearchRecord.FILE).selected}
-    for path in sorted(run.glob(f"lcpaq/*/{REFINED}")):
-        name = path.parent.name
-        record = read_json(path, ("key", "network", "around_bits", "blocks"))
-        if name in found and record["key"] == _key_now(run, path, found[name], record["network"], keys):
-            sides.append(_refined(f"lcpaq {name}", main, Architecture.parse(found[name]), path, record))
-        else:
-            stale.append(name)
-    return sides, stale
-
-
-def _key_now(run: Path, path: Path, architecture: str, network: str, keys: Mapping[str, str]) -> str | None:
-    """None where policy.json is not there, or of another network."""
-    try:
-        policy = load_policy(path.with_name("policy.json"), network)
-    except ConfigError:
-        return None
-    return refined_key(keys, file_digest(run / "supernets.pt"), architecture, network, policy)
-
-
-def _refined(
-    name: str, main: CostTables, architecture: Architecture, path: Path, record: Mapping[str, Any]
-) -> CostTables:
-    subnets, tables = architecture.subnets, dict(main.tables)
-    try:
-        for quantity, column in (("nsr", "nsr"), ("size", "size_bits")):
-            own = {block["subnet"]: Estimate.exact(float(block[column])) for block in record["blocks"]}
-            entries = {**main.tables[quantity].entries, **{subnet: own[str(subnet)] for subnet in subnets}}
-            tables[quantity] = replace(main.tables[quantity], entries=entries)
-        around = {**main.outside, "size": float(record["around_bits"])}
-    except (KeyError, TypeError, ValueError):
-        raise UsageError(f"{path}: not a record of this kit; delete it and run again") from None
-    return CostTables(name, tables, around, frozenset(subnets).__contains__)
+def _on_cpu(folder: Path) -> dict[str, Table]:
+    """The count of operators that the delegate left, where the board has one."""
+    path = folder / f"{CPU_OPERATORS}.parquet"
+    return {ON_CPU: Table.load(path)} if path.exists() else {}

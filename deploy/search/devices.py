@@ -1,24 +1,24 @@
-"""`hilnas search --latency NAME=FILE ...`: one search over the latency tables of several devices.
+"""One search over the latency tables of several devices.
 
-Each device's latency is an objective of its own, so the exact front holds the best model for all of them together and
+Each device's latency is an objective by itself, so the exact front holds the best model for all of them together and
 the best for each alone, whatever the budgets; what is between the two is the price of sharing one model.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deploy.cli import search as shown
 from deploy.latency.key import TableKey
 from deploy.latency.overhead import outside_blocks_us
-from deploy.search.query import Answer, Material, ask, budget, key_of, tell
+from deploy.search.cost_tables import scheme_of
+from deploy.search.query import Answer, DeviceRecord, Question, answer, key_of
 from hil.errors import UsageError
 from nas.errors import TableError
-from nas.search.candidates import Limits
+from nas.search.union import CostTables
+from nas.space import SearchSpace
 from nas.table import Table
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -51,46 +51,62 @@ def devices_of(texts: Sequence[str]) -> list[Device]:
     names = [device.name for device in devices]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"--latency {name}=: given {names.count(name)} times; give each device a name of its own")
+            raise UsageError(f"--latency {name}=: given {names.count(name)} times; give each device another name")
     return devices
 
 
-def run(arguments: argparse.Namespace, material: Material) -> int:
-    """Answer for all devices together and for each alone; exits as `deploy.search.query.run`."""
-    if arguments.no_cpu_fallback:
-        raise UsageError("--no-cpu-fallback knows one board; leave it out with --latency")
-    devices = devices_of(arguments.latency)
-    joint = joined(material, devices)
-    budgets = budgets_of(arguments, joint, devices)
-    answer = ask(arguments, joint, budgets)
-    if answer.of[0].objectives[0] != "nsr":
-        raise UsageError("--objectives: with --latency the NSR is minimised; name nsr first")
-    answer.record["devices"] = {device.name: _alone(answer, device, budgets) for device in devices}
-    return tell(arguments, answer, shown.show_answer_for_devices)
-
-
-def joined(material: Material, devices: Sequence[Device]) -> Material:
+def joined(space: SearchSpace, main: CostTables, devices: Sequence[Device]) -> CostTables:
     """The main scheme's NSR and size with every device's latency.
 
-    What lies around the blocks is the constant that a device's own table tells; the teacher's latency there is unknown.
+    What lies outside the blocks is the constant in the device's table; the teacher's latency there is unknown.
     Raises `TableError` where tables are not of one space, input size and scheme.
     """
     loaded = {device: Table.load(device.path) for device in devices}
-    check_alike(loaded, material)
-    kept = {name: table for name, table in material.tables.items() if name != "latency"}
-    tables = {device.quantity: replace(table, quantity=device.quantity) for device, table in loaded.items()}
-    around = {name: value for name, value in material.around.items() if name != "latency"}
-    around |= {device.quantity: constant_us(table) for device, table in loaded.items()}
-    teacher = {name: value for name, value in material.teacher.items() if name != "latency"}
-    return replace(material, tables={**kept, **tables}, around=around, teacher=teacher, name="", others=())
+    check_alike(loaded, space, main.tables["nsr"])
+    latencies = {device.quantity: replace(table, quantity=device.quantity) for device, table in loaded.items()}
+    constants_us = {device.quantity: constant_us(table) for device, table in loaded.items()}
+    return replace(
+        main,
+        tables={"nsr": main.tables["nsr"], "size": main.tables["size"], **latencies},
+        outside={**_without_latency(main.outside), **constants_us},
+        teacher=_without_latency(main.teacher),
+    )
 
 
-def check_alike(loaded: Mapping[Device, Table], material: Material) -> None:
-    """Refuses tables of another space, input size or scheme; the device is what differs here."""
+def _without_latency(costs: Mapping[str, float]) -> dict[str, float]:
+    return {quantity: value for quantity, value in costs.items() if quantity != "latency"}
+
+
+def answer_for_devices(question: Question, space: SearchSpace, joint: CostTables, devices: Sequence[Device]) -> Answer:
+    """The answer for all devices together, `joint` being their `joined` tables, with that for each alone."""
+    if question.no_cpu_fallback:
+        raise UsageError("--no-cpu-fallback knows one board; leave it out with --latency")
+    if question.objectives[:1] not in ((), ("nsr",)):
+        raise UsageError("--objectives: with --latency the NSR is minimised; name nsr first")
+    together = answer(question, space, [joint])
+    records = {device.name: _alone(together, joint, device, question) for device in devices}
+    return replace(together, record=replace(together.record, devices=records))
+
+
+def _alone(together: Answer, joint: CostTables, device: Device, question: Question) -> DeviceRecord:
+    """The best for one device, and what the joint model loses against it."""
+    budgets = {name: limit for name, limit in question.budgets.items() if name in ("size", device.quantity)}
+    best = together.best(budgets)
+    return DeviceRecord(
+        table=str(device.path),
+        outside_us=joint.outside[device.quantity],
+        budgets={key_of(name): limit for name, limit in budgets.items()},
+        alone=together.model(best),
+        sharing_costs_nsr=together.selected[0].costs[0] - best.costs[0],
+    )
+
+
+def check_alike(loaded: Mapping[Device, Table], space: SearchSpace, nsr: Table) -> None:
+    """Refuses what `deploy.latency.key.check_same` does, but for the device: that is what differs here."""
     first, *others = loaded
     keys = {device: _key(device, table) for device, table in loaded.items()}
-    if keys[first].space != material.space.digest:
-        raise TableError(f"{first.path}: belongs to another space ({keys[first].space}, not {material.space.digest})")
+    if keys[first].space != space.digest:
+        raise TableError(f"{first.path}: belongs to another space ({keys[first].space}, not {space.digest})")
     for other in others:
         for what, words in SAME.items():
             pair = getattr(keys[first], what), getattr(keys[other], what)
@@ -99,16 +115,11 @@ def check_alike(loaded: Mapping[Device, Table], material: Material) -> None:
                     f"the tables of {first.name} and {other.name} are of different {words}s ({pair[0]} and {pair[1]}); "
                     "profile both alike"
                 )
-    scheme = scheme_of(material.tables["nsr"])
+    scheme = scheme_of(nsr)
     if scheme not in (None, keys[first].scheme):
-        told = keys[first].scheme
-        raise TableError(f"{first.path}: its latencies are of '{told}', the NSRs of '{scheme}'; give one scheme's")
-
-
-def scheme_of(nsr: Table) -> str | None:
-    """The scheme that an NSR table was made with; None if it does not say."""
-    said = nsr.provenance
-    return said.get("scheme") or (f"{said['granularity']} int8" if "granularity" in said else None)
+        raise TableError(
+            f"{first.path}: its latencies are of '{keys[first].scheme}', the NSRs of '{scheme}'; give one scheme's"
+        )
 
 
 def _key(device: Device, table: Table) -> TableKey:
@@ -119,36 +130,6 @@ def _key(device: Device, table: Table) -> TableKey:
 
 
 def constant_us(table: Table) -> float:
-    """What a whole model takes beyond the table's sum, by whole models or by its parts; 0 where neither is told."""
+    """What a full model takes beyond the table's sum, by full models or by its parts; 0 where neither is known."""
     correction = table.provenance.get("correction")
     return float(correction["constant_us"]) if correction else outside_blocks_us(table)
-
-
-def budgets_of(arguments: argparse.Namespace, joint: Material, devices: Sequence[Device]) -> dict[str, float]:
-    """The most that a model may cost, on each device; `UsageError` where a budget belongs to no device."""
-    found = {} if arguments.size_budget is None else {"size": budget(joint, "size", arguments.size_budget)}
-    names = [device.name for device in devices]
-    for text in arguments.latency_budget or ():
-        name, named, amount = text.rpartition("=")
-        if not named and len(names) > 1:
-            raise UsageError(f"--latency-budget {text}: on which? write NAME={text}; there are {', '.join(names)}")
-        name = name or names[0]
-        if name not in names:
-            raise UsageError(f"--latency-budget {text}: no table of '{name}'; add --latency {name}=FILE")
-        if f"latency@{name}" in found:
-            raise UsageError(f"--latency-budget {text}: '{name}' has one already; give one for each device")
-        found[f"latency@{name}"] = budget(joint, f"latency@{name}", amount)
-    return found
-
-
-def _alone(answer: Answer, device: Device, budgets: Limits) -> dict[str, object]:
-    """The best for one device, and what the joint model loses against it."""
-    own = {name: limit for name, limit in budgets.items() if name in ("size", device.quantity)}
-    best = answer.best(own)
-    return {
-        "table": str(device.path),
-        "around_us": answer.material.around[device.quantity],
-        "budgets": {key_of(name): limit for name, limit in own.items()},
-        "alone": answer.row(best),
-        "sharing_costs_nsr": answer.found[0].costs[0] - best.costs[0],
-    }

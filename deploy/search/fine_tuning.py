@@ -1,30 +1,27 @@
 """Short fine-tunings of sampled architectures: what the accuracy predictor is fitted on.
 
 Each starts from the supernets' blocks and the teacher's stem and head, is trained as in retraining but shorter,
-quantized with its own bit widths, and judged by the deployed integers. RUN/predictor/finetuned.jsonl gets a line
-when one is done; one that is killed goes on from its checkpoint.
+quantized at the architecture's bit widths, and evaluated as the deployed integers. RUN/predictor/finetuned.jsonl gets
+a line when one is done; one that is killed goes on from its checkpoint.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-import os
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.formats.digest import digest
+from deploy.formats.journal import Journal
 from deploy.run.config import Experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.run.keys import settings_of
 from deploy.run.networks import assembled, retraining
 from deploy.run.quantizing import quantize_network
-from nas.errors import ConfigError
 from nas.search.front import exact_front
 from nas.space import Architecture, SearchSpace
 from nas.table import Table
@@ -43,7 +40,7 @@ class FineTuned:
 
 
 @dataclass(frozen=True)
-class Task:
+class FineTuning:
     """One fine-tuning, as it travels to a worker, who sees the folder `run` too; whoever sends it has locked that."""
 
     experiment: Experiment
@@ -60,7 +57,7 @@ def schedule_of(experiment: Experiment) -> Schedule:
 
 
 def key_of(context: Context) -> str:
-    """A digest of all that a fine-tuning's result depends on; how many there are is not of it."""
+    """A digest of all that a fine-tuning's result depends on; how many there are is not part of it."""
     options = context.experiment.retrain
     return digest(
         context.keys["tables"],
@@ -71,7 +68,7 @@ def key_of(context: Context) -> str:
 
 
 def sampled(space: SearchSpace, nsr: Table, size: Table, count: int, seed: int) -> list[Architecture]:
-    """`count` distinct architectures: of the exact front of NSR and size, where searches end, and uniform ones.
+    """`count` distinct architectures: of the Pareto front of NSR and size, where searches end, and uniform ones.
 
     They alternate as long as there are both. The first n are the same whatever `count` is.
     """
@@ -89,7 +86,7 @@ def sampled(space: SearchSpace, nsr: Table, size: Table, count: int, seed: int) 
 
 
 def fine_tune(context: Context, architecture: Architecture) -> FineTuned:
-    """Train and judge one architecture, on one thread: sums in another order would be another result."""
+    """Train and evaluate one architecture, on one thread: sums in another order would be another result."""
     experiment, started = context.experiment, time.monotonic()
     with one_thread():
         model = assembled(context, architecture)
@@ -102,8 +99,8 @@ def fine_tune(context: Context, architecture: Architecture) -> FineTuned:
     return FineTuned(str(architecture), score, round(time.monotonic() - started, 2))
 
 
-def journal(run: Path) -> Path:
-    return run / "predictor" / "finetuned.jsonl"
+def journal(context: Context) -> Journal[FineTuned]:
+    return Journal(context.path / "predictor" / "finetuned.jsonl", FineTuned, key_of(context))
 
 
 def checkpoint(run: Path, architecture: Architecture) -> Path:
@@ -116,7 +113,7 @@ def _borrowed(experiment: Experiment, space: SearchSpace, run: Path, boards_file
     return Context(experiment, space, Run.borrowed(run), boards_file)
 
 
-def _work(task: Task) -> FineTuned:
+def _work(task: FineTuning) -> FineTuned:
     context = _borrowed(task.experiment, task.space, task.run, task.boards_file)
     return fine_tune(context, task.architecture)
 
@@ -127,37 +124,17 @@ def fine_tunings(context: Context, wanted: Sequence[Architecture]) -> Iterator[F
     for architecture in done:
         checkpoint(context.path, architecture).unlink(missing_ok=True)  # killed between the line and this
     tasks = [
-        Task(context.experiment, context.space, context.path, context.boards_file, architecture)
+        FineTuning(context.experiment, context.space, context.path, context.boards_file, architecture)
         for architecture in wanted
         if architecture not in done
     ]
     for task, result in context.engine.each(_work, tasks):
-        append(journal(context.path), key_of(context), result)
+        journal(context).append(result)
         checkpoint(context.path, task.architecture).unlink(missing_ok=True)
         yield result
 
 
 def finished(context: Context, wanted: Sequence[Architecture]) -> dict[Architecture, FineTuned]:
-    """Those of `wanted` that are done, in their order; a line that was cut short or damaged does not count."""
-    path, key = journal(context.path), key_of(context)
-    results: dict[Architecture, FineTuned] = {}
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        with suppress(ValueError, KeyError, TypeError, AttributeError, ConfigError):
-            record = json.loads(line)
-            if record.pop("key") == key:
-                result = FineTuned(**record)
-                results[Architecture.parse(result.subnet)] = result
-    return {architecture: results[architecture] for architecture in wanted if architecture in results}
-
-
-def append(path: Path, key: str, result: FineTuned) -> None:
-    """One line, on disk when this returns; a line before it that was cut short stays a line of its own."""
-    path.parent.mkdir(exist_ok=True)
-    line = json.dumps({"key": key, **asdict(result)}) + "\n"
-    with path.open("ab+") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            line = line if file.read() == b"\n" else "\n" + line
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    """Those of `wanted` that are done, in their order."""
+    results = {result.subnet: result for result in journal(context).read()}
+    return {architecture: results[str(architecture)] for architecture in wanted if str(architecture) in results}

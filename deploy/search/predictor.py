@@ -1,44 +1,43 @@
-"""The accuracy predictor of a run: fine-tune, fit, say how well it ranks what it has not seen, and search with it.
+"""The accuracy predictor of a run: fine-tune, fit, evaluate how it ranks what it has not seen, and search with it.
 
-What it is: `nas.search.predict`. Every correlation is of models left out: their accuracy chose neither the weights
-nor the ridge's strength. The NSR sum, which is fitted to nothing, stands beside it on the same models.
+What it is: `nas.search.predict`. Every correlation is of held-out models: their accuracy chose neither the weights nor
+the ridge's strength. The NSR sum, which is fitted to nothing, stands beside it on the same models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.formats.files import read_json, write_json
 from deploy.run.config import Budget
 from deploy.run.context import Context
 from deploy.run.folder import Progress
+from deploy.search.cost_tables import cost_tables_of_run
 from deploy.search.fine_tuning import FineTuned, fine_tunings, finished, key_of, sampled, schedule_of
-from deploy.search.query import UNIT, Material, material_of_run
+from deploy.search.predictor_record import (
+    FineTunedModel,
+    PredictedModel,
+    PredictorRank,
+    PredictorRecord,
+    PredictorSelection,
+    RankAgreement,
+    RidgeWeights,
+)
 from hil.errors import CheckFailed
 from hil.stats import bootstrap_ci
-from nas.search.candidates import candidates
+from nas.search.candidates import Limits, candidates
 from nas.search.k_best import k_best
 from nas.search.predict import BlockFeatures, Order, Predictor, held_out, search
+from nas.search.union import CostTables
 from nas.space import Architecture
 from nas.table import Table
 
 Vector = NDArray[np.float64]
 ORDERS: tuple[Order, ...] = (1, 2)
-
-
-@dataclass(frozen=True)
-class RankAgreement:
-    """Kendall's tau-b and Spearman's rho with their 95 % bootstrap intervals over models."""
-
-    tau_b: float
-    tau_b_ci95: tuple[float, float]
-    spearman: float
-    spearman_ci95: tuple[float, float]
+NSR_SUM = "nsr_sum"
 
 
 def rank_coefficients(a: Vector, b: Vector) -> tuple[float, float]:
@@ -76,7 +75,14 @@ def gain(predicted: Vector, baseline: Vector, actual: Vector, seed: int) -> tupl
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The fine-tuned models and what each way says of them, (n,) each; of `held_out` only what was left out."""
+    """The fine-tuned models and what is predicted of them, (n,) each.
+
+    Attributes:
+        architectures: n of them.
+        scores: that they turned out to have.
+        nsr_sums: over their blocks.
+        held_out: by order, the scores that a predictor fitted on the other models expects.
+    """
 
     architectures: Sequence[Architecture]
     scores: Vector
@@ -90,17 +96,17 @@ class Evidence:
         left_out = {order: held_out(features.design(architectures, order), scores) for order in ORDERS}
         return cls(architectures, scores, np.array([nsr.total(a) for a in architectures]), left_out)
 
-    def ranks(self, seed: int) -> dict[str, Any]:
-        """The record of how each way ranks; the sums with their sign turned, so that more is better everywhere."""
-        ways = {"nsr_sum": -self.nsr_sums, **{f"order_{order}": self.held_out[order] for order in ORDERS}}
-        plain = ways["nsr_sum"]
-        found: dict[str, Any] = {}
-        for name, predicted in ways.items():
-            found[name] = asdict(rank_agreement(predicted, self.scores, seed))
-            if predicted is not plain:
-                found[name]["tau_b_gain_ci95"] = gain(predicted, plain, self.scores, seed)
-                found[name]["rms_error"] = _rms(predicted - self.scores)
-        return found
+    def ranks(self, seed: int) -> dict[str, PredictorRank]:
+        """How each way ranks; the sums with their sign turned, so that more is better everywhere."""
+        plain = -self.nsr_sums
+        ranks = {NSR_SUM: PredictorRank(**vars(rank_agreement(plain, self.scores, seed)))}
+        for order, predicted in self.held_out.items():
+            ranks[f"order_{order}"] = PredictorRank(
+                **vars(rank_agreement(predicted, self.scores, seed)),
+                tau_b_gain_ci95=gain(predicted, plain, self.scores, seed),
+                rms_error=_rms(predicted - self.scores),
+            )
+        return ranks
 
     def rms_of_the_mean(self) -> float:
         """The error of the simplest prediction, the others' mean: what `rms_error` has to beat."""
@@ -120,33 +126,32 @@ class Fitted:
     evidence: Evidence
     models: Sequence[FineTuned]
 
-    def search(
-        self, context: Context, costs: Sequence[Table], limits: Mapping[str, float]
-    ) -> tuple[Architecture, float]:
+    def search(self, context: Context, costs: Sequence[Table], limits: Limits) -> tuple[Architecture, float]:
         """The best architecture within `limits` by the configured order, and its expected score."""
         settings = context.experiment.predictor
         pair = self.predictors[1], self.predictors[settings.order]
         return search(context.space, pair, costs, limits, settings.neighbours)[0]
 
-    def record(self, context: Context) -> dict[str, Any]:
+    def record(self, context: Context) -> PredictorRecord:
         experiment, evidence = context.experiment, self.evidence
-        return {
-            "key": key_of(context),
-            "metric": context.task.metric,
-            "order": experiment.predictor.order,
-            "schedule": asdict(schedule_of(experiment)),
-            "rank": evidence.ranks(experiment.seed),
-            "rms_error_of_the_mean": evidence.rms_of_the_mean(),
-            "predictors": [predictor.record() for predictor in self.predictors.values()],
-            "models": [
-                {
-                    **asdict(model),
-                    "nsr": evidence.nsr_sums[i],
-                    **{f"held_out_{order}": evidence.held_out[order][i] for order in ORDERS},
-                }
+        return PredictorRecord(
+            key=key_of(context),
+            metric=context.task.metric,
+            order=experiment.predictor.order,
+            schedule=schedule_of(experiment),
+            rank=evidence.ranks(experiment.seed),
+            rms_error_of_the_mean=evidence.rms_of_the_mean(),
+            predictors=tuple(RidgeWeights(**predictor.record()) for predictor in self.predictors.values()),
+            models=tuple(
+                FineTunedModel(
+                    **vars(model),
+                    nsr=float(evidence.nsr_sums[i]),
+                    held_out_1=float(evidence.held_out[1][i]),
+                    held_out_2=float(evidence.held_out[2][i]),
+                )
                 for i, model in enumerate(self.models)
-            ],
-        }
+            ),
+        )
 
 
 def fitted(context: Context) -> Generator[Progress, None, Fitted]:
@@ -166,31 +171,33 @@ def fitted(context: Context) -> Generator[Progress, None, Fitted]:
     predictors = {order: Predictor.fitted(features, evidence.architectures, evidence.scores, order) for order in ORDERS}
     predictors[1].table(context.space).save(context.path / "tables" / "loss.parquet")
     fit = Fitted(predictors, evidence, list(models.values()))
-    write_json(context.path / "predictor.json", fit.record(context))
+    fit.record(context).write(context.path / PredictorRecord.FILE)
     return fit
 
 
 def predict(context: Context) -> Iterator[Progress]:
-    """Fit, then search under every budget: `found` in predictor.json. Needs a run whose search stage is done."""
-    material = material_of_run(context.path, context.space)
+    """Fit, then search under every budget: `selected` in predictor.json. Needs a run whose search stage is done."""
+    main, *_ = cost_tables_of_run(context.path)
     fit = yield from fitted(context)
-    found = [_found(context, material, fit, budget) for budget in context.experiment.budgets]
-    write_json(context.path / "predictor.json", {**read_json(context.path / "predictor.json"), "found": found})
+    path = context.path / PredictorRecord.FILE
+    selected = tuple(_selection(context, main, fit, budget) for budget in context.experiment.budgets)
+    replace(PredictorRecord.read(path), selected=selected).write(path)
 
 
-def _found(context: Context, material: Material, fit: Fitted, budget: Budget) -> dict[str, Any]:
-    """What the predictor finds within a budget, beside what the least NSR sum finds there."""
-    nsr, shares = material.tables["nsr"], {"size": budget.size, "latency": budget.latency}
-    limits = {q: share * material.teacher[q] - material.around[q] for q, share in shares.items() if share is not None}
-    costs = [material.tables[quantity] for quantity in limits]
+def _selection(context: Context, tables: CostTables, fit: Fitted, budget: Budget) -> PredictorSelection:
+    """What the predictor selects within a budget, beside what the least NSR sum selects there."""
+    nsr, shares = tables.tables["nsr"], {"size": budget.size, "latency": budget.latency}
+    limits = {q: share * tables.teacher[q] - tables.outside[q] for q, share in shares.items() if share is not None}
+    costs = [tables.tables[quantity] for quantity in limits]
     best, score = fit.search(context, costs, limits)
     plain = k_best(candidates(context.space, [nsr, *costs]), limits, 1)[0].architecture
-    rival = float(fit.predictors[context.experiment.predictor.order].predict([plain])[0])
-    return {
-        "name": budget.name,
-        "subnet": str(best),
-        "predicted": score,
-        "nsr": nsr.total(best),
-        **{f"{q}_{UNIT[q]}": material.whole(q, material.tables[q].total(best)) for q in shares},
-        "least_nsr": {"subnet": str(plain), "predicted": rival, "nsr": nsr.total(plain)},
-    }
+    predicted = float(fit.predictors[context.experiment.predictor.order].predict([plain])[0])
+    return PredictorSelection(
+        name=budget.name,
+        subnet=str(best),
+        predicted=score,
+        nsr=nsr.total(best),
+        size_bits=tables.total("size", best),
+        latency_us=tables.total("latency", best),
+        least_nsr=PredictedModel(str(plain), predicted, nsr.total(plain)),
+    )

@@ -7,7 +7,7 @@ by one, and compared as full networks, so the union is exact too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,12 +32,14 @@ class CostTables:
         tables: by quantity.
         outside: by quantity, what the stem, the head and the rest outside the blocks cost, in the table's unit.
         allowed: which subnets may be chosen; None: all.
+        teacher: by quantity, the whole teacher's cost, in the table's unit; nothing where it is not known.
     """
 
     name: str
     tables: Mapping[str, Table]
-    outside: Mapping[str, float]
+    outside: Mapping[str, float] = field(default_factory=dict)
     allowed: Callable[[Subnet], bool] | None = None
+    teacher: Mapping[str, float] = field(default_factory=dict)
 
     def candidates(self, space: SearchSpace, quantities: Sequence[str]) -> Candidates:
         return candidates(space, [self.tables[name] for name in quantities], self.allowed)

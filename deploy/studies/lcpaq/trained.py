@@ -1,4 +1,4 @@
-"""The small classifier that LCPAQ's experiments are about: a seed, its data, its training, its deployed accuracy."""
+"""The small classifier of the studies of LCPAQ: a seed, its data, its training, its deployed accuracy."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from nas.quant.scheme import Granularity, Scheme
 from nas.tasks.task import fold, network, score_integer, training_loss
 from nas.training.train import train
 
-CONFIG = "demo-shapes"
-TRAINED_ON, JUDGED, VALIDATION, CALIBRATION = 4096, 8192, 8192, 32
+CONFIG = Path("configs/demo-shapes.toml")
+TRAINED_ON, SCORED_ON, VALIDATION, CALIBRATION = 4096, 8192, 8192, 32
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A seed's classifier with its data; training images come in (those seen, those judged on)."""
+    """A seed's classifier with its data; training images come in (those seen, those that policies are scored on)."""
 
     seed: int
     folder: Path
@@ -43,10 +43,10 @@ class Trained:
         return open_data("shapes", "val", (32, 32), seed=self.seed, count=VALIDATION)
 
     def _open(self, split: str, size: tuple[int, int]) -> Dataset:
-        return open_data("shapes", split, size, seed=self.seed, count=TRAINED_ON + JUDGED)
+        return open_data("shapes", split, size, seed=self.seed, count=TRAINED_ON + SCORED_ON)
 
     def parts(self, size: tuple[int, int]) -> tuple[Dataset, Dataset]:
-        return held_out(self._open("train", size), JUDGED)
+        return held_out(self._open("train", size), SCORED_ON)
 
     @cached_property
     def model(self) -> Encoder:
@@ -62,7 +62,7 @@ class Trained:
 
     @property
     def key(self) -> str:
-        return digest("lcpaq experiment", self.seed, self.steps, TRAINED_ON, JUDGED)
+        return digest("lcpaq experiment", self.seed, self.steps, TRAINED_ON, SCORED_ON)
 
     @cached_property
     def nodes(self) -> list[Node]:

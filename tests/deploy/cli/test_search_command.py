@@ -59,9 +59,9 @@ def test_tables_are_asked_for_the_k_best(tables, tmp_path, capsys):
     answer = json.loads(capsys.readouterr().out)
     of = candidates(tables["space"], [tables[name] for name in ("nsr", "size", "latency")])
     expected = k_best_by_all(of, {"size": 72000.0, "latency": 1.2}, 4)
-    assert [tuple(row.values()) for row in answer["found"]] == [(str(r.architecture), *r.costs) for r in expected]
+    assert [tuple(row.values()) for row in answer["selected"]] == [(str(r.architecture), *r.costs) for r in expected]
     assert answer["budgets"] == {"size_bits": 72000.0, "latency_us": 1.2}
-    assert (answer["of"], answer["architectures"], answer["proof"]["difference"]) == (
+    assert (answer["scope"], answer["architectures"], answer["proof"]["difference"]) == (
         "the blocks alone",
         of.count,
         None,
@@ -73,14 +73,14 @@ def test_the_answer_is_said_and_the_front_written(tables, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "architectures over (nsr, size)" in said and "1: b1_" in said and "no difference" in said
     rows = list(csv.DictReader((tmp_path / "front.csv").open()))
-    assert list(rows[0]) == ["subnet", "nsr", "size_bits"] and f"front: {len(rows)} of" in said
+    assert list(rows[0]) == ["subnet", "nsr", "size_bits"] and f"Pareto front: {len(rows)} of" in said
     sizes = [float(row["size_bits"]) for row in rows]
     assert sizes == sorted(sizes, reverse=True)
 
 
 def test_subnets_that_left_the_delegate_are_left_out(tables, tmp_path, capsys):
     assert ask(tmp_path, "--no-cpu-fallback", "--k", "200", "--json") == 0
-    found = json.loads(capsys.readouterr().out)["found"]
+    found = json.loads(capsys.readouterr().out)["selected"]
     left = tables["cpu_operators"]
     assert found and all(left[Subnet.parse(s)] == 0 for row in found for s in row["subnet"].split("+"))
     (tmp_path / f"{CPU_OPERATORS}.parquet").unlink()
@@ -103,7 +103,7 @@ def test_what_a_delegate_left_in_any_round_is_counted(tables):
     [
         (("--size-budget", "1B"), ("a size of 0.001 kB is below the smallest model's", "kB; give more")),
         (("--latency-budget", "1e-9us"), ("a latency of", "below the smallest model's")),
-        (("--size-budget", "75%"), ("tables without a run have no teacher", "bits")),
+        (("--size-budget", "75%"), ("no teacher", "bits")),
         (("--size-budget", "12"), ("--size-budget 12", "with a unit (bits, B, kB, MB)")),
         (("--latency-budget", "-3ms"), ("--latency-budget -3ms", "positive number")),
         (("--k", "0"), ("--k 0", "at least one")),
@@ -151,24 +151,24 @@ def test_a_proof_that_fails_fails_the_command(tables, tmp_path, capsys, monkeypa
     assert "the front of sub-space 1 differs" in capsys.readouterr().err
 
 
-def test_a_run_is_asked_for_whole_models(tmp_path, tmp_path_factory):
-    """Shares are of the teacher; what lies around the blocks counts; foreign tables and checkpoints are noticed."""
+def test_a_run_is_asked_for_full_models(tmp_path, tmp_path_factory):
+    """Shares are of the teacher; what lies outside the blocks counts; foreign tables and checkpoints are noticed."""
     finished = finished_run(tmp_path_factory)
     folder = finished.copy(tmp_path)
     options = arguments(finished.config, tmp_path)
     asked = run("search", *options, "--size-budget", "90%", "--latency-budget", "60s", "--k", "3", "--json")
     assert asked.returncode == 0, asked.stderr
     answer, searched = json.loads(asked.stdout), record(folder / "search.json")
-    assert answer["of"] == "whole models"
+    assert answer["scope"] == "full models"
     assert answer["budgets"]["size_bits"] == 0.9 * searched["teacher_size_bits"]
     _, space = load_experiment(finished.config, Overrides())
     names = ("nsr", "size", "latency-corrected")
     of = candidates(space, [Table.load(folder / "tables" / f"{name}.parquet") for name in names])
     limits = {"size": 0.9 * searched["teacher_size_bits"] - searched["outside_blocks"]["size_bits"]}
     expected = k_best_by_all(of, limits, 3)
-    assert [row["nsr"] for row in answer["found"]] == [r.costs[0] for r in expected]
+    assert [row["nsr"] for row in answer["selected"]] == [r.costs[0] for r in expected]
     whole = expected[0].costs[1] + searched["outside_blocks"]["size_bits"]
-    assert answer["found"][0]["size_bits"] == whole <= answer["budgets"]["size_bits"]
+    assert answer["selected"][0]["size_bits"] == whole <= answer["budgets"]["size_bits"]
 
     small = run("search", *options, "--size-budget", "1%")
     assert small.returncode == 2

@@ -16,7 +16,7 @@ import torch
 from deploy.cli import main
 from deploy.compare.compare_search import compare_search
 from deploy.compare.methods import METHODS, sharing_schedule
-from deploy.compare.setup import Comparison, open_comparison
+from deploy.compare.setup import SearchComparison, open_comparison
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
@@ -56,7 +56,7 @@ def config_in(folder: Path, budget: str = "") -> Path:
 
 
 @contextmanager
-def opened(config: Path, runs: Path) -> Iterator[Comparison]:
+def opened(config: Path, runs: Path) -> Iterator[SearchComparison]:
     experiment, space = load_experiment(config, Overrides())
     folder = runs / "tiny"
     with Run(folder) as of_experiment, Run(folder / "compare") as own:
@@ -97,7 +97,7 @@ def test_every_method_ends_within_the_budget_with_its_costs(compared, finished):
         tables = name in ("blockwise", "dna")
         assert set(row["spent"]) == {"train", "search", "retrain"} | ({"teacher", "tables"} if tables else set())
         assert all(spent["wall_s"] >= 0 and spent["cpu_s"] >= 0 for spent in row["spent"].values())
-        assert (row["judged"], row["fitness"] is None) == ((0, True) if tables else (6, False))
+        assert (row["evaluated"], row["fitness"] is None) == ((0, True) if tables else (6, False))
     assert rows["blockwise"]["nsr"] == min(row["nsr"] for row in rows.values())
     assert rows["dna"]["nsr"] == rows["blockwise"]["nsr"] and rows["dna"]["complete"]
     assert record(compared[1] / "tiny" / "state.json") == record(finished.folder / "state.json"), "the run is reused"

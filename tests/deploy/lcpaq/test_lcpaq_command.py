@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -14,11 +15,17 @@ import torch
 
 from deploy.cli import main
 from deploy.compile.artifact import quantize
-from deploy.formats.files import write_json
 from deploy.formats.tflite.read import read
-from deploy.latency.overhead import COPIES
+from deploy.latency.overhead import COPIES, Known
 from deploy.lcpaq import plots
-from deploy.lcpaq.latency import EMPTY, alone, compiled, layers_alone, shapes_at_ends, solved
+from deploy.lcpaq.latency import (
+    EMPTY,
+    boundary_shapes,
+    compiled,
+    isolated,
+    isolated_layers,
+    solved,
+)
 from deploy.targets.inspection import inspect_model
 from nas.estimate import Estimate
 from nas.lcpaq.policy import Policy, policy_of
@@ -31,7 +38,20 @@ from nas.tasks.task import fold
 from tests.deploy.networks import random_integers
 from tests.deploy.tiny_experiment import REPOSITORY, arguments, environment, one_line, record, write_experiment
 
-QUICK = ("--images", "8", "--judged", "16", "--k", "3", "--trials", "2", "--tuning-steps", "4", "--bits", "3,4,8")
+QUICK = (
+    "--images",
+    "8",
+    "--scoring-images",
+    "16",
+    "--k",
+    "3",
+    "--trials",
+    "2",
+    "--tuning-steps",
+    "4",
+    "--bits",
+    "3,4,8",
+)
 CHANGES = {"train = 16": "train = 64", "size = [64, 96]": "size = [32, 48]"}
 LIMITS = ("--size-limit", "67%", "--bops-limit", "80%", "--measure-latency")
 SPACE = SearchSpace("t", 8, 8, (Block(2, 16, 1, 3), Block(1, 16, 1, 1)), kernels=(3,), expansions=(2,))
@@ -73,7 +93,7 @@ def test_a_run_ends_in_a_verified_bundle_of_the_policys_bits_within_the_limits(f
 
 def test_what_is_done_is_not_done_again(finished: tuple[Path, Path]):
     config, folder = finished
-    kept = ("sensitivity.json", "latency.json", "refine.json", "scores.json", "shipped.json", "bundle/manifest.json")
+    kept = ("sensitivity.json", "latency.json", "refine.json", "scores.jsonl", "shipped.json", "bundle/manifest.json")
     before = {name: (folder / name).stat().st_mtime_ns for name in kept}
     assert lcpaq("run", config, folder.parents[2], *LIMITS) == 0
     assert {name: (folder / name).stat().st_mtime_ns for name in kept} == before
@@ -134,13 +154,12 @@ def test_activations_of_fewer_bits_save_bit_operations_all_the_way_into_the_bund
 KILLED = """
 import os, signal, sys
 from deploy.cli import main
-from deploy.lcpaq import steps
-written = steps.write_json
-def dies(path, record):
-    written(path, record)
-    if path.name == "scores.json":
-        os.kill(os.getpid(), signal.SIGKILL)
-steps.write_json = dies
+from deploy.formats.journal import Journal
+append = Journal.append
+def dies(self, *records):
+    append(self, *records)
+    os.kill(os.getpid(), signal.SIGKILL)
+Journal.append = dies
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -148,16 +167,16 @@ sys.exit(main(sys.argv[1:]))
 def test_a_killed_run_goes_on(finished: tuple[Path, Path], tmp_path: Path):
     config, done = finished
     folder = Path(shutil.copytree(done.parents[1], tmp_path / "tiny")) / "lcpaq" / "teacher"
-    for made in ("refine", "scores"):
-        (folder / f"{made}.json").unlink()
+    for made in ("refine.json", "scores.jsonl"):
+        (folder / made).unlink()
     command = ["lcpaq", "refine", *arguments(config, tmp_path, *QUICK)]
     ended = subprocess.run(
         [sys.executable, "-c", KILLED, *command], cwd=REPOSITORY, env=environment(), timeout=120, check=False
     )
     assert ended.returncode == -signal.SIGKILL and not (folder / "refine.json").exists()
-    journal = record(folder / "scores.json")
-    ((policy, _),) = journal["scores"].items()
-    write_json(folder / "scores.json", {**journal, "scores": {policy: 99.0}})  # would be another, were it judged again
+    scored = record(folder / "scores.jsonl")
+    line = json.dumps({**scored, "score": 99.0})  # would be another, were it scored again
+    (folder / "scores.jsonl").write_text(f"{line}\n")
     sensitivity = (folder / "sensitivity.json").stat().st_mtime_ns
     assert main(command) == 0
     assert (folder / "sensitivity.json").stat().st_mtime_ns == sensitivity
@@ -195,23 +214,23 @@ def test_a_layer_alone_answers_as_inside_the_network_and_equal_ones_are_measured
     simulate.simulate(graph.operators, graph.tensors, env)
     layers = [op for op in graph.operators if isinstance(op, Weighted)]
     for layer in layers:
-        assert torch.equal(simulate.run(alone(graph, layer), env[layer.x]), env[layer.name])
-    measured = layers_alone(graph)
+        assert torch.equal(simulate.run(isolated(graph, layer), env[layer.x]), env[layer.name])
+    measured = isolated_layers(graph)
     assert list(measured) == [layer.name for layer in layers]
     assert measured["b1/1/depthwise"] is measured["b1/2/depthwise"] is not measured["b1/0/depthwise"]
     files = {artifact.name for artifact in compiled(graph, torch.zeros(1, 3, 32, 32), tmp_path, "key")}
     distinct = len({id(one) for one in measured.values()})
-    assert len(files) == distinct + 1 + len(COPIES) * len(shapes_at_ends(graph)) < len(layers) + 2 * len(layers)
+    assert len(files) == distinct + 1 + len(COPIES) * len(boundary_shapes(graph)) < len(layers) + 2 * len(layers)
 
 
 def test_a_layers_own_time_is_less_the_call_and_half_of_its_ends(graph: IntegerGraph):
-    ends = {shape: 2.0 * i for i, shape in enumerate(shapes_at_ends(graph), start=1)}
-    times = {EMPTY: Estimate.exact(10.0)}
+    ends = {shape: 2.0 * i for i, shape in enumerate(boundary_shapes(graph), start=1)}
+    times = {EMPTY: Known(10.0, 0.0)}
     for shape, end in ends.items():
         for count in COPIES:
             times[f"copy-{'x'.join(map(str, shape))}-{count}"] = Estimate.exact(10 + end + 3 * count)
     true = {}
-    for i, (name, one) in enumerate(layers_alone(graph).items()):
+    for i, (name, one) in enumerate(isolated_layers(graph).items()):
         x, y = (ends[one.tensors[end].shape] for end in (one.input, one.output))
         file = "layer-" + one.output.replace("/", "-")
         true[name] = times[file].value - 10 - x / 2 - y / 2 if file in times else 20.0 + i

@@ -24,12 +24,12 @@ from tests.deploy.networks import interpret
 from tests.deploy.tiny_experiment import REPOSITORY, arguments, finished_run, one_line, record, write_experiment
 
 SMALLER = {'budgets = [{ name = "fast", latency = 50.0 }]': 'budgets = [{ name = "fast", size = 0.6 }]'}
-QUICK = ("--images", "8", "--judged", "16", "--k", "2", "--bits", "3,4,5,6,8")
+QUICK = ("--images", "8", "--scoring-images", "16", "--k", "2", "--bits", "3,4,5,6,8")
 
 
 @dataclass(frozen=True)
 class Joint:
-    """A run whose found model has blocks of few bits, refined by LCPAQ; `runs` is its --runs-dir."""
+    """A run whose selected model has blocks of few bits, refined by LCPAQ; `runs` is its --runs-dir."""
 
     config: Path
     runs: Path
@@ -87,20 +87,20 @@ def rows(joint: Joint, capsys: pytest.CaptureFixture[str], *more: str) -> dict[s
     capsys.readouterr()
     assert joint.search("--k", "100", "--json", *more) == 0
     answer = json.loads(capsys.readouterr().out)
-    own = [row for row in answer["found"] if row["subnet"] == joint.found["subnet"]]
+    own = [row for row in answer["selected"] if row["subnet"] == joint.found["subnet"]]
     return {"answer": answer, **{row.get("scheme", "alone"): row for row in own}}
 
 
-def test_a_found_model_is_refined_inside_its_blocks_within_what_their_bits_take(joint: Joint):
+def test_a_selected_model_is_refined_inside_its_blocks_within_what_their_bits_take(joint: Joint):
     found, blocks, policy = joint.found, record(joint.lcpaq / "blocks.json"), joint.policy
     architecture = Architecture.parse(found["subnet"])
     assert {subnet.bits for subnet in architecture.subnets} != {8}
     assert [block["subnet"] for block in blocks["blocks"]] == found["subnet"].split("+")
     assert Policy.parse(blocks["policy"]) == policy == Policy.parse(record(joint.lcpaq / "refine.json")["best"])
-    around = {name: bits for name, bits in policy.bits.items() if not name.startswith(("b1/", "b2/"))}
-    assert set(around.values()) == {8} and len(set(policy.bits.values())) > 1
-    assert blocks["around_bits"] == record(joint.folder / "search.json")["outside_blocks"]["size_bits"]
-    size_bits = blocks["around_bits"] + sum(block["size_bits"] for block in blocks["blocks"])
+    outside = {name: bits for name, bits in policy.bits.items() if not name.startswith(("b1/", "b2/"))}
+    assert set(outside.values()) == {8} and len(set(policy.bits.values())) > 1
+    assert blocks["outside_bits"] == record(joint.folder / "search.json")["outside_blocks"]["size_bits"]
+    size_bits = blocks["outside_bits"] + sum(block["size_bits"] for block in blocks["blocks"])
     assert size_bits <= found["size_bits"] == record(joint.lcpaq / "solve.json")["limits"]["size_bits"]
     assert sum(block["plain_nsr"] for block in blocks["blocks"]) == found["nsr"]
     assert all(0 < block["nsr"] < 100 and block["nsr"] != block["plain_nsr"] for block in blocks["blocks"])
@@ -111,7 +111,7 @@ def test_the_search_shows_it_beside_the_tables(joint: Joint, capsys: pytest.Capt
     plain, refined = found["channel int8"], found["lcpaq fast"]
     assert (plain["nsr"], plain["size_bits"]) == (joint.found["nsr"], joint.found["size_bits"])
     assert refined["nsr"] == sum(block["nsr"] for block in blocks["blocks"])
-    assert refined["size_bits"] == blocks["around_bits"] + sum(block["size_bits"] for block in blocks["blocks"])
+    assert refined["size_bits"] == blocks["outside_bits"] + sum(block["size_bits"] for block in blocks["blocks"])
     assert refined["latency_us"] == plain["latency_us"]
     assert found["answer"]["architectures"] == 4 * 8 + 1
     assert joint.search("--prove", "--front", str(tmp_path / "front.csv")) == 0
@@ -160,8 +160,11 @@ def test_a_damaged_record_is_refused_in_a_line(joint: Joint, capsys: pytest.Capt
     with kept(path):
         for text, words in (
             ("{", "not readable as JSON"),
-            (json.dumps({**whole, "blocks": [{"subnet": 3}]}), "not a record of this kit"),
-            (json.dumps({**whole, "around_bits": None}), "not a record of this kit"),
+            (json.dumps({**whole, "blocks": [{"subnet": 3}]}), "'blocks.0.subnet'"),
+            (json.dumps({**whole, "outside_bits": None}), "'outside_bits'"),
+            (json.dumps({**whole, "around_bits": 3}), "unknown key 'around_bits'"),
+            (json.dumps({**whole, "blocks": whole["blocks"][:1]}), "its blocks are not those of"),
+            (json.dumps({n: v for n, v in whole.items() if n != "schema_version"}), "no schema version"),
         ):
             path.write_text(text)
             capsys.readouterr()
@@ -172,8 +175,8 @@ def test_a_damaged_record_is_refused_in_a_line(joint: Joint, capsys: pytest.Capt
 def test_it_needs_the_delegate_as_the_plain_model_does(joint: Joint, capsys: pytest.CaptureFixture[str]):
     nsr = Table.load(joint.folder / "tables" / "nsr.parquet")
     path = joint.folder / "tables" / f"{CPU_OPERATORS}.parquet"
-    of_found = set(map(Subnet.parse, joint.found["subnet"].split("+")))
-    for left, shown in (({}, {"channel int8", "lcpaq fast"}), (of_found, set())):
+    of_selected = set(map(Subnet.parse, joint.found["subnet"].split("+")))
+    for left, shown in (({}, {"channel int8", "lcpaq fast"}), (of_selected, set())):
         entries = {subnet: Estimate.exact(float(subnet in left)) for subnet in nsr.entries}
         Table("cpu_operators", "count", entries, nsr.provenance).save(path)
         assert rows(joint, capsys, "--no-cpu-fallback").keys() - {"answer"} == shown

@@ -36,7 +36,7 @@ CLASSIFY = {
     "train = 16": "train = 64",
     "val = 4": "val = 20",
 }
-QUICK = ("--images", "4", "--judged", "16", "--k", "1", "--trials", "2", "--tuning-steps", "2", "--bits", "4,8")
+QUICK = ("--images", "4", "--scoring-images", "16", "--k", "1", "--trials", "2", "--tuning-steps", "2", "--bits", "4,8")
 NAME = "resnet18w8"
 
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from deploy.cli import main
 from deploy.latency.key import BELONGS, TableKey
 from deploy.search.devices import Device, joined
-from deploy.search.query import Material
 from nas.estimate import Estimate
 from nas.search.brute_force import all_architectures
 from nas.search.candidates import candidates
+from nas.search.union import CostTables
 from nas.space import SearchSpace
 from nas.table import Table, size_table
 from tests.deploy.cli.test_results_command import CONDITIONS
@@ -79,7 +79,7 @@ def test_one_model_for_all_and_one_for_each(folder, capsys):
     on_a, on_b = (costs[:, 1] <= 96000) & (costs[:, 2] <= 1), (costs[:, 1] <= 96000) & (costs[:, 3] <= 11)
     both = sorted(map(tuple, costs[on_a & on_b].tolist()))
     assert 3 <= len(both) < min(on_a.sum(), on_b.sum()), "the made-up budgets say something"
-    assert [tuple(row.values())[1:] for row in answer["found"]] == both[:3]
+    assert [tuple(row.values())[1:] for row in answer["selected"]] == both[:3]
     for name, fits in (("a", on_a), ("b", on_b)):
         device, best = answer["devices"][name], costs[fits][:, 0].min()
         assert device["alone"]["nsr"] == best
@@ -99,8 +99,8 @@ def test_within_any_budgets_it_is_brute_forces(tmp_path_factory, seed, share_a, 
     nsr = table_of(space, "nsr", seed)
     for i, name in enumerate("ab", start=1):
         table_of(space, "latency", seed + i, belonging(space, i)).save(folder / f"{name}.parquet")
-    material = Material(space, {"nsr": nsr, "size": size_table(space)}, folder)
-    joint = joined(material, [Device(name, folder / f"{name}.parquet") for name in "ab"])
+    main_scheme = CostTables("", {"nsr": nsr, "size": size_table(space)})
+    joint = joined(space, main_scheme, [Device(name, folder / f"{name}.parquet") for name in "ab"])
     nsr.save(folder / "nsr.parquet")
     names = ("nsr", "size", "latency@a", "latency@b")
     _, costs = all_architectures(candidates(space, [joint.tables[name] for name in names]))
@@ -135,7 +135,7 @@ def test_one_device_needs_no_name_for_its_budget(folder, capsys):
         (("--latency-budget", "1us"), ("on which?", "NAME=1us", "a, b")),
         (("--latency-budget", "c=1us"), ("no table of 'c'", "--latency c=FILE")),
         (("--latency-budget", "a=1us", "--latency-budget", "a=2us"), ("'a' has one already",)),
-        (("--latency-budget", "a=75%"), ("tables without a run have no teacher",)),
+        (("--latency-budget", "a=75%"), ("no teacher",)),
         (("--latency-budget", "a=1"), ("with a unit",)),
         (("--latency-budget", "b=1us"), ("a latency@b of 0.001 ms is below the smallest model's 0.01", "give more")),
         (("--latency", "a=x.parquet"), ("--latency a=", "given 2 times")),
@@ -196,12 +196,12 @@ def test_two_real_devices(tmp_path, tmp_path_factory):
     assert asked.returncode == 0, asked.stderr
     answer = json.loads(asked.stdout)
     teacher_bits = record(folder / "search.json")["teacher_size_bits"]
-    assert answer["budgets"] == {"size_bits": 0.9 * teacher_bits} and answer["of"] == "whole models"
+    assert answer["budgets"] == {"size_bits": 0.9 * teacher_bits} and answer["scope"] == "full models"
     assert set(answer["devices"]) == {"one", "two"} and answer["proof"]["difference"] is None
     threads = {Table.load(tmp_path / f"{n}.parquet").provenance["conditions"]["threads"] for n in ("one", "two")}
     assert threads == {1, 2}
-    budget = answer["found"][0]["latency_us@one"]
+    budget = answer["selected"][0]["latency_us@one"]
     words = ("--latency-budget", f"one={budget!r}us", "--latency-budget", "two=60s")
     again = run("search", *options, *boards, "--board", "two", *latencies, *words, "--json")
     assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["found"][0]["latency_us@one"] <= budget
+    assert json.loads(again.stdout)["selected"][0]["latency_us@one"] <= budget

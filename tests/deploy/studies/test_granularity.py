@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from deploy.cli import main
 from deploy.run.config import Overrides, Quantization, load_experiment
 from deploy.studies import granularity
 from nas.errors import ConfigError
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.table import Table
-from tests.deploy.tiny_experiment import REPOSITORY, SUBNETS, arguments, finished_run, run, write_experiment
+from tests.deploy.tiny_experiment import REPOSITORY, SUBNETS, arguments, finished_run, one_line, run, write_experiment
 
 SETTINGS = {"[quantization]": '[quantization]\ngranularity = "tensor"\nobserver = "mse"\nequalize = true'}
 
@@ -50,11 +51,12 @@ def test_the_comparison_reads_a_finished_run(tmp_path, tmp_path_factory, capsys)
     finished = finished_run(tmp_path_factory)
     folder = finished.copy(tmp_path / "runs")
     options = ["--config", str(finished.config), "--boards", str(REPOSITORY / "boards.toml"), "--subnets", "1"]
-    assert granularity.main(["--run", str(folder), *options]) == 0
+    assert main(["study", "granularity", "--run", str(folder), *options]) == 0
     heading, _, reference, *rows = capsys.readouterr().out.splitlines()
     assert len(rows) == len(granularity.SCHEMES) and reference.startswith("| float")
     assert {line.count("|") for line in rows} == {heading.count("|")}
     noise = [[float(cell) for cell in row.split("|")[-3:-1]] for row in rows]
     assert all(0 < value < 0.1 for pair in noise for value in pair)
-    assert granularity.main(["--run", str(tmp_path / "nowhere"), *options]) == 2
-    assert "no supernets.pt there" in capsys.readouterr().err
+    assert main(["study", "granularity", "--run", str(tmp_path / "nowhere"), *options]) == 2
+    one_line(capsys.readouterr().err, "nowhere: no supernets.pt there")
+    assert not (tmp_path / "nowhere").exists()

@@ -1,0 +1,141 @@
+"""`hilnas study granularity|lcpaq-bits|lcpaq-proxy`: what makes the documentation's tables; prints Markdown."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.cli import console
+from deploy.cli.help import sentence
+from deploy.cli.options import Commands, add_boards, bind
+from deploy.cli.runs import DEFAULT_CONFIG, RunOptions, open_run
+from hil.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GranularityOptions(RunOptions):
+    """Which run, and what of it.
+
+    Attributes:
+        run: its folder.
+        subnets: of each block.
+        bits: of the weights.
+        final_models: evaluate the final models instead of subnets.
+    """
+
+    run: Path = Path("runs/demo")
+    subnets: int = 8
+    bits: int = 8
+    final_models: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LcpaqStudyOptions:
+    """`out`: the folder; `seeds`: separated by commas; `steps`: of training; `share`: of the INT8 size."""
+
+    out: Path
+    seeds: str = "0,1,2"
+    steps: int = 1200
+    share: float = 0.67
+
+    def parsed_seeds(self) -> Sequence[int]:
+        """`UsageError` for anything but whole numbers with commas between."""
+        parts = self.seeds.split(",")
+        if not all(part.isascii() and part.isdigit() for part in parts):
+            raise UsageError(f"--seeds {self.seeds}: write whole numbers with commas between, for example 0,1,2")
+        return [int(part) for part in parts]
+
+
+def add(commands: Commands) -> None:
+    study = commands.add_parser("study", help="make a table of the documentation")
+    studies = study.add_subparsers(dest="study", metavar="STUDY", required=True)
+    _add_granularity(studies)
+    bits = _add_lcpaq(studies, "lcpaq-bits", "policies at a share of the INT8 size, over seeds; minutes on one core")
+    bits.add_argument(
+        "--share", type=float, default=0.67, metavar="X", help="of the INT8 size, 0 to 1 (default %(default)s)"
+    )
+    bind(bits, LcpaqStudyOptions, lcpaq_bits)
+    proxy = _add_lcpaq(studies, "lcpaq-proxy", "the low-cost search against its exhaustive grid; minutes on one core")
+    bind(proxy, LcpaqStudyOptions, lcpaq_proxy)
+
+
+def _add_granularity(studies: Commands) -> None:
+    granularity = studies.add_parser(
+        "granularity",
+        help="per-tensor against per-channel weight scales, equalization, observers, bias correction",
+        description="Quantizes the same subnets of a finished run by every scheme: the NSR of the deployed integers "
+        "against the teacher, and the quantization noise, which is the NSR against the subnet in float.",
+    )
+    granularity.add_argument(
+        "--run", type=Path, default=Path("runs/demo"), metavar="DIR", help="the run's folder (default %(default)s)"
+    )
+    granularity.add_argument(
+        "--config",
+        type=Path,
+        default=Path(DEFAULT_CONFIG),
+        metavar="FILE",
+        help="the run's configuration (default %(default)s)",
+    )
+    granularity.add_argument("--data", help="as the run was given it")
+    add_boards(granularity)
+    granularity.add_argument(
+        "--subnets", type=int, default=8, metavar="N", help="subnets of each block (default %(default)s)"
+    )
+    granularity.add_argument(
+        "--bits", type=int, default=8, metavar="N", help="width of the weights (default %(default)s)"
+    )
+    granularity.add_argument(
+        "--models",
+        dest="final_models",
+        action="store_true",
+        help="mean IoU, or top-1 accuracy, of the final models instead (minutes)",
+    )
+    bind(granularity, GranularityOptions, granularity_table)
+
+
+def _add_lcpaq(studies: Commands, name: str, text: str) -> argparse.ArgumentParser:
+    study = studies.add_parser(name, help=text, description=sentence(f"on a classifier of generated figures: {text}"))
+    study.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="keeps what was finished; the same command goes on"
+    )
+    study.add_argument("--seeds", default="0,1,2", metavar="A,B", help="of the networks (default %(default)s)")
+    study.add_argument(
+        "--steps", type=int, default=1200, metavar="N", help="of the classifier's training (default %(default)s)"
+    )
+    return study
+
+
+def granularity_table(options: GranularityOptions) -> int:
+    """The exit code."""
+    from deploy.studies.granularity import check_run, model_rows, samples, subnet_rows
+
+    check_run(options.run)
+    with open_run(options, folder=options.run) as context:
+        if options.final_models:
+            _say(model_rows(context))
+        else:
+            _say(subnet_rows(samples(context, options.subnets, options.bits)))
+    return 0
+
+
+def lcpaq_bits(options: LcpaqStudyOptions) -> int:
+    """The exit code."""
+    from deploy.studies.lcpaq.bits import bits
+
+    _say(bits(options.out, options.parsed_seeds(), options.steps, options.share))
+    return 0
+
+
+def lcpaq_proxy(options: LcpaqStudyOptions) -> int:
+    """The exit code."""
+    from deploy.studies.lcpaq.proxy import proxies
+
+    _say(proxies(options.out, options.parsed_seeds(), options.steps))
+    return 0
+
+
+def _say(rows: Iterable[str]) -> None:
+    for row in rows:
+        console.say(row)

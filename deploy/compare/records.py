@@ -1,0 +1,124 @@
+"""What a comparison leaves in RUN/compare/: BUDGET.json, retrained/KEY.json, and a journal for each supernet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from deploy.run.config import Budget, Compare, Data, Retrain
+from deploy.run.records import Record, SpaceSummary
+from nas.settings import STRICT
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of work; the CPU's over all threads, None where the run's stage did not count them."""
+
+    wall_s: float = 0.0
+    cpu_s: float | None = 0.0
+    __pydantic_config__ = STRICT
+
+    def __add__(self, other: Spent) -> Spent:
+        cpu = None if self.cpu_s is None or other.cpu_s is None else self.cpu_s + other.cpu_s
+        return Spent(self.wall_s + other.wall_s, cpu)
+
+
+@dataclass(frozen=True)
+class ScoredArchitecture:
+    """An architecture with its score in a supernet, in percent, and what evaluating it took: a line of a journal."""
+
+    subnet: str
+    score: float
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class RetrainedRecord(Record):
+    """An architecture that was retrained, with its validation scores in percent: in float and as it is deployed."""
+
+    subnet: str
+    seed: int
+    fp32: float
+    int8: float
+
+    FILE: ClassVar[str] = "retrained/KEY.json"
+    COMMAND: ClassVar[str] = "compare-search"
+
+
+@dataclass(frozen=True)
+class TeacherCosts:
+    """The INT8 teacher: its score in percent, and what budgets are shares of."""
+
+    int8: float
+    size_bits: int
+    latency_us: float
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the comparison was computed; `device`: of the training."""
+
+    name: str
+    cores: int | None
+    threads: int
+    device: str
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class MethodRecord:
+    """A method's winner.
+
+    Attributes:
+        evaluated: architectures that the method evaluated; 0: it reads tables.
+        complete: False where the search was cut off and there may be a better one.
+        fitness: the winner's when it was selected, in percent; None of methods that read tables.
+        nsr: sum over its blocks; size_bits, predicted_us: of the full model.
+        int8, fp32: validation scores in percent, of each retraining.
+        spent: by step: teacher, train, tables, search, retrain, as far as the method has it.
+    """
+
+    method: str
+    subnet: str
+    nsr: float
+    evaluated: int
+    complete: bool
+    fitness: float | None
+    size_bits: float
+    predicted_us: float
+    int8: tuple[float, ...]
+    fp32: tuple[float, ...]
+    spent: Mapping[str, Spent]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class ComparisonRecord(Record):
+    """Methods of search compared under one budget.
+
+    Attributes:
+        experiment: its name.
+        metric: of all scores.
+        settings: with the supernets' training as it was.
+        retrain: of every winner.
+        board_seconds: what the latency table took of the board, for all methods.
+        methods: in the order in which they were asked for.
+    """
+
+    experiment: str
+    metric: str
+    space: SpaceSummary
+    data: Data
+    budget: Budget
+    settings: Compare
+    retrain: Retrain
+    teacher: TeacherCosts
+    board_seconds: float
+    machine: Machine
+    methods: tuple[MethodRecord, ...]
+
+    FILE: ClassVar[str] = "BUDGET.json"
+    COMMAND: ClassVar[str] = "compare-search"

@@ -1,0 +1,209 @@
+"""What LCPAQ's steps leave in RUN/lcpaq/MODEL/, a file each; every record holds the key of what it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from deploy.run.records.base import OMITTED
+from deploy.run.records.keyed import KeyedRecord
+from deploy.search.refined import RefinedRecord
+from hil.measurement import Conditions
+from hil.stats import LatencySummary
+from nas.estimate import Estimate
+from nas.lcpaq.trial import Fidelity, Settings
+from nas.settings import STRICT
+
+K = TypeVar("K", bound="KeyedRecord")
+Perturbations = Mapping[str, Mapping[int, float]]
+"""By layer and bits."""
+
+
+@dataclass(frozen=True)
+class SensitivityRecord(KeyedRecord):
+    """How much the loss suffers from each layer's bits.
+
+    Attributes:
+        kind: of sensitivity, a key of `nas.lcpaq.sensitivity.SENSITIVITIES`.
+        images: labelled ones that it was computed on.
+        cpu_s: what that took, seconds of CPU.
+        layers: perturbation by layer and weight bits.
+        activations: by layer and bits of what it reads; None where these are all 8.
+    """
+
+    kind: str
+    images: int
+    cpu_s: float
+    layers: Perturbations
+    activations: Perturbations | None = field(default=None, metadata=OMITTED)
+
+    FILE: ClassVar[str] = "sensitivity.json"
+    COMMAND: ClassVar[str] = "lcpaq sensitivity"
+
+
+@dataclass(frozen=True)
+class LayerLatencies(KeyedRecord):
+    """The latency of each layer, isolated, on the board."""
+
+    conditions: Conditions
+    layers: Mapping[str, Estimate]
+
+    FILE: ClassVar[str] = "latency.json"
+    COMMAND: ClassVar[str] = "lcpaq solve --measure-latency"
+
+
+@dataclass(frozen=True)
+class SolveRecord(KeyedRecord):
+    """The integer program's answer.
+
+    Attributes:
+        limits, int8, totals: by cost (size_bits, bops, latency_us; totals also perturbation): what was allowed, what
+            8 bits everywhere cost, and what the policy costs.
+        seconds: of solving.
+        bits: weight bits by layer.
+        policy: as one text.
+    """
+
+    limits: Mapping[str, float]
+    int8: Mapping[str, float]
+    totals: Mapping[str, float]
+    seconds: float
+    bits: Mapping[str, int]
+    policy: str
+
+    FILE: ClassVar[str] = "solve.json"
+    COMMAND: ClassVar[str] = "lcpaq solve"
+
+
+@dataclass(frozen=True)
+class ScoredPolicy:
+    """A policy with the quantized network's score on training images that no calibration saw, in percent."""
+
+    policy: str
+    score: float
+
+
+@dataclass(frozen=True)
+class RefinedPolicy:
+    """A scored policy: where it comes from (program, greedy, frontier), and its costs by name."""
+
+    origin: str
+    policy: str
+    costs: Mapping[str, float]
+    score: float
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class RefineRecord(KeyedRecord):
+    """The policies around the program's answer that were scored.
+
+    Attributes:
+        metric: of the scores.
+        images: that they are of.
+        best: the policy that is kept; `origin`: where it comes from.
+    """
+
+    metric: str
+    images: int
+    scored: tuple[RefinedPolicy, ...]
+    best: str
+    origin: str
+
+    FILE: ClassVar[str] = "refine.json"
+    COMMAND: ClassVar[str] = "lcpaq refine"
+
+
+@dataclass(frozen=True)
+class RungAgreement:
+    """How a cheap rung ranks against the last one, over `trials`; None where ranks are undefined."""
+
+    rung: int
+    trials: int
+    tau_b: float | None
+    spearman: float | None
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class ProxyRecord(KeyedRecord):
+    """The hyperparameters that the low-cost search selected for a policy's bits.
+
+    Attributes:
+        best: of the trials; `score`: its, in percent, on images that were held out of training.
+        rungs: the ladder of fidelities, the cheapest first; `reached`: how many trials came to each.
+        cpu_s: of all trials, seconds of CPU.
+        grid_settings: how many settings an exhaustive grid has.
+        agreement: of the cheap rungs with the last one.
+    """
+
+    policy: str
+    best: Settings
+    score: float
+    rungs: tuple[Fidelity, ...]
+    reached: tuple[int, ...]
+    cpu_s: float
+    grid_settings: int
+    agreement: tuple[RungAgreement, ...]
+
+    FILE: ClassVar[str] = "proxy.json"
+    COMMAND: ClassVar[str] = "lcpaq proxy"
+
+
+@dataclass(frozen=True)
+class ShippedRecord(KeyedRecord):
+    """The bundled network.
+
+    Attributes:
+        quantized_by: the run's scheme, or the proxy search's settings.
+        metric: of the validation scores fp32 (in float), int8 (at the policy), int8_all8 (8 bits everywhere), percent.
+        bundle: its folder; `verified`: on the board.
+    """
+
+    quantized_by: str
+    metric: str
+    fp32: float
+    int8: float
+    int8_all8: float
+    size_bits: int
+    latency: LatencySummary
+    conditions: Conditions
+    bundle: str
+    verified: bool
+
+    FILE: ClassVar[str] = "shipped.json"
+    COMMAND: ClassVar[str] = "lcpaq run"
+
+
+@dataclass(frozen=True)
+class StepRecords:
+    """The records that are in a model's folder, None where a step was not taken."""
+
+    sensitivity: SensitivityRecord | None
+    solve: SolveRecord | None
+    refine: RefineRecord | None
+    blocks: RefinedRecord | None
+    proxy: ProxyRecord | None
+    shipped: ShippedRecord | None
+
+    @classmethod
+    def read(cls, folder: Path) -> StepRecords:
+        def read(record: type[K]) -> K | None:
+            path = folder / record.FILE
+            return record.read(path) if path.exists() else None
+
+        return cls(
+            sensitivity=read(SensitivityRecord),
+            solve=read(SolveRecord),
+            refine=read(RefineRecord),
+            blocks=read(RefinedRecord),
+            proxy=read(ProxyRecord),
+            shipped=read(ShippedRecord),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """By step, without those that were not taken."""
+        records: dict[str, KeyedRecord | None] = vars(self)
+        return {name: record.to_json() for name, record in records.items() if record}
