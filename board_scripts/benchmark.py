@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from board_scripts.interpret import (
-    BoardFault,
+    MachineFault,
     cool_down,
     cpu_ticks,
     others_busy,
@@ -95,7 +95,7 @@ def run_program(argv: Sequence[str], limit: int, mark: Callable[[str], None]) ->
             preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - the child that starts it has one thread
         )
     except OSError as error:
-        raise BoardFault(f"cannot start {argv[0]}: {error.strerror}") from error
+        raise MachineFault(f"cannot start {argv[0]}: {error.strerror}") from error
     os.close(writer)
     said, lost, ahead = bytearray(), 0, list(REACHED)
     while chunk := os.read(reader, 65536):
@@ -119,7 +119,7 @@ def run_benchmark(program: str, job: dict[str, Any], mark: Callable[[str], None]
     sysfs, proc, timing = job.get("sys", "/sys"), job.get("proc", "/proc"), job.get("pass", "time") == "time"
     digest = digest_of(job["model"])
     if job.get("delegate") and not os.path.exists(job["delegate"]):
-        raise BoardFault(f"cannot load delegate {job['delegate']}: there is no such file")
+        raise MachineFault(f"cannot load delegate {job['delegate']}: there is no such file")
     if job.get("pass") == "layers":
         os.environ.update(VENDOR_LOG)
     cache = use_graph_cache(job)

@@ -23,7 +23,7 @@ STEADY_WITHIN = 0.02
 GRAPH_CACHE = "VIV_VX_CACHE_BINARY_GRAPH_DIR"
 
 
-class BoardFault(Exception):  # noqa: N818
+class MachineFault(Exception):  # noqa: N818
     """Something on the board is missing or refuses: not the model's fault."""
 
 
@@ -51,7 +51,7 @@ def read_file(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise BoardFault(f"cannot read {path}: {error.strerror}") from error
+        raise MachineFault(f"cannot read {path}: {error.strerror}") from error
 
 
 def numbers(pattern: str) -> Iterator[int]:
@@ -97,7 +97,7 @@ def cool_down(job: dict[str, Any], sysfs: str) -> None:
         if now is None or now <= limit:
             return
         if time.monotonic() >= deadline:
-            raise BoardFault(
+            raise MachineFault(
                 f"still {now:g} C after {job.get('cool_down_s', 0):g} s, allowed are {limit:g}: cool the board"
             )
         time.sleep(GATE_POLL_S)
@@ -142,7 +142,7 @@ def make_interpreter(runtime: Any, job: dict[str, Any]) -> tuple[Any, list[dict[
         try:
             delegates = [runtime.load_delegate(job["delegate"], job.get("delegate_options") or {})]
         except (OSError, ValueError) as error:
-            raise BoardFault(f"cannot load delegate {job['delegate']}: {error}") from error
+            raise MachineFault(f"cannot load delegate {job['delegate']}: {error}") from error
     interpreter = runtime.Interpreter(
         model_path=job["model"],
         num_threads=job["threads"],

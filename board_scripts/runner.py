@@ -36,7 +36,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from board_scripts.benchmark import die_with_parent, run_benchmark
-from board_scripts.interpret import RESOLVERS, BoardFault, import_runtime, rehearse, run_job
+from board_scripts.interpret import RESOLVERS, MachineFault, import_runtime, rehearse, run_job
 from board_scripts.kernel_log import KernelLog
 from board_scripts.passes import PASSES, kilobytes, run_layers, run_memory
 from board_scripts.reserve import reserved_by_another
@@ -89,7 +89,7 @@ def child_main(runtime: Any, job: dict[str, Any], pipe: int) -> NoReturn:
     try:
         write_line(pipe, {"result": dict(run_pass(runtime, job, mark), ok=True)})
     except BaseException as error:  # whatever it is, the parent must report it
-        kind = "board" if scarce or isinstance(error, (BoardFault, MemoryError)) else "model"
+        kind = "board" if scarce or isinstance(error, (MachineFault, MemoryError)) else "model"
         reason = " ".join(f"{type(error).__name__}: {error}{scarce}".split())
         write_line(pipe, {"result": failure(kind, stage, f"failed in {STAGES[stage]}: {reason}")})
     os._exit(0)

@@ -32,20 +32,20 @@ MANIFEST = "manifest.json"
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
 
 
-class CheckFailed(Exception):  # noqa: N818
+class NotVerified(Exception):  # noqa: N818
     """A check did not hold; its text is the detail."""
 
 
 def require(holds: bool, detail: str) -> None:
     if not holds:
-        raise CheckFailed(detail)
+        raise NotVerified(detail)
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
     try:
         manifest: Any = json.loads((root / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
-        raise CheckFailed(f"cannot read {MANIFEST}: {error}") from error
+        raise NotVerified(f"cannot read {MANIFEST}: {error}") from error
     require(isinstance(manifest, dict), f"{MANIFEST} is not an object")
     require(
         manifest.get("format") == FORMAT,
@@ -114,7 +114,7 @@ def import_runtime() -> Any:
         if not hasattr(module, "load_delegate"):  # tensorflow keeps it in a submodule
             module.load_delegate = module.experimental.load_delegate  # type: ignore[attr-defined]
         return module
-    raise CheckFailed("no TFLite runtime: " + "; ".join(tried))
+    raise NotVerified("no TFLite runtime: " + "; ".join(tried))
 
 
 def make_interpreter(model: Path, options: argparse.Namespace) -> Any:
@@ -130,7 +130,7 @@ def make_interpreter(model: Path, options: argparse.Namespace) -> Any:
         )
         interpreter.allocate_tensors()
     except (OSError, RuntimeError, ValueError) as error:
-        raise CheckFailed(f"{model.name} does not load: {error}") from error
+        raise NotVerified(f"{model.name} does not load: {error}") from error
     return interpreter
 
 
@@ -155,7 +155,7 @@ def check_golden(interpreter: Any, root: Path, golden: dict[str, Any]) -> str:
     try:
         interpreter.invoke()
     except RuntimeError as error:
-        raise CheckFailed(f"{golden['input']}: the inference fails: {error}") from error
+        raise NotVerified(f"{golden['input']}: the inference fails: {error}") from error
     data, used, elements, differing, largest = (root / golden["output"]).read_bytes(), 0, 0, 0, 0.0
     for detail in interpreter.get_output_details():
         output = interpreter.get_tensor(detail["index"])
@@ -192,7 +192,7 @@ def verify(root: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     def attempt(name: str, check: Any, *arguments: Any) -> tuple[Any, dict[str, Any]]:
         try:
             value = check(*arguments)
-        except CheckFailed as error:
+        except NotVerified as error:
             return None, {"check": name, "ok": False, "detail": str(error)}
         detail = value if isinstance(value, str) else "well"
         return value, {"check": name, "ok": True, "detail": detail}

@@ -67,7 +67,7 @@ class Delegation:
 
 
 @dataclass(frozen=True)
-class Layer:
+class ProfiledLayer:
     """A row of a per-layer profile; the time of one inference in microseconds."""
 
     name: str
@@ -98,7 +98,7 @@ class Report:
     warmup: Runs | None
     runs: Runs
     peak_mb: float | None
-    layers: tuple[Layer, ...]
+    layers: tuple[ProfiledLayer, ...]
 
     def kernels_of(self, delegate: str) -> int:
         return sum(found.kernels for found in self.delegations if found.delegate == delegate)
@@ -214,7 +214,7 @@ def _delegations(lines: Iterable[str]) -> Iterator[Delegation]:
             yield Delegation(found["name"], 0)
 
 
-def _layers(lines: Sequence[str]) -> Iterator[Layer]:
+def _layers(lines: Sequence[str]) -> Iterator[ProfiledLayer]:
     """The run-order sections of the regular runs, as CSV or as a table. Kinds hold commas, names may hold any."""
     begin = max((number for number, line in enumerate(lines) if REGULAR_RUNS in line), default=len(lines))
     row: re.Pattern[str] | None = None
@@ -230,7 +230,7 @@ def _layers(lines: Sequence[str]) -> Iterator[Layer]:
             if found is None or time_ms is None or time_ms < 0:
                 row = None  # the section is over
             else:
-                yield Layer(found["name"].replace("\t", ","), found["kind"].strip(), time_ms * 1000)
+                yield ProfiledLayer(found["name"].replace("\t", ","), found["kind"].strip(), time_ms * 1000)
 
 
 def _row_pattern(header: str) -> re.Pattern[str] | None:

@@ -9,12 +9,14 @@ from hil.answer import Answer, ProgramRuns, TimedRuns
 from hil.benchmark_model import runs_of
 from hil.boards.config import BoardConfig
 from hil.errors import BoardError, ModelError
-from hil.job import Task
+from hil.job import RoundTask
 from hil.measurement import Conditions, Failure, Measurement
 from hil.trust import flags
 
 
-def evaluate(answer: Answer, task: Task, conditions: Conditions, config: BoardConfig, started_at: str) -> Measurement:
+def evaluate(
+    answer: Answer, task: RoundTask, conditions: Conditions, config: BoardConfig, started_at: str
+) -> Measurement:
     """The record of an answer to a timed task.
 
     Raises BoardError for an answer that is not about this model under these conditions, or does not compare the
@@ -63,7 +65,7 @@ def evaluate(answer: Answer, task: Task, conditions: Conditions, config: BoardCo
     )
 
 
-def failed(task: Task, conditions: Conditions, reason: str, started_at: str) -> Measurement:
+def failed(task: RoundTask, conditions: Conditions, reason: str, started_at: str) -> Measurement:
     """The record of a model that is to blame without an answer of its own."""
     return Measurement(
         job_id=task.job_id,

@@ -70,7 +70,7 @@ class MeasureProtocol:
 
 
 @dataclass(frozen=True)
-class Task:
+class RoundTask:
     """A job in one round.
 
     Attributes:
@@ -88,7 +88,7 @@ class Task:
 
 def tasks_of(
     jobs: Sequence[Job], config: BoardConfig, conditions_key: str, protocol: MeasureProtocol, seed: int
-) -> Iterator[Task]:
+) -> Iterator[RoundTask]:
     """Every job once per round, each round in its own order."""
     models = [sha256_of(job.model) for job in jobs]
     identities = [identity_of(job, sha256, config) for job, sha256 in zip(jobs, models, strict=True)]
@@ -97,7 +97,7 @@ def tasks_of(
         random.Random(f"{seed}:{round_number}").shuffle(order)
         for index in order:
             job_id = digest([identities[index], conditions_key, protocol.key(), round_number])
-            yield Task(jobs[index], identities[index], round_number, job_id, models[index])
+            yield RoundTask(jobs[index], identities[index], round_number, job_id, models[index])
 
 
 def identity_of(job: Job, model_sha256: str, config: BoardConfig) -> str:
@@ -112,7 +112,7 @@ def files_of(job: Job) -> list[Path]:
 
 
 def request_of(
-    task: Task,
+    task: RoundTask,
     config: BoardConfig,
     conditions_key: str,
     protocol: MeasureProtocol,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from hil.answer import Answer
 from hil.errors import BoardError, BoardFault, BoardTimeout, Incomparable, LinkLost
 from hil.evaluate import evaluate, failed
-from hil.job import Job, MeasureProtocol, Task, files_of, identity_of, request_of, tasks_of
+from hil.job import Job, MeasureProtocol, RoundTask, files_of, identity_of, request_of, tasks_of
 from hil.measurement import Failure, Measurement, digest, now
 from hil.sessions import JobSession
 from hil.stage import sha256_of
@@ -31,7 +31,7 @@ PUSH_AT_ONCE = 64  # models whose files travel together, while the board works o
 class _Flight:
     """A task on its way: its answer, or the measurement that makes an answer unnecessary."""
 
-    task: Task
+    task: RoundTask
     started_at: str
     answer: Answer | None = None
     done: Measurement | None = None
@@ -80,7 +80,7 @@ class _Measuring:
             held = {i: m for i, m in held.items() if m.status == "ok"}
         self._acknowledge(held)  # a kill may have come between the store and the acknowledgement
         self.quarantined = self.store.quarantined(self._conditions_key)
-        waiting, pushed = deque(tasks), deque[Task]()
+        waiting, pushed = deque(tasks), deque[RoundTask]()
         while waiting or pushed or self.flights:
             if waiting and len(pushed) < AHEAD:
                 count = min(PUSH_AT_ONCE if self.flights else 2 * AHEAD, len(waiting))  # few while the board is idle
@@ -99,17 +99,17 @@ class _Measuring:
                 self.failed.setdefault(flight.task.identity, done)
             yield replace(done, model=flight.task.job.name)  # the files may have been measured under another name
 
-    def _push(self, tasks: list[Task], held: dict[str, Measurement]) -> list[Task]:
+    def _push(self, tasks: list[RoundTask], held: dict[str, Measurement]) -> list[RoundTask]:
         """The files of `tasks`, and the canary's, are on the board when this returns."""
         files = [path for task in tasks if task.job_id not in held for path in files_of(task.job)]
         self.session.stage_many([*files, *(files_of(self.canary) if self.canary and files else ())])
         return tasks
 
-    def _is_flying(self, task: Task) -> bool:
+    def _is_flying(self, task: RoundTask) -> bool:
         """Whether this very job's earlier round is still out: if it fails, the next is not run."""
         return any(flight.task.identity == task.identity for flight in self.flights)
 
-    def _depart(self, task: Task, held: dict[str, Measurement]) -> None:
+    def _depart(self, task: RoundTask, held: dict[str, Measurement]) -> None:
         flight = _Flight(task, now(), done=held.get(task.job_id))
         if flight.done is None and task.identity in self.failed:
             flight.done = _again(self.failed[task.identity], task)
@@ -120,7 +120,7 @@ class _Measuring:
         if flight.done is None:
             self._send(task)
 
-    def _send(self, task: Task) -> None:
+    def _send(self, task: RoundTask) -> None:
         """A lost link shows when the answer is waited for."""
         paths = self.session.stage_many(files_of(task.job))
         request = request_of(task, self.session.board.config, self._conditions_key, self.protocol, paths)
@@ -199,7 +199,7 @@ class _Measuring:
             return
         config, sha256 = self.session.board.config, sha256_of(self.canary.model)
         identity = identity_of(self.canary, sha256, config)
-        flight = _Flight(Task(self.canary, identity, 0, digest(["canary", identity, now()]), sha256), now())
+        flight = _Flight(RoundTask(self.canary, identity, 0, digest(["canary", identity, now()]), sha256), now())
         self._send(flight.task)
         done = evaluate(self._answered(flight), flight.task, self.session.conditions, config, flight.started_at)
         self._acknowledge([done.job_id])
@@ -230,7 +230,7 @@ def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[int, ...]]:
     return pools
 
 
-def _again(first: Measurement, task: Task) -> Measurement:
+def _again(first: Measurement, task: RoundTask) -> Measurement:
     reason = first.failure.reason if first.failure is not None else "failed"
     prefix = f"not run again after round {first.round}: "
     failure = Failure("model", reason if reason.startswith("not run again") else prefix + reason)

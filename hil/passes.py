@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hil.answer import LayerLog, MemoryUse, Outcome, ProgramRuns
-from hil.benchmark_model import NUMBER, Layer, read_report
+from hil.benchmark_model import NUMBER, ProfiledLayer, read_report
 from hil.errors import BoardError, BoardFault, ModelError
-from hil.job import Job, MeasureProtocol, Task, files_of, request_of
+from hil.job import Job, MeasureProtocol, RoundTask, files_of, request_of
 from hil.request import Pass
 from hil.sessions import JobSession
 from hil.stage import sha256_of
@@ -56,7 +56,7 @@ class Layers:
     """
 
     model: str
-    layers: tuple[Layer, ...]
+    layers: tuple[ProfiledLayer, ...]
     complete: bool
     log: str
 
@@ -97,16 +97,16 @@ def layers_of(session: JobSession, job: Job, protocol: MeasureProtocol) -> Layer
     return Layers(job.name, layers, CLIPPED not in log, log)
 
 
-def read_vendor_log(text: str) -> tuple[Layer, ...]:
+def read_vendor_log(text: str) -> tuple[ProfiledLayer, ...]:
     """The layers that have an execution time. Never raises: a line that reads otherwise is left out."""
-    layers: list[Layer] = []
+    layers: list[ProfiledLayer] = []
     current: re.Match[str] | None = None
     for line in text.splitlines():
         if found := LAYER.search(line[:2000]):
             current = found
         elif current is not None and (found := EXECUTION.search(line[:2000])):
             time_us = float(found["time"]) * (1000 if found["unit"] == "ms" else 1)
-            layers.append(Layer(current["name"], (current["kind"] or "").replace(" target:", " on "), time_us))
+            layers.append(ProfiledLayer(current["name"], (current["kind"] or "").replace(" target:", " on "), time_us))
             current = None
     return tuple(layers)
 
@@ -114,7 +114,7 @@ def read_vendor_log(text: str) -> tuple[Layer, ...]:
 def _ask(session: JobSession, job: Job, protocol: MeasureProtocol, measured: Pass) -> Outcome | None:
     """What the runner measured in that pass; nothing of it is stored."""
     config, sha256 = session.board.config, sha256_of(job.model)
-    task = Task(job, "", 0, uuid.uuid4().hex, sha256)
+    task = RoundTask(job, "", 0, uuid.uuid4().hex, sha256)
     paths = session.stage_many(files_of(job))
     session.send(request_of(task, config, session.conditions.key(), protocol, paths, measured=measured))
     answer = session.receive(task.job_id)

@@ -25,7 +25,7 @@ def nsr(target: Tensor, output: Tensor, variance: Tensor) -> Tensor:
     return (error / (variance + EPSILON)).mean()
 
 
-class Target:
+class NsrReference:
     """The reference maps (N, C, H, W) that NSRs are computed against (`nsr`, in float64).
 
     Squared errors are summed image by image, in the images' order, so the number does not depend on how many are

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.networks.blocks import SuperBlock, recalibrate
-from nas.noise import Target
+from nas.noise import NsrReference
 from nas.quant import float_graph, simulate
 from nas.quant.bias_correction import correct_biases
 from nas.quant.float_graph import INPUT, Node, Weighted
@@ -122,7 +122,7 @@ def evaluate(
     wanted = list(wanted)
     source = block_input(data, scheme)
     tree = Tree(supernet, scheme, batch, applied, at)
-    target = Target(data.target)
+    target = NsrReference(data.target)
     root = tree.root(data.x_calibration, source, widths_of(wanted), data.x_evaluation)
     for leaf, subnet in tree.traverse(root, wanted):
         q, tensor = leaf.widths[subnet.bits].q, leaf.tensors[leaf.name]

@@ -12,7 +12,7 @@ from hil.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions:
+class BundleExportOptions:
     """`model`: None: the one that the run shipped."""
 
     run: Path
@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
         "--model", metavar="NAME", help="teacher, or a selected model's name (default: the one that the run shipped)"
     )
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
-    bind(export, ExportOptions, export_bundle)
+    bind(export, BundleExportOptions, export_bundle)
     verify = actions.add_parser(
         "verify",
         help="run a bundle's verifier on a board",
@@ -58,7 +58,7 @@ def add(commands: Commands) -> None:
     bind(verify, VerifyOptions, verify_bundle)
 
 
-def export_bundle(options: ExportOptions) -> int:
+def export_bundle(options: BundleExportOptions) -> int:
     from deploy.ship.export import export_from_run
 
     console.say(f"bundle: {export_from_run(options.run, options.model, options.out)}")

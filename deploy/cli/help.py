@@ -48,7 +48,7 @@ class TopParser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, distribution: str) -> None:
         super().__init__(prog=prog, description=description)
         self.groups: list[Group] = []
-        self.add_argument("--version", action=Version, distribution=distribution)
+        self.add_argument("--version", action=ShowVersion, distribution=distribution)
         self.commands = self.add_subparsers(
             dest="command", metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
         )
@@ -64,7 +64,7 @@ class TopParser(argparse.ArgumentParser):
         return "\n\n".join(parts) + "\n"
 
 
-class Version(argparse.Action):
+class ShowVersion(argparse.Action):
     """Prints the version of an installed package; looks it up only then."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, *, distribution: str) -> None:

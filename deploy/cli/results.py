@@ -34,7 +34,7 @@ class QueryOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(QueryOptions):
+class ResultExportOptions(QueryOptions):
     format: str
     out: Path
 
@@ -84,7 +84,7 @@ def _add_results(commands: Commands) -> None:
         action.add_argument("--board", metavar="NAME", help="a name in boards.toml, or a fleet's")
         action.add_argument("--since", metavar="TIME", help="ISO 8601, in UTC unless it names a zone")
     bind(query, QueryOptions, query_results)
-    bind(export, ExportOptions, export_results)
+    bind(export, ResultExportOptions, export_results)
 
 
 def _add_quarantine(commands: Commands) -> None:
@@ -126,7 +126,7 @@ def query_results(options: QueryOptions) -> int:
     return 0
 
 
-def export_results(options: ExportOptions) -> int:
+def export_results(options: ResultExportOptions) -> int:
     from deploy.formats.files import write_atomically
     from hil.export import FORMATS, export
 

@@ -17,7 +17,7 @@ from hil.errors import UsageError
 if TYPE_CHECKING:
     from deploy.run.records import SearchRecord
     from deploy.search.devices import Device
-    from deploy.search.query import Answer, AnswerRecord, Question, RankedModel
+    from deploy.search.query import AnswerRecord, Question, RankedModel, SearchAnswer
     from deploy.search.refined import Refined
     from nas.search.union import CostTables
     from nas.space import SearchSpace
@@ -131,7 +131,7 @@ def _stage(options: SearchOptions) -> int:
     return 0
 
 
-def _asked_of_tables(options: SearchOptions, devices: Sequence[Device]) -> Answer:
+def _asked_of_tables(options: SearchOptions, devices: Sequence[Device]) -> SearchAnswer:
     from deploy.search.cost_tables import cost_tables_of_folder
     from deploy.search.refined import NONE_REFINED
     from nas.space import SearchSpace
@@ -146,7 +146,7 @@ def _asked_of_tables(options: SearchOptions, devices: Sequence[Device]) -> Answe
     return _answer(options, space, [cost_tables_of_folder(options.tables, space)], NONE_REFINED, devices)
 
 
-def _asked_of_run(options: SearchOptions, devices: Sequence[Device]) -> Answer:
+def _asked_of_run(options: SearchOptions, devices: Sequence[Device]) -> SearchAnswer:
     from deploy.search.cost_tables import cost_tables_of_run
     from deploy.search.refined import refined_of_run
 
@@ -171,7 +171,7 @@ def _answer(
     schemes: Sequence[CostTables],
     refined: Refined,
     devices: Sequence[Device],
-) -> Answer:
+) -> SearchAnswer:
     from deploy.search.budgets import budgets_of, budgets_of_devices
     from deploy.search.devices import answer_for_devices, joined
     from deploy.search.query import answer

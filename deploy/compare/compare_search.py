@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from deploy.compare.methods import METHODS
-from deploy.compare.records import ComparisonRecord, Machine, MethodRecord, RetrainedRecord, Spent, TeacherCosts
+from deploy.compare.records import ComparisonRecord, MachineRecord, MethodRecord, RetrainedRecord, Spent, TeacherCosts
 from deploy.compare.setup import SearchComparison, Winner, spent_in
 from deploy.formats.digest import digest
 from deploy.run.config import Retrain
@@ -106,7 +106,7 @@ def _record(comparison: SearchComparison, rows: Sequence[MethodRecord]) -> Compa
             latency_us=comparison.cost_tables.teacher["latency"],
         ),
         board_seconds=sum(spent_in(context.run, stage).wall_s for stage in ("profile", "agree")),
-        machine=Machine(platform.machine(), os.cpu_count(), torch.get_num_threads(), str(e.compute.place())),
+        machine=MachineRecord(platform.machine(), os.cpu_count(), torch.get_num_threads(), str(e.compute.place())),
         methods=tuple(rows),
     )
 

@@ -58,7 +58,7 @@ class TeacherCosts:
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineRecord:
     """Where the comparison was computed; `device`: of the training."""
 
     name: str
@@ -117,7 +117,7 @@ class ComparisonRecord(Record):
     retrain: Retrain
     teacher: TeacherCosts
     board_seconds: float
-    machine: Machine
+    machine: MachineRecord
     methods: tuple[MethodRecord, ...]
 
     FILE: ClassVar[str] = "BUDGET.json"

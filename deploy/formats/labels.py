@@ -10,7 +10,7 @@ Rectangle = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedLabel:
     """A text for the point at (x, y), which has a radius of `size` pixels."""
 
     text: str
@@ -21,7 +21,7 @@ class Placed:
 
 
 def place(
-    wanted: Sequence[Placed], sizes: Sequence[tuple[float, float]], within: Rectangle, marks: Sequence[Rectangle]
+    wanted: Sequence[PlacedLabel], sizes: Sequence[tuple[float, float]], within: Rectangle, marks: Sequence[Rectangle]
 ) -> list[tuple[float, float]]:
     """(left, baseline) for each text of (width, height): the first place around its point that is free of `marks`.
 

@@ -15,7 +15,7 @@ from deploy.formats.axes import FONT, SMALL, Frame, axis_elements, frame, text_w
 from deploy.formats.colours import DARK, fill, outlined, stroke
 from deploy.formats.figures import Bars, Line, Mark, Plot, Points, check_image
 from deploy.formats.files import write_atomically
-from deploy.formats.labels import Placed, Rectangle, place
+from deploy.formats.labels import PlacedLabel, Rectangle, place
 from deploy.formats.scales import drawable
 
 MONOSPACE = "font-family='ui-monospace, monospace'"
@@ -186,7 +186,7 @@ def _labels(marks: Sequence[Mark], axes: Frame) -> Iterator[str]:
                 continue
             extents.append(_extent(mark, i, axes))
             if i < len(mark.labels) and mark.labels[i]:
-                wanted.append(Placed(mark.labels[i], axes.x.at(x), axes.y.at(y), mark.size, mark.colour))
+                wanted.append(PlacedLabel(mark.labels[i], axes.x.at(x), axes.y.at(y), mark.size, mark.colour))
     sizes = [(BOLD * text_width(one.text, FONT), float(FONT)) for one in wanted]
     for one, (left, baseline) in zip(wanted, place(wanted, sizes, axes.box, extents), strict=True):
         yield (

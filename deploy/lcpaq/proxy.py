@@ -66,7 +66,7 @@ def search_settings(subject: Subject, settings: StepSettings) -> Iterator[Progre
     record.write(subject.folder / record.FILE)
 
 
-def _agreement(found: proxy.Agreement) -> RungAgreement:
+def _agreement(found: proxy.RankCorrelation) -> RungAgreement:
     """JSON has no NaN."""
     tau_b, spearman = (None if math.isnan(value) else value for value in (found.tau_b, found.spearman))
     return RungAgreement(found.rung, found.trials, tau_b, spearman)

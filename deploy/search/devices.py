@@ -14,7 +14,7 @@ from pathlib import Path
 from deploy.latency.key import TableKey
 from deploy.latency.overhead import outside_blocks_us
 from deploy.search.cost_tables import scheme_of
-from deploy.search.query import Answer, DeviceRecord, Question, answer, key_of
+from deploy.search.query import DeviceRecord, Question, SearchAnswer, answer, key_of
 from hil.errors import UsageError
 from nas.errors import TableError
 from nas.search.union import CostTables
@@ -77,7 +77,9 @@ def _without_latency(costs: Mapping[str, float]) -> dict[str, float]:
     return {quantity: value for quantity, value in costs.items() if quantity != "latency"}
 
 
-def answer_for_devices(question: Question, space: SearchSpace, joint: CostTables, devices: Sequence[Device]) -> Answer:
+def answer_for_devices(
+    question: Question, space: SearchSpace, joint: CostTables, devices: Sequence[Device]
+) -> SearchAnswer:
     """The answer for all devices together, `joint` being their `joined` tables, with that for each alone."""
     if question.no_cpu_fallback:
         raise UsageError("--no-cpu-fallback knows one board; leave it out with --latency")
@@ -88,7 +90,7 @@ def answer_for_devices(question: Question, space: SearchSpace, joint: CostTables
     return replace(together, record=replace(together.record, devices=records))
 
 
-def _alone(together: Answer, joint: CostTables, device: Device, question: Question) -> DeviceRecord:
+def _alone(together: SearchAnswer, joint: CostTables, device: Device, question: Question) -> DeviceRecord:
     """The best for one device, and what the joint model loses against it."""
     budgets = {name: limit for name, limit in question.budgets.items() if name in ("size", device.quantity)}
     best = together.best(budgets)

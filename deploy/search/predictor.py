@@ -30,7 +30,7 @@ from hil.errors import CheckFailed
 from hil.stats import bootstrap_ci
 from nas.search.candidates import Limits, candidates
 from nas.search.k_best import k_best
-from nas.search.predict import BlockFeatures, Order, Predictor, held_out, search
+from nas.search.predict import AccuracyPredictor, NsrFeatures, Order, held_out, search
 from nas.search.union import CostTables
 from nas.space import Architecture
 from nas.table import Table
@@ -90,7 +90,7 @@ class Evidence:
     held_out: Mapping[Order, Vector]
 
     @classmethod
-    def of(cls, features: BlockFeatures, nsr: Table, models: Mapping[Architecture, FineTuned]) -> Evidence:
+    def of(cls, features: NsrFeatures, nsr: Table, models: Mapping[Architecture, FineTuned]) -> Evidence:
         architectures = list(models)
         scores = np.array([model.score for model in models.values()])
         left_out = {order: held_out(features.design(architectures, order), scores) for order in ORDERS}
@@ -122,7 +122,7 @@ def _rms(errors: Vector) -> float:
 class Fitted:
     """The predictors of both orders, and what speaks for them."""
 
-    predictors: Mapping[Order, Predictor]
+    predictors: Mapping[Order, AccuracyPredictor]
     evidence: Evidence
     models: Sequence[FineTuned]
 
@@ -161,14 +161,16 @@ def fitted(context: Context) -> Generator[Progress, None, Fitted]:
     """
     experiment = context.experiment
     nsr, size = (Table.load(context.path / "tables" / f"{name}.parquet") for name in ("nsr", "size"))
-    features = BlockFeatures.of(context.space, nsr)
+    features = NsrFeatures.of(context.space, nsr)
     wanted = sampled(context.space, nsr, size, experiment.predictor.models, experiment.seed)
     before = len(finished(context, wanted))
     for i, one in enumerate(fine_tunings(context, wanted), start=before + 1):
         yield Progress("predict", i, len(wanted), f"{one.score:.2f} % {one.subnet}")
     models = finished(context, wanted)
     evidence = Evidence.of(features, nsr, models)
-    predictors = {order: Predictor.fitted(features, evidence.architectures, evidence.scores, order) for order in ORDERS}
+    predictors = {
+        order: AccuracyPredictor.fitted(features, evidence.architectures, evidence.scores, order) for order in ORDERS
+    }
     predictors[1].table(context.space).save(context.path / "tables" / "loss.parquet")
     fit = Fitted(predictors, evidence, list(models.values()))
     fit.record(context).write(context.path / PredictorRecord.FILE)

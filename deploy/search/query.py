@@ -126,7 +126,7 @@ class AnswerRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class SearchAnswer:
     """What was searched, scheme by scheme, the `selected` models in order, and the record of it all."""
 
     schemes: Sequence[CostTables]
@@ -149,7 +149,7 @@ class Answer:
 
 def answer(
     question: Question, space: SearchSpace, schemes: Sequence[CostTables], refined: Refined = NONE_REFINED
-) -> Answer:
+) -> SearchAnswer:
     """The Pareto front and the k best models over `schemes`, the main one first, and over `refined` models.
 
     Raises `UsageError` or `ConfigError` for a question that means nothing over these tables, and `ConfigError` saying
@@ -174,7 +174,7 @@ def answer(
         proof=_proof(candidates, fronts, question.k) if question.prove else None,
         stale=refined.stale,
     )
-    return Answer(searched, candidates, fronts, selected, record)
+    return SearchAnswer(searched, candidates, fronts, selected, record)
 
 
 def key_of(quantity: str) -> str:

@@ -24,7 +24,7 @@ SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
-class Request:
+class DatasetRequest:
     """The arguments of `open_data`; `folder` is the part of the spec after the colon, None without one."""
 
     folder: Path | None
@@ -34,29 +34,29 @@ class Request:
     count: int | None
 
 
-def _open_scenes(request: Request) -> Dataset:
+def _open_scenes(request: DatasetRequest) -> Dataset:
     _no_folder(request, "scenes")
     return Scenes(request.split, request.size, seed=request.seed, count=request.count)
 
 
-def _open_camvid(request: Request) -> Dataset:
+def _open_camvid(request: DatasetRequest) -> Dataset:
     return open_camvid(_folder(request, "camvid"), request.split, request.size, count=request.count)
 
 
-def _open_cityscapes(request: Request) -> Dataset:
+def _open_cityscapes(request: DatasetRequest) -> Dataset:
     return open_cityscapes(_folder(request, "cityscapes"), request.split, request.size, count=request.count)
 
 
-def _open_shapes(request: Request) -> Dataset:
+def _open_shapes(request: DatasetRequest) -> Dataset:
     _no_folder(request, "shapes")
     return Shapes(request.split, request.size, seed=request.seed, count=request.count)
 
 
-def _open_folders(request: Request) -> Dataset:
+def _open_folders(request: DatasetRequest) -> Dataset:
     return open_folders(_folder(request, "folders"), request.split, request.size, count=request.count)
 
 
-DATASETS: Mapping[str, Callable[[Request], Dataset]] = {
+DATASETS: Mapping[str, Callable[[DatasetRequest], Dataset]] = {
     "scenes": _open_scenes,
     "camvid": _open_camvid,
     "cityscapes": _open_cityscapes,
@@ -87,15 +87,15 @@ def open_data(spec: str, split: str, size: tuple[int, int], *, seed: int = 0, co
     if count is not None and count < 1:
         raise ConfigError(f"count {count}: give at least 1, or leave it out for the full split")
     path = Path(folder).expanduser() if colon else None
-    return DATASETS[name](Request(path, split, size, seed, count))
+    return DATASETS[name](DatasetRequest(path, split, size, seed, count))
 
 
-def _no_folder(request: Request, name: str) -> None:
+def _no_folder(request: DatasetRequest, name: str) -> None:
     if request.folder is not None:
         raise ConfigError(f"data '{name}:{request.folder}': {name} are generated; write '{name}'")
 
 
-def _folder(request: Request, name: str) -> Path:
+def _folder(request: DatasetRequest, name: str) -> Path:
     if request.folder is None or request.folder == Path():
         raise ConfigError(f"data '{name}': which folder? write '{name}:FOLDER'")
     return request.folder

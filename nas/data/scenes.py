@@ -15,7 +15,7 @@ from nas.data.cache import SampleCache
 from nas.data.camvid import CLASSES
 from nas.data.sample import Sample, TaskName
 from nas.data.street.backdrop import paint_ground, paint_row, paint_sky
-from nas.data.street.canvas import SUPERSAMPLING, Canvas, Stage, pick
+from nas.data.street.canvas import SUPERSAMPLING, Canvas, StreetStage, pick
 from nas.data.street.layout import (
     choose_camera,
     choose_exposure,
@@ -80,7 +80,7 @@ def draw_scene(key: tuple[int, str, int], size: tuple[int, int]) -> Sample:
     rng = random.Random(f"{seed}/{split}/{index}")
     height, width = (length * SUPERSAMPLING for length in size)
     canvas = Canvas((height, width), choose_camera(rng, size), pick(rng, HAZE, 10), rng.uniform(60, 400))
-    stage = Stage(rng, canvas, choose_street(rng))
+    stage = StreetStage(rng, canvas, choose_street(rng))
     grassy = (rng.random() < GRASSY, rng.random() < GRASSY)
     paint_sky(stage)
     paint_ground(stage, grassy)

@@ -30,7 +30,7 @@ from nas.errors import ConfigError
 from nas.lcpaq.hessian import Change, Problem, Trace, forms, forward, generator_of, rademacher, rounds
 from nas.lcpaq.policy import ACTIVATION_BITS
 from nas.lcpaq.sensitivity import Perturbations, Sensitivity, ready
-from nas.noise import Target
+from nas.noise import NsrReference
 from nas.quant.float_graph import INPUT, Weighted
 from nas.quant.integer_graph import IntTensor
 from nas.quant.lower import parameters_of
@@ -184,7 +184,9 @@ def _slopes(
 def activation_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
     """NSR (QA-BWNAS's, `nas.noise.nsr`) of the output, with this tensor rounded and nothing else."""
     problem = ready(problem, scheme)
-    target = Target(torch.cat([forward(problem.needed, {}, images)[problem.output] for images, _ in problem.batches]))
+    target = NsrReference(
+        torch.cat([forward(problem.needed, {}, images)[problem.output] for images, _ in problem.batches])
+    )
 
     def nsr(read: Read, parameters: Parameters) -> float:
         return target.nsr(with_rounded(problem, read.tensors, parameters, images) for images, _ in problem.batches)

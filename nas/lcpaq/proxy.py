@@ -43,7 +43,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RankCorrelation:
     """The rank correlation of a cheap rung with the last one: over `trials` evaluated on both. NaN below 3 of them."""
 
     rung: int
@@ -253,7 +253,7 @@ def cost_s(trials: Sequence[Trial]) -> float:
     return sum(sum(trial.cpu_s) for trial in trials)
 
 
-def agreements(trials: Sequence[Trial], full: Mapping[Settings, float] | None = None) -> list[Agreement]:
+def agreements(trials: Sequence[Trial], full: Mapping[Settings, float] | None = None) -> list[RankCorrelation]:
     """Each cheap rung's rank correlation with the full evaluation: that of `full`, or of the trials themselves.
 
     Without `full` only those that reached the top can be compared, and these were selected for high scores.
@@ -270,7 +270,7 @@ def agreements(trials: Sequence[Trial], full: Mapping[Settings, float] | None = 
             for trial in trials
             if len(trial.values) > rung and trial.settings in full
         ]
-        rungs.append(Agreement(rung, len(pairs), *rank_correlations(pairs)))
+        rungs.append(RankCorrelation(rung, len(pairs), *rank_correlations(pairs)))
     return rungs
 
 

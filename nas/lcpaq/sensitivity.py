@@ -19,7 +19,7 @@ from torch import Tensor
 from nas.errors import ConfigError
 from nas.lcpaq.hessian import Problem, Trace, forward, traces
 from nas.lcpaq.policy import WEIGHT_BITS
-from nas.noise import Target
+from nas.noise import NsrReference
 from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.lower import parameters_of, quantize_weight
 from nas.quant.post_training import prepared
@@ -144,7 +144,7 @@ def output_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT
     """NSR (QA-BWNAS's, `nas.noise.nsr`) of the output, with this layer's weights rounded and nothing else."""
     problem = ready(problem, scheme)
     batches = [forward(problem.needed, {}, images) for images, _ in problem.batches]
-    target = Target(torch.cat([env[problem.output] for env in batches]))
+    target = NsrReference(torch.cat([env[problem.output] for env in batches]))
     names, rows = [], []
     for layer, weights in candidates(problem, widths, scheme):
         names.append(layer.name)

@@ -31,7 +31,7 @@ STRENGTHS: tuple[float, ...] = tuple(float(s) for s in np.logspace(-2, 4, 25))
 
 
 @dataclass(frozen=True, eq=False)
-class BlockFeatures:
+class NsrFeatures:
     """Features of every subnet that need no fine-tuning.
 
     Attributes:
@@ -47,7 +47,7 @@ class BlockFeatures:
     values: Mapping[Subnet, Vector]
 
     @classmethod
-    def of(cls, space: SearchSpace, nsr: Table) -> BlockFeatures:
+    def of(cls, space: SearchSpace, nsr: Table) -> NsrFeatures:
         """Raises `TableError` unless the table is of this space, complete and finite."""
         nsr.check(space)
         widest, several = max(space.bits), len(space.bits) > 1
@@ -144,7 +144,7 @@ def held_out(of: Design, y: Vector) -> Vector:
 
 
 @dataclass(frozen=True, eq=False)
-class Predictor:
+class AccuracyPredictor:
     """score = slopes . (1, NSR sum) + weights . terms, in the score's unit.
 
     Attributes:
@@ -155,7 +155,7 @@ class Predictor:
         strength: of the ridge.
     """
 
-    features: BlockFeatures
+    features: NsrFeatures
     order: Order
     slopes: Vector
     weights: Vector
@@ -163,8 +163,8 @@ class Predictor:
 
     @classmethod
     def fitted(
-        cls, features: BlockFeatures, architectures: Sequence[Architecture], scores: Vector, order: Order
-    ) -> Predictor:
+        cls, features: NsrFeatures, architectures: Sequence[Architecture], scores: Vector, order: Order
+    ) -> AccuracyPredictor:
         """Fitted to fine-tuned `architectures` (n) and their scores (n,)."""
         of = features.design(architectures, order)
         strength = best_strength(of, scores)
@@ -212,7 +212,7 @@ class Predictor:
 
 def search(
     space: SearchSpace,
-    predictors: tuple[Predictor, Predictor],
+    predictors: tuple[AccuracyPredictor, AccuracyPredictor],
     costs: Sequence[Table],
     limits: Limits,
     neighbours: int,

@@ -22,7 +22,7 @@ import torch
 from deploy.compile.artifact import model_metadata
 from deploy.compile.weights import Origin
 from deploy.formats.tflite.writer import write
-from nas.noise import Target
+from nas.noise import NsrReference
 from nas.nsr import BATCH, Tree, source_tensor
 from nas.quant import simulate
 from nas.space import SearchSpace, Subnet
@@ -71,7 +71,7 @@ def block_seconds(origin: Origin, block: int, walk: Walk) -> tuple[float, float]
         seconds = walk.now() - start
         measured += seconds
         total += seconds * len(space.choices) ** layer
-    target = Target(walk.maps(walk.images, *prefixes[0].x.shape[1:]))
+    target = NsrReference(walk.maps(walk.images, *prefixes[0].x.shape[1:]))
     start = walk.now()
     for prefix in prefixes:
         subnet, q = Subnet(block, prefix.choices, BITS), prefix.widths[BITS].q

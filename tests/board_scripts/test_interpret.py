@@ -79,7 +79,7 @@ def test_the_gate_waits_for_the_board_to_cool(tmp_path: Path, monkeypatch: pytes
     cooling.join()
     assert 0.5 <= time.monotonic() - begin < 5
     zone.write_text("95000")
-    with pytest.raises(interpret.BoardFault, match=r"still 95 C after 0\.3 s, allowed are 60: cool the board"):
+    with pytest.raises(interpret.MachineFault, match=r"still 95 C after 0\.3 s, allowed are 60: cool the board"):
         interpret.cool_down({**job, "cool_down_s": 0.3}, str(tmp_path))
     interpret.cool_down({}, str(tmp_path))
 

@@ -9,7 +9,7 @@ import ai_edge_litert.schema_py_generated as schema
 import flatbuffers
 import numpy as np
 
-from deploy.formats.tflite.read import ModelInfo, OperatorInfo, Options, TensorInfo
+from deploy.formats.tflite.read import ModelInfo, OperatorInfo, OperatorOptions, TensorInfo
 from deploy.formats.tflite.writer import write
 from nas.quant.integer_graph import IntegerGraph, IntTensor, QAdd, QArgMax, QConv, QResize
 
@@ -57,12 +57,15 @@ def edited(content: bytes, change: Callable[[Any], object]) -> bytes:
 
 
 def one_operator(
-    name: str, inputs: list[tuple[tuple[int, ...], bytes]], output: tuple[int, ...], options: Options | None = None
+    name: str,
+    inputs: list[tuple[tuple[int, ...], bytes]],
+    output: tuple[int, ...],
+    options: OperatorOptions | None = None,
 ) -> ModelInfo:
     """A float model of one operator, from records: its inputs are (shape, constant bytes or none)."""
     none = (np.zeros(0, np.float32), np.zeros(0, np.int64), 0)
     tensors = [TensorInfo(f"t{i}", s, "FLOAT32", *none, memoryview(d)) for i, (s, d) in enumerate(inputs)]
     tensors.append(TensorInfo("out", output, "FLOAT32", *none, memoryview(b"")))
     last = len(inputs)
-    op = OperatorInfo(name, 1, tuple(range(last)), (last,), options or Options())
+    op = OperatorInfo(name, 1, tuple(range(last)), (last,), options or OperatorOptions())
     return ModelInfo(tuple(tensors), (op,), (0,), (last,), 100, 1, (), {})

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hil.benchmark_model import Delegation, Layer, Report, Runs
+from hil.benchmark_model import Delegation, ProfiledLayer, Report, Runs
 
 PROGRAM = """#!{python}
 import json, os, signal, sys, time
@@ -121,7 +121,7 @@ def _count(part: Runs) -> str:
     )
 
 
-def _profile(layers: tuple[Layer, ...], info: str, csv: bool) -> list[str]:
+def _profile(layers: tuple[ProfiledLayer, ...], info: str, csv: bool) -> list[str]:
     if not layers:
         return []
     if csv:

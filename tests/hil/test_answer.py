@@ -16,7 +16,7 @@ from hil.answer import LONGEST_US, Answer
 from hil.boards.ssh import SSHBoard
 from hil.errors import BoardError, HilError
 from hil.evaluate import evaluate
-from hil.job import Job, Task
+from hil.job import Job, RoundTask
 from hil.measurement import Conditions, Measurement
 from hil.request import Request
 from hil.session import Session
@@ -28,7 +28,7 @@ CONDITIONS = Conditions(
     npu="none", driver="python", runtime="ai_edge_litert 2.1", delegate="none", kernels="builtin", threads=1,
     governor="performance", temperature_c=45.0, boot_id="one", python="3.11",
 )  # fmt: skip
-TASK = Task(Job(Path("m.tflite"), "m", Path("x"), Path("y")), "identity", 0, "job", SHA256)
+TASK = RoundTask(Job(Path("m.tflite"), "m", Path("x"), Path("y")), "identity", 0, "job", SHA256)
 ANSWER: dict[str, Any] = {
     "id": "job", "ok": True, "model_sha256": SHA256, "conditions": CONDITIONS.key(), "load_us": 900, "first_us": 40,
     "warmup_us": 100, "warmup_runs": 5, "steady": True, "latencies_us": [20, 21, 20],

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hil.answer import Answer, ProgramRuns
-from hil.benchmark_model import Delegation, Layer, Report, Runs, read_report, runs_of
+from hil.benchmark_model import Delegation, ProfiledLayer, Report, Runs, read_report, runs_of
 from hil.boards.config import BoardConfig
 from hil.boards.kinds import open_board
 from hil.errors import BoardError, HilError, ModelError, UsageError
@@ -87,7 +87,10 @@ def test_equal_runs_are_printed_in_short() -> None:
 
 @pytest.mark.parametrize("csv", [True, False])
 def test_the_profile_of_the_regular_runs_alone(csv: bool) -> None:
-    layers = (Layer("[a, b]:0", "Convolution (NHWC, QC8) IGEMM", 407.0), Layer("Delegate/x:1", "CONV_2D", 0.5))
+    layers = (
+        ProfiledLayer("[a, b]:0", "Convolution (NHWC, QC8) IGEMM", 407.0),
+        ProfiledLayer("Delegate/x:1", "CONV_2D", 0.5),
+    )
     assert read_report(render(report(layers=layers, median_us=7990.0), csv=csv)).layers == layers
 
 
@@ -152,7 +155,7 @@ def some_reports(draw: st.DrawFn) -> Report:
         warmup=draw(st.one_of(st.none(), some_runs(newer))),
         runs=draw(some_runs(newer)),
         peak_mb=draw(st.one_of(st.none(), numbers)),
-        layers=tuple(draw(st.lists(st.builds(Layer, names, kinds, milliseconds), max_size=4))),
+        layers=tuple(draw(st.lists(st.builds(ProfiledLayer, names, kinds, milliseconds), max_size=4))),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hil.benchmark_model import Layer
+from hil.benchmark_model import ProfiledLayer
 from hil.boards.kinds import open_board
 from hil.errors import BoardError, BoardFault, ModelError, UsageError
 from hil.measure import Job, MeasureProtocol
@@ -46,9 +46,9 @@ execution time: 7 us
 execution time: 99999 us
 """
 ROWS = (
-    Layer("TensorTranspose", "VXNNE_OPERATOR_TENSOR_TRANS on VXNNE_OPERATION_TARGET_TP", 153.0),
-    Layer("ConvolutionReluPoolingLayer2", "unkown operation type on unkown target", 1250.0),
-    Layer("Last", "", 7.0),
+    ProfiledLayer("TensorTranspose", "VXNNE_OPERATOR_TENSOR_TRANS on VXNNE_OPERATION_TARGET_TP", 153.0),
+    ProfiledLayer("ConvolutionReluPoolingLayer2", "unkown operation type on unkown target", 1250.0),
+    ProfiledLayer("Last", "", 7.0),
 )
 
 
@@ -123,7 +123,7 @@ os.write(out, json.dumps([answer["log"], runs]).encode())
 
 def test_the_program_takes_the_passes_too(tmp_path: Path) -> None:
     program = Program(tmp_path)
-    layer = Layer("x:0", "CONV_2D", 500.0)
+    layer = ProfiledLayer("x:0", "CONV_2D", 500.0)
     whole = render(report(8000.0, 7990.0, peak_mb=81.5, layers=(layer,)))
     config = loopback("asyncssh", driver="benchmark_model", benchmark_model=str(program.path))
     with open_board(config) as board, Session(board) as session:

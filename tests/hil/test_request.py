@@ -7,7 +7,7 @@ from pathlib import Path
 
 from board_scripts.runner import parse
 from hil.boards.config import BoardConfig
-from hil.job import Job, MeasureProtocol, Task, request_of
+from hil.job import Job, MeasureProtocol, RoundTask, request_of
 from hil.request import Acknowledgement
 
 FILES = {Path("m.tflite"): "/w/objects/m.tflite", Path("x"): "/w/objects/x", Path("y"): "/w/objects/y"}
@@ -20,7 +20,7 @@ PLAIN = {
 
 
 def test_a_plain_job() -> None:
-    task = Task(Job(Path("m.tflite"), "m"), "identity", 2, "job", "ab" * 32, attempt=1)
+    task = RoundTask(Job(Path("m.tflite"), "m"), "identity", 2, "job", "ab" * 32, attempt=1)
     request = request_of(task, BoardConfig("b", "loopback", threads=4, kernels="builtin"), "key", PROTOCOL, FILES)
     raw = request.to_json()
     assert parse(json.dumps(raw).encode()) == raw
@@ -33,7 +33,7 @@ def test_a_job_with_everything() -> None:
         "b", "loopback", threads=4, kernels="builtin", delegate="/d.so", delegate_options={"a": "1"},
         max_temperature_c=80.0, cool_down_s=5.0,
     )  # fmt: skip
-    task = Task(Job(Path("m.tflite"), "m", Path("x"), Path("y")), "identity", 2, "job", "ab" * 32, attempt=1)
+    task = RoundTask(Job(Path("m.tflite"), "m", Path("x"), Path("y")), "identity", 2, "job", "ab" * 32, attempt=1)
     raw = request_of(task, config, "key", PROTOCOL, FILES, measured="layers").to_json()
     more = {
         "input": "/w/objects/x", "expected": "/w/objects/y", "delegate": "/d.so", "delegate_options": {"a": "1"},

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from nas.networks.blocks import SuperBlock, recalibrate
-from nas.noise import Target
+from nas.noise import NsrReference
 from nas.nsr import BlockData, EvaluatedSubnet, block_input
 from nas.quant import simulate
 from nas.quant.float_graph import INPUT, run
@@ -53,7 +53,7 @@ def alone(supernet: SuperBlock, data: BlockData, subnet: Subnet, granularity: Gr
     graph = lower(nodes, ranges, source.shape, granularity)
     q = simulate.run(graph, simulate.quantize(data.x_evaluation, source))
     output = simulate.dequantize(q, graph.tensors[graph.output])
-    return EvaluatedSubnet(subnet, Target(data.target).nsr([output]), graph, simulate.as_nhwc(q[:1]))
+    return EvaluatedSubnet(subnet, NsrReference(data.target).nsr([output]), graph, simulate.as_nhwc(q[:1]))
 
 
 def assert_same(found: EvaluatedSubnet, expected: EvaluatedSubnet) -> None:

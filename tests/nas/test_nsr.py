@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nas import noise
 from nas.errors import QuantizationError
 from nas.networks.blocks import recalibrate
-from nas.noise import Target
+from nas.noise import NsrReference
 from nas.nsr import BlockData, EvaluatedSubnet, Tree, evaluate, evaluate_all, graphs
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.space import Subnet
@@ -82,14 +82,14 @@ def test_graphs_alone_are_those_of_an_evaluation_at_several_widths():
 def test_the_nsr_is_the_distillation_loss_in_double_precision():
     generator = torch.Generator().manual_seed(3)
     maps, output = (torch.randn(7, 6, 9, 11, generator=generator) * 3 + 1 for _ in range(2))
-    value = Target(maps).nsr(output.split(3))
+    value = NsrReference(maps).nsr(output.split(3))
     assert value == pytest.approx(float(noise.nsr(maps, output, noise.channel_variance(maps))), rel=1e-5)
     wide = output.double().numpy() - maps.double().numpy()
     variance = maps.double().numpy().var((0, 2, 3))
     assert value == pytest.approx(((wide**2).mean((0, 2, 3)) / (variance + noise.EPSILON)).mean(), rel=1e-6)
-    assert all(Target(maps).nsr(output.split(n)) == value for n in range(1, 8))
+    assert all(NsrReference(maps).nsr(output.split(n)) == value for n in range(1, 8))
     with pytest.raises(ValueError, match="shorter"):
-        Target(maps).nsr(output[:5].split(2))
+        NsrReference(maps).nsr(output[:5].split(2))
 
 
 # Memory

@@ -49,7 +49,7 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
-class Options:
+class OperatorOptions:
     """An operator's options.
 
     Attributes:
@@ -79,7 +79,7 @@ class OperatorInfo:
     version: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    options: Options = Options()
+    options: OperatorOptions = OperatorOptions()
     custom: str = ""
 
 
@@ -232,11 +232,11 @@ class _Reader:
         inputs, outputs = self.integers(op.InputsAsNumpy()), self.integers(op.OutputsAsNumpy())
         return OperatorInfo(name, version, inputs, outputs, self.options(name, op), custom)
 
-    def options(self, operator: str, op: Any) -> Options:
+    def options(self, operator: str, op: Any) -> OperatorOptions:
         """Raises ValueError for options of another operator."""
         kind, table = _name("BuiltinOptions", op.BuiltinOptionsType()), op.BuiltinOptions()
         if not hasattr(self.schema, kind) or table is None:  # NONE, or unknown
-            return Options()
+            return OperatorOptions()
         if EXPECTED_OPTIONS.get(operator, kind) != kind:
             raise ValueError(f"{operator} with {kind}")
         options = getattr(self.schema, kind)()
@@ -251,7 +251,7 @@ class _Reader:
                 raise ValueError(f"{operator} with {height} {found[0]} and {width} {found[1]}")
             return None if found[0] is None else found
 
-        return Options(
+        return OperatorOptions(
             _name("ActivationFunctionType", value("FusedActivationFunction", 0)),
             pair("StrideH", "StrideW"),
             pair("DilationHFactor", "DilationWFactor"),

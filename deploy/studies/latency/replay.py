@@ -90,7 +90,7 @@ class RecordedSource:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluator:
+class TableEvaluator:
     """Evaluates every method on the same held-out networks and against the same front.
 
     Attributes:
@@ -102,7 +102,7 @@ class Evaluator:
     full: BlockModel
 
     @classmethod
-    def of(cls, source: RecordedSource) -> Evaluator:
+    def of(cls, source: RecordedSource) -> TableEvaluator:
         return cls(source, fit(source.features, source.every_block))
 
     def outcome(self, method: str, seed: int, model: BlockModel, observed: Observations, ended: str) -> ReplayOutcome:
@@ -153,7 +153,7 @@ def compete(recorded: Recorded, seeds: int, plan: Plan) -> Iterator[ReplayOutcom
     source = RecordedSource(recorded)
     if len(source.held_out) < 3 or not source.pool:
         raise UsageError("the record has no held-out models, or no pool: record with both")
-    evaluator = Evaluator.of(source)
+    evaluator = TableEvaluator.of(source)
     seconds = sum(r.board_s for r in recorded.rows_of("block", "pool", "front"))
     everything = Observations(source.every_block, tuple(n for n, _ in source.pool.values()), seconds)
     yield evaluator.outcome("everything", 0, evaluator.full, everything, "every block is measured")

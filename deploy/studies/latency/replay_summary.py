@@ -12,7 +12,7 @@ from deploy.latency.agreement import comparison, tau_b
 from deploy.latency.context_model import BlockLatencies, ContextModel
 from deploy.run.records import Compared
 from deploy.studies.latency.record import Recorded
-from deploy.studies.latency.replay import Evaluator, RecordedSource
+from deploy.studies.latency.replay import RecordedSource, TableEvaluator
 from deploy.studies.latency.replay_record import (
     MethodSummary,
     ReplayOutcome,
@@ -58,7 +58,7 @@ def _spread(values: Sequence[float]) -> SeedSpread:
 def table_agreement(recorded: Recorded) -> TableAgreement:
     """The table of all blocks against the held-out networks."""
     source = RecordedSource(recorded)
-    blocks = BlockLatencies.of_model(Evaluator.of(source).full)
+    blocks = BlockLatencies.of_model(TableEvaluator.of(source).full)
     architectures = [n.architecture for n in source.held_out]
     pool = [n for n, _ in source.pool.values()]
 

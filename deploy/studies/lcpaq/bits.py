@@ -23,7 +23,7 @@ from nas.lcpaq.refine import best as best_scored
 from nas.lcpaq.refine import greedy, refine
 from nas.lcpaq.sensitivity import by_trace, candidates
 from nas.lcpaq.tied import ends_exempt
-from nas.noise import Target
+from nas.noise import NsrReference
 from nas.quant.float_graph import Node, Weighted
 from nas.quant.scheme import Granularity, Scheme
 from nas.tasks.task import TASKS, score_float
@@ -66,7 +66,7 @@ def block_bits(trained: Trained, problem: Problem, options: Options, limit: floa
     nsr: dict[str, list[float]] = {}
     with torch.no_grad():
         for name, nodes in blocks.items():
-            target = Target(torch.cat([env[nodes[-1].name] for env in envs]))
+            target = NsrReference(torch.cat([env[nodes[-1].name] for env in envs]))
             nsr[name] = []
             for place in range(len(BLOCK_WIDTHS)):
                 changed = [replace(n, weight=rounded[n.name][place]) if isinstance(n, Weighted) else n for n in nodes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nas.data.street.canvas import Canvas, Colour, Point, Stage, Thing, mixed, pick, shaded
+from nas.data.street.canvas import Canvas, Colour, Point, StreetStage, Thing, mixed, pick, shaded
 
 FARTHEST_M = 110.0
 GROUND_STEPS_M = (0.4, 3.0, 6.0, 10.0, 16.0, 25.0, 40.0, 65.0, FARTHEST_M, 400.0)
@@ -29,7 +29,7 @@ GLASS = ((40, 46, 56), (92, 112, 132), (165, 180, 195), (58, 50, 44), (210, 190,
 MARKING = ((225, 225, 222), (205, 180, 70))
 
 
-def paint_sky(stage: Stage) -> None:
+def paint_sky(stage: StreetStage) -> None:
     """A gradient from the haze at the horizon to the sky's colour, clouds, and a far skyline."""
     canvas, rng = stage.canvas, stage.rng
     height, width = canvas.size
@@ -47,7 +47,7 @@ def paint_sky(stage: Stage) -> None:
     _paint_skyline(stage, width, horizon)
 
 
-def _paint_skyline(stage: Stage, width: int, horizon: float) -> None:
+def _paint_skyline(stage: StreetStage, width: int, horizon: float) -> None:
     canvas, rng, x = stage.canvas, stage.rng, 0.0
     while x < width:
         step = rng.uniform(0.03, 0.12) * width
@@ -61,7 +61,7 @@ def _paint_skyline(stage: Stage, width: int, horizon: float) -> None:
         x += step
 
 
-def paint_ground(stage: Stage, green: tuple[bool, bool]) -> None:
+def paint_ground(stage: StreetStage, green: tuple[bool, bool]) -> None:
     """Pavement or grass to the horizon, then pavements, road and its markings; `green`: left, right."""
     canvas, rng, street = stage.canvas, stage.rng, stage.street
     paving, road = pick(rng, PAVEMENT), pick(rng, ROAD)
@@ -90,7 +90,7 @@ def _strip(canvas: Canvas, edges: tuple[float, float], colour: Colour, label: in
         near = far
 
 
-def _paint_markings(stage: Stage, road: Colour) -> None:
+def _paint_markings(stage: StreetStage, road: Colour) -> None:
     canvas, rng, street = stage.canvas, stage.rng, stage.street
     paint = mixed(pick(rng, MARKING), road, rng.uniform(0.0, 0.5))
     lanes = max(2, round((street.right - street.left) / 3.6))
@@ -138,7 +138,7 @@ class House:
     height: float
 
 
-def paint_row(stage: Stage, side: int, *, built: float) -> None:
+def paint_row(stage: StreetStage, side: int, *, built: float) -> None:
     """One side of the street from far to near: houses with probability `built`, hedges and gaps between."""
     rng, street = stage.rng, stage.street
     setback = rng.choice((0.0, 0.3, 1.5, 3.0))
@@ -159,7 +159,7 @@ def paint_row(stage: Stage, side: int, *, built: float) -> None:
             paint_hedge(stage, x + side * rng.uniform(0.5, 3.0), near, far)
 
 
-def paint_house(stage: Stage, house: House) -> None:
+def paint_house(stage: StreetStage, house: House) -> None:
     """Wall along the street, end wall towards the camera, roof, windows, ground floor."""
     canvas, rng = stage.canvas, stage.rng
     colour = pick(rng, BUILDING)
@@ -186,7 +186,7 @@ def paint_house(stage: Stage, house: House) -> None:
         _paint_windows(stage, house, shaded(colour, lit))
 
 
-def _paint_windows(stage: Stage, house: House, wall: Colour) -> None:
+def _paint_windows(stage: StreetStage, house: House, wall: Colour) -> None:
     canvas, rng = stage.canvas, stage.rng
     glass, trim = pick(rng, GLASS), shaded(wall, rng.choice((0.75, 1.25)))
     pitch = rng.uniform(2.2, 4.0)
@@ -227,7 +227,7 @@ def _band(house: House, top: float, height: float) -> list[tuple[float, float, f
     ]
 
 
-def paint_hedge(stage: Stage, x: float, near: float, far: float) -> None:
+def paint_hedge(stage: StreetStage, x: float, near: float, far: float) -> None:
     """Bushes along the street."""
     canvas, rng = stage.canvas, stage.rng
     colour = pick(rng, GREEN)

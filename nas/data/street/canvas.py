@@ -186,7 +186,7 @@ class Street:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StreetStage:
     """What every painter needs: chance, canvas and street."""
 
     rng: random.Random

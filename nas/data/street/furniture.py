@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from nas.data.street.backdrop import BUILDING, GREEN
-from nas.data.street.canvas import Colour, Point, Stage, Thing, pick, shaded
+from nas.data.street.canvas import Colour, Point, StreetStage, Thing, pick, shaded
 
 BARK = ((82, 64, 50), (62, 56, 50), (112, 100, 88))
 POLE = ((92, 94, 97), (48, 48, 50), (152, 152, 152), (60, 80, 62), (120, 96, 72), (192, 190, 186))
@@ -21,7 +21,7 @@ SIGN = (
 FENCE = ((60, 60, 62), (122, 92, 62), (202, 200, 196), (52, 80, 56), (142, 142, 146), (150, 88, 62))
 
 
-def paint_tree(stage: Stage, x: float, z: float) -> None:
+def paint_tree(stage: StreetStage, x: float, z: float) -> None:
     """A trunk and a crown of overlapping clumps, lighter towards the top."""
     canvas, rng = stage.canvas, stage.rng
     height, spread = rng.uniform(4, 10), rng.uniform(1.2, 2.6)
@@ -40,7 +40,7 @@ def paint_tree(stage: Stage, x: float, z: float) -> None:
         canvas.ellipse(centre, (radius, radius * rng.uniform(0.7, 1.0)), canvas.at(tone, z), Thing.TREE)
 
 
-def paint_lamp(stage: Stage, x: float, z: float) -> None:
+def paint_lamp(stage: StreetStage, x: float, z: float) -> None:
     """A post with an arm over the road."""
     canvas, rng = stage.canvas, stage.rng
     height, thickness = rng.uniform(4.5, 8.0), rng.uniform(0.14, 0.3)
@@ -55,7 +55,7 @@ def paint_lamp(stage: Stage, x: float, z: float) -> None:
         canvas.ellipse(tip, (canvas.camera.px(0.35, z), canvas.camera.px(0.12, z)), *brush)
 
 
-def paint_bollards(stage: Stage, x: float, z: float) -> None:
+def paint_bollards(stage: StreetStage, x: float, z: float) -> None:
     """A few short posts one behind another, the farthest first."""
     canvas, rng = stage.canvas, stage.rng
     colour = pick(rng, POLE)
@@ -65,7 +65,7 @@ def paint_bollards(stage: Stage, x: float, z: float) -> None:
         canvas.stroke(foot, top, canvas.camera.px(0.2, away), (canvas.at(colour, away), Thing.POLE))
 
 
-def paint_sign(stage: Stage, x: float, z: float) -> None:
+def paint_sign(stage: StreetStage, x: float, z: float) -> None:
     """A post that carries one or two plates, a direction board or a traffic light."""
     canvas, rng = stage.canvas, stage.rng
     kind = rng.choice(("round", "triangle", "square", "board", "light"))
@@ -87,7 +87,7 @@ def paint_sign(stage: Stage, x: float, z: float) -> None:
             _paint_plate(stage, rng.choice(("round", "square")), (below, radius * 0.75), z)
 
 
-def _paint_plate(stage: Stage, kind: str, disc: tuple[Point, float], z: float) -> None:
+def _paint_plate(stage: StreetStage, kind: str, disc: tuple[Point, float], z: float) -> None:
     canvas, rng = stage.canvas, stage.rng
     ((x, y), radius), rim = disc, canvas.at(pick(rng, SIGN), z)
     inner = canvas.at(pick(rng, SIGN), z)
@@ -101,7 +101,7 @@ def _paint_plate(stage: Stage, kind: str, disc: tuple[Point, float], z: float) -
             canvas.box((x - r * 0.9, y - r), (x + r * 0.9, y + r), colour, label)
 
 
-def _paint_board(stage: Stage, centre: Point, radius: float, z: float) -> None:
+def _paint_board(stage: StreetStage, centre: Point, radius: float, z: float) -> None:
     canvas, rng = stage.canvas, stage.rng
     (x, y), wide = centre, radius * rng.uniform(1.6, 2.6)
     ground = pick(rng, SIGN)
@@ -112,7 +112,7 @@ def _paint_board(stage: Stage, centre: Point, radius: float, z: float) -> None:
         canvas.box((x - wide * 0.8, y + radius * line), (end, y + radius * (line + 0.25)), text, None)
 
 
-def _paint_light(stage: Stage, centre: Point, radius: float, z: float) -> None:
+def _paint_light(stage: StreetStage, centre: Point, radius: float, z: float) -> None:
     canvas, rng = stage.canvas, stage.rng
     (x, y), half = centre, radius * 0.55
     canvas.box((x - half, y - radius * 1.5), (x + half, y + radius * 1.5), canvas.at(pick(rng, POLE), z), Thing.SIGN)
@@ -122,7 +122,7 @@ def _paint_light(stage: Stage, centre: Point, radius: float, z: float) -> None:
         canvas.ellipse((x, y + radius * (i - 1)), (half * 0.6, half * 0.6), canvas.at(lamp, z), None)
 
 
-def paint_fence_panel(stage: Stage, x: float, z: tuple[float, float], look: tuple[Colour, float, bool]) -> None:
+def paint_fence_panel(stage: StreetStage, x: float, z: tuple[float, float], look: tuple[Colour, float, bool]) -> None:
     """One panel along the street from z[0] to z[1]; `look` is (colour, height in metres, railing)."""
     canvas, (near, far), (colour, height, railing) = stage.canvas, z, look
     bars = 6 if near < 15 else 3
@@ -137,7 +137,7 @@ def paint_fence_panel(stage: Stage, x: float, z: tuple[float, float], look: tupl
         canvas.face([(x, y, near), (x, y, far), (x, y + 0.09, far), (x, y + 0.09, near)], bar, None)
 
 
-def fence_look(stage: Stage) -> tuple[Colour, float, bool]:
+def fence_look(stage: StreetStage) -> tuple[Colour, float, bool]:
     """Colour, height in metres and whether it is a railing."""
     palette = FENCE if stage.rng.random() < 0.8 else BUILDING
     return pick(stage.rng, palette), stage.rng.uniform(0.9, 1.8), stage.rng.random() < 0.5

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nas.data.sample import IGNORE
-from nas.data.street.canvas import SUPERSAMPLING, Camera, Canvas, Colour, Point, Stage, Street, pick
+from nas.data.street.canvas import SUPERSAMPLING, Camera, Canvas, Colour, Point, Street, StreetStage, pick
 from nas.data.street.furniture import (
     fence_look,
     paint_bollards,
@@ -67,7 +67,7 @@ def choose_exposure(rng: random.Random) -> Exposure:
     )
 
 
-def choose_things(stage: Stage) -> list[Painting]:
+def choose_things(stage: StreetStage) -> list[Painting]:
     """Everything on the street, farthest first."""
     things = [*_furniture(stage), *_fences(stage), *_vehicles(stage), *_people(stage)]
     return sorted(things, key=lambda thing: -thing.distance_m)
@@ -78,11 +78,11 @@ def _away(rng: random.Random, nearest: float, farthest: float) -> float:
     return float(nearest * (farthest / nearest) ** rng.random())
 
 
-def _thing(paint: Callable[[Stage, float, float], None], stage: Stage, place: Point) -> Painting:
+def _thing(paint: Callable[[StreetStage, float, float], None], stage: StreetStage, place: Point) -> Painting:
     return Painting(place[1], lambda: paint(stage, *place))
 
 
-def _furniture(stage: Stage) -> list[Painting]:
+def _furniture(stage: StreetStage) -> list[Painting]:
     rng, street, things = stage.rng, stage.street, []
     for side in (-1, 1):
         kerb, wall = street.kerb(side) + side * 0.4, street.wall(side)
@@ -100,7 +100,7 @@ def _furniture(stage: Stage) -> list[Painting]:
     return things
 
 
-def _fences(stage: Stage) -> list[Painting]:
+def _fences(stage: StreetStage) -> list[Painting]:
     rng, street, things = stage.rng, stage.street, []
     for side in (-1, 1):
         if rng.random() > 0.5:
@@ -114,11 +114,11 @@ def _fences(stage: Stage) -> list[Painting]:
     return things
 
 
-def _fence_panel(stage: Stage, x: float, span: tuple[float, float], look: tuple[Colour, float, bool]) -> Painting:
+def _fence_panel(stage: StreetStage, x: float, span: tuple[float, float], look: tuple[Colour, float, bool]) -> Painting:
     return Painting(span[0], lambda: paint_fence_panel(stage, x, span, look))
 
 
-def _vehicles(stage: Stage) -> list[Painting]:
+def _vehicles(stage: StreetStage) -> list[Painting]:
     rng, street, things = stage.rng, stage.street, []
     places: list[tuple[Point, bool]] = []
     for side in (-1, 1):  # parked along the kerb
@@ -137,11 +137,11 @@ def _vehicles(stage: Stage) -> list[Painting]:
     return things
 
 
-def _vehicle(stage: Stage, vehicle: Vehicle) -> Painting:
+def _vehicle(stage: StreetStage, vehicle: Vehicle) -> Painting:
     return Painting(vehicle.nearest, lambda: paint_vehicle(stage, vehicle))
 
 
-def _people(stage: Stage) -> list[Painting]:
+def _people(stage: StreetStage) -> list[Painting]:
     rng, street, things = stage.rng, stage.street, []
     for _ in range(rng.choice((0, 2, 3, 4, 6, 8))):
         side = rng.choice((-1, 1))

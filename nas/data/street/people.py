@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.data.street.canvas import Colour, Point, Stage, Thing, pick, shaded
+from nas.data.street.canvas import Colour, Point, StreetStage, Thing, pick, shaded
 
 CLOTHES = (
     (40, 42, 50),
@@ -24,7 +24,7 @@ BICYCLE = ((30, 30, 34), (150, 40, 40), (50, 80, 140), (170, 172, 172))
 class Figure:
     """Draws limbs around a foot point, in metres across and up, all with one label."""
 
-    def __init__(self, stage: Stage, place: tuple[float, float], facing: int, label: Thing) -> None:
+    def __init__(self, stage: StreetStage, place: tuple[float, float], facing: int, label: Thing) -> None:
         self.canvas, (self.x, self.z) = stage.canvas, place
         self.facing, self.label = facing, label
 
@@ -43,7 +43,7 @@ class Figure:
         self.canvas.ellipse(self.point(*centre), pixels, self.canvas.at(colour, self.z), self.label)
 
 
-def paint_pedestrian(stage: Stage, x: float, z: float) -> None:
+def paint_pedestrian(stage: StreetStage, x: float, z: float) -> None:
     """A walking or standing person, 1.2 to 1.9 m tall."""
     rng = stage.rng
     s = rng.uniform(1.2, 1.9) / 1.8
@@ -69,7 +69,7 @@ def paint_pedestrian(stage: Stage, x: float, z: float) -> None:
     figure.disc((-0.02, 1.69 * s), (0.125 * s, 0.09 * s), pick(rng, HAIR, 8))
 
 
-def paint_bicyclist(stage: Stage, x: float, z: float) -> None:
+def paint_bicyclist(stage: StreetStage, x: float, z: float) -> None:
     """A rider on a bicycle, from the side or, riding along the street, from behind."""
     rng = stage.rng
     figure = Figure(stage, (x, z), rng.choice((-1, 1)), Thing.BICYCLIST)

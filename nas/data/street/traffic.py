@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nas.data.street.canvas import Colour, Point, Point3, Stage, Thing, pick, shaded
+from nas.data.street.canvas import Colour, Point, Point3, StreetStage, Thing, pick, shaded
 
 BODY = (
     (30, 32, 36),
@@ -67,7 +67,7 @@ class Vehicle:
         return (-0.5 if towards_camera else 0.5) * self.width
 
 
-def make_vehicle(stage: Stage, x: float, z: float, *, across: bool = False) -> Vehicle:
+def make_vehicle(stage: StreetStage, x: float, z: float, *, across: bool = False) -> Vehicle:
     """A car, or one time in six a van."""
     rng = stage.rng
     if rng.random() < 1 / 6:
@@ -75,7 +75,7 @@ def make_vehicle(stage: Stage, x: float, z: float, *, across: bool = False) -> V
     return Vehicle(x, z, across, rng.uniform(3.6, 4.7), 1.8, rng.uniform(0.8, 0.95), rng.uniform(1.4, 1.7))
 
 
-def paint_vehicle(stage: Stage, vehicle: Vehicle) -> None:
+def paint_vehicle(stage: StreetStage, vehicle: Vehicle) -> None:
     """Shadow, wheels, flank, end, cabin with windows, lights."""
     canvas, rng = stage.canvas, stage.rng
     colour, glass = pick(rng, BODY), canvas.at(pick(rng, WINDOW, 8), vehicle.z)
@@ -89,7 +89,7 @@ def paint_vehicle(stage: Stage, vehicle: Vehicle) -> None:
     _paint_end(stage, vehicle, shaded(colour, end_light), glass)
 
 
-def _paint_flank(stage: Stage, vehicle: Vehicle, colour: Colour, glass: Colour) -> None:
+def _paint_flank(stage: StreetStage, vehicle: Vehicle, colour: Colour, glass: Colour) -> None:
     canvas, half, aside = stage.canvas, vehicle.length / 2, vehicle.flank
     inset = aside * 0.85
     cabin = ((-0.92, 0.9), (-0.66, 0.72)) if vehicle.roof < 1.9 else ((-0.98, 0.98), (-0.94, 0.86))
@@ -120,7 +120,7 @@ def _between(frame: list[Point3], across: float, up: float) -> Point3:
     return x, y, z
 
 
-def _paint_wheel(stage: Stage, vehicle: Vehicle, along: float) -> None:
+def _paint_wheel(stage: StreetStage, vehicle: Vehicle, along: float) -> None:
     canvas = stage.canvas
     x, y, z = vehicle.world(along, vehicle.flank, 0.33)
     centre, radius = canvas.camera.project(x, y, z), canvas.camera.px(0.33, z)
@@ -130,7 +130,7 @@ def _paint_wheel(stage: Stage, vehicle: Vehicle, along: float) -> None:
     canvas.ellipse(centre, (flat * 0.5, radius * 0.5), canvas.at((140, 140, 142), z), None)
 
 
-def _paint_wheels(stage: Stage, vehicle: Vehicle) -> None:
+def _paint_wheels(stage: StreetStage, vehicle: Vehicle) -> None:
     """The two tyres under the end that the camera sees, and the dark under the car."""
     canvas, half = stage.canvas, vehicle.width / 2
     for aside in (-half, half * 0.7):
@@ -138,7 +138,7 @@ def _paint_wheels(stage: Stage, vehicle: Vehicle) -> None:
         canvas.face([vehicle.world(vehicle.end * 0.95, a, y) for a, y in tyre], TYRE, Thing.CAR)
 
 
-def _paint_end(stage: Stage, vehicle: Vehicle, colour: Colour, glass: Colour) -> None:
+def _paint_end(stage: StreetStage, vehicle: Vehicle, colour: Colour, glass: Colour) -> None:
     canvas, rng, half = stage.canvas, stage.rng, vehicle.width / 2
     waist, roof, end = vehicle.waist, vehicle.roof, vehicle.end
 

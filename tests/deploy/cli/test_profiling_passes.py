@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy import cli
-from hil.benchmark_model import Layer
+from hil.benchmark_model import ProfiledLayer
 from tests.hil import tiny_model
 from tests.hil.benchmark_texts import Program, render, report
 
@@ -14,7 +14,11 @@ from tests.hil.benchmark_texts import Program, render, report
 @pytest.fixture
 def boards(tmp_path: Path) -> Path:
     program = Program(tmp_path)
-    program.says(render(report(8000.0, 7990.0, layers=(Layer("x:0", "CONV_2D", 500.0), Layer("y:1", "ADD", 1500.0)))))
+    program.says(
+        render(
+            report(8000.0, 7990.0, layers=(ProfiledLayer("x:0", "CONV_2D", 500.0), ProfiledLayer("y:1", "ADD", 1500.0)))
+        )
+    )
     path = tmp_path / "boards.toml"
     path.write_text(
         '[cpu]\nkind = "loopback"\nkernels = "builtin"\n'

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from deploy.compare.records import ComparisonRecord, Machine, MethodRecord, RetrainedRecord, Spent, TeacherCosts
+from deploy.compare.records import ComparisonRecord, MachineRecord, MethodRecord, RetrainedRecord, Spent, TeacherCosts
 from deploy.run.config import Budget, Compare, Data, Retrain
 from deploy.run.records import SpaceSummary
 from hil.errors import UsageError
@@ -25,7 +25,7 @@ COMPARISON = ComparisonRecord(
     retrain=Retrain(steps=5, start="scratch"),
     teacher=TeacherCosts(30.0, 1000, 5.0),
     board_seconds=2.5,
-    machine=Machine("x86_64", 2, 1, "cpu"),
+    machine=MachineRecord("x86_64", 2, 1, "cpu"),
     methods=(METHOD,),
 )
 RECORDS = (COMPARISON, RetrainedRecord("b1_k3e2_w4", 1, 22.0, 20.0))

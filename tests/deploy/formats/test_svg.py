@@ -11,7 +11,7 @@ import pytest
 from deploy.formats.axes import wrapped
 from deploy.formats.colours import COLOURS
 from deploy.formats.figures import Axis, Bars, Line, Plot, Points, check_image
-from deploy.formats.labels import Placed, place
+from deploy.formats.labels import PlacedLabel, place
 from deploy.formats.svg import MOST_POINTS, draw, inline, write_svg
 from hil.errors import UsageError
 
@@ -119,7 +119,7 @@ def test_colours_can_be_read_on_their_paper(paper):
 
 
 def test_labels_cover_neither_each_other_nor_points():
-    wanted = [Placed(f"label {i}", 100 + 4 * i, 100, 4, "ink") for i in range(4)]
+    wanted = [PlacedLabel(f"label {i}", 100 + 4 * i, 100, 4, "ink") for i in range(4)]
     marks = [(96.0 + 4 * i, 96.0, 104.0 + 4 * i, 104.0) for i in range(5)]
     at = place(wanted, [(40.0, 12.0)] * 4, (0, 0, 400, 200), marks)
     boxes = [(x, y - 0.8 * 12, x + 40, y + 0.2 * 12) for x, y in at]

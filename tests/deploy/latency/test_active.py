@@ -11,7 +11,7 @@ from deploy.latency.active import Plan, covering, measure_actively
 from deploy.latency.features import block_features
 from deploy.latency.predictor import fit
 from deploy.studies.latency.record import Recorded
-from deploy.studies.latency.replay import Evaluator, RecordedSource, at_random, compete
+from deploy.studies.latency.replay import RecordedSource, TableEvaluator, at_random, compete
 from deploy.studies.latency.replay_plot import write_image
 from deploy.studies.latency.replay_record import ReplayRecord
 from deploy.studies.latency.replay_summary import agreement_text, summarized, table_of_methods
@@ -82,7 +82,7 @@ def test_whole_models_are_asked_where_context_matters():
 def test_active_is_closer_to_the_truth_on_the_front_than_random_choice():
     record = recorded(Device(subnet=0.02))
     source = RecordedSource(record)
-    evaluator = Evaluator.of(source)
+    evaluator = TableEvaluator.of(source)
     active, chance = [], []
     for seed in range(3):
         plan = Plan(most_blocks=60, batch=12, draws=6, seed=seed, tolerance=0, everywhere=0.0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deploy.cli import main
-from deploy.formats.tflite.read import Options, read
+from deploy.formats.tflite.read import OperatorOptions, read
 from deploy.targets.inspection import Inspection, inspect_model, resize_ratio
 from tests.deploy.inspected_models import CHANNEL, METADATA, TENSOR, edited, one_operator, written
 from tests.deploy.networks import REPOSITORY
@@ -93,7 +93,7 @@ def test_multiply_accumulates(name, inputs, output, macs):
 
 
 def test_a_transposed_matrix_product():
-    options = Options(adjoint=True)
+    options = OperatorOptions(adjoint=True)
     model = inspect_model(one_operator("BATCH_MATMUL", [((9, 5), b""), ((9, 4), b"")], (5, 4), options))
     assert model.macs == 5 * 4 * 9
 

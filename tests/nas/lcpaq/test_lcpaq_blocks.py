@@ -16,7 +16,7 @@ from nas.errors import ConfigError
 from nas.lcpaq.blocks import evaluate_refined
 from nas.lcpaq.policy import Policy, applied
 from nas.networks.blocks import recalibrate
-from nas.noise import Target
+from nas.noise import NsrReference
 from nas.nsr import BlockData, EvaluatedSubnet, block_input, evaluate
 from nas.quant import simulate
 from nas.quant.float_graph import INPUT, Weighted, run
@@ -72,7 +72,7 @@ def mixed_alone(subnet: Subnet, policy: Policy) -> EvaluatedSubnet:
     graph = lower(nodes, ranges, source.shape, "channel")
     q = simulate.run(graph, simulate.quantize(data.x_evaluation, source))
     output = simulate.dequantize(q, graph.tensors[graph.output])
-    return EvaluatedSubnet(subnet, Target(data.target).nsr([output]), graph, simulate.as_nhwc(q[:1]))
+    return EvaluatedSubnet(subnet, NsrReference(data.target).nsr([output]), graph, simulate.as_nhwc(q[:1]))
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=SLOW)

@@ -10,7 +10,7 @@ import torch
 
 from nas.errors import ConfigError, QuantizationError
 from nas.networks.blocks import SuperBlock, recalibrate
-from nas.noise import Target
+from nas.noise import NsrReference
 from nas.nsr import BlockData, block_input, evaluate_all
 from nas.quant import post_training, simulate
 from nas.quant.bias_correction import correct_biases
@@ -200,7 +200,7 @@ def test_the_tree_equals_every_subnet_evaluated_separately(block, scheme):
         for ours, theirs in zip(evaluated.graph.operators, graph.operators, strict=True):
             if isinstance(ours, QConv):
                 assert (ours.weight == theirs.weight).all() and (ours.bias == theirs.bias).all(), ours.name
-        assert evaluated.nsr == Target(data.target).nsr([output])
+        assert evaluated.nsr == NsrReference(data.target).nsr([output])
         np.testing.assert_array_equal(evaluated.golden_output, simulate.as_nhwc(q[:1]))
 
 

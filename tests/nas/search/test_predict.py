@@ -14,9 +14,9 @@ from nas.errors import ConfigError, TableError
 from nas.estimate import Estimate
 from nas.search.predict import (
     STRENGTHS,
-    BlockFeatures,
+    AccuracyPredictor,
     Design,
-    Predictor,
+    NsrFeatures,
     best_strength,
     fit,
     held_out,
@@ -131,7 +131,7 @@ def test_second_order_terms_are_all_products():
 @pytest.mark.parametrize("bits", [(8,), (4, 6, 8)])
 def test_features_are_standardized_over_each_block(bits):
     space = space_of([1, 2], bits)
-    features = BlockFeatures.of(space, table(space, "nsr", 0))
+    features = NsrFeatures.of(space, table(space, "nsr", 0))
     kinds = ["nsr"] if len(bits) == 1 else ["nsr", "bits"]
     assert features.names == tuple(f"b{b} {kind}" for b in (1, 2) for kind in kinds)
     for block in (1, 2):
@@ -147,7 +147,7 @@ def test_features_tell_the_architecture_from_its_bits():
     space = space_of([1], (4, 8))
     values = {"b1_k3e3_w4": 5.0, "b1_k5e3_w4": 4.0, "b1_k3e3_w8": 2.0, "b1_k5e3_w8": 1.0}
     nsr = Table("nsr", "u", {s: Estimate.exact(values[str(s)]) for s in space.all_subnets()}, {"space": space.digest})
-    features = {str(s): v.tolist() for s, v in BlockFeatures.of(space, nsr).values.items()}
+    features = {str(s): v.tolist() for s, v in NsrFeatures.of(space, nsr).values.items()}
     assert features == {
         "b1_k3e3_w4": [1.0, 1.0], "b1_k5e3_w4": [-1.0, 1.0], "b1_k3e3_w8": [1.0, -1.0], "b1_k5e3_w8": [-1.0, -1.0],
     }  # fmt: skip
@@ -155,26 +155,26 @@ def test_features_tell_the_architecture_from_its_bits():
 
 def test_a_block_without_a_choice_tells_nothing():
     space = SearchSpace("one", 8, 8, (Block(1, 8, 1, 1), Block(1, 8, 1, 1)), kernels=(3,), expansions=(6,))
-    features = BlockFeatures.of(space, table(space, "nsr", 0))
+    features = NsrFeatures.of(space, table(space, "nsr", 0))
     assert [v.tolist() for v in features.values.values()] == [[0.0], [0.0]]
 
 
 def test_a_table_of_another_space_is_refused():
     space = space_of([1, 2], (8,))
     with pytest.raises(TableError, match="another space"):
-        BlockFeatures.of(space, table(space_of([2], (8,)), "nsr", 0))
+        NsrFeatures.of(space, table(space_of([2], (8,)), "nsr", 0))
 
 
 # Search
 
 
-def fitted(space: SearchSpace, order: int, seed: int) -> Predictor:
-    features = BlockFeatures.of(space, table(space, "nsr", seed))
+def fitted(space: SearchSpace, order: int, seed: int) -> AccuracyPredictor:
+    features = NsrFeatures.of(space, table(space, "nsr", seed))
     rng = random.Random(seed)
     models = list(dict.fromkeys(space.sample(rng) for _ in range(24)))
     x = features.design(models, 2).terms
     true = np.random.default_rng(seed).normal(size=x.shape[1])
-    return Predictor.fitted(features, models, 60 + x @ true, order)
+    return AccuracyPredictor.fitted(features, models, 60 + x @ true, order)
 
 
 @settings(max_examples=25, deadline=None)
