@@ -20,7 +20,7 @@ PRIVATE_WORDS = {
     r"\bmend(s|ed|ing)?\b": "fix",
     r"\ba scale a (channel|tensor)\b|\bint8 a tensor\b": "per-channel, per-tensor",
     r"\blikeliest\b": "maximum-likelihood hyperparameters",
-    r"\bspreads\b": "prior standard deviations",
+    r"(?<![\"`])\bspreads\b(?![\"`])": "prior standard deviations",
     r"\bgive or take\b": "±",
     r"\bdealt? out\b": "assign bit widths",
     r"\bof_teacher_around\b|\baround_(us|bits)\b": "outside the blocks",
@@ -28,7 +28,7 @@ PRIVATE_WORDS = {
     r"\bwhole models?\b": "full model",
     r"\bjudged?\b|\bjudging\b": "evaluate, score",
     r"\bseams?\b": "block boundary",
-    r"\bfenced?\b": "boundary convolution",
+    r"\bfenced\b|fence_": "boundary convolution",
     r"\btold apart\b|\bis told by\b": "predicted",
 }
 

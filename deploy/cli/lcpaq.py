@@ -200,8 +200,7 @@ def _draw(folder: Path, plot: Path | None) -> None:
 
     records = StepRecords.read(folder)
     if records.sensitivity and records.solve:
-        refined = records.refine.to_json() if records.refine else None
-        drawn = plots.drawn(records.sensitivity.to_json(), records.solve.to_json(), refined)
+        drawn = plots.drawn(records.sensitivity, records.solve, records.refine)
         plots.write_page(folder / "lcpaq.html", drawn)
         if plot:
             plots.write_image(plot, drawn)

@@ -1,7 +1,7 @@
 """Ways to quantize and write whole networks, as an experiment names them: `tensor uint8`.
 
-What the board likes differs: the VIP NPU runs convolutions with a scale a channel on slow shaders and uint8 natively,
-a CPU hardly minds. An alternative is of a whole model: between int8 and uint8, or between neighbours of another scheme,
+What the board likes differs: the VIP NPU runs per-channel convolutions on slow shaders and uint8 natively;
+a CPU differs little. A scheme is that of a full network: between int8 and uint8, or between neighbours of another scheme,
 every map would have to be requantized, so blocks are not mixed.
 """
 

@@ -83,12 +83,12 @@ class Population:
         values = {}
         with one_thread():
             supernet, data = self._supernet(sub_tree.block), self.data(sub_tree.block)
-            for judged in evaluate(supernet, data, sub_tree.subnets, self.scheme, applied=kernels_of(self.form)):
-                target = artifact(self.folder, judged.subnet)
-                metadata = model_metadata(judged.graph, str(judged.subnet), self.key)
-                write_atomically(target.expected, stored(judged.golden_output, self.form), durable=False)
-                write_atomically(target.model, write(judged.graph, metadata, self.form), durable=False)
-                values[judged.subnet] = judged.nsr
+            for evaluated in evaluate(supernet, data, sub_tree.subnets, self.scheme, applied=kernels_of(self.form)):
+                target = artifact(self.folder, evaluated.subnet)
+                metadata = model_metadata(evaluated.graph, str(evaluated.subnet), self.key)
+                write_atomically(target.expected, stored(evaluated.golden_output, self.form), durable=False)
+                write_atomically(target.model, write(evaluated.graph, metadata, self.form), durable=False)
+                values[evaluated.subnet] = evaluated.nsr
         return values
 
     def prepare(

@@ -1,1 +1,1 @@
-"""How long blocks and whole models take on one device: tables, their agreement with the board, and corrections."""
+"""How long blocks and full networks take on one device: tables, their agreement with the board, and corrections."""

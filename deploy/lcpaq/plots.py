@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deploy.formats.figures import Axis, Bars, Line, Mark, Plot, Points, Shape
 from deploy.formats.files import write_atomically
 from deploy.formats.pages import figures, page
 from deploy.formats.svg import inline, write_svg
+from deploy.lcpaq.records import RefineRecord, SensitivityRecord, SolveRecord
 
 TITLES = ("sensitivity by layer", "weight bits by layer", "scored policies")
 ZERO = 1 / 3  # of the least perturbation above 0: where a logarithmic axis shows none at all
@@ -36,19 +36,17 @@ class Drawn:
     metric: str
 
 
-def drawn(sensitivity: Mapping[str, Any], solved: Mapping[str, Any], refined: Mapping[str, Any] | None) -> Drawn:
+def drawn(sensitivity: SensitivityRecord, solved: SolveRecord, refined: RefineRecord | None) -> Drawn:
     """Of the records of the steps."""
-    table: Mapping[str, Mapping[str, float]] = sensitivity["layers"]
-    widths = sorted({int(width) for row in table.values() for width in row})
-    scored: Sequence[Mapping[str, Any]] = refined["scored"] if refined else ()
-    chosen = refined["best"] if refined else None
-    ordered = sorted(scored, key=lambda s: s["policy"] != chosen)
+    table = sensitivity.layers
+    widths = sorted({width for row in table.values() for width in row})
+    ordered = sorted(refined.scored, key=lambda s: s.policy != refined.best) if refined else ()
     return Drawn(
         tuple(table),
-        {width: tuple(float(row[str(width)]) for row in table.values()) for width in widths},
-        tuple(int(solved["bits"][name]) for name in table),
-        tuple((s["costs"]["size_bits"] / 8000, s["score"], s["origin"]) for s in ordered),
-        refined["metric"] if refined else "score",
+        {width: tuple(row[width] for row in table.values()) for width in widths},
+        tuple(solved.bits[name] for name in table),
+        tuple((s.costs["size_bits"] / 8000, s.score, s.origin) for s in ordered),
+        refined.metric if refined else "score",
     )
 
 

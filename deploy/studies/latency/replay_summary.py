@@ -79,8 +79,8 @@ def table_of_methods(record: ReplayRecord) -> RichTable:
     for column in ("method", *COLUMNS):
         table.add_column(column, justify="left" if column == "method" else "right")
     for method, summary in record.methods.items():
-        spreads = [getattr(summary, field.name) for field in fields(summary)]
-        table.add_row(method, *(_cell(spread, digits) for spread, digits in zip(spreads, DIGITS, strict=True)))
+        ranges = [getattr(summary, field.name) for field in fields(summary)]
+        table.add_row(method, *(_cell(spread, digits) for spread, digits in zip(ranges, DIGITS, strict=True)))
     return table
 
 

@@ -7,17 +7,15 @@ from pathlib import Path
 
 from deploy.formats.figures import Bars, Points
 from deploy.lcpaq.plots import Drawn, drawn, plots, write_image, write_page
+from deploy.lcpaq.records import RefinedPolicy, RefineRecord, SensitivityRecord, SolveRecord
 
-SENSITIVITY = {"layers": {"stem": {"4": 0.5, "8": 0.0}, "b1/0/expand": {"4": 0.2, "8": 0.1}}}
-SOLVED = {"bits": {"stem": 8, "b1/0/expand": 4}}
-REFINED = {
-    "metric": "top-1",
-    "scored": [
-        {"policy": "a", "costs": {"size_bits": 8000.0}, "score": 50.0, "origin": "program"},
-        {"policy": "b", "costs": {"size_bits": 7000.0}, "score": 60.0, "origin": "frontier"},
-    ],
-    "best": "b",
-}
+SENSITIVITY = SensitivityRecord("k", "hessian", 64, 1.0, {"stem": {4: 0.5, 8: 0.0}, "b1/0/expand": {4: 0.2, 8: 0.1}})
+SOLVED = SolveRecord("k", {}, {}, {}, 0.1, {"stem": 8, "b1/0/expand": 4}, "b")
+SCORED = (
+    RefinedPolicy("program", "a", {"size_bits": 8000.0}, 50.0),
+    RefinedPolicy("frontier", "b", {"size_bits": 7000.0}, 60.0),
+)
+REFINED = RefineRecord("k", "top-1", 512, SCORED, "b", "frontier")
 
 
 def refined() -> Drawn:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from deploy.latency.overhead import Known
 from deploy.lcpaq.records import (
     LayerLatencies,
     ProxyRecord,
@@ -22,6 +21,7 @@ from deploy.lcpaq.records import (
 from deploy.search.refined import RefinedBlock, RefinedRecord
 from hil.errors import UsageError
 from hil.stats import summarize
+from nas.estimate import Estimate
 from nas.lcpaq.trial import Fidelity, Settings
 from tests.deploy.cli.test_results_command import CONDITIONS
 
@@ -29,7 +29,7 @@ POLICY = "stem=8 b1/0/expand=4"
 RECORDS = (
     SensitivityRecord("k", "hessian", 8, 0.5, {"stem": {4: 0.5, 8: 0.0}}),
     SensitivityRecord("k", "sqnr", 8, 0.5, {"stem": {4: 0.5}}, {"stem": {4: 0.25}}),
-    LayerLatencies("k", CONDITIONS, {"stem": Known(3.0, 0.5)}),
+    LayerLatencies("k", CONDITIONS, {"stem": Estimate(3.0, None, 2.5, 3.5, 40, "measured")}),
     SolveRecord("k", {"size_bits": 9.0}, {"size_bits": 16.0}, {"size_bits": 8.0}, 0.1, {"stem": 8}, POLICY),
     RefineRecord("k", "mIoU", 16, (RefinedPolicy("program", POLICY, {"size_bits": 8.0}, 50.0),), POLICY, "program"),
     RefinedRecord("k", "net", POLICY, 100, (RefinedBlock("b1_k3e2_w4", 0.1, 50, 0.2),)),
