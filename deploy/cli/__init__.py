@@ -23,6 +23,7 @@ from deploy.cli import (
     regress,
     results,
     search,
+    studies,
 )
 from deploy.cli.console import show_warnings
 from deploy.cli.exit import ended
@@ -33,7 +34,7 @@ GROUPS: Mapping[str, Sequence[ModuleType]] = {
     "Ask": (search, lut, predict, compare, lcpaq),
     "Your models": (compile, profiling, models, bundle),
     "Boards": (board, doctor),
-    "Results": (results, regress),
+    "Results": (results, regress, studies),
 }
 """Files of commands by the headings of `hilnas --help`; each has `add(commands)`."""
 

@@ -1,9 +1,8 @@
-"""`python -m deploy.cli`: the command line where the script `hilnas` is not on the path."""
-
-from __future__ import annotations
+"""`python -m deploy.cli`: the command line where the script `hilnas` is not installed."""
 
 import sys
 
 from deploy.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
