@@ -32,6 +32,7 @@ class RunOptions:
         engine, workers: what computes the tables; no result depends on them.
         models: how many full models are measured for the agreement.
         budget: of the board's time for the latency table, as "10min".
+        tensorboard: trainings write event files too.
         tau: the least tau-b with which the latency table is searched, in place of the configuration's.
     """
 
@@ -46,6 +47,7 @@ class RunOptions:
     json: bool = False
     engine: str = "local"
     workers: int = 1
+    tensorboard: bool = False
     models: int | None = None
     budget: str | None = None
     tau: float | None = None
@@ -94,6 +96,11 @@ def add_run(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default="local",
         metavar="local|ray|ray://HOST:PORT",
         help="what computes the tables: processes, or Ray on this machine or a cluster (default %(default)s)",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="trainings write event files into the run's tensorboard/ (extra tensorboard); training.csv is always there",
     )
     parser.add_argument(
         "--workers",
@@ -180,4 +187,4 @@ def open_run(
     experiment, tau = change(experiment), check_threshold(options.tau)
     engine = open_engine(options.engine, options.workers)
     with Run(folder or options.runs_dir / experiment.name) as run:
-        yield Context(experiment, space, run, options.boards, engine, tau=tau)
+        yield Context(experiment, space, run, options.boards, engine, tau=tau, tensorboard=options.tensorboard)

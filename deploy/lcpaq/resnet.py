@@ -55,7 +55,7 @@ def train_resnet(context: Context, name: str, width: int) -> Iterator[Progress]:
     _ = context.val_data  # refuses a validation split that cannot be opened now, not hours later
     loss = training_loss(on_its_device(model), context.train_data, schedule.batch_size, experiment.seed, device=device)
     path, key = checkpoint(context, name), key_of(context, width)
-    for step in train(model, loss, schedule, path, key, compute=experiment.compute):
+    for step in train(model, loss, schedule, path, key, compute=experiment.compute, log=context.training_log(path)):
         yield Progress(name, step.step, step.steps, f"loss {step.loss:.3f}")
 
 

@@ -40,6 +40,7 @@ class BlockTask:
     boards_file: Path | None
     block: int
     checkpoint_every_s: float
+    tensorboard: bool
 
     def __str__(self) -> str:
         return f"block {self.block}'s distillation"
@@ -76,7 +77,10 @@ def _side_by_side(context: Context, blocks: Sequence[int], checkpoint: Path) -> 
     del features  # the teacher's place on the GPU
     folder, boards_file = context.path.resolve(), context.boards_file
     every_s = training.SECONDS_BETWEEN_CHECKPOINTS
-    tasks = [BlockTask(experiment, context.space, folder, boards_file, block, every_s) for block in blocks]
+    tasks = [
+        BlockTask(experiment, context.space, folder, boards_file, block, every_s, context.tensorboard)
+        for block in blocks
+    ]
     with closing(context.engine.each(_train_block, tasks)) as ended:
         for done, (task, loss) in enumerate(ended, start=1):
             text = "" if loss is None else f" loss {loss:.3f}"
@@ -93,7 +97,9 @@ def _side_by_side(context: Context, blocks: Sequence[int], checkpoint: Path) -> 
 def _train_block(task: BlockTask) -> float | None:
     """In a worker: train one block into its checkpoint; the last loss, None if it had been trained before."""
     training.SECONDS_BETWEEN_CHECKPOINTS = task.checkpoint_every_s
-    context = Context(task.experiment, task.space, Run.borrowed(task.folder), task.boards_file)
+    context = Context(
+        task.experiment, task.space, Run.borrowed(task.folder), task.boards_file, tensorboard=task.tensorboard
+    )
     loss = None
     for step in _train_blocks(context, [task.block], _part(task.folder, task.block), task.block - 1):
         loss = step.loss
@@ -114,7 +120,9 @@ def _train_blocks(context: Context, blocks: Sequence[int], checkpoint: Path, num
     features = _features(context, device, blocks[-1])
     loss = block_losses(model, features, experiment.seed)
     key = context.keys["distil"]
-    return train(model, loss, settings.schedule, checkpoint, key, groups=groups, compute=experiment.compute)
+    name = "supernets" if len(blocks) == len(context.space.blocks) else f"supernets-b{blocks[0]}"
+    log = context.training_log(context.path / f"{name}.pt")
+    return train(model, loss, settings.schedule, checkpoint, key, groups=groups, compute=experiment.compute, log=log)
 
 
 def _features(context: Context, device: torch.device, last: int) -> Features:

@@ -41,7 +41,8 @@ def train_teacher(context: Context) -> Iterator[Progress]:
     batch_size = settings.schedule.batch_size
     loss = training_loss(on_its_device(model), context.train_data, batch_size, seed, device=device)
     checkpoint, key = context.path / "teacher.pt", context.keys["teacher"]
-    yield from _progress("teacher", train(model, loss, settings.schedule, checkpoint, key, compute=compute))
+    log = context.training_log(checkpoint)
+    yield from _progress("teacher", train(model, loss, settings.schedule, checkpoint, key, compute=compute, log=log))
 
 
 def retrain(context: Context) -> Iterator[Progress]:

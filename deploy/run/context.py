@@ -28,6 +28,7 @@ from nas.quant.safe_resize import safe_steps
 from nas.space import Architecture, SearchSpace
 from nas.tasks.task import TASKS, Task, network
 from nas.training.distil import supernets
+from nas.training.log import TrainingLog, log_path
 from nas.training.train import restore
 
 M = TypeVar("M", bound=nn.Module)
@@ -46,6 +47,7 @@ class Context:
         resize_factors: the target's safe ones; empty: all.
         engine: what runs the tables' sub-trees; no result depends on it.
         tau: the command line's threshold of the gate before the search; None: the configuration's.
+        tensorboard: whether trainings write TensorBoard's event files, into tensorboard/ of the run's folder.
 
     Raises `QuantizationError` before anything is trained if the target could not enlarge the class map rightly.
     """
@@ -59,10 +61,11 @@ class Context:
         engine: Engine = ONE_WORKER,
         *,
         tau: float | None = None,
+        tensorboard: bool = False,
     ) -> None:
         self.experiment, self.space, self.run = experiment, space, run
         self.boards_file = found_boards_file(boards_file)  # an absolute path: workers may be in another folder
-        self.engine, self.tau = engine, tau
+        self.engine, self.tau, self.tensorboard = engine, tau, tensorboard
         self.boards = [find_board(self.boards_file, name) for name in experiment.board.split(",")]
         self.board = self.boards[0]
         name = self.board.target
@@ -78,6 +81,11 @@ class Context:
     @property
     def path(self) -> Path:
         return self.run.path
+
+    def training_log(self, checkpoint: Path) -> TrainingLog:
+        """The log of the training that fills `checkpoint`, which lies in the run's folder."""
+        events = self.path / "tensorboard" / checkpoint.relative_to(self.path).with_suffix("")
+        return TrainingLog(log_path(checkpoint), events if self.tensorboard else None)
 
     @cached_property
     def train_data(self) -> Dataset:

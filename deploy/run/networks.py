@@ -53,7 +53,8 @@ def retraining(context: Context, model: Encoder, schedule: Schedule, checkpoint:
         weight=options.distillation,
         temperature=options.temperature,
     )
-    return train(model, loss, schedule, checkpoint, key, compute=experiment.compute)
+    log = context.training_log(checkpoint)
+    return train(model, loss, schedule, checkpoint, key, compute=experiment.compute, log=log)
 
 
 def student_path(context: Context, name: str) -> Path:
