@@ -241,7 +241,7 @@ def record_of(model: Path) -> dict[str, Any]:
         (("fast", "unknown.json"), ("unknown.json", "no layer 'b1/0/expad'", "did you mean 'b1/0/expand'")),
         (("fast", "wide.json"), ("wide.json", "'stem'", "2 to 8 bits", "not 9")),
         (("--all", "own.json"), ("--policy", "not --all")),
-        (("b1_k3e2_w8", "own.json"), ("--policy", "not b1_k3e2_w8", "found model")),
+        (("b1_k3e2_w8", "own.json"), ("--policy", "not b1_k3e2_w8")),
         (("nobody", "own.json"), ("nobody", "neither a subnet nor a network", "teacher, fast")),
         (("resnet18", "own.json"), ("resnet18", "no such network", "hilnas lcpaq run --model resnet18")),
     ],
