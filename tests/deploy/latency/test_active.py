@@ -115,7 +115,8 @@ def test_a_record_survives_its_file_and_compares(tmp_path):
     summary.write(tmp_path / "c.json")
     assert ReplayRecord.read(tmp_path / "c.json").outcomes == summary.outcomes
     write_image(tmp_path / "c.svg", summary.to_json())
-    assert "whole models" in (tmp_path / "c.svg").read_text()
+    words = (tmp_path / "c.svg").read_text()
+    assert "over 30" in words and "everything measured" in words
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 not a table"])

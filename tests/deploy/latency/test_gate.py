@@ -89,7 +89,7 @@ def test_agree_fails_below_the_gate_keeps_its_record_and_measures_nothing_again(
     assert main([*command, "--tau", "0.9"]) == 1
     said = capfd.readouterr()
     one_line(said.err, "tau-b 0.5000", "at least 0.9", "--tau 0.5")
-    assert "DOES NOT HOLD" in said.out and "told badly: b1_" in said.out and "regret" in said.out
+    assert "DOES NOT HOLD" in said.out and " badly: b1_" in said.out and "regret" in said.out
     kept = record(folder / "agreement.json")["gate"]
     assert (kept["tau"], kept["holds"], kept["override"]) == (0.9, False, True)
     assert main([*command, "--tau", "0.5"]) == 0
