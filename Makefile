@@ -12,7 +12,7 @@ RUN     ?= runs/$(if $(filter scenes,$(DATA)),demo,$(firstword $(subst :, ,$(DAT
 MODELS  ?=
 TAU     ?=
 
-JUDGED     = $(if $(MODELS),--models $(MODELS)) $(if $(TAU),--tau $(TAU))
+AGREEMENT     = $(if $(MODELS),--models $(MODELS)) $(if $(TAU),--tau $(TAU))
 EXPERIMENT = --config $(CONFIG) --data $(DATA) --board $(BOARD) $(if $(ENCODER),--encoder-from $(ENCODER))
 SETUP := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
@@ -76,10 +76,10 @@ luts: $(SETUP)  ## the NSR, size and latency tables
 	@$(BIN)/hilnas lut latency $(EXPERIMENT)
 
 loop: $(SETUP)  ## every stage of CONFIG
-	@$(BIN)/hilnas loop $(EXPERIMENT) $(JUDGED)
+	@$(BIN)/hilnas loop $(EXPERIMENT) $(AGREEMENT)
 
-agree: $(SETUP)  ## do the tables' sums rank MODELS whole models as BOARD does? fails below TAU
-	@$(BIN)/hilnas agree $(EXPERIMENT) $(JUDGED)
+agree: $(SETUP)  ## do the tables' sums rank MODELS full models as BOARD does? fails below TAU
+	@$(BIN)/hilnas agree $(EXPERIMENT) $(AGREEMENT)
 
 regress: $(SETUP)  ## latency of RUN's models against baselines/BOARD (make one: hilnas regress --update)
 	@$(BIN)/hilnas regress --run $(RUN) --board $(BOARD)

@@ -298,7 +298,7 @@ def _networks(options: CompileOptions, target: Target | None) -> int:
     from deploy.lcpaq.compile import compile_network, network_of
 
     if options.bits:
-        raise UsageError("--bits: is for subnets; a full network has its own bits, or those of a --policy")
+        raise UsageError("--bits: is for subnets; a full network has the bits of its search, or those of a --policy")
     if options.format == "converter":
         raise UsageError("--format converter: is for subnets; leave it out")
     with _context(options, full=True) as context:

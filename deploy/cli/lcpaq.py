@@ -1,6 +1,7 @@
 """`hilnas lcpaq sensitivity|solve|refine|proxy|run`: bit widths for each layer of a run's trained network.
 
-Each action runs those before it, where they are not done under the present settings; what was finished is kept.
+Each action but `proxy`, which needs a policy, runs those before it where they are not done under the present
+settings; what was finished is kept.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def _add_settings(action: argparse.ArgumentParser) -> None:
     )
     for option, default, text in numbers:
         action.add_argument(option, type=int, default=default, metavar="N", help=f"{text} (default %(default)s)")
-    action.add_argument("--plot", type=Path, metavar="FILE", help="draw it, beside lcpaq.html (.png, .svg)")
+    action.add_argument("--plot", type=Path, metavar="FILE", help="draw it, beside lcpaq.html (.svg)")
 
 
 def run(options: LcpaqOptions) -> int:

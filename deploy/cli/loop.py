@@ -66,8 +66,8 @@ def add(commands: Commands) -> None:
     demo = add_run(
         commands.add_parser(
             "demo",
-            help="the loop on drawn scenes and a loopback board",
-            description="Runs the loop of the demo: images of drawn scenes and a loopback board, or the --data given.",
+            help="the loop on generated scenes and a loopback board",
+            description="Runs the loop of the demo: images of generated scenes and a loopback board, or the --data given.",
         )
     )
     for whole in (loop, demo):
@@ -87,7 +87,7 @@ def add(commands: Commands) -> None:
         if name in ("agree", "retrain"):
             add_agreement(stage)
         if name == "agree":
-            stage.add_argument("--plot", type=Path, metavar="FILE", help="draw predicted against measured (.png, .svg)")
+            stage.add_argument("--plot", type=Path, metavar="FILE", help="draw predicted against measured (.svg)")
             bind(stage, AgreeOptions, run_agree)
         else:
             bind(stage, StageOptions, run_stage)

@@ -103,7 +103,7 @@ def _add_compare(lut: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--most-blocks", type=int, metavar="N", help="that active may measure (default: 5 %% of all)")
     compare.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures there too")
-    compare.add_argument("--plot", type=Path, metavar="FILE", help="draw them after each batch (.png, .svg)")
+    compare.add_argument("--plot", type=Path, metavar="FILE", help="draw them after each batch (.svg)")
 
 
 def run(options: LutOptions) -> int:

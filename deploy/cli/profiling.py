@@ -58,10 +58,8 @@ def add(commands: Commands) -> None:
     profile.add_argument("--retry-failed", action="store_true", help="measure again what the store holds as failed")
     add_json(profile)
     passes = profile.add_mutually_exclusive_group()
-    passes.add_argument("--memory", action="store_true", help="peak memory instead (MB), in a pass of its own")
-    passes.add_argument(
-        "--layers", action="store_true", help="time per layer instead (us), from the NPU driver's own log"
-    )
+    passes.add_argument("--memory", action="store_true", help="peak memory instead (MB), in a separate pass")
+    passes.add_argument("--layers", action="store_true", help="time per layer instead (us), from the NPU driver's log")
     bind(profile, ProfileOptions, run)
 
 

@@ -67,7 +67,7 @@ def _add_results(commands: Commands) -> None:
     )
     actions = found.add_subparsers(dest="action", metavar="ACTION", required=True)
     text = "median, p90, p95, MAD and 95 %% interval of every model, for each set of conditions"
-    query = actions.add_parser("query", help=text, description=sentence(text))
+    query = actions.add_parser("query", help=text, description=sentence(text).replace("%%", "%"))
     query.add_argument("--status", choices=("ok", "failed"), help="failed: in at least one round")
     add_json(query)
     export = actions.add_parser(

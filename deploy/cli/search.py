@@ -33,7 +33,7 @@ class SearchOptions(RunOptions):
         latency: tables of devices, as `NAME=FILE`.
         k: how many models.
         objectives: separated by commas.
-        no_cpu_fallback: only subnets that the delegate took whole.
+        no_cpu_fallback: only subnets of which nothing stays on the CPU.
         front: the file that the Pareto front is written to.
         prove: hold the answer to brute force.
         tables: a folder of tables, in place of a run's.
@@ -53,7 +53,7 @@ class SearchOptions(RunOptions):
 
     @property
     def asks(self) -> bool:
-        """Whether more is asked than the stage's own answer."""
+        """Whether more is asked than the stage's result."""
         texts = (self.size_budget, self.latency_budget, self.latency, self.objectives, self.k)
         files = (self.front, self.tables, self.space)
         return self.no_cpu_fallback or self.prove or any(given is not None for given in (*texts, *files))
@@ -65,7 +65,7 @@ def add(commands: Commands) -> None:
             "search",
             help="the best architectures under budgets of latency and size",
             description="The loop up to the exact Pareto front, and the best architecture under each of the "
-            "configuration's budgets. With the options below its tables are asked something else, or with --tables any "
+            "configuration's budgets. The options below put another question to its tables, or with --tables to any "
             "others.",
         )
     )
@@ -86,13 +86,13 @@ def add(commands: Commands) -> None:
     )
     asked.add_argument("--k", type=int, metavar="N", help="how many models to list, best first (default 1)")
     asked.add_argument("--objectives", metavar="A,B", help="of nsr,size,latency; the first is minimised (default: all)")
-    asked.add_argument("--no-cpu-fallback", action="store_true", help="only subnets that the delegate took whole")
+    asked.add_argument("--no-cpu-fallback", action="store_true", help="only subnets of which nothing stays on the CPU")
     asked.add_argument(
-        "--front", type=Path, metavar="FILE.csv", help="write the whole Pareto front, for every budget at once"
+        "--front", type=Path, metavar="FILE.csv", help="write the Pareto front: the best model for every budget"
     )
     asked.add_argument("--prove", action="store_true", help="compare it with brute force on random sub-spaces")
     asked.add_argument("--tables", type=Path, metavar="DIR", help="instead of a run's: nsr.parquet and others")
-    asked.add_argument("--space", type=Path, metavar="FILE.toml", help="which space --tables are of")
+    asked.add_argument("--space", type=Path, metavar="NAME|FILE", help="which space --tables are of")
     bind(search, SearchOptions, run)
 
 
@@ -120,7 +120,7 @@ def run(options: SearchOptions) -> int:
 
 
 def _stage(options: SearchOptions) -> int:
-    """The stage's own answer."""
+    """The stage's result."""
     from deploy.run.records import SearchRecord
 
     record = SearchRecord.read(_searched(options) / SearchRecord.FILE)
@@ -134,15 +134,14 @@ def _stage(options: SearchOptions) -> int:
 def _asked_of_tables(options: SearchOptions, devices: Sequence[Device]) -> SearchAnswer:
     from deploy.search.cost_tables import cost_tables_of_folder
     from deploy.search.refined import NONE_REFINED
-    from nas.space import SearchSpace
 
     if options.tau is not None or options.models is not None:
         raise UsageError("--tables alone were never compared with full models: leave out --tau and --models")
     if options.tables is None:
         raise UsageError("--space goes with --tables; a run's space is its configuration's")
     if options.space is None:
-        raise UsageError("--tables says not of which space they are: give --space FILE.toml")
-    space = SearchSpace.load(options.space)
+        raise UsageError("--tables says not of which space they are: give --space NAME or FILE.toml")
+    space = load_space(options.space)
     return _answer(options, space, [cost_tables_of_folder(options.tables, space)], NONE_REFINED, devices)
 
 
@@ -209,7 +208,7 @@ def _write_csv(path: Path, models: Sequence[RankedModel]) -> None:
 
 
 def show_selected(record: SearchRecord) -> None:
-    """The stage's own answer: the Pareto front, and the model under each budget."""
+    """The stage's result: the Pareto front, and the model under each budget."""
     from deploy.latency.gate import gate_text
 
     if record.gate.override:

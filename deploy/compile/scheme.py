@@ -1,4 +1,4 @@
-"""Ways to quantize and write whole networks, as an experiment names them: `tensor uint8`.
+"""Ways to quantize and write full networks, as an experiment names them: `tensor uint8`.
 
 What the board likes differs: the VIP NPU runs per-channel convolutions on slow shaders and uint8 natively;
 a CPU differs little. A scheme is that of a full network: between int8 and uint8, or between neighbours of another scheme,
@@ -19,14 +19,14 @@ Activations = Literal["int8", "uint8"]
 
 @dataclass(frozen=True)
 class QuantizationScheme:
-    """Weight scales a channel or a tensor, and the type of maps and weights in the file."""
+    """Per-channel or per-tensor weight scales, and the type of maps and weights in the file."""
 
     granularity: Granularity
     activations: Activations = "int8"
 
     def __post_init__(self) -> None:
         if self.granularity == "channel" and self.activations == "uint8":
-            raise ConfigError("scheme 'channel uint8': uint8 weights have one scale a tensor; write 'tensor uint8'")
+            raise ConfigError("scheme 'channel uint8': uint8 weights are per-tensor; write 'tensor uint8'")
 
     @classmethod
     def parse(cls, text: str) -> QuantizationScheme:
@@ -45,7 +45,7 @@ class QuantizationScheme:
         return f"{self.granularity}-{self.activations}"
 
     def scheme(self, base: Scheme) -> Scheme:
-        """The experiment's own scheme with this granularity."""
+        """The experiment's scheme with this granularity."""
         return replace(base, granularity=self.granularity)
 
     @property

@@ -30,19 +30,19 @@ def search(context: Context) -> Iterator[Progress]:
     agreed = AgreementRecord.read(context.path / AgreementRecord.FILE)
     teacher = quantize_network(context, context.teacher)
     outside = OutsideBlocks(bits_outside_blocks(teacher), agreed.correction.constant_us)
-    sides = _sides(context, outside)
-    several = len(sides) > 1
+    schemes = _cost_tables(context, outside)
+    several = len(schemes) > 1
     fit = (yield from fitted(context)) if context.experiment.predictor.objective else None
-    pick = _predicted(context, fit, sides[0]) if fit else Front.best
+    pick = _predicted(context, fit, schemes[0]) if fit else Front.best
     selected = []
     for i, budget in enumerate(context.experiment.budgets):
         limits = _limits(budget, teacher, agreed.teacher_us)
-        side, best, length = best_within(context.space, sides, limits, f"budget '{budget.name}': ", pick)
-        nsr, size_bits, latency_us = (side.total(quantity, best) for quantity in ("nsr", "size", "latency"))
-        scheme = side.name if several else None
+        tables, best, length = best_within(context.space, schemes, limits, f"budget '{budget.name}': ", pick)
+        nsr, size_bits, latency_us = (tables.total(quantity, best) for quantity in ("nsr", "size", "latency"))
+        scheme = tables.name if several else None
         selected.append(SelectedModel(budget.name, str(best), nsr, size_bits, latency_us, length, scheme))
         yield Progress("search", i + 1, len(context.experiment.budgets), f"{budget.name}: {best}")
-    fronts = [front(side.candidates(context.space, ("nsr", "latency"))) for side in sides]
+    fronts = [front(tables.candidates(context.space, ("nsr", "latency"))) for tables in schemes]
     SearchRecord(
         selected=tuple(selected),
         gate=verdict,
@@ -50,18 +50,18 @@ def search(context: Context) -> Iterator[Progress]:
         outside_blocks=outside,
         pareto_front=tuple(
             ParetoPoint(str(point.architecture), nsr, latency_us, point.scheme if several else None)
-            for point in union_front(sides, fronts)
+            for point in union_front(schemes, fronts)
             for nsr, latency_us in (point.costs,)
         ),
-        schemes=tuple(side.name for side in sides) if several else None,
+        schemes=tuple(tables.name for tables in schemes) if several else None,
     ).write(context.path / SearchRecord.FILE)
 
 
-def _sides(context: Context, outside: OutsideBlocks) -> list[CostTables]:
+def _cost_tables(context: Context, outside: OutsideBlocks) -> list[CostTables]:
     """The tables of the main scheme and of the others."""
     settings, bits = context.experiment.quantization, outside.size_bits
-    around = {"size": bits, "latency": outside.latency_us}
-    main = main_cost_tables(context.path, str(settings.main_scheme), context.keys, around)
+    beside = {"size": bits, "latency": outside.latency_us}
+    main = main_cost_tables(context.path, str(settings.main_scheme), context.keys, beside)
     return [main, *(other_cost_tables(context.path, scheme, context.keys, bits) for scheme in settings.other_schemes)]
 
 
@@ -75,6 +75,6 @@ def _limits(budget: Budget, teacher: IntegerGraph, teacher_us: float) -> dict[st
     return limits
 
 
-def _predicted(context: Context, fit: Fitted, side: CostTables) -> Pick:
+def _predicted(context: Context, fit: Fitted, tables: CostTables) -> Pick:
     """The accuracy predictor's choice instead of the least NSR sum."""
-    return lambda _, limits: fit.search(context, [side.tables[name] for name in limits], limits)[0]
+    return lambda _, limits: fit.search(context, [tables.tables[name] for name in limits], limits)[0]

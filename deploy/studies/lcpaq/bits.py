@@ -52,7 +52,7 @@ def options_for(trained: Trained, problem: Problem, known: Mapping[str, Trace], 
 
 
 def block_bits(trained: Trained, problem: Problem, options: Options, limit: float, granularity: Granularity) -> Policy:
-    """QA-BWNAS's answer: the widths of whole blocks with the least sum of block NSRs within `limit`, by trying all.
+    """QA-BWNAS's answer: one width per block, with the least sum of block NSRs within `limit`, by trying all.
 
     A block's NSR is that of its own output, with its weights rounded and the float network before it; what is not in
     a block keeps 8 bits.

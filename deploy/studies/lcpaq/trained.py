@@ -22,7 +22,7 @@ from nas.quant.scheme import Granularity, Scheme
 from nas.tasks.task import fold, network, score_integer, training_loss
 from nas.training.train import train
 
-CONFIG = Path("configs/demo-shapes.toml")
+CONFIG = Path("demo-shapes")
 TRAINED_ON, SCORED_ON, VALIDATION, CALIBRATION = 4096, 8192, 8192, 32
 
 
