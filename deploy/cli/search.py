@@ -132,6 +132,7 @@ def _stage(options: SearchOptions) -> int:
 
 
 def _asked_of_tables(options: SearchOptions, devices: Sequence[Device]) -> SearchAnswer:
+    from deploy.run.shipped import load_space
     from deploy.search.cost_tables import cost_tables_of_folder
     from deploy.search.refined import NONE_REFINED
 
