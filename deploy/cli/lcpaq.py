@@ -129,7 +129,7 @@ def _add_settings(action: argparse.ArgumentParser) -> None:
 
 def run(options: LcpaqOptions) -> int:
     """Train what is not trained, take the steps, show; the exit code."""
-    from deploy.formats.figures import check_image
+    from deploy.formats.plots.figures import check_image
     from deploy.lcpaq.actions import take
     from deploy.lcpaq.subject import Subject, check_name
 

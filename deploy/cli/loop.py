@@ -135,7 +135,7 @@ def run_stage(options: StageOptions) -> int:
 
 def run_agree(options: AgreeOptions) -> int:
     """`CheckFailed` where the gate does not hold."""
-    from deploy.formats.figures import check_image
+    from deploy.formats.plots.figures import check_image
     from deploy.latency.gate import check_gate
     from deploy.latency.scatter import write_image
     from deploy.latency.watermark import watermark

@@ -310,7 +310,7 @@ def _record(options: LutOptions) -> int:
 
 
 def _compare(options: LutOptions) -> int:
-    from deploy.formats.figures import check_image
+    from deploy.formats.plots.figures import check_image
     from deploy.latency.active import Plan
     from deploy.run.folder import Progress
     from deploy.studies.latency.record import Recorded

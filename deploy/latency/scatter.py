@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.formats.figures import Axis, Plot, Points
 from deploy.formats.files import write_atomically
-from deploy.formats.pages import figures, page
-from deploy.formats.svg import inline, write_svg
+from deploy.formats.plots.figures import Axis, Plot, Points
+from deploy.formats.plots.pages import figures, page
+from deploy.formats.plots.svg import inline, write_svg
 from deploy.run.records import AgreementRecord
 
 AXES = ("predicted: sum of block latencies + constant, ms", "measured, ms")

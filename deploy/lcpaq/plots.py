@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.formats.figures import Axis, Bars, Line, Mark, Plot, Points, Shape
 from deploy.formats.files import write_atomically
-from deploy.formats.pages import figures, page
-from deploy.formats.svg import inline, write_svg
+from deploy.formats.plots.figures import Axis, Bars, Line, Mark, Plot, Points, Shape
+from deploy.formats.plots.pages import figures, page
+from deploy.formats.plots.svg import inline, write_svg
 from deploy.lcpaq.records import RefineRecord, SensitivityRecord, SolveRecord
 
 TITLES = ("sensitivity by layer", "weight bits by layer", "scored policies")

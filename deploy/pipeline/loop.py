@@ -1,8 +1,8 @@
 """The loop, stage by stage: what runs after what, and what is already done.
 
 teacher -> distil -> tables (NSR, size, every subnet compiled) -> profile (every subnet measured) -> agree
-(full models measured, table corrected) -> schemes (the tables of other ones, where some are named) -> search -> retrain
--> -> ship (measured, bundled, verified).
+(full models measured, table corrected) -> schemes (the tables of other ones, where some are named) -> search
+-> retrain -> ship (measured, bundled, verified).
 """
 
 from __future__ import annotations

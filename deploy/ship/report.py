@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 
 from deploy.formats.files import write_atomically
-from deploy.formats.pages import figures, page
-from deploy.formats.svg import inline
+from deploy.formats.plots.pages import figures, page
+from deploy.formats.plots.svg import inline
 from deploy.latency.gate import gate_text
 from deploy.latency.scatter import PAGE_WIDTH, scatter
 from deploy.latency.watermark import watermark

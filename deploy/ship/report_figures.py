@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deploy.formats.figures import Axis, Line, Plot, Points
+from deploy.formats.plots.figures import Axis, Line, Plot, Points
 from deploy.run.records import ModelRecord, SearchRecord, SelectedModel, Summary
 
 LOG_FROM = 5.0  # slowest over fastest

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.formats.figures import Axis, Line, Plot
+from deploy.formats.plots.figures import Axis, Line, Plot
 from hil.errors import UsageError
 
 SUFFIX = ".training.csv"

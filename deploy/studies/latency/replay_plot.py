@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.formats.figures import Axis, Line, Plot, Points
-from deploy.formats.svg import write_svg
+from deploy.formats.plots.figures import Axis, Line, Plot, Points
+from deploy.formats.plots.svg import write_svg
 from deploy.run.records import Compared
 from deploy.studies.latency.replay_record import ReplayOutcome, ReplayRecord
 

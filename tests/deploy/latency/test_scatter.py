@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from deploy.formats.figures import Points
+from deploy.formats.plots.figures import Points
 from deploy.latency.scatter import residuals, scatter, title, write_image, write_page
 from hil.errors import UsageError
 from tests.deploy.run_records import agreement

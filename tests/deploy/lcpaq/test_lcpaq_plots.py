@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from deploy.formats.figures import Bars, Points
+from deploy.formats.plots.figures import Bars, Points
 from deploy.lcpaq.plots import Drawn, drawn, plots, write_image, write_page
 from deploy.lcpaq.records import RefinedPolicy, RefineRecord, SensitivityRecord, SolveRecord
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.formats.figures import Line
-from deploy.formats.svg import inline
+from deploy.formats.plots.figures import Line
+from deploy.formats.plots.svg import inline
 from deploy.ship.training_curves import MOST_POINTS, read_curve, training_curves, training_plots
 from hil.errors import UsageError
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from deploy.formats.scales import Scale, limits
+from deploy.formats.plots.scales import Scale, limits
 
 
 @pytest.mark.parametrize(

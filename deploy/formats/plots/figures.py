@@ -1,6 +1,6 @@
-"""What a figure shows: plots with axes and marks. `deploy.formats.svg` draws them.
+"""What a figure shows: plots with axes and marks. `deploy.formats.plots.svg` draws them.
 
-Marks name a meaning (`deploy.formats.colours`), never a colour.
+Marks name a meaning (`deploy.formats.plots.colours`), never a colour.
 """
 
 from __future__ import annotations

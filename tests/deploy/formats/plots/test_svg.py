@@ -8,11 +8,11 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from deploy.formats.axes import wrapped
-from deploy.formats.colours import COLOURS
-from deploy.formats.figures import Axis, Bars, Line, Plot, Points, check_image
-from deploy.formats.labels import PlacedLabel, place
-from deploy.formats.svg import MOST_POINTS, draw, inline, write_svg
+from deploy.formats.plots.axes import wrapped
+from deploy.formats.plots.colours import COLOURS
+from deploy.formats.plots.figures import Axis, Bars, Line, Plot, Points, check_image
+from deploy.formats.plots.labels import PlacedLabel, place
+from deploy.formats.plots.svg import MOST_POINTS, draw, inline, write_svg
 from hil.errors import UsageError
 
 HOSTILE = "a <b> & \"c\" 'd'"

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from deploy.formats.axes import FONT, SMALL, Frame, axis_elements, frame, text_width, wrapped
-from deploy.formats.colours import DARK, fill, outlined, stroke
-from deploy.formats.figures import Bars, Line, Mark, Plot, Points, check_image
 from deploy.formats.files import write_atomically
-from deploy.formats.labels import PlacedLabel, Rectangle, place
-from deploy.formats.scales import drawable
+from deploy.formats.plots.axes import FONT, SMALL, Frame, axis_elements, frame, text_width, wrapped
+from deploy.formats.plots.colours import DARK, fill, outlined, stroke
+from deploy.formats.plots.figures import Bars, Line, Mark, Plot, Points, check_image
+from deploy.formats.plots.labels import PlacedLabel, Rectangle, place
+from deploy.formats.plots.scales import drawable
 
 MONOSPACE = "font-family='ui-monospace, monospace'"
 LINE = 16  # pixels from one line of text to the next

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from html import escape
 
-from deploy.formats.colours import COLOURS, DARK
+from deploy.formats.plots.colours import COLOURS, DARK
 
 
 def _variables(which: int) -> str:
@@ -87,5 +87,5 @@ def page(title: str, body: str) -> str:
 
 
 def figures(plots: list[str]) -> str:
-    """Plots, drawn by `deploy.formats.svg.inline`, side by side where there is room."""
+    """Plots, drawn by `deploy.formats.plots.svg.inline`, side by side where there is room."""
     return f'<div class="figures">{"".join(f"<div>{one}</div>" for one in plots)}</div>'

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html import escape
 
-from deploy.formats.colours import fill, stroke
-from deploy.formats.figures import Axis, Bars, Plot, Points
-from deploy.formats.labels import Rectangle
-from deploy.formats.scales import Scale, drawable, limits
+from deploy.formats.plots.colours import fill, stroke
+from deploy.formats.plots.figures import Axis, Bars, Plot, Points
+from deploy.formats.plots.labels import Rectangle
+from deploy.formats.plots.scales import Scale, drawable, limits
 
 FONT, SMALL = 12, 11  # pixels
 LABEL_HEIGHT = 18  # of an axis's label
