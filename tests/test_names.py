@@ -28,7 +28,7 @@ PRIVATE_WORDS = {
     r"\bwhole models?\b": "full model",
     r"\bjudged?\b|\bjudging\b": "evaluate, score",
     r"\bseams?\b": "block boundary",
-    r"\bfenced\b|fence_": "boundary convolution",
+    r"\bfenced\b|\bfence_(in|out)put": "boundary convolution",
     r"\btold apart\b|\bis told by\b": "predicted",
 }
 
