@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +66,18 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
+def _connect(ray: Any, address: str | None, local: Mapping[str, Any]) -> None:
+    """A head that did not start its proxy in time answers a client with "Initialization failure": try once more."""
+    for last in (False, True):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+            return
+        except ConnectionError as error:
+            if last or "Initialization failure" not in str(error):
+                raise
+            ray.shutdown()
+
+
 @contextmanager
 def _cluster(workers: int, address: str | None) -> Iterator[Any]:
     """The `ray` module, connected; a connection or cluster that was made here ends with the context."""
@@ -80,7 +92,7 @@ def _cluster(workers: int, address: str | None) -> Iterator[Any]:
         return
     local = {} if address else {"num_cpus": workers, "include_dashboard": False}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+        _connect(ray, address, local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EngineError(
             f"--engine {address or 'ray'}: no cluster there ({_first_line(error)}); start one, or --engine local"
