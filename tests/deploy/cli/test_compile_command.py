@@ -111,11 +111,11 @@ def test_weights_that_are_no_checkpoint(fails, finished, tmp_path):
     checkpoint, out = tmp_path / "supernets.pt", tmp_path / "out"
     whole = (finished.folder / "supernets.pt").read_bytes()
     checkpoint.write_bytes(whole[: len(whole) // 2])
-    fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not a whole checkpoint")
+    fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not a complete checkpoint")
     torch.save({"key": "", "model": 3}, checkpoint)
     fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not the supernets of this space")
     torch.save({"key": "", "model": {"call": subprocess.run}}, checkpoint)
-    fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not a whole checkpoint")
+    fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not a complete checkpoint")
     shutil.copyfile(finished.folder / "teacher.pt", checkpoint)
     fails(USAGE, trained(finished, checkpoint, out), "supernets.pt", "not the supernets of this space")
     checkpoint.write_bytes(whole)
