@@ -33,6 +33,7 @@ from deploy.run.records import (
     Record,
     Regret,
     Regrets,
+    RunState,
     SchemeResult,
     SchemesRecord,
     SearchRecord,
@@ -161,3 +162,12 @@ def test_a_selected_model_is_found_by_its_budget() -> None:
 
 def test_every_record_is_exported() -> None:
     assert {type(record).__name__ for record in ALL} <= set(records.__all__)
+
+
+def test_the_state_of_a_run_before_keys_had_versions_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / RunState.FILE
+    path.write_text('{"teacher": {"key": "0123456789abcdef", "done": true, "seconds": 61.2, "cpu_seconds": 118.0}}')
+    assert RunState.read(path) == RunState()
+    path.write_text('{"teacher": 1}')
+    with pytest.raises(UsageError, match=r"state\.json: no schema version"):
+        RunState.read(path)
