@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 
 from deploy.formats.files import write_atomically
 from hil.errors import UsageError
@@ -81,12 +81,10 @@ class Journal(Generic[R]):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self.path.open("ab+") as file:
-                file.seek(0)
-                content = file.read()
-                whole = _whole(content)
-                if len(whole) < len(content):
-                    file.truncate(len(whole))
-                file.write((b"" if whole else self._header_line()) + b"".join(map(self._line, records)))
+                size = _whole_size(file)
+                if size < file.tell():
+                    file.truncate(size)
+                file.write((b"" if size else self._header_line()) + b"".join(map(self._line, records)))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -122,6 +120,17 @@ class Journal(Generic[R]):
 
 def _line(entry: Mapping[str, object]) -> bytes:
     return json.dumps(entry).encode() + b"\n"
+
+
+def _whole_size(file: BinaryIO) -> int:
+    """The length without a last line that lacks its end; leaves the file at its end."""
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            return len(_whole(file.read()))
+    return size
 
 
 def _whole(content: bytes) -> bytes:
