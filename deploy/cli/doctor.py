@@ -61,12 +61,12 @@ def checks() -> Iterator[Check]:
     """The packages, the SSH server, the free disk space."""
     for name in PACKAGES:
         version = _version(name)
-        yield Check(version is not None, f"{name} {version or 'is missing: run `make setup`'}")
+        yield Check(version is not None, f"{name} {version or 'is missing: run `pip install hilnas` again'}")
     for name, hint in OPTIONAL.items():
         version = _version(name)
         yield Check(version is not None, f"{name} {version or 'is not installed; ' + hint}", optional=True)
     sshd = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
-    without = "not found; the loopback board uses asyncssh instead (`make system` installs it)"
+    without = "not found; the loopback board uses asyncssh instead (Debian: openssh-server)"
     yield Check(sshd is not None, f"sshd {sshd or without}", optional=True)
     free_gb = shutil.disk_usage(".").free / 1e9
     enough = free_gb > LEAST_FREE_GB
