@@ -67,7 +67,7 @@ def add(commands: Commands) -> None:
         commands.add_parser(
             "demo",
             help="the loop on generated scenes and a loopback board",
-            description="Runs the loop of the demo: images of generated scenes and a loopback board, or the --data given.",
+            description="Runs the demo: images of generated scenes and a loopback board, or the --data given.",
         )
     )
     for whole in (loop, demo):

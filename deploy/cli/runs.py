@@ -100,7 +100,7 @@ def add_run(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--tensorboard",
         action="store_true",
-        help="trainings write event files into the run's tensorboard/ (extra tensorboard); training.csv is always there",
+        help="trainings write event files into the run's tensorboard/ (extra tensorboard) too",
     )
     parser.add_argument(
         "--workers",

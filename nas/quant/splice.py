@@ -16,7 +16,6 @@ from dataclasses import replace
 import numpy as np
 
 from nas.errors import ConfigError, QuantizationError
-from nas.quant.float_graph import INPUT
 from nas.quant.integer_graph import (
     IntegerGraph,
     IntTensor,
@@ -32,13 +31,6 @@ from nas.quant.lower import RATIO_LIMIT
 
 BIAS_LIMIT = 2**30  # as in `lower`: half of int32 is left to the products
 _IN_A_BLOCK = re.compile(r"b\d+/")
-
-
-def block_of(reference: IntegerGraph, block: int) -> IntegerGraph:
-    """Block number `block` of a full graph, isolated: reads `INPUT`, as a subnet that is quantized separately does."""
-    span, entry, _ = _boundaries(reference, block)
-    source = replace(entry, name=INPUT)
-    return _graph(source, _reading(reference.operators[span], entry, source), reference)
 
 
 def exchanged(subnet: IntegerGraph, reference: IntegerGraph) -> IntegerGraph:

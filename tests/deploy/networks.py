@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from nas.networks.blocks import MBConv, recalibrate
 from nas.nsr import BlockData
-from nas.quant import reference, simulate
+from nas.quant import reference, simulate, splice
 from nas.quant.float_graph import INPUT
 from nas.quant.folding import fold_layers
 from nas.quant.integer_graph import IntegerGraph
@@ -90,3 +91,10 @@ def block_data(of: SearchSpace, block: int, size: tuple[int, int], seed: int = 0
     stride = of.blocks[block - 1].stride
     shape = (3, of.blocks[block - 1].channels, -(-size[0] // stride), -(-size[1] // stride))
     return BlockData(x, x.flip(0), torch.randn(shape, generator=generator))
+
+
+def block_of(reference: IntegerGraph, block: int) -> IntegerGraph:
+    """Block number `block` of a full graph, isolated: reads `INPUT`, as a subnet that is quantized separately does."""
+    span, entry, _ = splice._boundaries(reference, block)
+    source = replace(entry, name=INPUT)
+    return splice._graph(source, splice._reading(reference.operators[span], entry, source), reference)

@@ -26,7 +26,7 @@ from nas.quant.integer_graph import IntegerGraph, IntTensor, QConcat, QConv, rea
 from nas.quant.ranges import minmax
 from nas.quant.scheme import DEFAULT, Granularity
 from nas.space import Block, SearchSpace, Subnet
-from tests.deploy.networks import interpret, quantized_subnet, random_integers, simulated, space
+from tests.deploy.networks import block_of, interpret, quantized_subnet, random_integers, simulated, space
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HEAD = Head(16, (2, 4))
@@ -126,7 +126,7 @@ def test_an_exchange_changes_the_block_and_the_units_of_biases_only(name, data):
 @pytest.mark.parametrize(("name", "block"), [(name, block) for name in SPACES for block in blocks_of(name)])
 def test_a_block_exchanged_for_itself_is_the_same_file(name, block):
     reference = whole(name)
-    alone = splice.block_of(reference, block)
+    alone = block_of(reference, block)
     assert alone.input == INPUT
     assert write(splice.exchanged(alone, reference)) == write(reference)
     env = {reference.input: random_integers(reference, block)}
@@ -138,7 +138,7 @@ def test_a_block_exchanged_for_itself_is_the_same_file(name, block):
 def test_a_bounded_block_answers_as_its_place_in_the_whole_model():
     """Where no addition stands between the projection and the block, and ReLU6 clips what int8 clips."""
     reference = whole("table1")
-    graph = splice.bounded(splice.block_of(reference, 1), reference)
+    graph = splice.bounded(block_of(reference, 1), reference)
     assert [op.name.partition("/")[0] for op in (graph.operators[0], graph.operators[-1])] == ["first", "b2"]
     image = torch.rand(1, 3, *SPACES["table1"][1]) * 2 - 1
     source, expected = golden_pair(graph, FORMS["bounded"].input(reference, 1, image))
@@ -187,7 +187,7 @@ def test_exchanging_approximates_quantizing_the_whole(block):
 @pytest.mark.parametrize(("name", "block"), [(name, block) for name in SPACES for block in blocks_of(name)])
 def test_a_boundary_is_the_bounded_form_without_the_block(name, block):
     reference = whole(name)
-    alone = splice.block_of(reference, block)
+    alone = block_of(reference, block)
     inside, outside = splice.bounded(alone, reference), splice.boundary(reference, block)
     (first, *_, last), (first_outside, *between, last_outside) = inside.operators, outside.operators
     assert inside.tensors[inside.input] == outside.tensors[outside.input]
@@ -224,7 +224,7 @@ def test_forms_of_a_compiled_subnet(form):
 
 def test_what_does_not_fit_is_refused_by_name():
     reference = whole("demo")
-    alone = splice.block_of(reference, 2)
+    alone = block_of(reference, 2)
     smaller = random_reference(space("demo"), (32, 32), head=HEAD)
     with pytest.raises(ConfigError, match=r"block b2: 'input' is 12x16x24 in the subnet, 'b1/1/add' 8x8x24"):
         splice.exchanged(alone, smaller)
@@ -245,7 +245,7 @@ def test_a_reader_that_shares_its_scale_is_not_given_another():
     reference = IntegerGraph(
         {t.name: t for t in (x, y, both)}, (conv, QConcat("both", ("b1/0/project", "b1/0/project"))), "input"
     )
-    alone = splice.block_of(reference, 1)
+    alone = block_of(reference, 1)
     assert write(splice.exchanged(alone, reference)) == write(reference)
     louder = replace(alone, tensors=alone.tensors | {y.name: replace(y, scale=0.3)})
     with pytest.raises(QuantizationError, match="'both' has the scale of what it reads"):
@@ -279,7 +279,7 @@ def test_a_nearly_dead_channel_keeps_its_bias(begins_with, granularity):
 
 def test_scales_beyond_the_kernels_are_refused_by_name():
     reference = whole("demo")
-    subnet = splice.block_of(reference, 2)
+    subnet = block_of(reference, 2)
     quiet = replace(subnet.tensors[subnet.output], scale=1e-12)
     with pytest.raises(QuantizationError, match=r"'b2/1/\w+': requantization scale .* is out of TFLite's range"):
         splice.exchanged(replace(subnet, tensors=subnet.tensors | {quiet.name: quiet}), reference)

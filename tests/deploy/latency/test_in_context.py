@@ -27,10 +27,10 @@ from hil.measurement import Measurement
 from hil.stats import summarize
 from hil.store import Store
 from nas.estimate import Estimate
-from nas.quant import splice
 from nas.quant.integer_graph import QConv
 from nas.space import SearchSpace, Subnet
 from nas.table import Table
+from tests.deploy.networks import block_of
 from tests.deploy.tiny_experiment import REPOSITORY, Finished, finished_run, record, stored
 
 IN_CONTEXT: tuple[Form, ...] = ("bounded", "exchanged")
@@ -153,7 +153,7 @@ def test_the_exchanged_reference_is_the_reference(context):
     assert exchange.macs == reference.macs and [op.name for op in exchange.operators] == [
         op.name for op in reference.operators
     ]
-    own = splice.block_of(reference, 1)
+    own = block_of(reference, 1)
     assert write(FORMS["exchanged"].compose(own, reference)) == write(reference)
     pairs = zip(own.operators, alone.operators, strict=True)
     same = [np.mean(a.weight == b.weight) for a, b in pairs if isinstance(a, QConv) and isinstance(b, QConv)]

@@ -39,7 +39,7 @@ from nas.quant import simulate, splice
 from nas.quant.integer_graph import IntegerGraph
 from nas.space import SearchSpace, Subnet
 from nas.table import Table
-from tests.deploy.networks import interpret, quantized_subnet, space
+from tests.deploy.networks import block_of, interpret, quantized_subnet, space
 
 SIZE = (48, 64)
 BLOCKS = 4
@@ -77,7 +77,7 @@ def test_stem_blocks_and_head_are_the_whole_model():
     q = simulate.quantize(image, reference.tensors[reference.input])
     expected = simulate.run(reference, q)
     parts = graphs(reference)
-    chain = [splice.block_of(reference, block) for block in range(1, BLOCKS + 1)]
+    chain = [block_of(reference, block) for block in range(1, BLOCKS + 1)]
     for part in (parts["overhead-stem"], *chain, parts["overhead-head"]):
         q = simulate.run(part, q)
     assert torch.equal(q, expected)
