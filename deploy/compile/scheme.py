@@ -1,8 +1,8 @@
 """Ways to quantize and write full networks, as an experiment names them: `tensor uint8`.
 
-Boards prefer different schemes: the VIP NPU runs per-channel convolutions on slow shaders and uint8 natively; a CPU differs
-little. A scheme is that of a full network: between int8 and uint8, or between neighbours of another scheme, every map
-would have to be requantized, so blocks are not mixed.
+Boards prefer different schemes: the VIP NPU runs per-channel convolutions on slow shaders and uint8 natively; on a CPU
+they differ little. A scheme is that of a full network: between int8 and uint8, or between neighbours of another scheme,
+every map would have to be requantized, so blocks are not mixed.
 """
 
 from __future__ import annotations
