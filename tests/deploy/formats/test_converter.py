@@ -103,7 +103,7 @@ def test_another_network_is_refused(tmp_path):
         parameters(model, nodes[:2])
     with pytest.raises(ModelError, match="'sum' reads other tensors"):
         parameters(model, [first, second, Add("sum", INPUT, "second")])
-    with pytest.raises(ModelError, match="'first': 16 of the converter's weights are others"):
+    with pytest.raises(ModelError, match="'first': 16 of the converter's weights differ"):
         equivalent(model, [replace(first, weight=-first.weight), *nodes[1:]])
     with pytest.raises(ModelError, match="'first': the converter's weights have other scales"):
         equivalent(model, [replace(first, weight=first.weight * 1.01), *nodes[1:]])

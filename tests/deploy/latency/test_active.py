@@ -114,7 +114,7 @@ def test_a_record_survives_its_file_and_compares(tmp_path):
     assert "regret at most" in agreement_text(summary.agreement.corrected)
     summary.write(tmp_path / "c.json")
     assert ReplayRecord.read(tmp_path / "c.json").outcomes == summary.outcomes
-    write_image(tmp_path / "c.svg", summary.to_json())
+    write_image(tmp_path / "c.svg", summary)
     words = (tmp_path / "c.svg").read_text()
     assert "over 30" in words and "everything measured" in words
 

@@ -155,7 +155,7 @@ def test_options_that_mean_nothing(finished, tmp_path, capfd, options, words):
 
 def test_tables_alone_have_no_gate(capfd):
     assert main(["search", "--tables", "t", "--space", "s.toml", "--tau", "0.9"]) == 2
-    one_line(capfd.readouterr().err, "never compared with whole models", "--tau")
+    one_line(capfd.readouterr().err, "never compared with full models", "--tau")
 
 
 def test_a_quarantined_sample_is_left_out_and_named(finished, tmp_path, capfd):
