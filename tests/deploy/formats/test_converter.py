@@ -103,11 +103,11 @@ def test_another_network_is_refused(tmp_path):
         parameters(model, nodes[:2])
     with pytest.raises(ModelError, match="'sum' reads other tensors"):
         parameters(model, [first, second, Add("sum", INPUT, "second")])
-    with pytest.raises(ModelError, match="'first': 16 of the converter's weights differ"):
+    with pytest.raises(ModelError, match=r"'first': \d+ of the converter's weights differ"):
         equivalent(model, [replace(first, weight=-first.weight), *nodes[1:]])
     with pytest.raises(ModelError, match="'first': the converter's weights have other scales"):
         equivalent(model, [replace(first, weight=first.weight * 1.01), *nodes[1:]])
-    with pytest.raises(ModelError, match="'second': the converter's biases are others"):
+    with pytest.raises(ModelError, match="'second': the converter's biases differ"):
         equivalent(model, [first, replace(second, bias=second.bias + 1), nodes[2]])
 
 
