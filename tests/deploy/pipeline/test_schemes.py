@@ -54,7 +54,7 @@ def test_one_text_for_a_scheme():
     "text, words",
     [
         ('["tensor"]', "scheme 'tensor': write"),
-        ('["channel uint8"]', "uint8 weights have one scale a tensor"),
+        ('["channel uint8"]', "uint8 weights are per-tensor"),
         ('["channel int8"]', "'channel int8' is there already"),
         ('["tensor int8", "tensor int8"]', "'tensor int8' is there already"),
     ],
@@ -162,7 +162,7 @@ def test_a_finished_run_is_asked_for_other_schemes(tmp_path, tmp_path_factory):
     asked = run("search", *options, "--size-budget", "99%", "--k", "4", "--prove", "--json")
     assert asked.returncode == 0, asked.stderr
     answer = json.loads(asked.stdout)
-    assert answer["found"][0]["scheme"] in names and answer["proof"]["difference"] is None
+    assert answer["selected"][0]["scheme"] in names and answer["proof"]["difference"] is None
     assert answer["architectures"] == 3 * 4 * 8
 
     found["scheme"] = "tensor uint8"  # as a board that likes it would find
