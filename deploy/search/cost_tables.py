@@ -64,7 +64,7 @@ def cost_tables_of_run(run: Path) -> list[CostTables]:
 
 
 def main_cost_tables(run: Path, name: str, keys: Mapping[str, str], outside: Mapping[str, float]) -> CostTables:
-    """The main scheme's of a run, with feedback; `keys` of the stages tables and profile.
+    """The main scheme's of a run, corrected by full models; `keys` of the stages tables and profile.
 
     Raises `TableError` for tables that these stages, or this checkpoint, did not make, and for latencies of another
     device than the one that agreed.

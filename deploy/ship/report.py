@@ -106,7 +106,7 @@ def _agreement_text(summary: Summary, agreement: AgreementRecord) -> str:
     ranks = (
         f"Kendall's tau-b between the sum of block latencies and the measured latency of {a.n_models} full models: "
         f"<b>{a.tau_b:.3f}</b>, 95 % interval {a.ci95[0]:.3f} to {a.ci95[1]:.3f}; two halves of the same measurements "
-        f"agree to {a.ceiling_tau_b:.3f}. With feedback, on held-out models: {c.tau_b_held_out:.3f}; mean error "
+        f"agree to {a.ceiling_tau_b:.3f}. With the correction, on held-out models: {c.tau_b_held_out:.3f}; mean error "
         f"{c.error_before:.1f} % before, {c.error_held_out:.1f} % after{applied}."
     )
     parity = (

@@ -12,7 +12,7 @@ from deploy.studies.latency.replay_record import ReplayOutcome, ReplayRecord
 
 COLOURS = {"active": "selected", "random": "models"}
 PANELS = (
-    ("tau_b_corrected", "tau-b of held-out models, with feedback", "tau-b with a share of the blocks"),
+    ("tau_b_corrected", "tau-b of held-out models, corrected", "tau-b with a share of the blocks"),
     ("hypervolume", "hypervolume, share of all blocks'", "Hypervolume of the Pareto front"),
 )
 PANEL_WIDTH = 440.0  # pixels
