@@ -220,7 +220,7 @@ class Measurement:
             raise UsageError(f"measurement of {self.model}: a time or count is negative, or its cache unknown")
 
     @property
-    def own_us(self) -> int:
+    def board_us(self) -> int:
         """How long the board ran the model."""
         return self.load_us + self.first_us + self.warmup_us + sum(self.latencies_us)
 

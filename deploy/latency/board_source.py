@@ -75,7 +75,7 @@ class BoardSource:
         took_s: dict[str, float] = {}
         self.measurements += done
         for m in done:
-            took_s[m.model] = took_s.get(m.model, 0.0) + m.own_us / 1e6
+            took_s[m.model] = took_s.get(m.model, 0.0) + m.board_us / 1e6
         return done, took_s
 
 

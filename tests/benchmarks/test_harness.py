@@ -61,7 +61,7 @@ def measured(tmp_path_factory):
             done = list(measure(session, jobs, PROTOCOL, store))
             wall_ms = 1000 * (time.perf_counter() - start)
         assert len(done) == MODELS and all(m.parity and m.parity.mismatched == 0 for m in done)
-        own_ms = sum(m.own_us for m in done) / 1000
+        own_ms = sum(m.board_us for m in done) / 1000
         single = statistics.median(one_process_ms(session, job) for job in jobs[:ONE_BY_ONE])
     return (wall_ms - own_ms) / MODELS, own_ms / wall_ms, single
 
@@ -106,5 +106,5 @@ def one_process_ms(session: Session, job: Job) -> float:
     answer = json.loads(process.receive(60))
     process.close()
     wall_ms = 1000 * (time.perf_counter() - start)
-    own_us = answer["load_us"] + answer["first_us"] + answer["warmup_us"] + sum(answer["latencies_us"])
-    return wall_ms - own_us / 1000
+    board_us = answer["load_us"] + answer["first_us"] + answer["warmup_us"] + sum(answer["latencies_us"])
+    return wall_ms - board_us / 1000

@@ -199,7 +199,7 @@ def _rows(
     medians, split = summaries(measurements), halves(measurements)
     took: dict[str, float] = {}
     for m in measurements:
-        took[m.model] = took.get(m.model, 0.0) + m.own_us / 1e6
+        took[m.model] = took.get(m.model, 0.0) + m.board_us / 1e6
     for name, role in roles.items():
         s = medians[name]
         first, second = split[name]

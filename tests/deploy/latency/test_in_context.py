@@ -96,8 +96,8 @@ def test_an_entry_is_the_difference_that_was_meant(context, form):
             own = reference_architecture(context.space).subnets[1]
             table = OverheadRecord.of(Table.load(context.path / "tables" / "latency.parquet"))
             empty, io = table.empty_us, table.io_us[1]
-            own_us, own_half = times_of(rows, str(own))
-            expected += own_us - empty.value - io.value
+            board_us, own_half = times_of(rows, str(own))
+            expected += board_us - empty.value - io.value
             widths += [own_half, half_width(empty), half_width(io)]
         entry = entries[subnet]
         assert entry.source == "measured" and entry.n == context.experiment.profile.runs

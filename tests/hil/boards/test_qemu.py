@@ -219,7 +219,7 @@ def test_a_clock_that_steps_changes_no_latency(board: QemuBoard, tmp_path: Path)
     done = measured_through(board, tmp_path, lambda: board.run(["date", "-s", "@86400"], 20))
     assert board.run(["date", "+%Y"], 20).stdout == "1970\n"
     board.run(["date", "-s", f"@{time.time():.0f}"], 20)
-    assert sum(m.own_us for m in done) < (time.monotonic() - begin) * 1e6
+    assert sum(m.board_us for m in done) < (time.monotonic() - begin) * 1e6
     assert all(m.started_at.startswith(time.strftime("%Y-")) for m in done)
 
 
