@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from hil.errors import UsageError
 
 KINDS = ("ssh", "loopback", "labgrid", "replay", "qemu")
+FORMER_KEYS = {"of": "recorded_board"}
 KERNELS = ("xnnpack", "builtin", "reference")
 SERVERS = ("auto", "sshd", "asyncssh")
 DRIVERS = ("python", "benchmark_model")
@@ -171,7 +172,9 @@ def _parse(path: Path, name: str, entry: Any) -> BoardConfig:
     known = {item.name: item for item in fields(BoardConfig) if item.name != "name"}
     for key, value in entry.items():
         if key not in known:
-            raise UsageError(f"{path}: [{name}] has an unknown key {key!r}{_near(key, known)}")
+            former = FORMER_KEYS.get(key)
+            hint = f"; it is called {former!r} now, rename it" if former else _near(key, known)
+            raise UsageError(f"{path}: [{name}] has an unknown key {key!r}{hint}")
         _require_type(f"{path}: [{name}] {key}", str(known[key].type), value)
     if "kind" not in entry:
         raise UsageError(f"{path}: [{name}] lacks kind: one of {', '.join(KINDS)}")

@@ -36,6 +36,7 @@ def test_every_kind_can_be_opened() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ('[a]\nkind = "replay"\nof = "b"', "unknown key 'of'; it is called 'recorded_board' now"),
         ('[a]\nkind = "loopback"\nthread = 2', "unknown key 'thread'; did you mean 'threads'?"),
         ('[a]\nkind = "loopbak"', "did you mean 'loopback'?"),
         ("[a]\nthreads = 1", "lacks kind"),
