@@ -33,6 +33,9 @@ class Choice:
 
 _CHOICE = re.compile(r"k([1-9]\d?)e([1-9]\d?)")
 _SUBNET = re.compile(r"b([1-9]\d{0,2})_([ke\d-]+)_w([1-9]\d?)")
+_TEACHER_BLOCK = re.compile(r"b([1-9]\d{0,2})_([ke\d-]+)")
+MOBILENETV2 = Choice(3, 6)
+"""The layer that a teacher has where its space does not say otherwise."""
 
 
 @dataclass(frozen=True, order=True)
@@ -50,11 +53,16 @@ class Subnet:
     def parse(cls, text: str) -> Subnet:
         """The inverse of `str`; `ConfigError` for anything that `str` does not print."""
         match = _SUBNET.fullmatch(text)
-        choices = [_CHOICE.fullmatch(part) for part in match[2].split("-")] if match else [None]
-        if match is None or None in choices:
+        choices = _choices(match[2]) if match else ()
+        if match is None or not choices:
             raise ConfigError(f"'{text}' is no subnet; one reads like b3_k3e6-k5e3_w8")
-        parsed = tuple(Choice(int(c[1]), int(c[2])) for c in choices if c is not None)
-        return cls(int(match[1]), parsed, int(match[3]))
+        return cls(int(match[1]), choices, int(match[3]))
+
+
+def _choices(text: str) -> tuple[Choice, ...]:
+    """Of `k3e6-k5e3`; none for anything that is not a list of choices."""
+    matches = [_CHOICE.fullmatch(part) for part in text.split("-")]
+    return tuple(Choice(int(m[1]), int(m[2])) for m in matches if m) if all(matches) else ()
 
 
 @dataclass(frozen=True)
@@ -77,12 +85,15 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Block:
-    """A stage of the encoder: `layers` is the student's depth, `teacher_layers` the teacher's."""
+    """A stage of the encoder: `layers` is the student's depth.
+
+    `teacher_layers` is the teacher's, whose layers are then MobileNetV2's (k3e6); None where the space names it.
+    """
 
     stride: Literal[1, 2]
     channels: int
     layers: int
-    teacher_layers: int
+    teacher_layers: int | None = None
     dilation: int = 1
     __pydantic_config__ = STRICT
 
@@ -96,7 +107,8 @@ class SearchSpace:
     """Blocks, the choices of every layer, and the weight bit widths of every block.
 
     `dilate` says which layers of a dilated block carry its dilation: the first only (as MMSegmentation's
-    M-V2-D8) or all.
+    M-V2-D8) or all. `teacher` is the teacher's architecture where it is not MobileNetV2's, written as
+    `b1_k3e6-k5e4+b2_k3e3`: blocks of this space, of layers that need not be among its choices.
     """
 
     name: str
@@ -107,15 +119,18 @@ class SearchSpace:
     expansions: tuple[int, ...] = (3, 6)
     bits: tuple[Literal[4, 5, 6, 7, 8], ...] = (8,)
     dilate: Literal["first", "all"] = "first"
+    teacher: str = ""
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         if not (self.blocks and self.kernels and self.expansions and self.bits):
             raise ConfigError(f"space '{self.name}': blocks, kernels, expansions and bits must not be empty")
         numbers = [self.stem_channels, self.first_channels, *self.expansions]
-        numbers += [n for b in self.blocks for n in (b.channels, b.layers, b.teacher_layers, b.dilation)]
+        numbers += [n for b in self.blocks for n in (b.channels, b.layers, b.dilation)]
+        numbers += [b.teacher_layers for b in self.blocks if b.teacher_layers is not None]
         if min(numbers) < 1:
             raise ConfigError(f"space '{self.name}': channels, layers, dilations, expansions must be positive")
+        _ = self.teacher_layers  # refuses a teacher that is none of this space's
 
     @classmethod
     def load(cls, path: Path) -> SearchSpace:
@@ -136,7 +151,44 @@ class SearchSpace:
     def digest(self) -> str:
         """Twelve hexadecimal digits that change whenever the space does, except for its name."""
         record = {**asdict(self), "name": None}
+        if not self.teacher:
+            del record["teacher"]  # the digest of before it could be named
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def teacher_layers(self) -> tuple[tuple[Choice, ...], ...]:
+        """The teacher's layers, block by block.
+
+        Raises `ConfigError` for a teacher of another family: blocks that are not this space's, or kernels that have no
+        middle.
+        """
+        depths = [block.teacher_layers for block in self.blocks]
+        if not self.teacher:
+            missing = [i for i, depth in enumerate(depths, start=1) if depth is None]
+            if missing:
+                raise ConfigError(
+                    f"space '{self.name}': which teacher? give b{missing[0]} teacher_layers, or the space a teacher"
+                )
+            return tuple((MOBILENETV2,) * (depth or 0) for depth in depths)
+        where = f"space '{self.name}', teacher '{self.teacher}'"
+        parts = [_TEACHER_BLOCK.fullmatch(part) for part in self.teacher.split("+")]
+        named = [(int(m[1]), _choices(m[2])) for m in parts if m]
+        if not all(parts) or not all(layers for _, layers in named):
+            raise ConfigError(
+                f"{where}: written as b1_k3e6-k3e6+b2_k5e3, a block's layers joined with -, blocks with +"
+            )
+        if [number for number, _ in named] != list(range(1, len(self.blocks) + 1)):
+            raise ConfigError(
+                f"{where}: the space has blocks b1 to b{len(self.blocks)}; name the layers of each, in order"
+            )
+        for (number, layers), depth in zip(named, depths, strict=True):
+            if depth not in (None, len(layers)):
+                raise ConfigError(
+                    f"{where}: b{number} has {len(layers)} layers, its teacher_layers are {depth}; drop one"
+                )
+            if even := [choice for choice in layers if choice.kernel % 2 == 0]:
+                raise ConfigError(f"{where}: {even[0]} has an even kernel; this family's are odd")
+        return tuple(layers for _, layers in named)
 
     def input_channels(self, block: int) -> int:
         """Channels that enter block number `block` (from 1)."""

@@ -113,7 +113,7 @@ def _train_blocks(context: Context, blocks: Sequence[int], checkpoint: Path, num
     """
     experiment = context.experiment
     settings, device = experiment.distil, experiment.compute.place(number)
-    wanted = [b for b in context.untrained_supernets() if isinstance(b, SuperBlock) and b.block in blocks]
+    wanted = [b for b in context.started_supernets() if isinstance(b, SuperBlock) and b.block in blocks]
     model = nn.ModuleList(wanted).to(device)
     rates = settings.learning_rates
     groups = parameter_groups(model, rates if len(rates) == 1 else [rates[block - 1] for block in blocks])

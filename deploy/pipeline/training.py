@@ -15,8 +15,7 @@ from deploy.run.networks import retraining, start_of_retraining, student_path
 from deploy.run.records import SearchRecord
 from nas.data.batches import images_of
 from nas.networks.segmenter import load_encoder
-from nas.tasks.task import training_loss
-from nas.training.device import on_its_device
+from nas.tasks.network_training import network_groups, network_loss
 from nas.training.train import Step, train
 
 
@@ -39,10 +38,11 @@ def train_teacher(context: Context) -> Iterator[Progress]:
     device = compute.place()
     model.to(device)
     batch_size = settings.schedule.batch_size
-    loss = training_loss(on_its_device(model), context.train_data, batch_size, seed, device=device)
+    loss, groups = network_loss(model, context.train_data, batch_size, seed), network_groups(model, settings.schedule)
     checkpoint, key = context.path / "teacher.pt", context.keys["teacher"]
     log = context.training_log(checkpoint)
-    yield from _progress("teacher", train(model, loss, settings.schedule, checkpoint, key, compute=compute, log=log))
+    steps = train(model, loss, settings.schedule, checkpoint, key, groups=groups, compute=compute, log=log)
+    yield from _progress("teacher", steps)
 
 
 def retrain(context: Context) -> Iterator[Progress]:

@@ -15,6 +15,7 @@ from nas.errors import ConfigError
 from nas.quant.scheme import Granularity, Scheme
 from nas.settings import STRICT, build, read_toml
 from nas.space import SearchSpace
+from nas.tasks.network_training import Lesson
 from nas.tasks.task import AnyHead
 from nas.training.device import FLOAT32, Compute, DeviceName
 from nas.training.train import Schedule
@@ -55,12 +56,14 @@ class Distil:
 
     Attributes:
         learning_rates: one for each block, or one for all.
+        start: from the teacher's layers (`nas.networks.start`), or from new random weights, as published.
         views: None: a fresh augmentation a step, as published; n: n fixed ones of each image; 0: the image as it is.
         cache_gb: how much of the fixed views' feature maps is kept on disk (1e9 bytes); changes no weight.
     """
 
     schedule: Schedule
     learning_rates: tuple[float, ...] = (0.002,)
+    start: Literal["teacher", "random"] = "teacher"
     views: int | None = None
     cache_gb: float = 0.0
     NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"cache_gb"})
@@ -197,18 +200,22 @@ class Retrain(Schedule):
         start: from the supernets' blocks and the teacher's stem and head, or from new random weights.
         distillation: weight of the teacher's soft targets (`nas.training.soft_targets`), 0 (labels only) to 1.
         temperature: of both softmaxes.
+        boundaries: weight of the NSR of the model's own maps at the block boundaries against the teacher's.
     """
 
     start: Literal["supernet", "scratch"] = "supernet"
     distillation: float = 0.0
     temperature: float = 1.0
+    boundaries: float = 0.0
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
-        if not 0 <= self.distillation <= 1:
-            raise ConfigError(f"retrain.distillation {self.distillation}: a weight from 0 to 1")
-        if not 0 < self.temperature < math.inf:
-            raise ConfigError(f"retrain.temperature {self.temperature}: give a positive number")
+        super().__post_init__()
+        _ = self.lesson  # refuses a wrong weight now, not hours later
+
+    @property
+    def lesson(self) -> Lesson:
+        return Lesson(self.distillation, self.temperature, self.boundaries)
 
     @property
     def schedule(self) -> Schedule:

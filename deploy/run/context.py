@@ -23,7 +23,8 @@ from nas.data.batches import images_of
 from nas.engine.local import Local
 from nas.engine.protocol import Engine
 from nas.networks.blocks import SuperBlock
-from nas.networks.segmenter import Encoder, teacher_layers
+from nas.networks.segmenter import Encoder
+from nas.networks.start import start_supernets
 from nas.quant.safe_resize import safe_steps
 from nas.space import Architecture, SearchSpace
 from nas.tasks.task import TASKS, Task, network
@@ -114,7 +115,7 @@ class Context:
     def untrained_teacher(self) -> Encoder:
         """MobileNetV2's layers at the space's widths and strides, with the task's head."""
         torch.manual_seed(self.experiment.seed)
-        return network(self.train_data, self.space, teacher_layers(self.space), self.experiment.teacher.head)
+        return network(self.train_data, self.space, self.space.teacher_layers, self.experiment.teacher.head)
 
     def student(self, architecture: Architecture) -> Encoder:
         """An architecture of the space with new random weights."""
@@ -123,8 +124,16 @@ class Context:
         return network(self.train_data, self.space, layers, self.experiment.teacher.head)
 
     def untrained_supernets(self) -> nn.ModuleList:
+        """Every block's, with new random weights."""
         torch.manual_seed(self.experiment.seed + 1)
         return supernets(self.space)
+
+    def started_supernets(self) -> nn.ModuleList:
+        """Every block's, as their distillation starts."""
+        started = self.untrained_supernets()
+        if self.experiment.distil.start == "teacher":
+            start_supernets((block for block in started if isinstance(block, SuperBlock)), self.teacher)
+        return started
 
     @cached_property
     def teacher(self) -> Encoder:

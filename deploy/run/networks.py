@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from deploy.run.context import Context
 from nas.networks.segmenter import Encoder, assemble
 from nas.space import Architecture
-from nas.tasks.task import training_loss
-from nas.training.device import on_its_device
-from nas.training.soft_targets import Forward, distilled
+from nas.tasks.network_training import network_groups, network_loss
 from nas.training.train import Schedule, Step, restore, train
 
 
@@ -37,24 +34,21 @@ def start_of_retraining(context: Context, architecture: Architecture) -> Encoder
 
 
 def retraining(context: Context, model: Encoder, schedule: Schedule, checkpoint: Path, key: str) -> Iterator[Step]:
-    """Train `model` on the task, with the teacher's soft targets where retrain.distillation asks for them."""
-    experiment, options = context.experiment, context.experiment.retrain
+    """Train a network of the run, a student or the teacher itself, by the retraining's recipe."""
+    experiment = context.experiment
     device = experiment.compute.place()
     model.to(device)
     teacher = copy.deepcopy(context.teacher).to(device)  # the context's stays where calibration needs it
-
-    def task(forward: Forward) -> Callable[[int], Tensor]:
-        return training_loss(forward, context.train_data, schedule.batch_size, experiment.seed, device=device)
-
-    loss = distilled(
-        task,
-        on_its_device(model),
-        on_its_device(teacher),
-        weight=options.distillation,
-        temperature=options.temperature,
+    loss = network_loss(
+        model,
+        context.train_data,
+        schedule.batch_size,
+        experiment.seed,
+        teacher=teacher,
+        lesson=experiment.retrain.lesson,
     )
-    log = context.training_log(checkpoint)
-    return train(model, loss, schedule, checkpoint, key, compute=experiment.compute, log=log)
+    groups, log = network_groups(model, schedule), context.training_log(checkpoint)
+    return train(model, loss, schedule, checkpoint, key, groups=groups, compute=experiment.compute, log=log)
 
 
 def student_path(context: Context, name: str) -> Path:

@@ -35,7 +35,7 @@ class Classifier(Encoder):
         self.features = ConvBN(space.blocks[-1].channels, features)
         self.classifier = nn.Linear(features, classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = self.features(self.boundaries(x)[-1]).mean((2, 3))
+    def head_of(self, x: Tensor) -> Tensor:
+        pooled = self.features(x).mean((2, 3))
         logits: Tensor = self.classifier(pooled)
         return logits

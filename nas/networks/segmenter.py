@@ -1,13 +1,13 @@
 """The segmentation network: a MobileNetV2-like encoder in blocks and DeepLabV3's ASPP head.
 
-Teacher and students are one class: the teacher is the architecture of k3e6 layers with the teacher's depths.
+Teacher and students are one class: the teacher's layers are those that its space names.
 Reference: MMSegmentation's deeplabv3_m-v2-d8.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -21,12 +21,37 @@ from nas.space import Architecture, Choice, SearchSpace
 
 
 @dataclass(frozen=True)
+class Auxiliary:
+    """A second head on a block's map, in training only, as MMSegmentation's FCNHead: 3x3, 1x1.
+
+    Attributes:
+        block: whose map it reads, from 1.
+        channels: of the 3x3 convolution.
+        weight: of its loss beside the head's.
+    """
+
+    block: int
+    channels: int = 256
+    weight: float = 0.4
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class Head:
-    """ASPP: `channels` per branch, dilated 3x3 branches at `rates`, a 1x1 and a pooled branch."""
+    """ASPP: `channels` per branch, dilated 3x3 branches at `rates`, a 1x1 and a pooled branch.
+
+    `dropout` of whole channels before the classifiers, in training only (the reference teacher has 0.1).
+    """
 
     channels: int = 512
     rates: tuple[int, ...] = (12, 24, 36)
+    dropout: float = 0.0
+    auxiliary: Auxiliary | None = None
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"head.dropout {self.dropout}: give a share from 0 to below 1")
 
 
 class ASPP(nn.Module):
@@ -39,17 +64,38 @@ class ASPP(nn.Module):
         self.dilated = nn.ModuleList(ConvBN(channels_in, width, 3, dilation=rate) for rate in head.rates)
         self.pooled = ConvBN(channels_in, width)
         self.bottleneck = ConvBN(width * (2 + len(head.rates)), width, 3)
+        self.dropout = nn.Dropout2d(head.dropout)
         self.classifier = nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.pooled(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         branches = [self.pointwise(x), *(branch(x) for branch in self.dilated), pooled]
-        logits: Tensor = self.classifier(self.bottleneck(torch.cat(branches, 1)))
+        logits: Tensor = self.classifier(self.dropout(self.bottleneck(torch.cat(branches, 1))))
         return logits
 
 
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a network gives in training.
+
+    Attributes:
+        maps: the feature maps at the block boundaries, (N, C, H, W).
+        logits: (N, classes, ...).
+        auxiliary: the auxiliary head's logits; None without one.
+        auxiliary_weight: of their loss.
+    """
+
+    maps: list[Tensor]
+    logits: Tensor
+    auxiliary: Tensor | None = None
+    auxiliary_weight: float = 0.0
+
+
 class Encoder(nn.Module):
-    """Stem, first inverted residual, blocks: (N, 3, H, W) to (N, C, H/s, W/s); what networks derive from."""
+    """Stem, first inverted residual, blocks: (N, 3, H, W) to (N, C, H/s, W/s); what networks derive from.
+
+    A network's forward pass is that of its `head_of` on the last map.
+    """
 
     def __init__(self, space: SearchSpace, layers: Sequence[Sequence[Choice]]) -> None:
         super().__init__()
@@ -72,6 +118,18 @@ class Encoder(nn.Module):
             maps.append(block(maps[-1]))
         return maps
 
+    def head_of(self, x: Tensor) -> Tensor:
+        """The logits of the last block's map (N, C, H/s, W/s)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head_of(self.boundaries(x)[-1])
+
+    def outputs(self, x: Tensor) -> Outputs:
+        """All that a training's losses may ask for."""
+        maps = self.boundaries(x)
+        return Outputs(maps, self.head_of(maps[-1]))
+
 
 E = TypeVar("E", bound=Encoder)
 
@@ -82,20 +140,40 @@ class Segmenter(Encoder):
     def __init__(self, space: SearchSpace, layers: Sequence[Sequence[Choice]], classes: int, head: Head) -> None:
         super().__init__(space, layers)
         self.head = ASPP(space.blocks[-1].channels, classes, head)
+        self.settings = head.auxiliary
+        self.auxiliary = _auxiliary(space, classes, head)
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.boundaries(x)[-1])
+    def head_of(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(x)
         return logits
 
+    def outputs(self, x: Tensor) -> Outputs:
+        plain = super().outputs(x)
+        if self.settings is None or self.auxiliary is None:
+            return plain
+        return replace(
+            plain,
+            auxiliary=self.auxiliary(plain.maps[self.settings.block]),
+            auxiliary_weight=self.settings.weight,
+        )
 
-def teacher_layers(space: SearchSpace) -> list[list[Choice]]:
-    """MobileNetV2's layers: kernel 3, expansion 6."""
-    return [[Choice(3, 6)] * block.teacher_layers for block in space.blocks]
+
+def _auxiliary(space: SearchSpace, classes: int, head: Head) -> nn.Sequential | None:
+    settings = head.auxiliary
+    if settings is None:
+        return None
+    if not 1 <= settings.block <= len(space.blocks):
+        raise ConfigError(f"head.auxiliary.block {settings.block}: the space has blocks 1 to {len(space.blocks)}")
+    return nn.Sequential(
+        ConvBN(space.blocks[settings.block - 1].channels, settings.channels, 3),
+        nn.Dropout2d(head.dropout),
+        nn.Conv2d(settings.channels, classes, 1),
+    )
 
 
 def teacher(space: SearchSpace, classes: int, head: Head) -> Segmenter:
-    """DeepLabV3 with MobileNetV2's layers at the space's widths and strides."""
-    return Segmenter(space, teacher_layers(space), classes, head)
+    """DeepLabV3 with the space's teacher as encoder."""
+    return Segmenter(space, space.teacher_layers, classes, head)
 
 
 def student(space: SearchSpace, architecture: Architecture, classes: int, head: Head) -> Segmenter:
@@ -106,14 +184,19 @@ def student(space: SearchSpace, architecture: Architecture, classes: int, head: 
 
 def assemble(model: E, teacher_model: E, supernets: Sequence[SuperBlock], architecture: Architecture) -> E:
     """`model` with the teacher's stem and head and the supernets' blocks for `architecture`, copied."""
-    for name, part in model.named_children():
-        if name != "blocks":
-            part.load_state_dict(getattr(teacher_model, name).state_dict())
+    take_ends(model, teacher_model)
     for block, supernet, subnet in zip(model.blocks, supernets, architecture.subnets, strict=True):
         assert isinstance(block, nn.Sequential)  # noqa: S101 (for the type checker)
         for layer, trained in zip(block, supernet.path(subnet), strict=True):
             layer.load_state_dict(trained.state_dict())
     return model
+
+
+def take_ends(model: Encoder, teacher_model: Encoder) -> None:
+    """Copy the teacher's parts outside the blocks: stem, first layer, head."""
+    for name, part in model.named_children():
+        if name != "blocks":
+            part.load_state_dict(getattr(teacher_model, name).state_dict())
 
 
 def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -119,14 +119,21 @@ def fold(model: Network, size: tuple[int, int], architecture: Architecture | Non
     return folded(model, size, architecture)
 
 
+def training_batches(
+    data: Dataset, batch_size: int, seed: int, device: torch.device = CPU
+) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """From a step to its augmented images and labels, made ahead for a GPU."""
+    augment = training_augment(data)
+    return made_ahead(
+        lambda step: training_batch(data, step, batch_size=batch_size, augment=augment, seed=seed), device
+    )
+
+
 def training_loss(
     forward: Callable[[Tensor], Tensor], data: Dataset, batch_size: int, seed: int, *, device: torch.device = CPU
 ) -> Callable[[int], Tensor]:
     """The task's loss of `forward` (images to logits), which computes on `device`, as a function of the step."""
-    augment, task = training_augment(data), TASKS[data.task]
-    batch = made_ahead(
-        lambda step: training_batch(data, step, batch_size=batch_size, augment=augment, seed=seed), device
-    )
+    task, batch = TASKS[data.task], training_batches(data, batch_size, seed, device)
 
     def loss(step: int) -> Tensor:
         images, labels = batch(step)

@@ -1,8 +1,9 @@
 """Block-wise distillation: every block's supernet learns the teacher's feature map from the teacher's input.
 
-Source: QA-BWNAS, section 3 (after DNA). Loss and metric are the NSR (`nas.noise`). Each step samples one path,
-uniformly. The blocks share no weights, so one loop over all their losses trains each of them as a separate loop in a
-process of its own would.
+Source: QA-BWNAS, section 3 (after DNA). Loss and metric are the NSR (`nas.noise`). Each step trains one path. Every
+choice of a layer is on one of as many consecutive paths as there are choices (strict fairness, FairNAS,
+arXiv 1907.01845, section 3), each layer's in its own random order. The blocks share no weights, so one loop over all
+their losses trains each of them as a separate loop in a process of its own would.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from nas.networks.blocks import SuperBlock
 from nas.noise import channel_variance, nsr
 from nas.space import Choice, SearchSpace
 from nas.training.features import Features
-from nas.training.train import Loss
+from nas.training.train import Loss, ParameterGroup, decayed_apart
 
 
 def supernets(space: SearchSpace) -> nn.ModuleList:
@@ -24,9 +25,14 @@ def supernets(space: SearchSpace) -> nn.ModuleList:
 
 
 def paths(space: SearchSpace, step: int, seed: int) -> list[list[Choice]]:
-    """One path per block, drawn uniformly: a pure function of (seed, step), whichever blocks are trained."""
-    rng = random.Random(f"{seed}/{step}")
-    return [[rng.choice(space.choices) for _ in range(block.layers)] for block in space.blocks]
+    """One path per block: a pure function of (seed, step), whichever blocks are trained.
+
+    Of len(space.choices) consecutive steps, the first a multiple of that, each layer has every choice once.
+    """
+    turn, place = divmod(step, len(space.choices))
+    rng = random.Random(f"{seed}/{turn}")
+    dealt = [[rng.sample(space.choices, len(space.choices)) for _ in range(block.layers)] for block in space.blocks]
+    return [[layer[place] for layer in block] for block in dealt]
 
 
 def block_losses(model: nn.ModuleList, features: Features, seed: int) -> Loss:
@@ -48,9 +54,9 @@ def block_losses(model: nn.ModuleList, features: Features, seed: int) -> Loss:
     return losses
 
 
-def parameter_groups(model: nn.ModuleList, learning_rates: Sequence[float]) -> list[dict[str, object]]:
-    """One group per block, each with its own learning rate (as in the paper)."""
+def parameter_groups(model: nn.ModuleList, learning_rates: Sequence[float]) -> list[ParameterGroup]:
+    """Each block with its own learning rate (as in the paper)."""
     rates = list(learning_rates)
     if len(rates) == 1:
         rates *= len(model)
-    return [{"params": list(block.parameters()), "lr": rate} for block, rate in zip(model, rates, strict=True)]
+    return [group for block, rate in zip(model, rates, strict=True) for group in decayed_apart(block, rate)]

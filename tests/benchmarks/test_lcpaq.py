@@ -16,7 +16,6 @@ from nas.lcpaq.program import solve, totals
 from nas.lcpaq.refine import frontier
 from nas.networks.blocks import recalibrate
 from nas.networks.classifier import Classifier
-from nas.networks.segmenter import teacher_layers
 from nas.quant.folding import fold_classifier
 from nas.space import Block, SearchSpace
 from nas.training.threads import one_thread
@@ -77,7 +76,7 @@ def test_hessian_trace(benchmark):
         for name, trace in traces(problem, relative_error=0.015, most_probes=20_000).items():
             worst = max(worst, 100 * abs(trace.trace / float(exact[name].trace()) - 1))
     torch.manual_seed(0)
-    model = Classifier(SPACE, teacher_layers(SPACE), 10, 128)
+    model = Classifier(SPACE, SPACE.teacher_layers, 10, 128)
     images, labels = torch.randn(16, 3, 32, 32), torch.randint(10, (16,))
     recalibrate(model, images)
     problem = Problem(fold_classifier(model.eval()), [(images, labels)], F.cross_entropy)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nas.errors import ConfigError
 from nas.settings import build, read_toml
-from nas.space import Architecture, Choice, SearchSpace, Subnet
+from nas.space import Architecture, Block, Choice, SearchSpace, Subnet
 
 choices = st.builds(Choice, st.integers(1, 99), st.integers(1, 99))
 subnets = st.builds(
@@ -110,3 +110,34 @@ def test_a_broken_file_is_one_line(tmp_path):
         SearchSpace.load(path)
     with pytest.raises(ConfigError, match="no such file"):
         SearchSpace.load(tmp_path / "none.toml")
+
+
+def spaced(teacher: str, depth: int | None = None) -> SearchSpace:
+    return SearchSpace("t", 8, 8, (Block(2, 12, 1, depth), Block(1, 16, 2, depth)), (3,), (2,), teacher=teacher)
+
+
+def test_a_teacher_is_any_of_the_family_and_part_of_the_space():
+    named = spaced("b1_k5e4-k3e1+b2_k7e6")
+    assert named.teacher_layers == ((Choice(5, 4), Choice(3, 1)), (Choice(7, 6),))
+    plain = spaced("", 2)
+    assert plain.teacher_layers == ((Choice(3, 6),) * 2,) * 2
+    assert spaced("b1_k3e6-k3e6+b2_k3e6-k3e6").teacher_layers == plain.teacher_layers
+    assert named.digest != spaced("b1_k5e4-k3e1+b2_k7e4").digest
+
+
+@pytest.mark.parametrize(
+    ("teacher", "depth", "says"),
+    [
+        ("", None, "which teacher"),
+        ("resnet18", None, "joined with"),
+        ("b1_k3e6", None, "b1 to b2"),
+        ("b2_k3e6+b1_k3e6", None, "in order"),
+        ("b1_k3e6+b2_k4e6", None, "even kernel"),
+        ("b1_k3e6+b2_k3e6_w8", None, "joined with"),
+        ("b1_k3e6+b2_k3e6", 2, "teacher_layers"),
+        ("b1_k3e6+b2_", None, "joined with"),
+    ],
+)
+def test_a_teacher_outside_the_family_is_refused(teacher, depth, says):
+    with pytest.raises(ConfigError, match=says):
+        spaced(teacher, depth)

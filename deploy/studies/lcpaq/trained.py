@@ -15,7 +15,7 @@ from nas.data import Dataset, open_data
 from nas.data.batches import images_of
 from nas.data.part import held_out
 from nas.lcpaq.policy import Policy, applied, policy_of
-from nas.networks.segmenter import Encoder, teacher_layers
+from nas.networks.segmenter import Encoder
 from nas.quant.float_graph import Node
 from nas.quant.post_training import quantize
 from nas.quant.scheme import Granularity, Scheme
@@ -53,7 +53,7 @@ class Trained:
         experiment, space = load_experiment(CONFIG, Overrides())
         torch.manual_seed(self.seed)
         seen, _ = self.parts((32, 32))
-        model = network(seen, space, teacher_layers(space), experiment.teacher.head)
+        model = network(seen, space, space.teacher_layers, experiment.teacher.head)
         schedule = replace(experiment.teacher.schedule, steps=self.steps)
         loss = training_loss(model, seen, schedule.batch_size, self.seed)
         for _ in train(model, loss, schedule, self.folder / f"teacher-{self.seed}.pt", self.key):

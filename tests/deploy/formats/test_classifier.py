@@ -20,7 +20,7 @@ from deploy.formats.tflite.writer import write
 from nas.errors import QuantizationError
 from nas.networks.blocks import recalibrate
 from nas.networks.classifier import Classifier
-from nas.networks.segmenter import Head, Segmenter, teacher_layers
+from nas.networks.segmenter import Head, Segmenter
 from nas.quant import post_training, reference, simulate
 from nas.quant.float_graph import (
     INPUT,
@@ -61,7 +61,7 @@ def case(
 ) -> tuple[Classifier, torch.Tensor]:
     """A classifier of the teacher's layers, or of `architecture`, and images (3, 3, H, W)."""
     torch.manual_seed(seed)
-    layers = [subnet.choices for subnet in architecture.subnets] if architecture else teacher_layers(of)
+    layers = [subnet.choices for subnet in architecture.subnets] if architecture else of.teacher_layers
     images = (torch.randint(0, 256, (3, 3, *size)).float() - 128) / 128
     model = trained_like(Classifier(of, layers, classes), seed).eval()
     recalibrate(model, images)
@@ -124,8 +124,8 @@ def test_quantized_logits_are_near_the_networks():
 
 
 def test_encoder_weights_go_between_classifier_and_segmenter():
-    classifier = Classifier(SMALL, teacher_layers(SMALL), 10)
-    segmenter = Segmenter(SMALL, teacher_layers(SMALL), 3, Head(16, (2,)))
+    classifier = Classifier(SMALL, SMALL.teacher_layers, 10)
+    segmenter = Segmenter(SMALL, SMALL.teacher_layers, 3, Head(16, (2,)))
     ours, theirs = (
         {k: v for k, v in m.state_dict().items() if k.startswith(("stem", "first", "blocks"))}
         for m in (classifier, segmenter)

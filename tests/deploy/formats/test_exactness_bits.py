@@ -18,7 +18,7 @@ from nas.errors import QuantizationError
 from nas.lcpaq.policy import ACTIVATION_BITS, WEIGHT_BITS, Policy, policy_of, ties
 from nas.networks.blocks import recalibrate
 from nas.networks.classifier import Classifier
-from nas.networks.segmenter import Head, Segmenter, teacher_layers
+from nas.networks.segmenter import Head, Segmenter
 from nas.quant import simulate
 from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.lower import lower
@@ -64,7 +64,7 @@ def test_random_graphs(case, seed):
 def network(task: str) -> Network:
     of = space("demo")
     torch.manual_seed(0)
-    layers = teacher_layers(of)
+    layers = of.teacher_layers
     model = Segmenter(of, layers, 5, Head(16, (2, 4))) if task == "segmentation" else Classifier(of, layers, 7, 32)
     return model.eval()
 

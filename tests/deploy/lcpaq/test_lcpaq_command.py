@@ -29,7 +29,6 @@ from deploy.targets.inspection import inspect_model
 from nas.estimate import Estimate
 from nas.lcpaq.policy import Policy, policy_of
 from nas.networks.classifier import Classifier
-from nas.networks.segmenter import teacher_layers
 from nas.quant import simulate
 from nas.quant.integer_graph import IntegerGraph, Weighted
 from nas.space import Block, SearchSpace
@@ -188,7 +187,7 @@ def test_a_killed_run_goes_on(finished: tuple[Path, Path], tmp_path: Path):
 @pytest.fixture(scope="module")
 def model() -> Classifier:
     torch.manual_seed(0)
-    return Classifier(SPACE, teacher_layers(SPACE), 4, 16).eval()
+    return Classifier(SPACE, SPACE.teacher_layers, 4, 16).eval()
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,6 @@ from nas.lcpaq.proxy import (
 from nas.lcpaq.trial import SPACE, Evaluator, Fidelity, Settings, TrialInputs
 from nas.lcpaq.tuning import FoldedNetwork, fine_tuned, straight_through
 from nas.networks.classifier import PooledHead
-from nas.networks.segmenter import teacher_layers
 from nas.quant.float_graph import Conv, FullyConnected
 from nas.quant.lower import quantize_weight
 from nas.space import Block, SearchSpace
@@ -194,7 +193,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrialInputs:
         for scale, size in ((1.0, (32, 32)), (0.75, (24, 24)))
     }
     torch.manual_seed(0)
-    model = network(data[1.0][0], TINY, teacher_layers(TINY), PooledHead(16)).eval()
+    model = network(data[1.0][0], TINY, TINY.teacher_layers, PooledHead(16)).eval()
     policy = Policy(dict.fromkeys(policy_of(fold(model, (32, 32))).bits, 4))
     schedule = Schedule(steps=0, optimizer="adamw", batch_size=8)
     return TrialInputs(model, policy, data, schedule, tmp_path_factory.mktemp("tuned"), "key")

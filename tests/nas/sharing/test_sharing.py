@@ -104,7 +104,7 @@ def test_paths_depend_on_seed_and_step_alone(name):
 
 def test_a_fairnas_step_moves_every_choice_by_the_sum_of_its_paths_gradients(supernet, data, tmp_path):
     start = copy.deepcopy(supernet)
-    schedule = Schedule(1, learning_rate=0.5, momentum=0.0, weight_decay=0.0, floor=0.5)
+    schedule = Schedule(1, learning_rate=0.5, momentum=0.0, weight_decay=0.0)
     losses = shared_losses(supernet, data, fairnas.paths, batch_size=4, seed=7)
     list(train(supernet, losses, schedule, tmp_path / "f.pt", "k"))
 

@@ -17,7 +17,7 @@ from nas.data.batches import batches, images_of, load, training_batch
 from nas.errors import ConfigError
 from nas.networks.blocks import recalibrate
 from nas.networks.classifier import Classifier, PooledHead
-from nas.networks.segmenter import Encoder, Head, Segmenter, teacher_layers, upsampled
+from nas.networks.segmenter import Encoder, Head, Segmenter, upsampled
 from nas.quant import post_training, simulate
 from nas.quant.float_graph import INPUT, run
 from nas.space import Block, SearchSpace
@@ -49,7 +49,7 @@ def one_thread():
 def case(task: str, count: int = 12) -> tuple[Dataset, Encoder]:
     data = open_data(DATA[task], "train", SIZE, count=count)
     torch.manual_seed(0)
-    model = network(data, SPACE, teacher_layers(SPACE), HEADS[task])
+    model = network(data, SPACE, SPACE.teacher_layers, HEADS[task])
     recalibrate(model, next(images_of(data, 8)))
     return data, model.eval()
 
@@ -69,7 +69,7 @@ def test_each_task_has_its_network_and_every_data_set_a_task() -> None:
 )
 def test_another_tasks_head_is_refused(task: str, head: Head | PooledHead, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        network(open_data(DATA[task], "train", SIZE), SPACE, teacher_layers(SPACE), head)
+        network(open_data(DATA[task], "train", SIZE), SPACE, SPACE.teacher_layers, head)
     assert says in str(caught.value) and f"configs/demo-{DATA[task]}.toml" in str(caught.value)
 
 

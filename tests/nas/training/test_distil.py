@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 from collections import Counter
 from collections.abc import Iterator
 
@@ -71,15 +70,15 @@ def obvious(students, teacher_model, images, schedule, rates):
     """As in the paper: the sum of the losses, no parts, no precision, no channels last, no checkpoint."""
     groups = parameter_groups(students, rates)
     optimizer = train_module.OPTIMIZERS[schedule.optimizer](groups, schedule)
+    peaks = [rate for rate in rates for _ in ("weights", "norms")]
     for step in range(schedule.steps):
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = max(rate * (1 - step / schedule.steps) ** schedule.power, schedule.floor)
+        for group, rate in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = rate * max((1 - step / schedule.steps) ** schedule.power, schedule.floor)
         with torch.no_grad():
             maps = teacher_model.boundaries(images(step).contiguous(memory_format=torch.channels_last))
         total = torch.zeros(())
-        rng = random.Random(f"{SEED}/{step}")
-        for supernet, x, target in zip(students, maps, maps[1:], strict=False):
-            choices = [rng.choice(SPACE.choices) for _ in supernet.layers]
+        drawn = paths(SPACE, step, SEED)
+        for supernet, choices, x, target in zip(students, drawn, maps, maps[1:], strict=False):
             total = total + nsr(target, supernet(x, choices), channel_variance(target))
         optimizer.zero_grad()
         total.backward()
@@ -111,6 +110,15 @@ def test_a_block_trained_separately_equals_one_trained_with_others(tmp_path, mod
         alone = nn.ModuleList([untrained()[i]])
         trained(tmp_path / f"{i}.pt", alone, features, schedule, rates=(rate,), compute=compute)
         assert_same(alone[0], together[i])
+
+
+def test_every_choice_of_every_layer_is_trained_equally_often():
+    count = len(SPACE.choices)
+    for turn in range(50):
+        drawn = [paths(SPACE, step, SEED) for step in range(turn * count, (turn + 1) * count)]
+        for b, block in enumerate(SPACE.blocks):
+            for layer in range(block.layers):
+                assert sorted(path[b][layer] for path in drawn) == sorted(SPACE.choices)
 
 
 def test_a_path_is_uniform_and_the_steps_own():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from nas.errors import CheckpointError
+from nas.errors import CheckpointError, ConfigError
 from nas.training import train as train_module
-from nas.training.train import DivergedError, Schedule, finished, load, restore, save, train
+from nas.training.train import DivergedError, Schedule, decayed_apart, finished, load, restore, save, train
 
 
 def problem(seed: int = 0):
@@ -23,11 +25,12 @@ def problem(seed: int = 0):
     return model, loss
 
 
+@pytest.mark.parametrize("average", [0.0, 0.9])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("killed_at", [1, 7, 19])
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, optimizer, killed_at):
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, optimizer, killed_at, average):
     monkeypatch.setattr(train_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    schedule = Schedule(20, optimizer=optimizer, learning_rate=0.01, warmup_steps=3)
+    schedule = Schedule(20, optimizer=optimizer, learning_rate=0.01, warmup_steps=3, average=average)
     whole, loss = problem()
     losses = [s.loss for s in train(whole, loss, schedule, tmp_path / "whole.pt", "k")]
     assert losses[-1] < losses[0]
@@ -120,3 +123,49 @@ def test_divergence_is_said(tmp_path):
     model, _ = problem()
     with pytest.raises(DivergedError, match="lower learning_rate"):
         list(train(model, lambda step: model[0].weight.sum() * float("inf"), Schedule(2), tmp_path / "m.pt", "k"))
+
+
+def test_the_average_is_that_of_the_steps_weights(tmp_path):
+    """By the recurrence itself, over a second training that shows its weights after each step."""
+    schedule, decay = Schedule(12, learning_rate=0.01), 0.6
+    averaged, loss = problem()
+    list(train(averaged, loss, replace(schedule, average=decay), tmp_path / "averaged.pt", "k"))
+    plain, loss = problem()
+    expected = {name: value.clone() for name, value in plain.state_dict().items()}
+    for i, _ in enumerate(train(plain, loss, schedule, tmp_path / "plain.pt", "k")):
+        share = 1 - min(decay, (1 + i) / (10 + i))
+        for name, value in plain.state_dict().items():
+            expected[name] = value.clone() if value.dtype == torch.long else torch.lerp(expected[name], value, share)
+    for name, value in averaged.state_dict().items():
+        torch.testing.assert_close(value, expected[name])
+    assert load(tmp_path / "averaged.pt")["model"].keys() == expected.keys()
+    assert any(not torch.equal(a, b) for a, b in zip(averaged.parameters(), plain.parameters(), strict=True))
+
+
+def test_the_floor_is_a_share_of_each_groups_peak(tmp_path):
+    model, loss = problem()
+    groups = [{"params": [p], "lr": rate} for p, rate in zip(model.parameters(), (1e-1, 1e-6, 1e-3), strict=False)]
+    seen = []
+    torch_sgd = train_module.OPTIMIZERS["sgd"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "OPTIMIZERS", {"sgd": lambda g, s: seen.append(torch_sgd(g, s)) or seen[0]})
+        schedule = Schedule(100, power=3.0, floor=0.1)
+        list(train(model, loss, schedule, tmp_path / "m.pt", "k", groups=groups))
+    assert [group["lr"] for group in seen[0].param_groups] == pytest.approx([1e-2, 1e-7, 1e-4])
+
+
+def test_norms_and_biases_do_not_decay():
+    model, _ = problem()
+    convolutions, others = decayed_apart(model, 0.1)
+    assert {p.ndim for p in convolutions["params"]} == {2} and "weight_decay" not in convolutions
+    assert {p.ndim for p in others["params"]} == {1} and others["weight_decay"] == 0.0
+    assert len(convolutions["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"floor": 1.5}, "share"), ({"average": 1.0}, "below 1"), ({"head_multiplier": 0.0}, "positive")],
+)
+def test_what_no_schedule_can_have_is_refused(wrong, says):
+    with pytest.raises(ConfigError, match=says):
+        Schedule(5, **wrong)
