@@ -24,7 +24,6 @@ from nas.errors import EngineError
 from nas.networks.blocks import SuperBlock
 from nas.space import SearchSpace
 from nas.training import train as training
-from nas.training.device import DTYPES
 from nas.training.distil import block_losses, parameter_groups
 from nas.training.features import GB, Features, ViewFeatures, Views, fresh, map_shapes, open_cache, weights_digest
 from nas.training.train import Step, finished, restore, save, train
@@ -142,10 +141,11 @@ def _features(context: Context, device: torch.device, last: int) -> Features:
     views, cache = Views(data, settings.views, seed), None
     if settings.cache_gb:
         # Data is identified by its settings (in the teacher's key), not by the bytes of its files.
-        key = digest(weights_digest(teacher), context.keys["teacher"], views.count, compute.precision, device.type)
+        made = views.count, str(compute.dtype(device)), device.type
+        key = digest(weights_digest(teacher), context.keys["teacher"], *made)
         limit = (len(views), int(settings.cache_gb * GB))
         shapes = map_shapes(context.space, data.size)
-        cache = open_cache(context.path / "features", key, shapes, DTYPES[compute.precision], limit)
+        cache = open_cache(context.path / "features", key, shapes, compute.dtype(device), limit)
     return ViewFeatures(teacher, views, batch_size, compute, cache)
 
 

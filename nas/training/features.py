@@ -27,7 +27,7 @@ from nas.data.sample import Dataset
 from nas.errors import ConfigError
 from nas.networks.segmenter import Encoder
 from nas.space import SearchSpace
-from nas.training.device import DTYPES, Compute, channels_last, device_of
+from nas.training.device import Compute, channels_last, device_of
 
 Shape: TypeAlias = tuple[int, int, int]  # (H, W, C)
 GB = 10**9
@@ -221,7 +221,7 @@ class ViewFeatures:
         if self.cache is not None and (kept := self.cache.read(position)) is not None:
             return kept
         maps = teacher_maps(self.teacher, self.views.image(view), self.compute)
-        ordered = [m[0].permute(1, 2, 0).to(DTYPES[self.compute.precision]).contiguous() for m in maps]
+        ordered = [m[0].permute(1, 2, 0).to(self.compute.dtype(m.device)).contiguous() for m in maps]
         if self.cache is not None:
             self.cache.write(position, ordered)
         return ordered

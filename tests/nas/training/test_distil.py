@@ -17,6 +17,7 @@ from nas.errors import ConfigError
 from nas.networks.segmenter import Head, teacher
 from nas.noise import channel_variance, nsr
 from nas.space import Block, SearchSpace
+from nas.training import device
 from nas.training import train as train_module
 from nas.training.device import Compute
 from nas.training.distil import block_losses, parameter_groups, paths, supernets
@@ -170,3 +171,13 @@ def test_processes_take_turns_among_the_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [Compute("auto").place(i).index for i in range(3)] == [0, 1, 0]
     assert Compute("cpu").place(1) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_takes_bfloat16_where_the_device_computes_in_it(tmp_path, monkeypatch, model, images, native):
+    monkeypatch.setattr(device, "computes_bfloat16", lambda _: native)
+    alike, plain, chosen = Compute("cpu", "bfloat16" if native else "float32"), untrained(), untrained()
+    trained(tmp_path / "plain.pt", plain, fresh(model, images, alike), SCHEDULES[1], compute=alike)
+    auto = Compute("cpu", "auto")
+    trained(tmp_path / "auto.pt", chosen, fresh(model, images, auto), SCHEDULES[1], compute=auto)
+    assert_same(plain, chosen)
