@@ -1,4 +1,4 @@
-"""`hilnas study granularity|lcpaq-bits|lcpaq-proxy`: what makes the documentation's tables; prints Markdown."""
+"""`hilnas study granularity|start|lcpaq-bits|lcpaq-proxy`: what makes the documentation's tables; prints Markdown."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ class GranularityOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartOptions(RunOptions):
+    """`run`: its folder; `paths`: random ones of each block."""
+
+    run: Path = Path("runs/demo")
+    paths: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
 class LcpaqStudyOptions:
     """`out`: the folder; `seeds`: separated by commas; `steps`: of training; `share`: of the INT8 size."""
 
@@ -52,6 +60,7 @@ def add(commands: Commands) -> None:
     study = commands.add_parser("study", help="make a table of the documentation")
     studies = study.add_subparsers(dest="study", metavar="STUDY", required=True)
     _add_granularity(studies)
+    _add_start(studies)
     bits = _add_lcpaq(studies, "lcpaq-bits", "policies at a share of the INT8 size, over seeds; minutes on one core")
     bits.add_argument(
         "--share", type=float, default=0.67, metavar="X", help="of the INT8 size, 0 to 1 (default %(default)s)"
@@ -68,18 +77,7 @@ def _add_granularity(studies: Commands) -> None:
         description="Quantizes the same subnets of a finished run by every scheme: the NSR of the deployed integers "
         "against the teacher, and the quantization noise, which is the NSR against the subnet in float.",
     )
-    granularity.add_argument(
-        "--run", type=Path, default=Path("runs/demo"), metavar="DIR", help="the run's folder (default %(default)s)"
-    )
-    granularity.add_argument(
-        "--config",
-        type=Path,
-        default=Path(DEFAULT_CONFIG),
-        metavar="FILE",
-        help="the run's configuration (default %(default)s)",
-    )
-    granularity.add_argument("--data", help="as the run was given it")
-    add_boards(granularity)
+    _add_finished_run(granularity)
     granularity.add_argument(
         "--subnets", type=int, default=8, metavar="N", help="subnets of each block (default %(default)s)"
     )
@@ -93,6 +91,33 @@ def _add_granularity(studies: Commands) -> None:
         help="mean IoU, or top-1 accuracy, of the final models instead (minutes)",
     )
     bind(granularity, GranularityOptions, granularity_table)
+
+
+def _add_start(studies: Commands) -> None:
+    start = studies.add_parser(
+        "start",
+        help="supernets started from the teacher against random ones, trained alike; minutes",
+        description="Trains the supernets of a run from both starts, for the run's steps, and prints the mean NSR of "
+        "random paths of each block before and after.",
+    )
+    _add_finished_run(start)
+    start.add_argument("--paths", type=int, default=16, metavar="N", help="of each block (default %(default)s)")
+    bind(start, StartOptions, start_table)
+
+
+def _add_finished_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run", type=Path, default=Path("runs/demo"), metavar="DIR", help="the run's folder (default %(default)s)"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path(DEFAULT_CONFIG),
+        metavar="FILE",
+        help="the run's configuration (default %(default)s)",
+    )
+    parser.add_argument("--data", help="as the run was given it")
+    add_boards(parser)
 
 
 def _add_lcpaq(studies: Commands, name: str, text: str) -> argparse.ArgumentParser:
@@ -117,6 +142,19 @@ def granularity_table(options: GranularityOptions) -> int:
             _say(model_rows(context))
         else:
             _say(subnet_rows(samples(context, options.subnets, options.bits)))
+    return 0
+
+
+def start_table(options: StartOptions) -> int:
+    """The exit code."""
+    from deploy.studies.granularity import check_run
+    from deploy.studies.start import start_rows
+
+    check_run(options.run)
+    if options.paths < 1:
+        raise UsageError(f"--paths {options.paths}: give 1 or more")
+    with open_run(options, folder=options.run) as context:
+        _say(start_rows(context, options.paths))
     return 0
 
 

@@ -55,7 +55,7 @@ def distil(context: Context) -> Iterator[Progress]:
     if _separately(context) and not finished(checkpoint, context.keys["distil"], steps):
         yield from _side_by_side(context, blocks, checkpoint)
     else:
-        for done in _train_blocks(context, blocks, checkpoint):
+        for done in train_blocks(context, blocks, checkpoint):
             yield Progress("distil", done.step, done.steps, f"loss {done.loss:.3f}")
     shutil.rmtree(_parts(context.path), ignore_errors=True)
 
@@ -100,12 +100,12 @@ def _train_block(task: BlockTask) -> float | None:
         task.experiment, task.space, Run.borrowed(task.folder), task.boards_file, tensorboard=task.tensorboard
     )
     loss = None
-    for step in _train_blocks(context, [task.block], _part(task.folder, task.block), task.block - 1):
+    for step in train_blocks(context, [task.block], _part(task.folder, task.block), task.block - 1):
         loss = step.loss
     return loss
 
 
-def _train_blocks(context: Context, blocks: Sequence[int], checkpoint: Path, number: int = 0) -> Iterator[Step]:
+def train_blocks(context: Context, blocks: Sequence[int], checkpoint: Path, number: int = 0) -> Iterator[Step]:
     """Train some of the blocks (numbered from 1) in one loop; what they become does not depend on the others.
 
     `number` is this process's turn among the GPUs.

@@ -67,7 +67,7 @@ class Compute:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether `device` has instructions for it; elsewhere it is emulated, and slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public ones
     return any(getattr(torch.cpu, name, lambda: False)() for name in tests)
 
