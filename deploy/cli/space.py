@@ -61,7 +61,7 @@ def run(options: SpaceOptions) -> int:
         raise UsageError("--objectives goes with --tables: without them nothing is compared")
     space = load_space(options.space)
     if options.bits is not None:
-        space = replace(space, bits=tuple(parse_bits(options.bits, space)))
+        space = replace(space, bits=parse_bits(options.bits, space))
     tables = cost_tables_of_folder(options.tables, space) if options.tables is not None else None
     report = space_report(space, tables, options.objectives.split(",") if options.objectives else ())
     if options.json:

@@ -48,7 +48,7 @@ class SpaceCounts:
     @property
     def architectures_with_bits(self) -> int:
         """One subnet per block, each at its own bit width."""
-        return self.widths ** len(self.of_blocks) * self.architectures
+        return math.prod(self.widths * subnets for subnets in self.of_blocks)
 
     @property
     def reductions(self) -> tuple[float, ...]:
