@@ -2,8 +2,9 @@
 
 Layer i of a subnet depends on layers 1..i only, and so do its batch-norm statistics, its equalized weights, its
 calibration ranges, its quantized weights, its corrected biases and its integer activations. A depth-first traversal
-of the prefix tree therefore shares all of them: 6 + 36 + 216 + 1296 layer evaluations instead of 4 x 1296, with the
-same numbers bit for bit. All bit widths are evaluated together: they share batch norms, float maps and ranges.
+of the prefix tree therefore shares all of them: for four layers 6 + 36 + 216 + 1296 layer evaluations instead of
+4 x 1296, with the same numbers bit for bit. All bit widths are evaluated together: they share batch norms, float maps
+and ranges.
 
 Memory, for a block of n layers at W widths, however many subnets it has: n + 1 float32 maps of the calibration images;
 1 + n W int8 maps of the evaluation images (and of the calibration images, with bias correction); and the activations

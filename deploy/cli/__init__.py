@@ -23,6 +23,7 @@ from deploy.cli import (
     regress,
     results,
     search,
+    space,
     studies,
 )
 from deploy.cli.console import show_warnings
@@ -31,7 +32,7 @@ from deploy.cli.help import TopParser
 
 GROUPS: Mapping[str, Sequence[ModuleType]] = {
     "Run the loop": (init, loop),
-    "Ask": (search, lut, predict, compare, lcpaq),
+    "Ask": (search, space, lut, predict, compare, lcpaq),
     "Your models": (compile, profiling, models, bundle),
     "Boards": (board, doctor),
     "Results": (results, regress, studies),

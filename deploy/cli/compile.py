@@ -192,7 +192,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def parse_bits(text: str | None, space: SearchSpace) -> Sequence[int]:
+def parse_bits(text: str | None, space: SearchSpace) -> tuple[Literal[4, 5, 6, 7, 8], ...]:
     """Weight bit widths: those given, or the space's."""
     from nas.settings import build
     from nas.space import SearchSpace
@@ -203,8 +203,7 @@ def parse_bits(text: str | None, space: SearchSpace) -> Sequence[int]:
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise UsageError(f"--bits {text}: write bit widths with commas between, for example 4,6,8")
     bits = list(dict.fromkeys(int(part) for part in parts))
-    build(SearchSpace, {**asdict(space), "bits": bits}, f"--bits {text}")  # refuses what no space may have
-    return bits
+    return build(SearchSpace, {**asdict(space), "bits": bits}, f"--bits {text}").bits  # refuses what no space may have
 
 
 def _form(options: CompileOptions, scheme: Scheme) -> Form:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 WIDTH, COLUMN = 80, 18  # columns of the screen; where the texts begin
 LESS = "`hilnas COMMAND --help` explains a command."
-EXIT_CODES = "Exit codes: 0 well, 1 a check did not hold, 2 usage, 3 board, 4 model, 5 nothing to compare with."
+EXIT_CODES = "Exit codes: 0 well, 1 a check failed, 2 usage, 3 board, 4 model, 5 incomparable"
 
 
 @dataclass

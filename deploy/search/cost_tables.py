@@ -36,11 +36,13 @@ def scheme_of(nsr: Table) -> str | None:
 def cost_tables_of_folder(folder: Path, space: SearchSpace) -> CostTables:
     """nsr.parquet and, where they are there, size, latency-corrected or else latency, and what stays on the CPU.
 
-    The size is computed where the folder has none. Raises `UsageError` without nsr.parquet.
+    The size is computed where the folder has none. Raises `UsageError` without nsr.parquet, `TableError` if that is not
+    this space's.
     """
     paths = {name: folder / f"{name}.parquet" for name in ("nsr", "size", "latency", "latency-corrected")}
     if not paths["nsr"].exists():
         raise UsageError(f"{paths['nsr']}: no such table; give --tables a folder with nsr.parquet")
+    Table.load(paths["nsr"]).check_space(space)  # before every subnet's size is computed: a space may have too many
     tables = {"size": size_table(space)}
     for name, path in paths.items():  # the corrected latency last, so that it is taken
         if path.exists():

@@ -156,7 +156,7 @@ def answer(
     the smallest model where none fits the budgets.
     """
     searched = _delegated(space, schemes, refined) if question.no_cpu_fallback else [*schemes, *refined.models]
-    objectives = _objectives(question, schemes[0])
+    objectives = objectives_of(question.objectives, schemes[0])
     started = time.perf_counter()
     candidates = [tables.candidates(space, objectives) for tables in searched]
     fronts = [front(each) for each in candidates]
@@ -195,14 +195,14 @@ def _model(point: Point, objectives: Sequence[str], schemes: Sequence[CostTables
     return RankedModel(str(point.architecture), costs, point.scheme if len(schemes) > 1 else None)
 
 
-def _objectives(question: Question, main: CostTables) -> tuple[str, ...]:
-    """Those asked for, or all that there are tables of."""
+def objectives_of(asked: Sequence[str], main: CostTables) -> tuple[str, ...]:
+    """Those asked for, or all that there are tables of; `UsageError` for one that there is no table of."""
     known = [name for name in main.tables if name.partition("@")[0] in QUANTITIES]
     known.sort(key=lambda name: QUANTITIES.index(name.partition("@")[0]))
-    for name in question.objectives:
+    for name in asked:
         if name not in known:
             raise UsageError(f"--objectives: no table of '{name}'; there are {', '.join(known)}")
-    return question.objectives or tuple(known)
+    return tuple(asked) or tuple(known)
 
 
 def _delegated(space: SearchSpace, schemes: Sequence[CostTables], refined: Refined) -> list[CostTables]:

@@ -2,7 +2,7 @@
 
     .venv/bin/python -m tests.benchmarks.table1_minutes [--size 180x240] [--images 32] [--calibration 16] [--workers 2]
 
-measures, on one thread, each layer of each block with each of its choices (114 steps of the descents) and six leaves a
+measures, on one thread, each layer of each block with each of its choices (108 steps of the descents) and six leaves a
 block (NSR and file), with random weights and noise for maps: times depend on neither. A descent takes the step to
 layer i (from 1) with a choice once for every prefix before it: 6^(i - 1) times. Sub-trees share nothing, so `--workers`
 divide the sum where each has a core of its own. Processor time is counted, so that busy neighbours are not.

@@ -126,11 +126,11 @@ def test_compile_table1(benchmark, tmp_path):
     benchmark.pedantic(whole, rounds=1)
     seconds = benchmark.stats.stats.max
     files = [path.stat().st_size for path in tmp_path.glob("*.tflite")]
-    assert len(files) == space.count() == 4326
+    assert len(files) == space.count() == 3246
     growth = peaks.until(1.0) / peaks.until(0.25)
     benchmark.extra_info.update(
         figure=seconds,
-        unit="s for 4326 subnets on two cores",
+        unit="s for 3246 subnets on two cores",
         limit=TABLE1_LIMIT,
         holds=seconds <= TABLE1_LIMIT and growth <= FLAT,
         peak_mb_after_a_quarter=peaks.until(0.25),

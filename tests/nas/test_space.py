@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -46,10 +47,13 @@ def test_what_is_no_subnet(text):
 
 def test_table1_is_the_papers(repository):
     space = SearchSpace.load(repository / "nas/spaces/table1.toml")
-    assert space.count() == 4326
-    assert sum(block.layers for block in space.blocks) == 19
+    assert [block.layers for block in space.blocks] == [3, 3, 4, 4, 3, 1]
+    assert space.count() == 3246
+    assert replace(space, bits=(4, 6, 8)).count() == 9738
     assert space.output_stride == 8
-    assert SearchSpace.load(repository / "nas/spaces/table1-os16.toml").output_stride == 16
+    os16 = SearchSpace.load(repository / "nas/spaces/table1-os16.toml")
+    assert os16.output_stride == 16
+    assert [block.layers for block in os16.blocks] == [block.layers for block in space.blocks]
     assert len(list(space.subnets(3))) == 1296
     assert space.layer_geometry(5, 0) == (96, 160, 1, 4)
     assert space.layer_geometry(5, 1) == (160, 160, 1, 1)

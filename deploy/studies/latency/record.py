@@ -30,6 +30,7 @@ from hil.measurement import Measurement
 from nas.errors import ConfigError, TableError
 from nas.estimate import Estimate
 from nas.search.front import exact_front
+from nas.search.reduction import counted
 from nas.settings import build
 from nas.space import Architecture, SearchSpace
 from nas.table import Table
@@ -139,7 +140,7 @@ class Counts:
     """Numbers of full networks besides the held-out ones, which are those of the run's agreement.
 
     Attributes:
-        pool: uniform over the space.
+        pool: uniform over the space; fewer where it has no more.
         front: on the Pareto front.
     """
 
@@ -151,8 +152,9 @@ def chosen(context: Context, counts: Counts) -> dict[Architecture, Role]:
     """The full networks and their roles: the same ones for the same seed and tables."""
     rng = random.Random(f"{context.experiment.seed}/record")
     models: dict[Architecture, Role] = dict.fromkeys(sampled_architectures(context), "held-out")
-    held_out = len(models)
-    while len(models) < held_out + counts.pool:
+    most = counted(context.space).architectures_with_bits
+    wanted = min(len(models) + counts.pool, most)
+    while len(models) < wanted:
         models.setdefault(context.space.sample(rng), "pool")
     if counts.front:
         tables = [Table.load(context.path / "tables" / f"{name}.parquet") for name in ("nsr", "latency")]

@@ -67,7 +67,7 @@ def test_an_unknown_name(things):
 
 def test_from_anywhere_the_shipped_ones_load(things):
     assert load_target(None, "imx8mp-vx").name == "imx8mp-vx"
-    assert load_space("table1").count() == 4326
+    assert load_space("table1").count() == 3246
     experiment, space = load_experiment("demo-scenes", Overrides())
     assert (experiment.name, space.name) == ("demo", "demo")
 
