@@ -12,7 +12,7 @@ from deploy.compile.scheme import QuantizationScheme
 from deploy.run.shipped import CONFIGURATIONS, load_space
 from hil.reservation import seconds_of
 from nas.errors import ConfigError
-from nas.quant.scheme import Granularity, Scheme
+from nas.quant.scheme import FewBits, Granularity, Rounding, Scheme
 from nas.settings import STRICT, build, read_toml
 from nas.space import SearchSpace
 from nas.tasks.task import AnyHead
@@ -82,6 +82,7 @@ class Quantization:
     """How networks are quantized (nas.quant.scheme), and on how many images that is calibrated and evaluated.
 
     Attributes:
+        few_bits, rounding: of weights of fewer than 8 bits (nas.quant.scheme).
         schemes: other ones that the search may select for a full model (`deploy.compile.scheme`); no stage before the
             one of their name depends on them.
     """
@@ -92,6 +93,8 @@ class Quantization:
     observer: str = "minmax"
     equalize: bool = False
     bias_correction: bool = False
+    few_bits: FewBits = "asymmetric"
+    rounding: Rounding = "nearest"
     schemes: tuple[str, ...] = ()
     NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"schemes"})
     __pydantic_config__ = STRICT
@@ -112,7 +115,9 @@ class Quantization:
 
     @property
     def scheme(self) -> Scheme:
-        return Scheme(self.granularity, self.observer, self.equalize, self.bias_correction)
+        return Scheme(
+            self.granularity, self.observer, self.equalize, self.bias_correction, self.few_bits, self.rounding
+        )
 
 
 @dataclass(frozen=True)

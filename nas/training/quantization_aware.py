@@ -69,9 +69,12 @@ class FoldedNetwork(nn.Module):
                 weight, bias = next(parts)
                 current = replace(node, weight=weight, bias=bias)
                 if input_scales is not None and self.scheme is not None:
-                    scale = input_scales.get(node.x, 1.0)
-                    grid = grid_of(current, scale, self.scheme.granularity, self.scheme.few_bits)
+                    grid = grid_of(
+                        current, input_scales.get(node.x, 1.0), self.scheme.granularity, self.scheme.few_bits
+                    )
                     current = replace(current, weight=straight_through(weight, grid))
+                    if node.x in input_scales:  # a few-bit layer's unit is so coarse that its bias feels it
+                        current = replace(current, bias=in_units(bias, grid.scale * input_scales[node.x]))
                 layers.append(current)
             else:
                 layers.append(node)
@@ -123,13 +126,18 @@ class QuantizedNetwork(FoldedNetwork):
         return as_logits(nodes[-1], env[nodes[-1].name])
 
 
+def in_units(x: Tensor, unit: Tensor) -> Tensor:
+    """`x` rounded to multiples of `unit`; its gradient is the result's."""
+    with torch.no_grad():
+        error = torch.round(x / unit) * unit - x
+    rounded: Tensor = x + error
+    return rounded
+
+
 def on_levels(x: Tensor, scale: float, zero_point: int) -> Tensor:
     """`x` as int8's values stand for it; the gradient passes between the lowest and the highest of them."""
     inside = x.clamp((-128 - zero_point) * scale, (127 - zero_point) * scale)
-    with torch.no_grad():
-        error = torch.round(inside / scale) * scale - inside
-    rounded: Tensor = inside + error
-    return rounded
+    return in_units(inside, torch.tensor(scale, device=x.device))
 
 
 def until_logits(nodes: Sequence[Node]) -> list[Node]:
