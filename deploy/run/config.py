@@ -202,11 +202,14 @@ class Retrain(Schedule):
         start: from the supernets' blocks and the teacher's stem and head, or from new random weights.
         distillation: weight of the teacher's soft targets (`nas.training.soft_targets`), 0 (labels only) to 1.
         temperature: of both softmaxes.
+        quantization_aware_steps: more steps of models with blocks of fewer than 8 bits, as the integers that they are
+            deployed as (`nas.training.quantization_aware`), at a tenth of the learning rate.
     """
 
     start: Literal["supernet", "scratch"] = "supernet"
     distillation: float = 0.0
     temperature: float = 1.0
+    quantization_aware_steps: int = 0
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
@@ -214,10 +217,18 @@ class Retrain(Schedule):
             raise ConfigError(f"retrain.distillation {self.distillation}: a weight from 0 to 1")
         if not 0 < self.temperature < math.inf:
             raise ConfigError(f"retrain.temperature {self.temperature}: give a positive number")
+        if self.quantization_aware_steps < 0:
+            raise ConfigError(f"retrain.quantization_aware_steps {self.quantization_aware_steps}: give 0 (none) or more")
 
     @property
     def schedule(self) -> Schedule:
         return Schedule(**{field.name: getattr(self, field.name) for field in fields(Schedule)})
+
+    @property
+    def finish(self) -> Schedule:
+        """Of the quantization-aware steps."""
+        steps, rate = self.quantization_aware_steps, self.learning_rate / 10
+        return replace(self.schedule, steps=steps, learning_rate=rate, warmup_steps=0)
 
 
 @dataclass(frozen=True)

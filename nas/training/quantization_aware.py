@@ -24,7 +24,7 @@ from nas.quant.post_training import prepared
 from nas.quant.ranges import IMAGE_RANGE, Parameters, calibrate, observer_of, widths_of
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.weights import grid_of, straight_through
-from nas.training.device import FLOAT32, Compute, device_of
+from nas.training.device import FLOAT32, Compute, device_of, on_its_device
 from nas.training.log import TrainingLog
 from nas.training.soft_targets import Forward, Loss
 from nas.training.train import Schedule, Step, restore, train
@@ -92,9 +92,12 @@ class QuantizedNetwork(FoldedNetwork):
         if not calibration:
             raise ConfigError("quantization-aware finish: no calibration images; give at least one")
         height, width = calibration[0].shape[2:]
-        nodes = prepared(folds((height, width)), [{INPUT: batch} for batch in calibration], scheme)
+        folded = folds((height, width))
+        device = next(node.weight.device for node in folded if isinstance(node, Weighted))
+        batches = [batch.to(device) for batch in calibration]
+        nodes = prepared(folded, [{INPUT: batch} for batch in batches], scheme)
         super().__init__(nodes, scheme)
-        self.folds, self.calibration = folds, list(calibration)
+        self.folds, self.calibration = folds, batches
         self.by_size = {(height, width): self.nodes}
         self.names = [INPUT, *(node.name for node in nodes)]
         self.register_buffer("ranges", torch.zeros(len(self.names), 2, dtype=torch.float64))
@@ -103,8 +106,7 @@ class QuantizedNetwork(FoldedNetwork):
     def calibrate(self) -> None:
         """Take the ranges that the present weights would be deployed with."""
         assert self.scheme is not None and isinstance(self.ranges, Tensor)  # noqa: S101 (for the type checker)
-        batches = [batch.to(self.ranges.device) for batch in self.calibration]
-        found = calibrate(self.layers(), batches, observer_of(self.scheme.observer)) | {INPUT: IMAGE_RANGE}
+        found = calibrate(self.layers(), self.calibration, observer_of(self.scheme.observer)) | {INPUT: IMAGE_RANGE}
         self.ranges.copy_(torch.tensor([found[name] for name in self.names], dtype=torch.float64))
 
     def parameters_by_map(self) -> dict[str, Parameters]:
@@ -173,7 +175,7 @@ def finished(
     have ended, the network that `folds` folds has the finished weights.
     """
     network = QuantizedNetwork(folds, calibration, scheme).to(device_of(model))
-    loss = task(network)
+    loss = task(on_its_device(network))
 
     def calibrated(step: int) -> Tensor:
         if step % STEPS_PER_CALIBRATION == 0:
@@ -185,7 +187,7 @@ def finished(
 
 
 def restore_finished(model: Encoder, folds: Folds, checkpoint: Path, calibration: Sequence[Tensor]) -> None:
-    """Give `model` the weights of a finish that has ended; `CheckpointError` where they are not whole or not its own."""
+    """Give `model` the weights of a finish that has ended; `CheckpointError` where they are not its own."""
     network = QuantizedNetwork(folds, calibration)
     restore(network, checkpoint)
     unfold(model, network.layers())

@@ -183,7 +183,7 @@ def test_a_damaged_file_leaves_nothing_behind(models, tmp_path):
 # The commands
 
 
-@pytest.mark.parametrize(("bits", "least"), [(4, 0.3), (6, 0.15)])
+@pytest.mark.parametrize(("bits", "least"), [(4, 0.29), (6, 0.14)])
 def test_pack_and_unpack_say_both_sizes(models, tmp_path, capsys, bits, least):
     content = models[bits][1]
     model, packed, back = (tmp_path / name for name in ("m.tflite", "m.packed", "back.tflite"))
