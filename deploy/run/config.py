@@ -218,7 +218,9 @@ class Retrain(Schedule):
         if not 0 < self.temperature < math.inf:
             raise ConfigError(f"retrain.temperature {self.temperature}: give a positive number")
         if self.quantization_aware_steps < 0:
-            raise ConfigError(f"retrain.quantization_aware_steps {self.quantization_aware_steps}: give 0 (none) or more")
+            raise ConfigError(
+                f"retrain.quantization_aware_steps {self.quantization_aware_steps}: give 0 (none) or more"
+            )
 
     @property
     def schedule(self) -> Schedule:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nas.errors import QuantizationError
 from nas.quant.float_graph import (

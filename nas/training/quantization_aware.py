@@ -30,7 +30,7 @@ from nas.training.soft_targets import Forward, Loss
 from nas.training.train import Schedule, Step, restore, train
 
 Folds: TypeAlias = Callable[[tuple[int, int]], list[Node]]
-"""From an image's (H, W) to the network's folded nodes, at their bits: `lambda size: fold(model, size, architecture)`."""
+"""From an image's (H, W) to a network's folded nodes at their bits: `lambda size: fold(model, size, architecture)`."""
 STEPS_PER_CALIBRATION = 25
 
 
@@ -160,10 +160,10 @@ def finished(
     folds: Folds,
     task: Callable[[Forward], Loss],
     calibration: Sequence[Tensor],
+    *,
     schedule: Schedule,
     checkpoint: Path,
     key: str,
-    *,
     scheme: Scheme = DEFAULT,
     compute: Compute = FLOAT32,
     log: TrainingLog | None = None,

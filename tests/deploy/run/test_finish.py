@@ -25,7 +25,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 def test_a_few_bit_student_is_finished_and_read_back(finished: Finished, tmp_path: Path):
     folder = finished.copy(tmp_path / "runs")
-    config = write_experiment(tmp_path, {"[retrain]\n": "[retrain]\nquantization_aware_steps = 3\ndistillation = 0.5\n"})
+    config = write_experiment(
+        tmp_path, {"[retrain]\n": "[retrain]\nquantization_aware_steps = 3\ndistillation = 0.5\n"}
+    )
     eight = Architecture.parse(record(folder / "search.json")["selected"][0]["subnet"])
     few, eight = (Architecture(tuple(replace(s, bits=bits) for s in eight.subnets)) for bits in (4, 8))
     with Run(folder) as opened:

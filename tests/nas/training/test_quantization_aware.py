@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,7 +94,9 @@ def test_its_forward_pass_is_that_of_the_deployed_integers(name: str, scheme: Sc
     q = {INPUT: simulate.quantize(images, graph.tensors[INPUT])}
     parameters, tensors = quantized.parameters_by_map(), graph.tensors
     nodes = quantized.with_weights(quantized.nodes, {name: scale for name, (scale, _) in parameters.items()})
-    for node, op in zip(nodes, graph.operators, strict=False):  # each from the deployed integers: errors grow with depth
+    for node, op in zip(
+        nodes, graph.operators, strict=False
+    ):  # each from the deployed integers: errors grow with depth
         q[node.name] = simulate.apply(op, q, tensors)
         given = {name: simulate.dequantize(q[name], tensors[name]) for name in inputs_of(node)}
         assert parameters[node.name] == (tensors[node.name].scale, tensors[node.name].zero_point), node.name
@@ -135,6 +138,10 @@ def task_of(data: Dataset) -> Callable[[Forward], Loss]:
 SHORT = Schedule(steps=40, optimizer="adamw", learning_rate=1e-3, batch_size=8)
 
 
+def short(checkpoint: Path) -> dict[str, Any]:
+    return {"schedule": SHORT, "checkpoint": checkpoint, "key": "k"}
+
+
 def test_it_lowers_the_loss_of_the_deployed_integers(tmp_path: Path):
     model, architecture, data = trained("scenes", tmp_path)
 
@@ -146,7 +153,7 @@ def test_it_lowers_the_loss_of_the_deployed_integers(tmp_path: Path):
     before, calibration = loss(), list(images_of(data, 8))
     untouched = copy.deepcopy(model)
     folds = folds_of(model, architecture)
-    steps = list(finished(model, folds, task_of(data), calibration, SHORT, tmp_path / "finished.pt", "k"))
+    steps = list(finished(model, folds, task_of(data), calibration, **short(tmp_path / "finished.pt")))
     assert len(steps) == SHORT.steps and loss() < 0.97 * before
     restore_finished(untouched, folds_of(untouched, architecture), tmp_path / "finished.pt", calibration)
     for ours, theirs in zip(untouched.state_dict().values(), model.state_dict().values(), strict=True):
@@ -161,11 +168,11 @@ def test_a_finish_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path, m
         folds, calibration = folds_of(model, architecture), list(images_of(data, 8))
         path = tmp_path / f"{stopped}.pt"
         if stopped:
-            steps = finished(copy.deepcopy(model), folds, task_of(data), calibration, SHORT, path, "k")
+            steps = finished(copy.deepcopy(model), folds, task_of(data), calibration, **short(path))
             for _ in range(33):
                 next(steps)
             del steps
-        for _ in finished(model, folds, task_of(data), calibration, SHORT, path, "k"):
+        for _ in finished(model, folds, task_of(data), calibration, **short(path)):
             pass
         ends.append(fold(model, data.size, architecture))
     for ours, theirs in zip(*ends, strict=True):
