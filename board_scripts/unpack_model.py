@@ -34,7 +34,7 @@ def values(packed: bytes, count: int, bits: int, offsets: bytes, inner: int) -> 
     channels = len(offsets)
     if channels == 1:
         low = offsets[0]
-        return out[:count].translate(bytes((value + low) & 0xFF for value in range(256)))
+        return bytes(out[:count]).translate(bytes((value + low) & 0xFF for value in range(256)))
     return bytes((out[i] + offsets[i // inner % channels]) & 0xFF for i in range(count))
 
 

@@ -211,7 +211,7 @@ class Tree:
         few = set[str]().union(*map(few_bit_layers, at.values()))
         grams = grams_to_round(nodes, [{prefix.name: prefix.x}], self.scheme, few)
         lowered = partial(self._lowered, prefix, parameters, tensors, grams)
-        integers = {bits: lowered(at[bits], bits) for bits in at}
+        integers = {bits: lowered(at[bits], bits=bits) for bits in at}
         return Prefix((*prefix.choices, choice), nodes[-1].name, x, tensors, integers)
 
     def _lowered(
@@ -221,6 +221,7 @@ class Tree:
         tensors: dict[str, IntTensor],
         grams: Mapping[str, Tensor],
         nodes: Sequence[Node],
+        *,
         bits: int,
     ) -> Integers:
         """The layer's `nodes` in integers, and their outputs for the prefix's maps."""

@@ -1,4 +1,4 @@
-"""`hilnas study granularity|few-bits|lcpaq-bits|lcpaq-proxy`: what makes the documentation's tables; prints Markdown."""
+"""`hilnas study granularity|few-bits|lcpaq-bits|lcpaq-proxy`: what makes the documentation's tables, in Markdown."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The packed form for storage: few-bit weights take their bits on flash, and are restored byte for byte.
 
 A tensor's width is the narrowest that holds its values above an offset, one for each channel or one for all: whatever
-takes fewer bytes. Both are read from the file itself. Symmetric weights need one offset, asymmetric ones one per channel.
+takes fewer bytes. Both are read from the file itself. Symmetric weights need one offset, asymmetric ones one each.
 `board_scripts/unpack_model.py` undoes it on the board and describes the layout.
 """
 
@@ -98,7 +98,8 @@ def _packed(values: NDArray[np.int8], segment: Segment) -> bytes:
     low = by_channel.min((0, 2))
     above = (values.astype(np.int16) - low[segment.channel()]).astype(np.uint8)
     bits = np.unpackbits(above[:, None], axis=1)[:, 8 - segment.bits :]
-    return low.tobytes() + np.packbits(bits.reshape(-1)).tobytes()
+    offsets, packed = low.tobytes(), np.packbits(bits.reshape(-1)).tobytes()
+    return bytes(offsets + packed)
 
 
 def pack(content: bytes) -> bytes:

@@ -73,7 +73,7 @@ def has_finish(context: Context, architecture: Architecture) -> bool:
 
 
 def finishing(context: Context, model: Encoder, name: str, architecture: Architecture, key: str) -> Iterator[Step]:
-    """The quantization-aware finish of a retrained `model`, on the task and the soft targets that it was retrained on."""
+    """The quantization-aware finish of a retrained `model`, on the task and the retraining's soft targets."""
     experiment, options = context.experiment, context.experiment.retrain
     device = experiment.compute.place()
     model.to(device)

@@ -78,15 +78,22 @@ def gram_matrices(
         if not left:
             break  # no later layer needs maps
         layer = left.pop(node.name, None)
+        if layer is not None:
+            sums[node.name] = _gram(layer, [env[layer.x] for env in envs])
         for env in envs:
-            for images in torch.split(env[layer.x], IMAGES_AT_ONCE) if layer else ():
-                columns = _columns(layer, images).double()
-                gram = columns @ columns.transpose(1, 2)
-                sums[node.name] = sums[node.name] + gram if node.name in sums else gram
             env[node.name] = node(env)
             for name in done:
                 del env[name]
     return sums
+
+
+def _gram(node: Weighted, maps: Sequence[Tensor]) -> Tensor:
+    """The sum of xx' over the input patches x of `node` in maps (N, C, H, W) of several batches."""
+    total = torch.zeros((), dtype=torch.float64, device=node.weight.device)
+    for part in (part for x in maps for part in torch.split(x, IMAGES_AT_ONCE)):
+        columns = _columns(node, part).double()
+        total = total + columns @ columns.transpose(1, 2)
+    return total
 
 
 def _columns(node: Weighted, x: Tensor) -> Tensor:

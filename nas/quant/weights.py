@@ -92,16 +92,16 @@ def _least_squares(rows: Tensor, least: Tensor, bits: int) -> Grid:
     steps = 2**bits - 1
     low, high = (end.double() for end in (rows.amin(1).clamp(max=0), rows.amax(1).clamp(min=0)))
     least_error = rows.new_full((len(rows),), torch.inf)
-    best = Grid(torch.ones_like(least_error), torch.zeros_like(low), steps)
+    best_scale, best_low = torch.ones_like(least_error), torch.zeros_like(low)
     for share in SHARES:
         scale = torch.maximum((high - low) * share / steps, least)
         grid = Grid(scale.float(), torch.round(low * share / scale), steps)
         error = (on_grid(rows, grid) * grid.scale[:, None] - rows).square().sum(1)
         better = error < least_error  # of equal ones the widest
         least_error = torch.where(better, error, least_error)
-        parts = ((grid.scale, best.scale), (grid.low, best.low))
-        best = Grid(*(torch.where(better, new, old) for new, old in parts), steps)
-    return best
+        best_scale = torch.where(better, grid.scale, best_scale)
+        best_low = torch.where(better, grid.low, best_low)
+    return Grid(best_scale, best_low, steps)
 
 
 def on_grid(weight: Tensor, grid: Grid) -> Tensor:

@@ -85,7 +85,7 @@ def test_sizes_and_bit_operations_are_hawq_v3s(
 ) -> None:
     """arXiv 2011.10680, table 1 (a): W8A8 and W4A4, with 8 bits in the first and the last layer; digits are cut off.
 
-    It counts weights alone, in MiB: 11.138 and 5.818; with our 32-bit biases and offsets 11.160 and 5.845. 34.7 G is 34.
+    It counts weights alone, in MiB: 11.138 and 5.818; with our 32-bit biases and offsets 11.160 and 5.845. 34.7 G: 34.
     """
     ends = (published[0], published[-1])
     width = {layer.name: 8 if layer in ends else bits for layer in published}
