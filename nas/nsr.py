@@ -1,10 +1,10 @@
 """The NSR table: every subnet of a block is quantized and evaluated by its deployed integers, as a tree of prefixes.
 
 Layer i of a subnet depends on layers 1..i only, and so do its batch-norm statistics, its equalized weights, its
-calibration ranges, its quantized weights, its corrected biases and its integer activations. A depth-first traversal
+calibration ranges, its rounded weights, its corrected biases and its integer activations. A depth-first traversal
 of the prefix tree therefore shares all of them: for four layers 6 + 36 + 216 + 1296 layer evaluations instead of
-4 x 1296, with the same numbers bit for bit. All bit widths are evaluated together: they share batch norms, float maps
-and ranges.
+4 x 1296, with the same numbers bit for bit. All bit widths are evaluated together: they share batch norms, float maps,
+ranges and, where rounding is adaptive, the Gram matrices of each layer's input.
 
 Memory, for a block of n layers at W widths, however many subnets it has: n + 1 float32 maps of the calibration images;
 1 + n W int8 maps of the evaluation images (and of the calibration images, with bias correction); and the activations
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.folding import fold_mbconv
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator
 from nas.quant.lower import lower_nodes, parameters_of
-from nas.quant.post_training import prepared
+from nas.quant.post_training import few_bit_layers, grams_to_round, prepared, rounded
 from nas.quant.ranges import Parameters, observe, observer_of
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import Applied
@@ -206,20 +207,27 @@ class Tree:
         observer = observer_of(self.scheme.observer)
         parameters = parameters_of({node.name: observe(env[node.name], node.name, observer) for node in nodes})
         tensors = dict(prefix.tensors)  # lowering adds the same ones at every width
-        integers = {bits: self._lowered(prefix, self.at(nodes, bits), parameters, tensors, bits) for bits in widths}
+        at = {bits: self.at(nodes, bits) for bits in widths}
+        few = set[str]().union(*map(few_bit_layers, at.values()))
+        grams = grams_to_round(nodes, [{prefix.name: prefix.x}], self.scheme, few)
+        lowered = partial(self._lowered, prefix, parameters, tensors, grams)
+        integers = {bits: lowered(at[bits], bits=bits) for bits in at}
         return Prefix((*prefix.choices, choice), nodes[-1].name, x, tensors, integers)
 
     def _lowered(
         self,
         prefix: Prefix,
-        nodes: Sequence[Node],
         parameters: Mapping[str, Parameters],
         tensors: dict[str, IntTensor],
+        grams: Mapping[str, Tensor],
+        nodes: Sequence[Node],
+        *,
         bits: int,
     ) -> Integers:
         """The layer's `nodes` in integers, and their outputs for the prefix's maps."""
-        before = prefix.widths[bits]
-        operators = lower_nodes(nodes, tensors, parameters, self.scheme.granularity)
+        before, scheme = prefix.widths[bits], self.scheme
+        on_grid = rounded(nodes, grams, scheme)
+        operators = lower_nodes(on_grid, tensors, parameters, scheme.granularity, scheme.few_bits)
         q_calibration = None
         if before.q_calibration is not None:
             integers = [{prefix.name: before.q_calibration.float()}]

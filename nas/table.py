@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,18 +168,28 @@ def check_together(tables: Sequence[Table]) -> None:
                 )
 
 
-def size_table(space: SearchSpace) -> Table:
-    """Bits per subnet: weights packed at their width, biases at 32 bits (as `IntegerGraph.size_bits`)."""
-    entries = {subnet: Estimate.exact(_size_bits(space, subnet)) for subnet in space.all_subnets()}
+Offsets: TypeAlias = Callable[[int, int], int]
+"""The bits of a layer's offsets, from the number of its outputs and the width of its weights: `Scheme.offset_bits`."""
+
+
+def one_per_output(outputs: int, bits: int) -> int:
+    """Of the default scheme."""
+    return 8 * outputs if bits < 8 else 0
+
+
+def size_table(space: SearchSpace, offset_bits: Offsets = one_per_output) -> Table:
+    """Bits per subnet: weights packed at their width, offsets at 8 bits, biases at 32 (`IntegerGraph.size_bits`)."""
+    entries = {subnet: Estimate.exact(_size_bits(space, subnet, offset_bits)) for subnet in space.all_subnets()}
     return Table("size", "bits", entries, {"space": space.digest})
 
 
-def _size_bits(space: SearchSpace, subnet: Subnet) -> int:
+def _size_bits(space: SearchSpace, subnet: Subnet, offset_bits: Offsets) -> int:
     bits = 0
     for i, choice in enumerate(subnet.choices):
         channels_in, channels_out, _, _ = space.layer_geometry(subnet.block, i)
         width = channels_in * choice.expansion
         weights = width * choice.kernel**2 + width * channels_out + (channels_in * width if choice.expansion > 1 else 0)
-        biases = width + channels_out + (width if choice.expansion > 1 else 0)
-        bits += weights * subnet.bits + biases * 32
+        outputs = [width, channels_out] + [width] * (choice.expansion > 1)
+        offsets = sum(offset_bits(count, subnet.bits) for count in outputs)
+        bits += weights * subnet.bits + offsets + sum(outputs) * 32
     return bits

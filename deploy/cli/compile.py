@@ -123,7 +123,12 @@ def _add_form(build: argparse.ArgumentParser) -> None:
     form.add_argument(
         "--activations", choices=("int8", "uint8"), default="int8", help="uint8 needs --granularity tensor"
     )
-    form.add_argument("--few-bits", choices=("int8", "int4"), default="int8", help="how 4-bit weights are stored")
+    form.add_argument(
+        "--few-bits",
+        choices=("int8", "int4"),
+        default="int8",
+        help="how 4-bit weights are stored; int4: symmetric ones",
+    )
     form.add_argument(
         "--graph-io", choices=("quantized", "float"), default="quantized", help="type of the graph's inputs and outputs"
     )
@@ -225,6 +230,8 @@ def _form(options: CompileOptions, scheme: Scheme) -> Form:
 
 
 def _scheme(options: CompileOptions, scheme: Scheme) -> Scheme:
+    if options.few_bits == "int4":  # which holds no other ones
+        scheme = replace(scheme, few_bits="symmetric")
     return replace(scheme, granularity=options.granularity) if options.granularity else scheme
 
 

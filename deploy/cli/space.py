@@ -113,11 +113,11 @@ def _short(number: float) -> str:
 
 def _show_blocks(report: SpaceReport) -> None:
     several, pruned = len(report.bits) > 1, report.pruning
-    columns = ["block", "stride", "channels", "dilation", "layers", "of the teacher", "subnets"]
+    columns = ["block", "stride", "channels", "dilation", "layers", "the teacher's", "subnets"]
     columns += ["with bits"] * several + ["reduction (Eq. 2)"] + ["Pareto-optimal"] * (pruned is not None)
     rows = []
     for b in report.blocks:
-        row = [b.block, b.stride, b.channels, b.dilation, b.layers, b.teacher_layers, b.subnets]
+        row = [b.block, b.stride, b.channels, b.dilation, b.layers, b.teacher, b.subnets]
         row += [b.subnets_with_bits] * several
         optimal = [] if b.pareto_optimal is None else [str(b.pareto_optimal)]
         rows.append([*map(str, row), _short(b.reduction), *optimal])

@@ -1,4 +1,4 @@
-"""`hilnas study granularity|start|lcpaq-bits|lcpaq-proxy`: what makes the documentation's tables; prints Markdown."""
+"""`hilnas study granularity|start|few-bits|...`: what makes the documentation's tables; prints Markdown."""
 
 from __future__ import annotations
 
@@ -56,11 +56,22 @@ class LcpaqStudyOptions:
         return [int(part) for part in parts]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FewBitsOptions:
+    """`model`: a .tflite file of a convolutional network."""
+
+    model: Path
+
+
 def add(commands: Commands) -> None:
     study = commands.add_parser("study", help="make a table of the documentation")
     studies = study.add_subparsers(dest="study", metavar="STUDY", required=True)
     _add_granularity(studies)
     _add_start(studies)
+    text = "asymmetric against symmetric weights of few bits: the squared error of a network's own weights"
+    few_bits = studies.add_parser("few-bits", help=text, description=sentence(text))
+    few_bits.add_argument("model", type=Path, metavar="MODEL.tflite", help="a public MobileNetV2, for example")
+    bind(few_bits, FewBitsOptions, few_bits_table)
     bits = _add_lcpaq(studies, "lcpaq-bits", "policies at a share of the INT8 size, over seeds; minutes on one core")
     bits.add_argument(
         "--share", type=float, default=0.67, metavar="X", help="of the INT8 size, 0 to 1 (default %(default)s)"
@@ -155,6 +166,14 @@ def start_table(options: StartOptions) -> int:
         raise UsageError(f"--paths {options.paths}: give 1 or more")
     with open_run(options, folder=options.run) as context:
         _say(start_rows(context, options.paths))
+    return 0
+
+
+def few_bits_table(options: FewBitsOptions) -> int:
+    """The exit code."""
+    from deploy.studies.few_bits import rows
+
+    _say(rows(options.model))
     return 0
 
 

@@ -56,7 +56,8 @@ def inside_blocks(options: Options) -> Options:
 
 def outside_bits(subject: Subject, policy: Policy) -> int:
     """Bits of what lies outside the blocks, at the policy's widths."""
-    layers = layers_of(subject.nodes, (*subject.context.experiment.data.size, 3))
+    experiment = subject.context.experiment
+    layers = layers_of(subject.nodes, (*experiment.data.size, 3), experiment.quantization.scheme)
     return sum(layer.size_bits(policy.bits[layer.name]) for layer in layers if not IN_A_BLOCK.match(layer.name))
 
 

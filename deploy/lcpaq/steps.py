@@ -97,7 +97,7 @@ def options_for(subject: Subject, settings: StepSettings) -> Options:
     narrow = settings.narrows_activations
     size = subject.context.experiment.data.size
     options = options_of(
-        layers_of(subject.nodes, (*size, 3)),
+        layers_of(subject.nodes, (*size, 3), subject.context.experiment.quantization.scheme),
         settings.choices,
         record.layers,
         activation_perturbation=record.activations if narrow else None,

@@ -28,6 +28,10 @@ from nas.tasks.task import Network, fold
 TEACHER = "teacher"
 
 
+QUANTIZER = 2
+"""Raise when weights come to be quantized otherwise: sensitivities and policies are computed again."""
+
+
 @dataclass(frozen=True, eq=False)
 class Subject:
     """The teacher, a selected model with its block bits as `architecture`, or a ResNet18."""
@@ -72,7 +76,7 @@ class Subject:
         else:
             weights = self.context.keys[TEACHER if self.architecture is None else "retrain"]
         scheme, images = settings_of(e.quantization.scheme), e.quantization.calibration_images
-        return digest(weights, self.name, str(self.architecture), scheme, images)
+        return digest(weights, self.name, str(self.architecture), scheme, images, QUANTIZER)
 
     def graph(self, policy: Policy | None = None) -> IntegerGraph:
         """The deployed network at the policy's bits."""

@@ -61,7 +61,7 @@ def populate_scheme(context: Context, of: SchemeRun) -> Iterator[Progress]:
             yield Progress(of.stage("tables"), len(values), total, str(sub_tree))
     shutil.rmtree(task.inputs)
     of.tables.mkdir(parents=True, exist_ok=True)
-    size_table(space).save(of.tables / "size.parquet")
+    size_table(space, of.options.offset_bits).save(of.tables / "size.parquet")
     nsr = Table(
         "nsr",
         "ratio",

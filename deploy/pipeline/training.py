@@ -11,7 +11,7 @@ from deploy.formats.digest import digest
 from deploy.formats.tflite.read import convolutions, read
 from deploy.run.context import Context
 from deploy.run.folder import Progress
-from deploy.run.networks import retraining, start_of_retraining, student_path
+from deploy.run.networks import finishing, has_finish, retraining, start_of_retraining, student_path
 from deploy.run.records import SearchRecord
 from nas.data.batches import images_of
 from nas.networks.segmenter import load_encoder
@@ -46,7 +46,7 @@ def train_teacher(context: Context) -> Iterator[Progress]:
 
 
 def retrain(context: Context) -> Iterator[Progress]:
-    """Train every selected model on the task, into students/NAME.pt."""
+    """Train every selected model on the task, into students/NAME.pt; a finish goes into students/NAME.finish.pt."""
     selected = SearchRecord.read(context.path / SearchRecord.FILE).selected
     schedule = context.experiment.retrain
     for i, entry in enumerate(selected):
@@ -54,3 +54,6 @@ def retrain(context: Context) -> Iterator[Progress]:
         key = digest(context.keys["retrain"], entry.subnet)
         steps = retraining(context, model, schedule, student_path(context, entry.name), key)
         yield from _progress("retrain", steps, entry.name, i * schedule.steps, len(selected) * schedule.steps)
+        if has_finish(context, entry.architecture):
+            steps = finishing(context, model, entry.name, entry.architecture, key)
+            yield from _progress("retrain", steps, f"{entry.name} as integers")

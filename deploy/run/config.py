@@ -12,7 +12,7 @@ from deploy.compile.scheme import QuantizationScheme
 from deploy.run.shipped import CONFIGURATIONS, load_space
 from hil.reservation import seconds_of
 from nas.errors import ConfigError
-from nas.quant.scheme import Granularity, Scheme
+from nas.quant.scheme import FewBits, Granularity, Rounding, Scheme
 from nas.settings import STRICT, build, read_toml
 from nas.space import SearchSpace
 from nas.tasks.network_training import Lesson
@@ -85,6 +85,7 @@ class Quantization:
     """How networks are quantized (nas.quant.scheme), and on how many images that is calibrated and evaluated.
 
     Attributes:
+        few_bits, rounding: of weights of fewer than 8 bits (nas.quant.scheme).
         schemes: other ones that the search may select for a full model (`deploy.compile.scheme`); no stage before the
             one of their name depends on them.
     """
@@ -95,6 +96,8 @@ class Quantization:
     observer: str = "minmax"
     equalize: bool = False
     bias_correction: bool = False
+    few_bits: FewBits = "asymmetric"
+    rounding: Rounding = "nearest"
     schemes: tuple[str, ...] = ()
     NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"schemes"})
     __pydantic_config__ = STRICT
@@ -115,7 +118,9 @@ class Quantization:
 
     @property
     def scheme(self) -> Scheme:
-        return Scheme(self.granularity, self.observer, self.equalize, self.bias_correction)
+        return Scheme(
+            self.granularity, self.observer, self.equalize, self.bias_correction, self.few_bits, self.rounding
+        )
 
 
 @dataclass(frozen=True)
@@ -201,17 +206,24 @@ class Retrain(Schedule):
         distillation: weight of the teacher's soft targets (`nas.training.soft_targets`), 0 (labels only) to 1.
         temperature: of both softmaxes.
         boundaries: weight of the NSR of the model's own maps at the block boundaries against the teacher's.
+        quantization_aware_steps: more steps of models with blocks of fewer than 8 bits, as the integers that they are
+            deployed as (`nas.training.quantization_aware`), at a tenth of the learning rate.
     """
 
     start: Literal["supernet", "scratch"] = "supernet"
     distillation: float = 0.0
     temperature: float = 1.0
     boundaries: float = 0.0
+    quantization_aware_steps: int = 0
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.lesson  # refuses a wrong weight now, not hours later
+        if self.quantization_aware_steps < 0:
+            raise ConfigError(
+                f"retrain.quantization_aware_steps {self.quantization_aware_steps}: give 0 (none) or more"
+            )
 
     @property
     def lesson(self) -> Lesson:
@@ -220,6 +232,12 @@ class Retrain(Schedule):
     @property
     def schedule(self) -> Schedule:
         return Schedule(**{field.name: getattr(self, field.name) for field in fields(Schedule)})
+
+    @property
+    def finish(self) -> Schedule:
+        """Of the quantization-aware steps."""
+        steps, rate = self.quantization_aware_steps, self.learning_rate / 10
+        return replace(self.schedule, steps=steps, learning_rate=rate, warmup_steps=0)
 
 
 @dataclass(frozen=True)

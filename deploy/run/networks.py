@@ -12,6 +12,10 @@ from deploy.run.context import Context
 from nas.networks.segmenter import Encoder, assemble
 from nas.space import Architecture
 from nas.tasks.network_training import network_groups, network_loss
+from nas.tasks.task import fold, training_loss
+from nas.training.device import on_its_device
+from nas.training.quantization_aware import Folds, finished, restore_finished
+from nas.training.soft_targets import Forward, Loss, distilled
 from nas.training.train import Schedule, Step, restore, train
 
 
@@ -55,8 +59,55 @@ def student_path(context: Context, name: str) -> Path:
     return context.path / "students" / f"{name}.pt"
 
 
+def finish_path(context: Context, name: str) -> Path:
+    return context.path / "students" / f"{name}.finish.pt"
+
+
+def has_finish(context: Context, architecture: Architecture) -> bool:
+    """Whether a selected model is trained on as its integers: one of few bits, where the experiment asks for it."""
+    steps = context.experiment.retrain.quantization_aware_steps
+    return steps > 0 and any(subnet.bits < 8 for subnet in architecture.subnets)
+
+
+def finishing(context: Context, model: Encoder, name: str, architecture: Architecture, key: str) -> Iterator[Step]:
+    """The quantization-aware finish of a retrained `model`, on the task and the retraining's soft targets."""
+    experiment, options = context.experiment, context.experiment.retrain
+    device = experiment.compute.place()
+    model.to(device)
+    teacher = copy.deepcopy(context.teacher).to(device)
+
+    def task(forward: Forward) -> Loss:
+        def hard(given: Forward) -> Loss:
+            seed = experiment.seed + 1  # other images in each step than the retraining's
+            return training_loss(given, context.train_data, options.batch_size, seed, device=device)
+
+        weight, temperature = options.distillation, options.temperature
+        return distilled(hard, forward, on_its_device(teacher), weight=weight, temperature=temperature)
+
+    checkpoint = finish_path(context, name)
+    return finished(
+        model,
+        _folds(model, architecture),
+        task,
+        [context.calibration],
+        schedule=options.finish,
+        checkpoint=checkpoint,
+        key=key,
+        scheme=experiment.quantization.scheme,
+        compute=experiment.compute,
+        log=context.training_log(checkpoint),
+    )
+
+
+def _folds(model: Encoder, architecture: Architecture) -> Folds:
+    return lambda size: fold(model, size, architecture)
+
+
 def retrained(context: Context, name: str, architecture: Architecture) -> Encoder:
     """A selected model with its final weights."""
     model = context.student(architecture)
     restore(model, student_path(context, name))
+    if has_finish(context, architecture):
+        folds = _folds(model, architecture)
+        restore_finished(model, folds, finish_path(context, name), [context.calibration])
     return model.eval()

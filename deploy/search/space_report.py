@@ -17,7 +17,8 @@ class BlockReport:
 
     Attributes:
         block: its number, from 1.
-        stride, channels, dilation, layers, teacher_layers: as in the space's file.
+        stride, channels, dilation, layers: as in the space's file.
+        teacher: the teacher's layers, as k3e6-k3e6; teacher_layers: how many.
         subnets: at one bit width, C^d_i.
         subnets_with_bits: over all bit widths.
         reduction: `subnets` over the architectures at one bit width (Eq. 2).
@@ -29,6 +30,7 @@ class BlockReport:
     channels: int
     dilation: int
     layers: int
+    teacher: str
     teacher_layers: int
     subnets: int
     subnets_with_bits: int
@@ -116,14 +118,15 @@ def space_report(space: SearchSpace, tables: CostTables | None = None, objective
 
 
 def _block(space: SearchSpace, counts: SpaceCounts, number: int, optimal: int | None) -> BlockReport:
-    block, subnets = space.blocks[number - 1], counts.of_blocks[number - 1]
+    block, subnets, taught = space.blocks[number - 1], counts.of_blocks[number - 1], space.teacher_layers[number - 1]
     return BlockReport(
         number,
         block.stride,
         block.channels,
         block.dilation,
         block.layers,
-        block.teacher_layers,
+        "-".join(map(str, taught)),
+        len(taught),
         subnets,
         subnets * counts.widths,
         counts.reductions[number - 1],

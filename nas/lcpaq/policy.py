@@ -22,12 +22,14 @@ from nas.atomic import write_atomically
 from nas.errors import ConfigError, QuantizationError
 from nas.quant.float_graph import Add, Conv, Node, Rearranging, Weighted, inputs_of
 from nas.quant.ranges import shared, widths_of
+from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.shapes import Shape, shapes_of
 
 FORMAT = "hilnas-policy/1"
 INT8 = 8
-WEIGHT_BITS = range(2, INT8 + 1)
-"""Of weights, as `nas.quant.lower` quantizes them: symmetric, and stored in int8."""
+FEWEST = 2
+WEIGHT_BITS = range(FEWEST, INT8 + 1)
+"""Of weights, as `nas.quant.weights` quantizes them; stored in int8."""
 ACTIVATION_BITS = range(4, INT8 + 1)
 """Of the tensors that layers read: asymmetric, and stored in int8."""
 WORD = re.compile(r"(?P<name>\S+)=(?:(?P<bits>\d{1,2})|w(?P<weights>\d{1,2})a(?P<activations>\d{1,2}))")
@@ -39,17 +41,21 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer with weights: its numbers of weights and biases, and its multiply-accumulates for one image."""
+    """One layer with weights: its numbers of weights and biases, and its multiply-accumulates for one image.
+
+    `offset_bits` is what its offsets take where its weights have fewer than 8 bits (`Scheme.offset_bits`).
+    """
 
     name: str
     kind: Kind
     weights: int
     biases: int
     macs: int
+    offset_bits: int = 0
 
     def size_bits(self, weight_bits: int) -> int:
-        """Weights packed at their width, biases at 32 bits (as `IntegerGraph.size_bits`)."""
-        return self.weights * weight_bits + self.biases * 32
+        """Weights packed at their width, offsets at 8 bits, biases at 32 (as `IntegerGraph.size_bits`)."""
+        return self.weights * weight_bits + (self.offset_bits if weight_bits < INT8 else 0) + self.biases * 32
 
     def bops(self, weight_bits: int, activation_bits: int) -> int:
         """Bit operations for one image (as HAWQ-V3 counts them)."""
@@ -104,8 +110,8 @@ class Policy:
         return self.bits[name], self.activations[name]
 
 
-def layers_of(nodes: Iterable[Node], input_shape: Shape) -> tuple[Layer, ...]:
-    """The layers with weights, in order, of a network that reads (H, W, C)."""
+def layers_of(nodes: Iterable[Node], input_shape: Shape, scheme: Scheme = DEFAULT) -> tuple[Layer, ...]:
+    """The layers with weights, in order, of a network that reads (H, W, C), as `scheme` quantizes them."""
     nodes = list(nodes)
     shapes = shapes_of(nodes, input_shape)
     layers = []
@@ -114,7 +120,9 @@ def layers_of(nodes: Iterable[Node], input_shape: Shape) -> tuple[Layer, ...]:
             height, width, _ = shapes[node.name]
             weights = node.weight.numel()
             kind = _kind(node, shapes[node.x][2])
-            layers.append(Layer(node.name, kind, weights, node.bias.numel(), height * width * weights))
+            outputs = node.bias.numel()
+            offset_bits = scheme.offset_bits(outputs, FEWEST)
+            layers.append(Layer(node.name, kind, weights, outputs, height * width * weights, offset_bits))
     return tuple(layers)
 
 

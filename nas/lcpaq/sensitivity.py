@@ -3,7 +3,7 @@
 Omega_i(b) is for layer i at b bits and all others unquantized. "hessian" is HAWQ-V2's (arXiv 1911.03852): the mean
 Hessian trace times ||Q_b(W_i) - W_i||^2. The paper publishes no other kinds; these are ours: "fisher" weights each
 weight's squared error by its own mean squared gradient, "nsr" measures the noise at the network's output, "sqnr" at the
-layer's. Q_b is the deployed rounding, `nas.quant.lower.quantize_weight`.
+layer's. Q_b is the deployed quantizer, `nas.quant.weights.quantize_weight`, which rounds to nearest.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from nas.lcpaq.hessian import Problem, Trace, forward, traces
 from nas.lcpaq.policy import WEIGHT_BITS
 from nas.noise import NsrReference
 from nas.quant.float_graph import INPUT, Node, Weighted
-from nas.quant.lower import parameters_of, quantize_weight
+from nas.quant.lower import parameters_of
 from nas.quant.post_training import prepared
 from nas.quant.ranges import calibrate, observer_of
-from nas.quant.scheme import DEFAULT, Granularity, Scheme
+from nas.quant.scheme import DEFAULT, Scheme
+from nas.quant.weights import quantize_weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +55,11 @@ def ready(problem: Problem, scheme: Scheme) -> Problem:
 
 
 @torch.no_grad()
-def rounded(node: Weighted, bits: int, input_scale: float, granularity: Granularity) -> Tensor:
+def rounded(node: Weighted, bits: int, input_scale: float, scheme: Scheme) -> Tensor:
     """The layer's weight in the deployed integers, as real values."""
-    quantized, scale, _ = quantize_weight(replace(node, bits=bits), input_scale, granularity)
-    real = quantized.astype(np.float32) * scale.reshape(-1, *[1] * (quantized.ndim - 1))
+    quantized = quantize_weight(replace(node, bits=bits), input_scale, scheme.granularity, scheme.few_bits)
+    scale = quantized.scale.reshape(-1, *[1] * (quantized.weight.ndim - 1))
+    real = quantized.weight.astype(np.float32) * scale
     return torch.from_numpy(real).to(node.weight)
 
 
@@ -75,7 +77,7 @@ def candidates(problem: Problem, widths: Sequence[int], scheme: Scheme) -> Itera
         raise ConfigError(f"sensitivity: weights take 2 to 8 bits, not {wrong[0] if wrong else 'none'}")
     scales = input_scales(problem, scheme)
     for layer in problem.layers:
-        yield layer, [rounded(layer, bits, scales[layer.name], scheme.granularity) for bits in widths]
+        yield layer, [rounded(layer, bits, scales[layer.name], scheme) for bits in widths]
 
 
 def _perturbations(names: Sequence[str], widths: Sequence[int], rows: Sequence[Sequence[float]]) -> Perturbations:

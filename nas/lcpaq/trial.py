@@ -22,16 +22,17 @@ from nas.data.batches import images_of
 from nas.data.part import Part
 from nas.data.sample import Dataset
 from nas.lcpaq.policy import Policy, applied
-from nas.lcpaq.tuning import FoldedNetwork, fine_tuned
+from nas.lcpaq.tuning import fine_tuned
 from nas.networks.blocks import recalibrate
 from nas.quant.adaptive_rounding import adaptively_rounded
 from nas.quant.equalize import equalize
 from nas.quant.float_graph import INPUT, Node
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.post_training import quantize
-from nas.quant.scheme import Granularity, Scheme
+from nas.quant.scheme import FewBits, Granularity, Scheme
 from nas.settings import STRICT
 from nas.tasks.task import Network, fold, score_integer, training_loss
+from nas.training.quantization_aware import FoldedNetwork
 from nas.training.soft_targets import Forward, Loss, distilled
 from nas.training.train import Schedule
 
@@ -53,6 +54,7 @@ class Settings:
         distillation: weight of the float network's soft targets in fine-tuning, 0 (labels alone) to 1.
         learning_rate: of fine-tuning.
         calibration_images: of the training split.
+        few_bits: as in `nas.quant.scheme.Scheme`.
     """
 
     granularity: Granularity = "channel"
@@ -64,6 +66,7 @@ class Settings:
     distillation: float = 0.0
     learning_rate: float = 1e-3
     calibration_images: int = 32
+    few_bits: FewBits = "asymmetric"
     __pydantic_config__ = STRICT
 
 
@@ -129,7 +132,12 @@ class Evaluator:
     def graph(self, settings: Settings, fidelity: Fidelity) -> IntegerGraph:
         """The deployed network."""
         train, _ = self.inputs.data[fidelity.scale]
-        scheme = Scheme(settings.granularity, settings.observer, bias_correction=settings.bias_correction)
+        scheme = Scheme(
+            settings.granularity,
+            settings.observer,
+            bias_correction=settings.bias_correction,
+            few_bits=settings.few_bits,
+        )
         return quantize(self._rounded(settings, fidelity), self._images(settings, fidelity), (*train.size, 3), scheme)
 
     def _images(self, settings: Settings, fidelity: Fidelity) -> list[Tensor]:
@@ -141,7 +149,10 @@ class Evaluator:
         key = self._digest(fidelity, replace(settings, observer="minmax", bias_correction=False))
         if key not in self._networks:
             self._networks[key] = adaptively_rounded(
-                self._tuned(settings, fidelity), self._images(settings, fidelity), settings.granularity
+                self._tuned(settings, fidelity),
+                [{INPUT: batch} for batch in self._images(settings, fidelity)],
+                settings.granularity,
+                settings.few_bits,
             )
         return self._networks[key]
 
@@ -160,6 +171,7 @@ class Evaluator:
                 self.inputs.folder / f"{key}.pt",
                 key,
                 granularity=settings.granularity,
+                few_bits=settings.few_bits,
             )
         return self._networks[key]
 

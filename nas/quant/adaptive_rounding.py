@@ -3,12 +3,13 @@
 Source: Nagel et al., arXiv 2004.10568, section 3: the task's loss is replaced by the layer's squared output error,
 dw' E[xx'] dw, a quadratic over one bit per weight. The paper relaxes and trains it; here it is minimised by coordinate
 descent, one flip at a time from the nearest rounding, so no layer's error on the calibration images can grow. Every
-layer reads the float network's maps (the paper's asymmetric form, which reads the quantized ones, is left out).
+layer reads the float network's maps (the paper's asymmetric form, which reads the quantized ones, is left out), so that
+the tree of prefixes (nas/nsr.py) rounds a layer as the full network does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from nas.errors import QuantizationError
 from nas.networks.blocks import pad_same
-from nas.quant.float_graph import INPUT, FullyConnected, Node, Weighted, run
-from nas.quant.lower import quantize_weight
-from nas.quant.scheme import Granularity
+from nas.quant.float_graph import FullyConnected, Node, Weighted, last_reads
+from nas.quant.scheme import FewBits, Granularity
+from nas.quant.weights import check_finite, grid_of, on_grid
 
 MOST_INPUTS = 4096  # of one output: the Gram matrix of more would not fit; such a layer keeps the nearest rounding
 ON_GRID = 1e-3  # steps; a weight this close to an integer stays there: a channel's largest, which sets the scale, is
@@ -29,36 +30,70 @@ FLIPS_PER_WEIGHT = 4  # at most, on average
 
 @torch.no_grad()
 def adaptively_rounded(
-    nodes: Sequence[Node], batches: Iterable[Tensor], granularity: Granularity = "channel"
+    nodes: Sequence[Node],
+    calibration: Sequence[Mapping[str, Tensor]],
+    granularity: Granularity = "channel",
+    few_bits: FewBits = "asymmetric",
 ) -> list[Node]:
-    """`nodes` with weights on the grid of their own `bits`; the nearest rounding in `quantize` leaves them there.
+    """`nodes` with weights on the grid of their own `bits`, which they bear: quantizing leaves them there.
 
-    `batches` are calibration images (N, C, H, W). Raises `QuantizationError` if there are none, or for weights that
-    are not finite.
+    `calibration` has the nodes' inputs for each batch of images, by name (N, C, H, W). Raises `QuantizationError` if
+    there are none, or for weights that are not finite.
     """
-    grams = gram_matrices(nodes, batches)
+    return rounded(nodes, gram_matrices(nodes, calibration), granularity, few_bits)
+
+
+@torch.no_grad()
+def rounded(
+    nodes: Sequence[Node],
+    grams: Mapping[str, Tensor],
+    granularity: Granularity = "channel",
+    few_bits: FewBits = "asymmetric",
+) -> list[Node]:
+    """`adaptively_rounded`, given the Gram matrices of the layers' inputs; layers that have none stay as they are."""
     return [
-        _on_grid(node, grams[node.name], granularity) if isinstance(node, Weighted) and node.name in grams else node
+        _rounded(node, grams[node.name], granularity, few_bits)
+        if isinstance(node, Weighted) and node.name in grams
+        else node
         for node in nodes
     ]
 
 
 @torch.no_grad()
-def gram_matrices(nodes: Sequence[Node], batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """For each weighted node, the sum of xx' over its input patches x: (groups, K, K) float64, K = I/groups k k."""
-    sums: dict[str, Tensor] = {}
-    for batch in batches:
-        for images in torch.split(batch, IMAGES_AT_ONCE):
-            env = {INPUT: images}
-            run(nodes, env)
-            for node in nodes:
-                if isinstance(node, Weighted) and node.weight[0].numel() <= MOST_INPUTS:
-                    columns = _columns(node, env[node.x]).double()
-                    gram = columns @ columns.transpose(1, 2)
-                    sums[node.name] = sums[node.name] + gram if node.name in sums else gram
-    if not sums:
+def gram_matrices(
+    nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]], wanted: Iterable[str] | None = None
+) -> dict[str, Tensor]:
+    """For each weighted node, the sum of xx' over its input patches x: (groups, K, K) float64, K = I/groups k k.
+
+    Of the nodes in `wanted`; None: of all.
+    """
+    if not calibration:
         raise QuantizationError("adaptive rounding: no calibration images; give at least one")
+    names = {node.name for node in nodes} if wanted is None else set(wanted)
+    layers = [node for node in nodes if isinstance(node, Weighted) and node.weight[0].numel() <= MOST_INPUTS]
+    left = {layer.name: layer for layer in layers if layer.name in names}
+    sums: dict[str, Tensor] = {}
+    envs = [dict(env) for env in calibration]
+    for node, done in zip(nodes, last_reads(nodes), strict=True):
+        if not left:
+            break  # no later layer needs maps
+        layer = left.pop(node.name, None)
+        if layer is not None:
+            sums[node.name] = _gram(layer, [env[layer.x] for env in envs])
+        for env in envs:
+            env[node.name] = node(env)
+            for name in done:
+                del env[name]
     return sums
+
+
+def _gram(node: Weighted, maps: Sequence[Tensor]) -> Tensor:
+    """The sum of xx' over the input patches x of `node` in maps (N, C, H, W) of several batches."""
+    total = torch.zeros((), dtype=torch.float64, device=node.weight.device)
+    for part in (part for x in maps for part in torch.split(x, IMAGES_AT_ONCE)):
+        columns = _columns(node, part).double()
+        total = total + columns @ columns.transpose(1, 2)
+    return total
 
 
 def _columns(node: Weighted, x: Tensor) -> Tensor:
@@ -72,25 +107,27 @@ def _columns(node: Weighted, x: Tensor) -> Tensor:
     return columns.transpose(0, 1).reshape(groups, -1, columns.shape[0] * columns.shape[2])
 
 
-def _on_grid(node: Weighted, gram: Tensor, granularity: Granularity) -> Node:
-    nearest, scales, _ = quantize_weight(node, 1.0, granularity)
-    qmax = 2 ** (node.bits - 1) - 1
-    scale = torch.from_numpy(scales).to(gram.device).reshape(-1, *[1] * (node.weight.ndim - 1))
+def _rounded(node: Weighted, gram: Tensor, granularity: Granularity, few_bits: FewBits) -> Node:
+    check_finite(node)
+    grid = grid_of(node, 1.0, granularity, few_bits)  # a scale that a bias needs is found when it is lowered
+    along = (-1, *[1] * (node.weight.ndim - 1))
+    scale, low = grid.scale.reshape(along), grid.low.double().reshape(along).expand(len(node.weight), *along[1:])
     shape = (gram.shape[0], -1, gram.shape[1])  # groups, outputs of one, K
-    q = torch.from_numpy(nearest).to(gram.device).double().reshape(shape)
-    wanted = (node.weight.double() / scale).reshape(shape)
-    best = descended(q, wanted, gram, qmax).reshape(node.weight.shape)
-    return replace(node, weight=(best * scale).to(node.weight.dtype))
+    q, wanted = (w.double().reshape(shape) for w in (on_grid(node.weight, grid), node.weight.double() / scale))
+    least = low.reshape(*shape[:2], 1)
+    best = descended(q, wanted, gram, (least, least + grid.steps)).reshape(node.weight.shape)
+    return replace(node, weight=(best * scale).to(node.weight.dtype), grid=grid)
 
 
-def descended(q: Tensor, wanted: Tensor, gram: Tensor, qmax: int) -> Tensor:
+def descended(q: Tensor, wanted: Tensor, gram: Tensor, limits: tuple[Tensor, Tensor]) -> Tensor:
     """Integers (groups, R, K), from `q` by flips between the two neighbours of `wanted` until none lowers the error.
 
-    The steepest flip of every row is taken at once: rows do not depend on each other.
+    `limits` are the lowest and the highest integer of each row, (groups, R, 1). The steepest flip of every row is taken
+    at once: rows do not depend on each other.
     """
     q, error = q.clone(), q - wanted
     step = torch.where(error.abs() > ON_GRID, -torch.sign(error), torch.zeros_like(error))
-    step = torch.where((q + step).abs() > qmax, torch.zeros_like(step), step)
+    step = torch.where((q + step < limits[0]) | (q + step > limits[1]), torch.zeros_like(step), step)
     curvature = torch.diagonal(gram, dim1=1, dim2=2)[:, None]  # (groups, 1, K)
     slope = error @ gram
     group = torch.arange(len(gram), device=gram.device)[:, None]

@@ -23,10 +23,23 @@ def activated(y: Tensor, activation: ActivationName) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
+class Grid:
+    """The integers that a layer's weights may take: real = scale * q, low <= q <= low + steps, within int8.
+
+    `scale` (float32) and `low` are (O,), or (1,) for the entire tensor.
+    """
+
+    scale: Tensor
+    low: Tensor
+    steps: int
+
+
+@dataclass(frozen=True, eq=False)
 class Conv:
     """SAME convolution; weight (O, I/groups, k, k), bias (O,).
 
-    `bits` is the width its weights will have, `input_bits` that of the tensor that it reads.
+    `bits` is the width its weights will have, `input_bits` that of the tensor that it reads. `grid` is what the weights
+    were rounded to already (`nas.quant.adaptive_rounding`); None: nothing was decided yet.
     """
 
     name: str
@@ -38,6 +51,7 @@ class Conv:
     activation: ActivationName = "none"
     bits: int = 8
     input_bits: int = 8
+    grid: Grid | None = None
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
         y = conv_same(env[self.x], self.weight, self.bias, self.stride, self.dilation)
@@ -55,6 +69,7 @@ class FullyConnected:
     activation: ActivationName = "none"
     bits: int = 8
     input_bits: int = 8
+    grid: Grid | None = None
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
         y = F.linear(env[self.x].flatten(1), self.weight, self.bias)[:, :, None, None]

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+from torch import nn
+
 from nas.networks.blocks import ConvBN, MBConv
 from nas.networks.classifier import Classifier
 from nas.networks.resnet import BasicBlock, ResNet
@@ -23,6 +26,7 @@ from nas.quant.float_graph import (
     Node,
     Resize,
     Softmax,
+    Weighted,
 )
 from nas.space import Architecture
 
@@ -130,3 +134,46 @@ def _fold_block(block: BasicBlock, name: str, x: str) -> list[Node]:
         return [first, second, Add(f"{name}/add", x, second.name, "relu")]
     shortcut = fold_conv(block.downsample, f"{name}/downsample", x)
     return [first, second, shortcut, Add(f"{name}/add", shortcut.name, second.name, "relu")]
+
+
+def layers_by_name(model: Encoder) -> dict[str, ConvBN | nn.Conv2d | nn.Linear]:
+    """The modules whose weights `fold_segmenter` and `fold_classifier` give the nodes of these names."""
+    layers: dict[str, ConvBN | nn.Conv2d | nn.Linear] = {"stem": model.stem}
+    blocks = [("first", model.first)]
+    for i, block in enumerate(model.blocks, start=1):
+        blocks += [(f"b{i}/{j}", layer) for j, layer in enumerate(block.children()) if isinstance(layer, MBConv)]
+    for name, layer in blocks:
+        layers |= {f"{name}/{part}": conv for part, conv in layer.convolutions().items()}
+    if isinstance(model, Classifier):
+        return layers | {"features": model.features, "logits": model.classifier}
+    if isinstance(model, Segmenter):
+        head = model.head
+        dilated = {f"head/dilated{i}": branch for i, branch in enumerate(head.dilated) if isinstance(branch, ConvBN)}
+        layers |= {"head/pointwise": head.pointwise, **dilated, "head/pooled": head.pooled}
+        layers |= {"head/bottleneck": head.bottleneck, "logits": head.classifier}
+    return layers
+
+
+@torch.no_grad()
+def unfold(model: Encoder, nodes: Iterable[Node]) -> None:
+    """Give `model` the weights of folded `nodes`: folding it again gives them.
+
+    A batch norm then changes nothing but the bias, and its statistics are those of its rescaled input.
+    """
+    layers = layers_by_name(model)
+    for node in nodes:
+        if not isinstance(node, Weighted):
+            continue
+        layer, bias = layers[node.name], node.bias
+        if isinstance(layer, ConvBN):
+            bn = layer.bn
+            assert bn.running_mean is not None and bn.running_var is not None  # noqa: S101 (for the type checker)
+            factor = bn.weight / torch.sqrt(bn.running_var + bn.eps)
+            bn.running_mean *= factor
+            bn.running_var *= factor.square()
+            bn.weight.copy_(torch.sqrt(bn.running_var + bn.eps))
+            bn.bias.copy_(bias + bn.running_mean)
+        else:
+            assert layer.bias is not None  # noqa: S101 (for the type checker)
+            layer.bias.copy_(bias)
+        layer.weight.copy_(node.weight)

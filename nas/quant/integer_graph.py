@@ -45,11 +45,12 @@ class QConv:
     depthwise: bool
     activation: Activation
     bits: int
+    offset: NDArray[np.int8] | None = None  # the lowest integer of each scale's weights; None: symmetric ones
 
     @property
     def size_bits(self) -> int:
-        """Weights packed at their width, biases at 32 bits."""
-        return int(self.weight.size) * self.bits + int(self.bias.size) * 32
+        """Weights packed at their width, offsets at 8 bits, biases at 32."""
+        return _size_bits(self)
 
     def macs(self, output: IntTensor) -> int:
         per_position = self.weight.size  # each weight meets each output position once
@@ -67,10 +68,11 @@ class QFullyConnected:
     bias: NDArray[np.int32]
     activation: Activation
     bits: int
+    offset: NDArray[np.int8] | None = None  # as a convolution's
 
     @property
     def size_bits(self) -> int:
-        return int(self.weight.size) * self.bits + int(self.bias.size) * 32
+        return _size_bits(self)
 
     def macs(self, _output: IntTensor) -> int:
         return int(self.weight.size)
@@ -179,6 +181,11 @@ Operator = (
     | QConcat
     | QArgMax
 )
+
+
+def _size_bits(op: Weighted) -> int:
+    offsets = 0 if op.offset is None else int(op.offset.size)
+    return int(op.weight.size) * op.bits + offsets * 8 + int(op.bias.size) * 32
 
 
 def reads(operator: Operator) -> tuple[str, ...]:

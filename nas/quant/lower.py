@@ -1,7 +1,7 @@
 """Lowering: float operators and their tensors' ranges become an `IntegerGraph`.
 
-Weights are symmetric (per channel or per tensor), activations asymmetric: S = (beta - alpha) / (2^b - 1) (QA-BWNAS,
-section 3). All are stored and run as int8: fewer bits use fewer of its 256 values.
+Weights (`nas.quant.weights`) are per channel or per tensor, activations asymmetric: S = (beta - alpha) / (2^b - 1)
+(QA-BWNAS, section 3). All are stored and run as int8: fewer bits use fewer of its 256 values.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nas.errors import QuantizationError
 from nas.quant.float_graph import (
@@ -51,8 +50,9 @@ from nas.quant.integer_graph import (
 )
 from nas.quant.integer_graph import Weighted as QWeighted
 from nas.quant.ranges import Parameters, Range, activation_parameters, widths_of
-from nas.quant.scheme import Granularity
+from nas.quant.scheme import FewBits, Granularity
 from nas.quant.shapes import output_shape
+from nas.quant.weights import quantize_weight
 
 RATIO_LIMIT = 256  # LiteRT refuses a convolution whose scales' ratio reaches it, and adds wrongly
 NARROWEST = 1e-6  # a narrower range has a scale in which TFLite's kernels overflow (6 / scale leaves int32)
@@ -67,46 +67,28 @@ PLAIN: Mapping[type, Callable[[str, str], Operator]] = {
 """Operators that have no other fields than their name and their input."""
 
 
-def quantize_weight(
-    node: Weighted, input_scale: float, granularity: Granularity
-) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32]]:
-    """Weight (O, ...), its scales (O,) or (1,), and the bias in units of input x weight scale."""
-    weight, bias = (part.cpu().numpy() for part in (node.weight, node.bias))
-    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise QuantizationError(f"layer '{node.name}' holds NaN or infinity: the network diverged; retrain it")
-    qmax = 2 ** (node.bits - 1) - 1
-    peak = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
-    # A (nearly) dead channel keeps its bias: the scale is never so small that the bias leaves int32.
-    scale = np.maximum(np.maximum(peak / qmax, np.abs(bias.astype(np.float64)) / (input_scale * 2.0**30)), 1e-12)
-    if granularity == "tensor":
-        scale = scale.max(keepdims=True)
-    scale32 = scale.astype(np.float32)
-    # Reciprocals in float32, as in the TensorFlow converter, so that ties are rounded in the same direction.
-    inverse = (np.float32(1) / scale32).reshape(-1, *[1] * (weight.ndim - 1))
-    quantized = np.rint(weight * inverse).clip(-qmax, qmax).astype(np.int8)
-    per_unit = np.float32(1) / (scale32 * np.float32(input_scale))
-    return quantized, scale32, np.rint(bias * per_unit).astype(np.int32)
-
-
-def _lower_weighted(node: Weighted, x: IntTensor, y: IntTensor, granularity: Granularity) -> QWeighted:
-    weight, scale, bias = quantize_weight(node, x.scale, granularity)
-    ratio = np.float32(x.scale) * scale / np.float32(y.scale)
+def _lower_weighted(
+    node: Weighted, x: IntTensor, y: IntTensor, granularity: Granularity, few_bits: FewBits
+) -> QWeighted:
+    q = quantize_weight(node, x.scale, granularity, few_bits)
+    ratio = np.float32(x.scale) * q.scale / np.float32(y.scale)
     _check_ratio(node, float(ratio.max()), "weights")
     if isinstance(node, FullyConnected):
-        return QFullyConnected(node.name, node.x, weight, scale, bias, node.activation, node.bits)
+        return QFullyConnected(node.name, node.x, q.weight, q.scale, q.bias, node.activation, node.bits, q.offset)
     depthwise = node.weight.shape[1] == 1 and node.weight.shape[0] == x.shape[2]
     layout = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
     return QConv(
         node.name,
         node.x,
-        np.ascontiguousarray(weight.transpose(layout)),
-        scale,
-        bias,
+        np.ascontiguousarray(q.weight.transpose(layout)),
+        q.scale,
+        q.bias,
         node.stride,
         node.dilation,
         depthwise,
         node.activation,
         node.bits,
+        q.offset,
     )
 
 
@@ -143,10 +125,10 @@ def _output_tensor(node: Node, read: list[IntTensor], parameters: Mapping[str, P
     return IntTensor(node.name, shape, scale, zero_point, rank=rank)
 
 
-def _operator(node: Node, read: list[IntTensor], y: IntTensor, granularity: Granularity) -> Operator:
+def _operator(node: Node, read: list[IntTensor], y: IntTensor, granularity: Granularity, few_bits: FewBits) -> Operator:
     match node:
         case Conv() | FullyConnected():
-            return _lower_weighted(node, read[0], y, granularity)
+            return _lower_weighted(node, read[0], y, granularity, few_bits)
         case Add():
             _check_ratio(node, max(x.scale for x in read) / y.scale, "inputs")
             return QAdd(node.name, node.a, node.b, node.activation)
@@ -179,6 +161,7 @@ def lower_nodes(
     tensors: dict[str, IntTensor],
     parameters: Mapping[str, Parameters],
     granularity: Granularity = "channel",
+    few_bits: FewBits = "asymmetric",
 ) -> list[Operator]:
     """The integer operators of `nodes`, given their input tensors; results are added to `tensors`.
 
@@ -189,7 +172,7 @@ def lower_nodes(
         read = [tensors[name] for name in inputs_of(node)]
         _check(node, read)
         tensors[node.name] = _output_tensor(node, read, parameters)
-        operators.append(_operator(node, read, tensors[node.name], granularity))
+        operators.append(_operator(node, read, tensors[node.name], granularity, few_bits))
     return operators
 
 
@@ -198,6 +181,7 @@ def lower(
     ranges: Mapping[str, Range],
     input_shape: tuple[int, int, int],
     granularity: Granularity = "channel",
+    few_bits: FewBits = "asymmetric",
 ) -> IntegerGraph:
     """The `IntegerGraph` of a complete list of nodes that read `INPUT` of shape (H, W, C).
 
@@ -206,5 +190,5 @@ def lower(
     nodes = list(nodes)
     parameters = parameters_of(ranges, widths_of(nodes))
     tensors = {INPUT: IntTensor(INPUT, input_shape, *parameters[INPUT])}
-    operators = lower_nodes(nodes, tensors, parameters, granularity)
+    operators = lower_nodes(nodes, tensors, parameters, granularity, few_bits)
     return IntegerGraph(tensors, tuple(operators), INPUT)

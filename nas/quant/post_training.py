@@ -1,19 +1,19 @@
-"""Post-training quantization of a full network, by a `Scheme`: prepare, calibrate, lower, correct.
+"""Post-training quantization of a full network, by a `Scheme`: prepare, calibrate, round, lower, correct.
 
 nas/nsr.py takes the same steps layer by layer along a tree, with the same numbers bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
-from nas.quant import simulate
+from nas.quant import adaptive_rounding, simulate
 from nas.quant.bias_correction import correct_biases
 from nas.quant.equalize import equalize
-from nas.quant.float_graph import INPUT, Node
+from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.lower import lower
 from nas.quant.ranges import IMAGE_RANGE, Range, calibrate, observer_of
@@ -36,6 +36,27 @@ def prepared(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]],
     return PREPARATIONS[scheme.preparation](nodes, calibration)
 
 
+def few_bit_layers(nodes: Iterable[Node]) -> set[str]:
+    """The names of the layers whose weights have fewer than 8 bits."""
+    return {node.name for node in nodes if isinstance(node, Weighted) and node.bits < 8}
+
+
+def grams_to_round(
+    nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]], scheme: Scheme, few: Collection[str]
+) -> dict[str, Tensor]:
+    """What adaptive rounding needs to know of the inputs of the layers in `few`; nothing if `scheme` has none."""
+    if scheme.rounding == "nearest" or not few:
+        return {}
+    return adaptive_rounding.gram_matrices(nodes, calibration, few)
+
+
+def rounded(nodes: Sequence[Node], grams: Mapping[str, Tensor], scheme: Scheme) -> list[Node]:
+    """`nodes` with few-bit layers rounded as `scheme` does before it lowers them, given `grams_to_round`."""
+    few = few_bit_layers(nodes)
+    of_few = {name: gram for name, gram in grams.items() if name in few}
+    return adaptive_rounding.rounded(nodes, of_few, scheme.granularity, scheme.few_bits)
+
+
 def quantize(
     nodes: Sequence[Node],
     batches: Iterable[Tensor],
@@ -49,12 +70,13 @@ def quantize(
     """
     batches = list(batches)
     shapes_of(nodes, input_shape)  # before torch meets maps that do not fit together
-    nodes = prepared(nodes, [{INPUT: batch} for batch in batches], scheme)
+    floats = [{INPUT: batch} for batch in batches]
+    nodes = prepared(nodes, floats, scheme)
     ranges = calibrate(nodes, batches, observer_of(scheme.observer)) | {INPUT: input_range}
-    graph = lower(nodes, ranges, input_shape, scheme.granularity)
+    grams = grams_to_round(nodes, floats, scheme, few_bit_layers(nodes))
+    graph = lower(rounded(nodes, grams, scheme), ranges, input_shape, scheme.granularity, scheme.few_bits)
     if scheme.bias_correction:
         source = graph.tensors[INPUT]
-        floats = [{INPUT: batch} for batch in batches]
         integers = [{INPUT: simulate.quantize(batch, source)} for batch in batches]
         operators = correct_biases(nodes, graph.operators, graph.tensors, floats, integers)
         graph = replace(graph, operators=tuple(operators))

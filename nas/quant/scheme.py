@@ -8,6 +8,9 @@ from typing import Literal
 from nas.quant.ranges import observer_of
 
 Granularity = Literal["channel", "tensor"]
+FewBits = Literal["asymmetric", "symmetric"]
+Rounding = Literal["nearest", "adaptive"]
+OFFSET_BITS = 8  # as `hilnas pack` stores them
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,17 @@ class Scheme:
         observer: how an activation's range follows from its values; as `nas.quant.ranges.observer_of` reads it.
         equalize: rescale channels across neighbouring convolutions first (`nas.quant.equalize`).
         bias_correction: subtract the mean error from every bias afterwards (`nas.quant.bias_correction`).
+        few_bits: weights of fewer than 8 bits span a range of their own, or one that is symmetric about zero as that of
+            8-bit weights always is (`nas.quant.weights`).
+        rounding: of weights of fewer than 8 bits (`nas.quant.adaptive_rounding`).
     """
 
     granularity: Granularity = "channel"
     observer: str = "minmax"
     equalize: bool = False
     bias_correction: bool = False
+    few_bits: FewBits = "asymmetric"
+    rounding: Rounding = "nearest"
 
     def __post_init__(self) -> None:
         observer_of(self.observer)  # refuses an unknown one
@@ -33,6 +41,12 @@ class Scheme:
     def preparation(self) -> str:
         """The key of `nas.quant.post_training.PREPARATIONS`."""
         return "equalize" if self.equalize else "none"
+
+    def offset_bits(self, outputs: int, bits: int) -> int:
+        """What the offsets of a layer with so many outputs take, whose weights have `bits` (as in `IntegerGraph`)."""
+        if bits >= 8 or self.few_bits == "symmetric":
+            return 0
+        return OFFSET_BITS * (outputs if self.granularity == "channel" else 1)
 
 
 DEFAULT = Scheme()

@@ -40,8 +40,9 @@ class Form:
 
     Attributes:
         activations: uint8 shifts every feature map and weight by 128 (the VIP NPU's native type; weights per tensor).
-        few_bits: int4 stores 4-bit weights two per byte; LiteRT runs those convolutions on its builtin kernels, which
-            do not round as XNNPACK's do: the integer simulation is then near, not exact.
+        few_bits: int4 stores 4-bit weights two per byte, symmetric ones: asymmetric ones reach beyond INT4. LiteRT runs
+            those convolutions on its builtin kernels, which do not round as XNNPACK's do: the integer simulation is
+            then near, not exact.
         ends: of the graph's input and output; float adds QUANTIZE before and DEQUANTIZE after.
     """
 
@@ -59,6 +60,7 @@ class Constant:
     scale: NDArray[np.float32] | None = None
     axis: int = 0
     bits: int = 8  # of quantized weights
+    asymmetric: bool = False  # their integers are not about zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,9 @@ def _conv(op: Operator, graph: IntegerGraph) -> Emitted:
         options.depthMultiplier = 1
     bias_scale = op.weight_scale * np.float32(graph.tensors[op.x].scale)  # float32, as the runtime checks
     constants = (
-        Constant(f"{op.name}/weight", op.weight, op.weight_scale, 3 if op.depthwise else 0, op.bits),
+        Constant(
+            f"{op.name}/weight", op.weight, op.weight_scale, 3 if op.depthwise else 0, op.bits, op.offset is not None
+        ),
         Constant(f"{op.name}/bias", op.bias, bias_scale),
     )
     if op.depthwise:
@@ -97,7 +101,7 @@ def _fully_connected(op: Operator, graph: IntegerGraph) -> Emitted:
     options.fusedActivationFunction = ACTIVATIONS[op.activation]
     bias_scale = op.weight_scale * np.float32(graph.tensors[op.x].scale)
     constants = (
-        Constant(f"{op.name}/weight", op.weight, op.weight_scale, 0, op.bits),
+        Constant(f"{op.name}/weight", op.weight, op.weight_scale, 0, op.bits, op.offset is not None),
         Constant(f"{op.name}/bias", op.bias, bias_scale),
     )
     version = 4 if len(op.weight_scale) == 1 else 12  # 12 brought scales per channel

@@ -83,6 +83,11 @@ class _Writer:
                 )
             return (constant.data.astype(np.int16) + 128).astype(np.uint8), UINT8
         if self.form.few_bits == "int4" and constant.bits == 4:
+            if constant.asymmetric:
+                raise QuantizationError(
+                    f"'{constant.name}': asymmetric 4-bit weights do not fit INT4 (-8 to 7); quantize with "
+                    'few_bits = "symmetric", or leave them in int8, where `hilnas pack` packs them'
+                )
             nibbles = np.append(constant.data.reshape(-1), np.zeros(constant.data.size % 2, np.int8)).astype(np.uint8)
             return (nibbles[::2] & 15) | (nibbles[1::2] << 4), INT4
         return constant.data, INT8
@@ -155,7 +160,7 @@ def _signature(graph: IntegerGraph, inputs: int, outputs: int) -> Any:
 def write(graph: IntegerGraph, metadata: Mapping[str, Any] | None = None, form: Form = Form()) -> bytes:  # noqa: B008
     """The .tflite file of `graph`: NHWC, batch 1; `metadata` goes in as JSON under 'hilnas'.
 
-    Raises `QuantizationError` where the form cannot hold the graph's scales.
+    Raises `QuantizationError` where the form cannot hold the graph's scales or weights.
     """
     writer = _Writer(graph, form)
     source = writer.feature_map(graph.tensors[graph.input])

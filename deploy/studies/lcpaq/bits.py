@@ -47,7 +47,7 @@ def problem_of(trained: Trained) -> Problem:
 def options_for(trained: Trained, problem: Problem, known: Mapping[str, Trace], granularity: Granularity) -> Options:
     """`known`: the layers' Hessian traces, which do not depend on how weights are rounded."""
     perturbations = by_trace(problem, WIDTHS, Scheme(granularity), known)
-    layers = layers_of(trained.nodes, (32, 32, 3))
+    layers = layers_of(trained.nodes, (32, 32, 3), Scheme(granularity))
     return options_of(layers, [(width, INT8) for width in WIDTHS], perturbations.table, groups=ties(trained.nodes))
 
 

@@ -129,7 +129,8 @@ def test_an_operator_that_cannot_run_is_named():
 def few_bits() -> IntegerGraph:
     torch.manual_seed(0)
     demo = space("demo")
-    return next(evaluate_all(trained_like(SuperBlock(demo, 4), 0), block_data(demo, 4, (6, 6)), 4)).graph
+    supernet, data = trained_like(SuperBlock(demo, 4), 0), block_data(demo, 4, (6, 6))
+    return next(evaluate_all(supernet, data, 4, Scheme(few_bits="symmetric"))).graph
 
 
 def test_three_figures_of_few_bits(few_bits, tmp_path):

@@ -39,7 +39,7 @@ from nas.quant.float_graph import INPUT, run
 from nas.quant.folding import fold_layers
 from nas.quant.post_training import quantize
 from nas.quant.ranges import OBSERVERS, observe
-from nas.quant.scheme import Scheme
+from nas.quant.scheme import Granularity, Scheme
 from nas.space import Block, SearchSpace, Subnet
 from tests.deploy.networks import interpret, simulated
 from tests.deploy.tiny_experiment import HILNAS, REPOSITORY, Started, environment, one_line, start
@@ -214,7 +214,9 @@ def test_the_tree_gives_what_each_subnet_alone_gives(subnet, scheme, size):
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("subnet", [SUBNETS[3], SUBNETS[-1]], ids=str)
 def test_one_by_one_they_are_the_librarys_and_answer_their_golden_pair(tmp_path, form, subnet):
-    origin = replace(ORIGIN, scheme=Scheme("tensor")) if form.activations == "uint8" else ORIGIN
+    granularity: Granularity = "tensor" if form.activations == "uint8" else "channel"
+    scheme = Scheme(granularity, few_bits="symmetric" if form.few_bits == "int4" else "asymmetric")
+    origin = replace(ORIGIN, scheme=scheme)
     (model,) = compile_subnets(origin, [subnet], tmp_path, Writing(form))
     content = model.read_bytes()
     files = write_branch(origin, form, tmp_path, tree_of(subnet)).subnets

@@ -23,11 +23,11 @@ from tests.deploy.networks import block_data, interpret, simulated, space, train
 DEMO = space("demo")
 
 
-def judged_blocks(block: int, bits: int, granularity: str):
+def judged_blocks(block: int, bits: int, granularity: str, few_bits: str = "asymmetric"):
     torch.manual_seed(block)
     data = block_data(DEMO, block, (11, 14), seed=block)
     supernet = trained_like(SuperBlock(DEMO, block), block)
-    return golden_input(data), list(evaluate_all(supernet, data, bits, Scheme(granularity)))[::4]
+    return golden_input(data), list(evaluate_all(supernet, data, bits, Scheme(granularity, few_bits=few_bits)))[::4]
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -65,12 +65,18 @@ def test_uint8_with_scales_per_channel_is_refused():
 
 def test_int4_answers_as_the_same_values_in_int8():
     """On the builtin kernels; XNNPACK leaves INT4 convolutions to them, and rounds int8 ones otherwise."""
-    q, found = judged_blocks(4, 4, "channel")
+    q, found = judged_blocks(4, 4, "channel", "symmetric")
     kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     for judged in found:
         packed, plain = write(judged.graph, form=Form(few_bits="int4")), write(judged.graph)
         assert len(packed) < 0.75 * len(plain)
         np.testing.assert_array_equal(interpret(packed, q, kernels), interpret(plain, q, kernels), str(judged.subnet))
+
+
+def test_asymmetric_weights_are_refused_in_int4():
+    _, found = judged_blocks(4, 4, "channel")
+    with pytest.raises(QuantizationError, match=r"b4/0/expand/weight'.* do not fit INT4 .*few_bits = \"symmetric\""):
+        write(found[0].graph, form=Form(few_bits="int4"))
 
 
 def test_float_ends_are_exact():

@@ -98,8 +98,8 @@ def test_more_bits_are_larger_by_their_weights_and_less_noisy():
     few = evaluate_refined(supernet, own, subnet, Policy(dict.fromkeys(names, 3)))
     for name in names[-3:]:
         more = evaluate_refined(supernet, own, subnet, Policy({**dict.fromkeys(names, 3), name: 8}))
-        weights = next(op.weight.size for op in more.graph.operators if op.name == name)
-        assert more.graph.size_bits == few.graph.size_bits + 5 * weights
+        layer = next(op for op in more.graph.operators if op.name == name)
+        assert more.graph.size_bits == few.graph.size_bits + 5 * layer.weight.size - 8 * layer.bias.size  # no offsets
     all_8 = evaluate_refined(supernet, own, subnet, Policy(dict.fromkeys(names, 8)))
     assert all_8.nsr < 0.1 * few.nsr and np.isfinite(few.nsr) and torch.isfinite(y).all()
 

@@ -34,7 +34,7 @@ def with_bits(problem: Problem, name: str, bits: int, scheme: Scheme = DEFAULT) 
     """The network in which one layer has the weights of the integer graph, by the graph itself."""
     nodes = [replace(n, bits=bits) if isinstance(n, Weighted) and n.name == name else n for n in problem.needed]
     ranges = calibrate(nodes, [images for images, _ in problem.batches])
-    operators = lower(nodes, ranges, (8, 8, 3), scheme.granularity).operators
+    operators = lower(nodes, ranges, (8, 8, 3), scheme.granularity, scheme.few_bits).operators
     changed = []
     for node, op in zip(nodes, operators, strict=True):
         if node.name == name:
@@ -46,14 +46,15 @@ def with_bits(problem: Problem, name: str, bits: int, scheme: Scheme = DEFAULT) 
     return replace(problem, nodes=changed)
 
 
+@pytest.mark.parametrize("few_bits", ["asymmetric", "symmetric"])
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
-def test_weights_are_rounded_as_they_are_deployed(granularity) -> None:
-    problem, scheme = small_problem(), Scheme(granularity)
+def test_weights_are_rounded_as_they_are_deployed(granularity, few_bits) -> None:
+    problem, scheme = small_problem(), Scheme(granularity, few_bits=few_bits)
     errors = squared_errors(problem, WIDTHS, scheme).table
     for layer in problem.layers:
         for bits in WIDTHS:
             deployed = next(n for n in with_bits(problem, layer.name, bits, scheme).layers if n.name == layer.name)
-            assert torch.equal(rounded(layer, bits, 1.0, granularity), deployed.weight)
+            assert torch.equal(rounded(layer, bits, 1.0, scheme), deployed.weight)
             error = float((deployed.weight - layer.weight).double().square().sum())
             assert errors[layer.name][bits] == pytest.approx(error)
 
@@ -81,7 +82,7 @@ def test_fishers_diagonal_is_the_mean_of_each_images_squared_gradient() -> None:
     torch.testing.assert_close(diagonal, total)
     values = SENSITIVITIES["fisher"](problem, WIDTHS, DEFAULT).table
     for layer in problem.layers:
-        change = rounded(layer, 4, 1.0, "channel") - layer.weight
+        change = rounded(layer, 4, 1.0, DEFAULT) - layer.weight
         assert values[layer.name][4] == pytest.approx(float((diagonal[layer.name] * change**2).sum()))
 
 
@@ -106,7 +107,7 @@ def test_sqnr_is_measured_at_the_layers_own_output() -> None:
     for layer in problem.layers:
         y = replace(layer, activation="none")(env).double()
         for bits in WIDTHS:
-            weight = rounded(layer, bits, 1.0, "channel")
+            weight = rounded(layer, bits, 1.0, DEFAULT)
             noise = (replace(layer, weight=weight, activation="none")(env) - y).square().mean()
             signal = y.var((0, 2, 3), unbiased=False).mean()
             assert found[layer.name][bits] == pytest.approx(float(noise / signal), rel=1e-3)

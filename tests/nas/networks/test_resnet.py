@@ -85,7 +85,7 @@ def test_sizes_and_bit_operations_are_hawq_v3s(
 ) -> None:
     """arXiv 2011.10680, table 1 (a): W8A8 and W4A4, with 8 bits in the first and the last layer; digits are cut off.
 
-    It counts weights alone, in MiB: 11.138 and 5.818, with our 32-bit biases 11.160 and 5.840. 34.7 G stands as 34.
+    It counts weights alone, in MiB: 11.138 and 5.818; with our 32-bit biases and offsets 11.160 and 5.845. 34.7 G: 34.
     """
     ends = (published[0], published[-1])
     width = {layer.name: 8 if layer in ends else bits for layer in published}
@@ -93,7 +93,7 @@ def test_sizes_and_bit_operations_are_hawq_v3s(
     bops = sum(layer.bops(width[layer.name], width[layer.name]) for layer in published) / 1e9
     assert (math.floor(10 * weights) / 10, math.floor(bops)) == (size_mb, gbops)
     with_biases = sum(layer.size_bits(width[layer.name]) for layer in published) / MIB
-    assert with_biases - weights == pytest.approx(0.0221, abs=0.0001)
+    assert with_biases - weights == pytest.approx(0.0221 if bits == 8 else 0.0266, abs=0.0001)
 
 
 def test_down_sampling_is_tied_to_the_main_branch() -> None:

@@ -13,9 +13,9 @@ from nas.errors import QuantizationError
 from nas.quant import simulate
 from nas.quant.adaptive_rounding import MOST_INPUTS, adaptively_rounded, descended, gram_matrices
 from nas.quant.float_graph import INPUT, Conv, FullyConnected, Mean, Node, run
-from nas.quant.lower import quantize_weight
 from nas.quant.post_training import quantize
-from nas.quant.scheme import Granularity, Scheme
+from nas.quant.scheme import FewBits, Granularity, Scheme
+from nas.quant.weights import quantize_weight
 
 
 def output_error(error: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
@@ -42,18 +42,21 @@ def images(count: int = 6, seed: int = 1) -> torch.Tensor:
     return torch.rand(count, 3, 13, 10, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
+@pytest.mark.parametrize("few_bits", ["asymmetric", "symmetric"])
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
 @pytest.mark.parametrize("bits", [3, 4, 8])
-def test_no_layers_output_errs_more_than_by_the_nearest_and_most_err_less(bits: int, granularity: Granularity):
+def test_no_layers_output_errs_more_than_by_the_nearest_and_most_err_less(
+    bits: int, granularity: Granularity, few_bits: FewBits
+):
     nodes, batches = network(bits), [images(6), images(3, 2)]
-    rounded = adaptively_rounded(nodes, batches, granularity)
+    rounded = adaptively_rounded(nodes, [{INPUT: batch} for batch in batches], granularity, few_bits)
     better = 0
     for before, after in zip(nodes, rounded, strict=True):
         if not isinstance(before, Conv | FullyConnected):
             assert after is before
             continue
-        nearest, scale, _ = quantize_weight(before, 1.0, granularity)
-        on_grid = torch.from_numpy(nearest * scale.reshape(-1, *[1] * (nearest.ndim - 1)))
+        nearest = quantize_weight(before, 1.0, granularity, few_bits)
+        on_grid = torch.from_numpy(nearest.weight * nearest.scale.reshape(-1, *[1] * (nearest.weight.ndim - 1)))
         worst, found = (sum(_measured(before, weight, nodes, x) for x in batches) for weight in (on_grid, after.weight))
         assert found <= worst * (1 + 1e-6)
         better += found < 0.99 * worst
@@ -71,7 +74,7 @@ def _measured(node: Conv | FullyConnected, weight: torch.Tensor, nodes: list[Nod
 
 def test_the_gram_matrix_gives_the_layers_output_error():
     nodes, x = network(4), images()
-    grams = gram_matrices(nodes, [x])
+    grams = gram_matrices(nodes, [{INPUT: x}])
     for node in nodes:
         if isinstance(node, Conv | FullyConnected):
             moved = node.weight + torch.randn(node.weight.shape, generator=torch.Generator().manual_seed(3)) * 0.1
@@ -89,7 +92,7 @@ def test_a_descent_ends_where_no_flip_helps_and_never_above_the_nearest(seed: in
     gram = maps @ maps.transpose(1, 2)
     wanted = torch.randn(2, rows, inputs, generator=generator, dtype=torch.float64) * 4
     nearest = wanted.round().clamp(-7, 7)
-    found = descended(nearest, wanted, gram, 7)
+    found = descended(nearest, wanted, gram, (torch.full((2, rows, 1), -7.0), torch.full((2, rows, 1), 7.0)))
     assert ((found - wanted).abs() < 1 + 1e-9).logical_or(found == nearest).all()
     least = output_error(found - wanted, gram)
     assert (least <= output_error(nearest - wanted, gram) + 1e-9).all()
@@ -109,11 +112,12 @@ def test_a_descent_ends_where_no_flip_helps_and_never_above_the_nearest(seed: in
         assert least[group, row] >= best - 1e-9
 
 
+@pytest.mark.parametrize("few_bits", ["asymmetric", "symmetric"])
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
-def test_the_deployed_integers_are_the_ones_that_were_chosen(granularity: Granularity):
+def test_the_deployed_integers_are_the_ones_that_were_chosen(granularity: Granularity, few_bits: FewBits):
     nodes, x = network(4), images()
-    rounded = adaptively_rounded(nodes, [x], granularity)
-    graph = quantize(rounded, [x], (13, 10, 3), Scheme(granularity))
+    rounded = adaptively_rounded(nodes, [{INPUT: x}], granularity, few_bits)
+    graph = quantize(rounded, [x], (13, 10, 3), Scheme(granularity, few_bits=few_bits))
     for node, operator in zip(rounded, graph.operators, strict=True):
         if isinstance(node, Conv | FullyConnected):
             kernel = simulate.oihw(operator) if isinstance(node, Conv) else operator.weight
@@ -128,5 +132,5 @@ def test_what_has_no_images_is_refused_and_what_is_too_wide_keeps_its_weights():
         FullyConnected("wide", INPUT, torch.randn(2, MOST_INPUTS + 1), torch.zeros(2)),
         FullyConnected("logits", "wide", torch.randn(2, 2), torch.zeros(2), bits=4),
     ]
-    rounded = adaptively_rounded(wide, [torch.randn(4, MOST_INPUTS + 1, 1, 1)])
+    rounded = adaptively_rounded(wide, [{INPUT: torch.randn(4, MOST_INPUTS + 1, 1, 1)}])
     assert rounded[0] is wide[0] and rounded[1] is not wide[1]

@@ -18,7 +18,7 @@ from nas.quant.equalize import CLIP, equalize
 from nas.quant.float_graph import INPUT, Add, Conv, run, stepwise
 from nas.quant.folding import fold_layers
 from nas.quant.integer_graph import QConv
-from nas.quant.lower import lower, quantize_weight
+from nas.quant.lower import lower
 from nas.quant.ranges import (
     OBSERVERS,
     LeastSquares,
@@ -29,6 +29,7 @@ from nas.quant.ranges import (
     observe,
 )
 from nas.quant.scheme import DEFAULT, Scheme
+from nas.quant.weights import quantize_weight
 from nas.space import Block, SearchSpace
 
 SPACE = SearchSpace(
@@ -38,6 +39,8 @@ EVERYTHING = [
     Scheme("tensor", "mse", equalize=True, bias_correction=True),
     Scheme("channel", "percentile", bias_correction=True),
     Scheme("tensor", equalize=True),
+    Scheme("channel", rounding="adaptive"),
+    Scheme("tensor", "mse", equalize=True, bias_correction=True, few_bits="symmetric", rounding="adaptive"),
 ]
 
 
@@ -62,8 +65,8 @@ def uneven_chain(seed: int, bits: int = 8) -> tuple[list[Conv], torch.Tensor]:
 
 def weight_error(conv: Conv) -> float:
     """Squared error of the weights at a per-tensor scale, as a share of each channel's power, averaged."""
-    q, scale, _ = quantize_weight(conv, 0.02, "tensor")
-    difference = torch.from_numpy(q * scale).float() - conv.weight
+    q = quantize_weight(conv, 0.02, "tensor")
+    difference = torch.from_numpy(q.weight * q.scale).float() - conv.weight
     power = conv.weight.square().mean((1, 2, 3))
     return float((difference.square().mean((1, 2, 3)) / power).mean())
 
