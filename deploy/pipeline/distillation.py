@@ -144,7 +144,7 @@ def _features(context: Context, device: torch.device, last: int) -> Features:
         # Data is identified by its settings (in the teacher's key), not by the bytes of its files.
         key = digest(weights_digest(teacher), context.keys["teacher"], views.count, compute.precision, device.type)
         limit = (len(views), int(settings.cache_gb * GB))
-        shapes = map_shapes(context.space, data.size)
+        shapes = map_shapes(context.space, views.size)
         cache = open_cache(context.path / "features", key, shapes, DTYPES[compute.precision], limit)
     return ViewFeatures(teacher, views, batch_size, compute, cache)
 
