@@ -13,7 +13,7 @@ from deploy.lcpaq.subject import Subject
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
 from nas.data import Crops, Dataset, open_data
-from nas.data.part import evenly_spaced, held_out
+from nas.data.part import evenly_spaced
 from nas.errors import ConfigError
 from nas.lcpaq import proxy
 from nas.lcpaq.policy import applied
@@ -105,6 +105,6 @@ def _data(subject: Subject, settings: StepSettings) -> dict[float, tuple[Dataset
             data = open_data(spec.spec, "train", size, seed=seed, count=spec.train, crops=Crops(None, spec.scales))
         except ConfigError:
             continue  # a data set that cannot be drawn so small
-        seen, unseen = held_out(data, spec.held_out_of(len(data)))
+        seen, unseen = spec.split_training(data)
         parts[scale] = seen, evenly_spaced(unseen, settings.scoring_images)
     return parts

@@ -11,7 +11,9 @@ from typing import Any, ClassVar, Literal
 from deploy.compile.scheme import QuantizationScheme
 from deploy.run.shipped import CONFIGURATIONS, load_space
 from hil.reservation import seconds_of
-from nas.data import Crops
+from nas.data import Crops, Dataset
+from nas.data.part import Part, held_out
+from nas.data.sample import TaskName
 from nas.errors import ConfigError
 from nas.quant.scheme import Granularity, Scheme
 from nas.settings import STRICT, build, read_toml
@@ -20,8 +22,8 @@ from nas.tasks.task import AnyHead
 from nas.training.device import FLOAT32, Compute, DeviceName
 from nas.training.train import Schedule
 
-
-MOST_HELD_OUT = 64
+MOST_HELD_OUT: Mapping[TaskName, int] = {"segmentation": 64, "classification": 512}
+"""By task: an image whose pixels are labelled says as much as many with one label, and takes longer to score."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,10 @@ class Data:
     def crops(self) -> Crops:
         return Crops(self.crop, self.scales)
 
-    def held_out_of(self, images: int) -> int:
-        """How many of the training split's images are held out."""
-        return self.held_out or min(MOST_HELD_OUT, max(1, images // 8))
+    def split_training(self, images: Dataset) -> tuple[Part, Part]:
+        """(what is trained on, what is held out) of the training split's images; `ConfigError` if one has none."""
+        count = self.held_out or min(MOST_HELD_OUT[images.task], max(1, len(images) // 8))
+        return held_out(images, count)
 
     @property
     def name(self) -> str:

@@ -20,7 +20,7 @@ from hil.boards.catalog import find_board
 from hil.job import MeasureProtocol
 from nas.data import Dataset, check_split, open_data
 from nas.data.batches import images_of
-from nas.data.part import Part, held_out
+from nas.data.part import Part
 from nas.engine.local import Local
 from nas.engine.protocol import Engine
 from nas.networks.blocks import SuperBlock
@@ -102,7 +102,7 @@ class Context:
     def _training_parts(self) -> tuple[Part, Part]:
         data, seed = self.experiment.data, self.experiment.seed
         images = open_data(data.spec, "train", data.size, seed=seed, count=data.train, crops=data.crops)
-        return held_out(images, data.held_out_of(len(images)))
+        return data.split_training(images)
 
     @cached_property
     def val_data(self) -> Dataset:

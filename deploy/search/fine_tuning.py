@@ -1,8 +1,8 @@
 """Short fine-tunings of sampled architectures: what the accuracy predictor is fitted on.
 
 Each starts from the supernets' blocks and the teacher's stem and head, is trained as in retraining but shorter,
-quantized at the architecture's bit widths, and scored as the deployed integers on held-out training images. RUN/predictor/finetuned.jsonl gets
-a line when one is done; one that is killed goes on from its checkpoint.
+quantized at the architecture's bit widths, and scored as the deployed integers on held-out training images.
+RUN/predictor/finetuned.jsonl gets a line when one is done; one that is killed goes on from its checkpoint.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from nas.data.sample import Crops, Dataset, Sample, TaskName
 from nas.errors import ConfigError
-
 
 CHUNKS = 4  # as many places of the drive; each more has two more ends
 
@@ -79,7 +79,7 @@ def _stretches(length: int, count: int) -> tuple[int, ...]:
     chunks = min(CHUNKS, count)
     ends = [(i * length // chunks, i * count // chunks) for i in range(chunks + 1)]
     chosen: list[int] = []
-    for (first, before), (last, after) in zip(ends, ends[1:], strict=False):
+    for (first, before), (last, after) in pairwise(ends):
         start = first + (last - first - (after - before)) // 2
         chosen += range(start, start + after - before)
     return tuple(chosen)

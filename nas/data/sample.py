@@ -78,7 +78,7 @@ class Dataset(Protocol):
     `original(i)` is sample i at its own resolution, whatever that is: training crops are cut from it. `video` says that
     neighbours are frames of one drive, so that they are nearly equal; `crops` how training shows the samples.
 
-    `__getitem__` and `original` raise IndexError past the end, so that a `for` loop works, and DataError for a bad file.
+    `__getitem__` and `original` raise IndexError past the end, so that a `for` loop works; DataError for a bad file.
     """
 
     @property

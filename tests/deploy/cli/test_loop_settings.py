@@ -133,8 +133,10 @@ def test_a_missing_encoder(fails, tmp_path):
 
 
 def test_an_encoder_of_other_shapes(fails, tmp_path, finished):
-    encoder = finished.folder / "models" / "fast.tflite"
-    fails(USAGE, with_encoder(tmp_path, encoder), "convolution", "file's is")
+    command = with_encoder(tmp_path, finished.folder / "models" / "teacher.tflite")
+    space = tmp_path / "space.toml"
+    space.write_text(space.read_text().replace("channels = 24", "channels = 28"))
+    fails(USAGE, command, "convolution", "file's is")
 
 
 def test_an_encoder_with_too_few_convolutions(fails, tmp_path, model):

@@ -128,7 +128,8 @@ def labels_index(data: LabelledFiles, name: str) -> int:
 
 def test_a_photograph_is_kept_at_twice_the_deployed_size(folders: Path) -> None:
     """What is smaller is kept as it is stored, 24x32."""
-    kept = {size: open_data(f"folders:{folders}", "train", size).original(1).image.shape for size in ((10, 12), (10, 20))}
+    sizes = ((10, 12), (10, 20))
+    kept = {size: open_data(f"folders:{folders}", "train", size).original(1).image.shape for size in sizes}
     assert kept == {(10, 12): (20, 24, 3), (10, 20): (20, 32, 3)}
     wide = open_data(f"folders:{folders}", "train", (10, 20), crops=Crops(None, (1.0, 3.0)))
     assert wide.original(1).image.shape == (24, 32, 3)
