@@ -27,7 +27,7 @@ SMALL_IMAGE = 64  # pixels a side, below which a smaller image ranks badly (docs
 
 
 def trial_inputs(subject: Subject, settings: StepSettings) -> TrialInputs:
-    """What the proxy's trials are about: policy.json's bits, the run's training images, the held-out ones to score on."""
+    """What the proxy's trials are about: policy.json's bits, the training images, the held-out ones to score on."""
     schedule = replace(subject.context.experiment.retrain.schedule, warmup_steps=0)
     seed, folder = subject.context.experiment.seed, subject.folder / "tuned"
     policy, data = subject.policy(), _data(subject, settings)

@@ -77,11 +77,9 @@ def images_of(data: Dataset, count: int, *, besides: int = 0, batch_size: int = 
 
     `besides`: none that `images_of(data, besides)` gives, unless that leaves none.
     """
-    others = range(len(data))
-    if besides:
-        taken = set(_evenly_spaced(others, besides))
-        others = [index for index in others if index not in taken] or others
-    indices = _evenly_spaced(others, count)
+    every = range(len(data))
+    taken = set(_evenly_spaced(every, besides))
+    indices = _evenly_spaced([index for index in every if index not in taken] or every, count)
     for start in range(0, len(indices), batch_size):
         yield load(data, indices[start : start + batch_size])[0]
 
