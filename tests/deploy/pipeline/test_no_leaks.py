@@ -34,6 +34,7 @@ BRIEF = {
     ),
     "[distil]\nschedule = { steps = 30": "[distil]\nschedule = { steps = 2",
     "[retrain]\nsteps = 30": "[retrain]\nsteps = 2",
+    "size = [64, 96]": "size = [64, 96]\ncrop = [40, 64]",
 }
 
 
