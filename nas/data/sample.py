@@ -76,8 +76,8 @@ class Dataset(Protocol):
     """A data set: equal indices give equal samples, all of `size` = (H, W), which is what is deployed and evaluated.
 
     `original(i)` is sample i at its own resolution, whatever that is, from which training crops are cut; resized to
-    `size` it is sample i. `video` says that neighbours are frames of one drive, nearly equal; `crops` how training shows
-    the samples.
+    `size` it is sample i. `video` says that neighbours are frames of one drive, nearly equal; `crops` how training
+    shows the samples.
 
     `__getitem__` and `original` raise IndexError past the end, so that a `for` loop works; DataError for a bad file.
     """
