@@ -117,7 +117,7 @@ def _add_settings(action: argparse.ArgumentParser) -> None:
     action.add_argument("--all-layers", action="store_true", help="the first and the last may leave 8 bits too")
     numbers = (
         ("--images", 64, "labelled, for the sensitivity"),
-        ("--scoring-images", 512, "that policies are scored on"),
+        ("--scoring-images", 512, "held-out ones that policies are scored on, at most"),
         ("--k", 8, "policies of the frontier to score"),
         ("--trials", 40, "of the proxy search"),
         ("--tuning-steps", 64, "of fine-tuning in a full trial"),

@@ -71,7 +71,12 @@ def _evaluated(subject: Subject, architecture: Architecture, policy: Policy) -> 
         context.teacher,
         context.supernets,
         images_of(context.train_data, quantization.calibration_images, batch_size=IMAGES),
-        images_of(context.train_data, quantization.evaluation_images, shift=0.5, batch_size=IMAGES),
+        images_of(
+            context.train_data,
+            quantization.evaluation_images,
+            besides=quantization.calibration_images,
+            batch_size=IMAGES,
+        ),
     )
     with one_thread():
         for subnet in architecture.subnets:

@@ -12,8 +12,8 @@ from deploy.lcpaq.settings import StepSettings
 from deploy.lcpaq.subject import Subject
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
-from nas.data import Dataset, open_data
-from nas.data.part import held_out
+from nas.data import Crops, Dataset, open_data
+from nas.data.part import evenly_spaced
 from nas.errors import ConfigError
 from nas.lcpaq import proxy
 from nas.lcpaq.policy import applied
@@ -27,7 +27,7 @@ SMALL_IMAGE = 64  # pixels a side, below which a smaller image ranks badly (docs
 
 
 def trial_inputs(subject: Subject, settings: StepSettings) -> TrialInputs:
-    """What the proxy's trials are about: policy.json's bits, the run's training images."""
+    """What the proxy's trials are about: policy.json's bits, the training images, the held-out ones to score on."""
     schedule = replace(subject.context.experiment.retrain.schedule, warmup_steps=0)
     seed, folder = subject.context.experiment.seed, subject.folder / "tuned"
     policy, data = subject.policy(), _data(subject, settings)
@@ -90,7 +90,10 @@ def deployed(subject: Subject, settings: StepSettings) -> tuple[str, IntegerGrap
 
 
 def _data(subject: Subject, settings: StepSettings) -> dict[float, tuple[Dataset, Dataset]]:
-    """For each scale the training images without those to score on, and those; validation is for the end alone."""
+    """For each scale the training images, and those of the held-out ones to score on; validation is for the end alone.
+
+    Crops are of the full size, as a folded network is for images of one.
+    """
     spec, seed = subject.context.experiment.data, subject.context.experiment.seed
     parts: dict[float, tuple[Dataset, Dataset]] = {}
     stride = subject.model.output_stride
@@ -99,8 +102,9 @@ def _data(subject: Subject, settings: StepSettings) -> dict[float, tuple[Dataset
         if scale != 1 and (min(spec.size) < SMALL_IMAGE or size[0] % stride or size[1] % stride):
             continue  # too little is left of it, or its maps would not be those of the full size, only smaller
         try:
-            data = open_data(spec.spec, "train", size, seed=seed, count=spec.train)
+            data = open_data(spec.spec, "train", size, seed=seed, count=spec.train, crops=Crops(None, spec.scales))
         except ConfigError:
             continue  # a data set that cannot be drawn so small
-        parts[scale] = held_out(data, min(settings.scoring_images, len(data) // 4))
+        seen, unseen = spec.split_training(data)
+        parts[scale] = seen, evenly_spaced(unseen, settings.scoring_images)
     return parts

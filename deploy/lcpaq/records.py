@@ -79,7 +79,7 @@ class SolveRecord(KeyedRecord):
 
 @dataclass(frozen=True)
 class ScoredPolicy:
-    """A policy with the quantized network's score on training images that no calibration saw, in percent."""
+    """A policy with the quantized network's score on held-out training images, in percent."""
 
     policy: str
     score: float

@@ -11,7 +11,7 @@ from deploy.formats.digest import digest
 from deploy.run.config import Experiment
 from deploy.run.context import Context
 from deploy.run.folder import Progress
-from deploy.run.keys import settings_of
+from deploy.run.keys import STAGE_VERSIONS, settings_of
 from nas.errors import ConfigError
 from nas.networks.resnet import ResNet, width_of
 from nas.tasks.task import TASKS, training_loss
@@ -30,7 +30,7 @@ def key_of(context: Context, width: int) -> str:
     """A digest of what the weights are a function of."""
     e = context.experiment
     trained = [settings_of(section) for section in (e.data, e.teacher.schedule, e.compute)]
-    return digest("resnet18", width, e.seed, *trained)
+    return digest("resnet18", STAGE_VERSIONS["teacher"], width, e.seed, *trained)
 
 
 def checkpoint(context: Context, name: str) -> Path:
@@ -52,7 +52,7 @@ def train_resnet(context: Context, name: str, width: int) -> Iterator[Progress]:
     experiment, schedule = context.experiment, context.experiment.teacher.schedule
     device = experiment.compute.place()
     model.to(device)
-    _ = context.val_data  # refuses a validation split that cannot be opened now, not hours later
+    context.check_val_data()
     loss = training_loss(on_its_device(model), context.train_data, schedule.batch_size, experiment.seed, device=device)
     path, key = checkpoint(context, name), key_of(context, width)
     for step in train(model, loss, schedule, path, key, compute=experiment.compute, log=context.training_log(path)):

@@ -34,7 +34,7 @@ class StepSettings:
         widths: of weights, to choose from.
         exempt_ends: the first and the last layer keep 8 bits.
         images: labelled training images, for the sensitivity.
-        scoring_images: training images that policies are scored on.
+        scoring_images: held-out training images (`data.held_out`) that policies are scored on, at most.
         k: policies of the frontier that are scored, up to `factor` times the answer's perturbation.
         factor: as it says there.
         trials: of the proxy search.

@@ -27,7 +27,7 @@ from deploy.lcpaq.subject import Subject, limits_of
 from deploy.run.folder import Progress
 from nas.data import Dataset
 from nas.data.batches import load
-from nas.data.part import Part
+from nas.data.part import evenly_spaced
 from nas.lcpaq import refine
 from nas.lcpaq.activations import ACTIVATION_SENSITIVITIES
 from nas.lcpaq.hessian import Problem
@@ -55,7 +55,7 @@ def sensitivity(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
     data = context.train_data
     batches = [
         load(data, part)
-        for part in _batched(_indices(data, settings.images, 0.25), context.experiment.distil.schedule.batch_size)
+        for part in _batched(_indices(data, settings.images), context.experiment.distil.schedule.batch_size)
     ]
     problem = Problem(subject.nodes, batches, context.task.loss)
     scheme, started = context.experiment.quantization.scheme, time.process_time()
@@ -71,10 +71,10 @@ def sensitivity(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
     yield Progress("lcpaq sensitivity", 1, 1, f"{len(layers)} layers in {cpu_s:.1f} s of CPU")
 
 
-def _indices(data: Dataset, count: int, shift: float) -> list[int]:
-    """`count` places at even distances; `shift` moves them, so that two choices are disjoint."""
+def _indices(data: Dataset, count: int) -> list[int]:
+    """`count` places at even distances, a quarter of which they are moved, as calibration starts at the first."""
     count = min(count, len(data))
-    return [int((i + shift) * len(data) / count) for i in range(count)]
+    return [int((i + 0.25) * len(data) / count) for i in range(count)]
 
 
 def _batched(indices: list[int], size: int) -> list[list[int]]:
@@ -141,9 +141,8 @@ def _has_latency(subject: Subject) -> bool:
 
 
 def scorer(subject: Subject, settings: StepSettings) -> Callable[[Policy], float]:
-    """The deployed integers' metric on training images that no calibration saw; scores.jsonl keeps each."""
-    data = subject.context.train_data
-    images = Part(data, tuple(_indices(data, settings.scoring_images, 0.5)))
+    """The deployed integers' metric on held-out training images; scores.jsonl keeps each."""
+    images = evenly_spaced(subject.context.held_out_data, settings.scoring_images)
     key = digest(subject.key, settings.scoring_images)
     journal = Journal(subject.folder / "scores.jsonl", ScoredPolicy, key)
     known = {scored.policy: scored.score for scored in journal.read()}
@@ -174,7 +173,7 @@ def refine_policy(subject: Subject, settings: StepSettings) -> Iterator[Progress
         record = RefineRecord(
             key=key,
             metric=subject.context.task.metric,
-            images=settings.scoring_images,
+            images=min(settings.scoring_images, len(subject.context.held_out_data)),
             scored=tuple(RefinedPolicy(one.origin, str(one.policy), one.costs, one.score) for one in scored),
             best=str(best.policy),
             origin=best.origin,

@@ -144,7 +144,7 @@ def _features(context: Context, device: torch.device, last: int) -> Features:
         made = views.count, str(compute.dtype(device)), device.type
         key = digest(weights_digest(teacher), context.keys["teacher"], *made)
         limit = (len(views), int(settings.cache_gb * GB))
-        shapes = map_shapes(context.space, data.size)
+        shapes = map_shapes(context.space, views.size)
         cache = open_cache(context.path / "features", key, shapes, compute.dtype(device), limit)
     return ViewFeatures(teacher, views, batch_size, compute, cache)
 

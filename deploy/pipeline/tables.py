@@ -50,7 +50,12 @@ def populate_scheme(context: Context, of: SchemeRun) -> Iterator[Progress]:
         context.teacher,
         context.supernets,
         images_of(context.train_data, quantization.calibration_images, batch_size=IMAGES),
-        images_of(context.train_data, quantization.evaluation_images, shift=0.5, batch_size=IMAGES),
+        images_of(
+            context.train_data,
+            quantization.evaluation_images,
+            besides=quantization.calibration_images,
+            batch_size=IMAGES,
+        ),
     )
     ended = context.engine.each(task, sub_trees(space, values))
     with closing(ended):

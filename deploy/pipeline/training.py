@@ -28,7 +28,7 @@ def train_teacher(context: Context) -> Iterator[Progress]:
     """Train the network that the blocks will learn from, into teacher.pt."""
     settings = context.experiment.teacher
     model = context.untrained_teacher()
-    _ = context.val_data  # refuses a validation split that cannot be opened now, not hours later
+    context.check_val_data()
     if settings.encoder_from:
         folded = [
             (torch.from_numpy(w), torch.from_numpy(b)) for w, b in convolutions(read(Path(settings.encoder_from)))

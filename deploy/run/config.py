@@ -11,6 +11,9 @@ from typing import Any, ClassVar, Literal
 from deploy.compile.scheme import QuantizationScheme
 from deploy.run.shipped import CONFIGURATIONS, load_space
 from hil.reservation import seconds_of
+from nas.data import Crops, Dataset
+from nas.data.part import Part, held_out
+from nas.data.sample import TaskName
 from nas.errors import ConfigError
 from nas.quant.scheme import FewBits, Granularity, Rounding, Scheme
 from nas.settings import STRICT, build, read_toml
@@ -20,16 +23,50 @@ from nas.tasks.task import AnyHead
 from nas.training.device import FLOAT32, Compute, DeviceName
 from nas.training.train import Schedule
 
+MOST_HELD_OUT: Mapping[TaskName, int] = {"segmentation": 64, "classification": 512}
+"""By task: an image whose pixels are labelled says as much as many with one label, and takes longer to score."""
+
 
 @dataclass(frozen=True)
 class Data:
-    """`spec` is a key of `nas.data.DATASETS`, with :FOLDER where it is stored; images are resized to `size` (H, W)."""
+    """The images to train on and to evaluate with.
+
+    Attributes:
+        spec: a key of `nas.data.DATASETS`, with :FOLDER where it is stored.
+        size: (H, W) that images are resized to where they are not trained on: of what is deployed and evaluated.
+        crop: (H, W) of training crops, which are cut from the images at their own resolution; None: `size`.
+        scales: lowest and highest at which training shows an image, 1 being `size`; None: the task's
+            (`nas.data.augment.SCALES`). The lowest is raised where a crop would be padded.
+        train, val: how many images of the splits; None: all, or the default of generated ones.
+        held_out: how many images of the training split are not trained on, but chosen by; None: an eighth, at most
+            MOST_HELD_OUT. The validation split is for the report.
+    """
 
     spec: str
     size: tuple[int, int]
     train: int | None = None
     val: int | None = None
+    crop: tuple[int, int] | None = None
+    scales: tuple[float, float] | None = None
+    held_out: int | None = None
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.held_out is not None and self.held_out < 1:
+            raise ConfigError(f"data.held_out {self.held_out}: models are chosen by these images; give at least 1")
+        try:
+            _ = self.crops
+        except ConfigError as error:
+            raise ConfigError(f"data.{error}") from None
+
+    @property
+    def crops(self) -> Crops:
+        return Crops(self.crop, self.scales)
+
+    def split_training(self, images: Dataset) -> tuple[Part, Part]:
+        """(what is trained on, what is held out) of the training split's images; `ConfigError` if one has none."""
+        count = self.held_out or min(MOST_HELD_OUT[images.task], max(1, len(images) // 8))
+        return held_out(images, count)
 
     @property
     def name(self) -> str:

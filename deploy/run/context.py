@@ -18,8 +18,9 @@ from deploy.targets.placement import load_target
 from hil.boards.catalog import boards_file as found_boards_file
 from hil.boards.catalog import find_board
 from hil.job import MeasureProtocol
-from nas.data import Dataset, open_data
+from nas.data import Dataset, check_split, open_data
 from nas.data.batches import images_of
+from nas.data.part import Part
 from nas.engine.local import Local
 from nas.engine.protocol import Engine
 from nas.networks.blocks import SuperBlock
@@ -88,15 +89,32 @@ class Context:
         events = self.path / "tensorboard" / checkpoint.relative_to(self.path).with_suffix("")
         return TrainingLog(log_path(checkpoint), events if self.tensorboard else None)
 
-    @cached_property
+    @property
     def train_data(self) -> Dataset:
-        data = self.experiment.data
-        return open_data(data.spec, "train", data.size, seed=self.experiment.seed, count=data.train)
+        """The training split without `held_out_data`: all that weights, ranges and tables may depend on."""
+        return self._training_parts[0]
+
+    @property
+    def held_out_data(self) -> Dataset:
+        """Images of the training split that nothing is trained on: what every choice between networks is made by."""
+        return self._training_parts[1]
+
+    @cached_property
+    def _training_parts(self) -> tuple[Part, Part]:
+        data, seed = self.experiment.data, self.experiment.seed
+        images = open_data(data.spec, "train", data.size, seed=seed, count=data.train, crops=data.crops)
+        return data.split_training(images)
 
     @cached_property
     def val_data(self) -> Dataset:
+        """For the report alone: no stage before `ship` may open it (`tests/deploy/pipeline/test_no_leaks.py`)."""
         data = self.experiment.data
         return open_data(data.spec, "val", data.size, seed=self.experiment.seed, count=data.val)
+
+    def check_val_data(self) -> None:
+        """Refuses a validation split that could not be opened: now, not hours later."""
+        data = self.experiment.data
+        check_split(data.spec, "val", data.size, seed=self.experiment.seed, count=data.val)
 
     @property
     def task(self) -> Task:
@@ -110,7 +128,9 @@ class Context:
     @cached_property
     def evaluation(self) -> Tensor:
         """Images (N, 3, H, W) that the NSR is computed on: of the training split, others than calibration's."""
-        return calibration_batch(images_of(self.train_data, self.experiment.quantization.evaluation_images, shift=0.5))
+        settings = self.experiment.quantization
+        images = images_of(self.train_data, settings.evaluation_images, besides=settings.calibration_images)
+        return calibration_batch(images)
 
     def untrained_teacher(self) -> Encoder:
         """MobileNetV2's layers at the space's widths and strides, with the task's head."""

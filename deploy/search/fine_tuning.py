@@ -1,8 +1,8 @@
 """Short fine-tunings of sampled architectures: what the accuracy predictor is fitted on.
 
 Each starts from the supernets' blocks and the teacher's stem and head, is trained as in retraining but shorter,
-quantized at the architecture's bit widths, and evaluated as the deployed integers. RUN/predictor/finetuned.jsonl gets
-a line when one is done; one that is killed goes on from its checkpoint.
+quantized at the architecture's bit widths, and scored as the deployed integers on held-out training images.
+RUN/predictor/finetuned.jsonl gets a line when one is done; one that is killed goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def fine_tune(context: Context, architecture: Architecture) -> FineTuned:
         ):
             pass
         graph = quantize_network(context, model.cpu(), architecture)
-        score = score_integer(graph, context.val_data)
+        score = score_integer(graph, context.held_out_data)
     return FineTuned(str(architecture), score, round(time.monotonic() - started, 2))
 
 

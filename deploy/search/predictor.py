@@ -54,7 +54,7 @@ def rank_agreement(predicted: Vector, actual: Vector, seed: int) -> RankAgreemen
     if np.ptp(actual) == 0 or np.ptp(predicted) == 0:
         raise CheckFailed(
             f"predictor: all {len(actual)} fine-tuned models are equally good, so nothing ranks them; "
-            "give predictor.schedule more steps, or data.val more samples"
+            "give predictor.schedule more steps, or data.held_out more images"
         )
     tau, rho = rank_coefficients(predicted, actual)
 

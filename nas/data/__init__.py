@@ -13,12 +13,12 @@ from pathlib import Path
 from nas.data.camvid import open_camvid
 from nas.data.cityscapes import open_cityscapes
 from nas.data.folders import open_folders
-from nas.data.sample import IGNORE, Dataset, Sample
+from nas.data.sample import FULL_SIZE, IGNORE, Crops, Dataset, Sample
 from nas.data.scenes import Scenes
 from nas.data.shapes import Shapes
 from nas.errors import ConfigError
 
-__all__ = ["DATASETS", "IGNORE", "SPLITS", "Dataset", "Request", "Sample", "open_data"]
+__all__ = ["DATASETS", "IGNORE", "SPLITS", "Crops", "Dataset", "DatasetRequest", "Sample", "check_split", "open_data"]
 
 SPLITS = ("train", "val")
 
@@ -32,28 +32,35 @@ class DatasetRequest:
     size: tuple[int, int]
     seed: int
     count: int | None
+    crops: Crops
 
 
 def _open_scenes(request: DatasetRequest) -> Dataset:
     _no_folder(request, "scenes")
-    return Scenes(request.split, request.size, seed=request.seed, count=request.count)
+    return Scenes(request.split, request.size, seed=request.seed, count=request.count, crops=request.crops)
 
 
 def _open_camvid(request: DatasetRequest) -> Dataset:
-    return open_camvid(_folder(request, "camvid"), request.split, request.size, count=request.count)
+    return open_camvid(
+        _folder(request, "camvid"), request.split, request.size, count=request.count, crops=request.crops
+    )
 
 
 def _open_cityscapes(request: DatasetRequest) -> Dataset:
-    return open_cityscapes(_folder(request, "cityscapes"), request.split, request.size, count=request.count)
+    return open_cityscapes(
+        _folder(request, "cityscapes"), request.split, request.size, count=request.count, crops=request.crops
+    )
 
 
 def _open_shapes(request: DatasetRequest) -> Dataset:
     _no_folder(request, "shapes")
-    return Shapes(request.split, request.size, seed=request.seed, count=request.count)
+    return Shapes(request.split, request.size, seed=request.seed, count=request.count, crops=request.crops)
 
 
 def _open_folders(request: DatasetRequest) -> Dataset:
-    return open_folders(_folder(request, "folders"), request.split, request.size, count=request.count)
+    return open_folders(
+        _folder(request, "folders"), request.split, request.size, count=request.count, crops=request.crops
+    )
 
 
 DATASETS: Mapping[str, Callable[[DatasetRequest], Dataset]] = {
@@ -65,7 +72,15 @@ DATASETS: Mapping[str, Callable[[DatasetRequest], Dataset]] = {
 }
 
 
-def open_data(spec: str, split: str, size: tuple[int, int], *, seed: int = 0, count: int | None = None) -> Dataset:
+def open_data(
+    spec: str,
+    split: str,
+    size: tuple[int, int],
+    *,
+    seed: int = 0,
+    count: int | None = None,
+    crops: Crops = FULL_SIZE,
+) -> Dataset:
     """The data set that `spec` names, resized to `size` = (H, W).
 
     Args:
@@ -74,6 +89,7 @@ def open_data(spec: str, split: str, size: tuple[int, int], *, seed: int = 0, co
         seed: of generated images; stored ones do not depend on it.
         count: how many images to generate (by default the data set's COUNTS), or at most how many stored ones to take,
             evenly spaced.
+        crops: how training shows the samples.
 
     Raises:
         ConfigError: an argument cannot be used.
@@ -87,7 +103,12 @@ def open_data(spec: str, split: str, size: tuple[int, int], *, seed: int = 0, co
     if count is not None and count < 1:
         raise ConfigError(f"count {count}: give at least 1, or leave it out for the full split")
     path = Path(folder).expanduser() if colon else None
-    return DATASETS[name](DatasetRequest(path, split, size, seed, count))
+    return DATASETS[name](DatasetRequest(path, split, size, seed, count, crops))
+
+
+def check_split(spec: str, split: str, size: tuple[int, int], *, seed: int = 0, count: int | None = None) -> None:
+    """Refuses what `open_data` refuses. Files are looked for; none of their images is opened."""
+    open_data(spec, split, size, seed=seed, count=count)
 
 
 def _no_folder(request: DatasetRequest, name: str) -> None:

@@ -3,6 +3,9 @@
 Parameters are MMSegmentation's defaults (`RandomResize`, `RandomCrop`, `RandomFlip`,
 `PhotoMetricDistortion`), without its retries for a crop that one class dominates. Where the image has one label,
 it is resized by less: at half or twice the size the labelled object may be out of the crop.
+
+Crops are cut from the image at its own resolution. Scales are relative to what is deployed: at scale 1 a crop shows
+things as large as the deployed network sees them, whatever the resolution of the files.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ class Augment:
 
     Attributes:
         size: (H, W) of the crop, filled up with PAD_VALUE and IGNORE at the right and below.
-        scale: lowest and highest ratio that the sample is resized by before cropping.
+        shown: (H, W) that the full sample has at scale 1; None: the sample's own.
+        scale: lowest and highest scale at which the sample is shown.
         flip: probability of a mirror image.
         photometric: whether brightness, contrast, saturation and hue vary.
 
@@ -43,6 +47,7 @@ class Augment:
     """
 
     size: tuple[int, int]
+    shown: tuple[int, int] | None = None
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = 0.5
     photometric: bool = True
@@ -73,11 +78,11 @@ class Augment:
 
     def _window(self, size: tuple[int, ...], rng: np.random.Generator) -> tuple[Box, tuple[int, int]]:
         """The part of an image of `size` (H, W) that is shown, and the (width, height) it is resized to."""
-        ratio = rng.uniform(*self.scale)
+        scale = rng.uniform(*self.scale)
         box: list[tuple[float, float]] = []
         shown: list[int] = []
-        for length, wanted in zip(size, self.size, strict=True):
-            resized = max(1, round(length * ratio))
+        for length, at_1, wanted in zip(size, self.shown or size, self.size, strict=True):
+            resized = max(1, round(at_1 * scale))
             kept = min(resized, wanted)
             start = int(rng.integers(resized - kept + 1))
             box.append((start * length / resized, (start + kept) * length / resized))
@@ -87,8 +92,25 @@ class Augment:
 
 
 def training_augment(data: Dataset) -> Augment:
-    """The augmentation for training networks of the data's task."""
-    return Augment(data.size, SCALES[data.task])
+    """The augmentation for training on `data`, by its task and `Dataset.crops`.
+
+    Where every pixel is labelled no crop is padded: the lowest scale is raised to where the image fills it. An image
+    with one label may be shown whole and smaller, as a crop of it may lack the labelled object.
+
+    Raises:
+        ConfigError: the image does not fill the crop at the highest scale.
+    """
+    crop, size = data.crops.size or data.size, data.size
+    lowest, highest = data.crops.scales or SCALES[data.task]
+    filled = max(wanted / length for wanted, length in zip(crop, size, strict=True))
+    if filled > highest:
+        raise ConfigError(
+            f"data.crop {crop[0]}x{crop[1]}: larger than any scaled image; {size[0]}x{size[1]} at the highest scale,"
+            f" {highest:g}, measures {round(size[0] * highest)}x{round(size[1] * highest)}: lower crop or raise scales"
+        )
+    if data.task == "segmentation":
+        lowest = max(lowest, filled)
+    return Augment(crop, size, (lowest, highest))
 
 
 def _shown(

@@ -36,23 +36,26 @@ def load(
 ) -> tuple[Tensor, Tensor]:
     """Images float32 (N, 3, H, W) and labels int64 (N, H, W), or (N,) for classification, of the samples at `indices`.
 
+    An augmentation is given the samples at their own resolution.
+
     Raises:
         ConfigError: no index, or an augmentation without a generator.
         DataError: a label that the data set has no class for.
     """
     if not len(indices):
         raise ConfigError("load: no index; ask for at least one sample")
-    samples = [_checked(data, int(i)) for i in indices]
-    if augment is not None:
+    if augment is None:
+        samples = [_checked(data, int(i), data[int(i)]) for i in indices]
+    else:
         if rng is None:
             raise ConfigError("load: an augmentation needs randomness; pass rng=numpy.random.default_rng(seed)")
-        samples = [augment(sample, rng) for sample in samples]
+        samples = [_checked(data, int(i), augment(data.original(int(i)), rng)) for i in indices]
     labels = torch.from_numpy(np.stack([sample.label for sample in samples]))
     return normalize([sample.image for sample in samples]), labels.to(torch.int64)
 
 
-def _checked(data: Dataset, index: int) -> Sample:
-    sample = data[index]
+def _checked(data: Dataset, index: int, sample: Sample) -> Sample:
+    """`sample`, which shows what is at `index`."""
     above = sample.label + sample.label.dtype.type(1)  # of the uint8 labels, IGNORE becomes 0
     highest, classes = int(above.max()) - 1, len(data.classes)
     if highest >= classes:
@@ -69,15 +72,21 @@ def batches(data: Dataset, batch_size: int = 16) -> Iterator[tuple[Tensor, Tenso
         yield load(data, range(start, min(start + batch_size, len(data))))
 
 
-def images_of(data: Dataset, count: int, *, shift: float = 0.0, batch_size: int = 16) -> Iterator[Tensor]:
+def images_of(data: Dataset, count: int, *, besides: int = 0, batch_size: int = 16) -> Iterator[Tensor]:
     """`count` images evenly spaced over `data` (all, if fewer), in batches (N, 3, H, W), not augmented.
 
-    `shift` (0 to 1, as a share of the spacing) moves the choice, so that two sets can be disjoint.
+    `besides`: none that `images_of(data, besides)` gives, unless that leaves none.
     """
-    count = min(count, len(data))
-    indices = [int((i + shift) * len(data) / count) for i in range(count)]
-    for start in range(0, count, batch_size):
+    every = range(len(data))
+    taken = set(_evenly_spaced(every, besides))
+    indices = _evenly_spaced([index for index in every if index not in taken] or every, count)
+    for start in range(0, len(indices), batch_size):
         yield load(data, indices[start : start + batch_size])[0]
+
+
+def _evenly_spaced(indices: Sequence[int], count: int) -> list[int]:
+    count = min(count, len(indices))
+    return [indices[i * len(indices) // count] for i in range(count)]
 
 
 def training_indices(length: int, step: int, *, batch_size: int, seed: int) -> list[int]:

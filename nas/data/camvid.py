@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nas.data.files import Pair, PairedFiles, evenly_spaced, label_table
-from nas.data.sample import IGNORE
+from nas.data.sample import FULL_SIZE, IGNORE, Crops
 from nas.errors import DataError
 
 CLASSES = (
@@ -26,7 +26,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 TABLE = label_table({**{i: i for i in range(len(CLASSES))}, UNLABELLED: IGNORE})
 
 
-def open_camvid(root: Path, split: str, size: tuple[int, int], *, count: int | None = None) -> PairedFiles:
+def open_camvid(
+    root: Path, split: str, size: tuple[int, int], *, count: int | None = None, crops: Crops = FULL_SIZE
+) -> PairedFiles:
     """The split "train" or "val" under `root`, resized to `size` = (H, W); `count` evenly spaced of them.
 
     Raises:
@@ -45,4 +47,4 @@ def open_camvid(root: Path, split: str, size: tuple[int, int], *, count: int | N
     for pair in pairs:
         if not pair.label.is_file():
             raise DataError(f"{pair.label}: no label for {pair.image}; add it or remove the image")
-    return PairedFiles("camvid", CLASSES, size, evenly_spaced(pairs, count), {".png": TABLE})
+    return PairedFiles("camvid", CLASSES, size, evenly_spaced(pairs, count), {".png": TABLE}, crops)

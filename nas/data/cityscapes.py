@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nas.data.files import Pair, PairedFiles, evenly_spaced, label_table
-from nas.data.sample import IGNORE
+from nas.data.sample import FULL_SIZE, IGNORE, Crops
 from nas.errors import DataError
 
 CLASSES = (
@@ -46,7 +46,9 @@ TABLES = {
 }
 
 
-def open_cityscapes(root: Path, split: str, size: tuple[int, int], *, count: int | None = None) -> PairedFiles:
+def open_cityscapes(
+    root: Path, split: str, size: tuple[int, int], *, count: int | None = None, crops: Crops = FULL_SIZE
+) -> PairedFiles:
     """The split "train" or "val" under `root`, resized to `size` = (H, W); `count` evenly spaced of them.
 
     Raises:
@@ -60,7 +62,7 @@ def open_cityscapes(root: Path, split: str, size: tuple[int, int], *, count: int
     if not found:
         raise DataError(f"{images}: holds no city/*{IMAGE_ENDING}; unpack leftImg8bit_trainvaltest.zip there")
     pairs = [Pair(image, _label(image, labels)) for image in found]
-    return PairedFiles("cityscapes", CLASSES, size, evenly_spaced(pairs, count), TABLES)
+    return PairedFiles("cityscapes", CLASSES, size, evenly_spaced(pairs, count), TABLES, crops)
 
 
 def _label(image: Path, labels: Path) -> Path:

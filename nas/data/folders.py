@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from nas.data.cache import SampleCache
-from nas.data.files import decode, evenly_spaced
-from nas.data.sample import Sample, TaskName
+from nas.data.files import decode, evenly_spaced, resized
+from nas.data.sample import FULL_SIZE, Crops, Sample, TaskName
 from nas.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLIT_FOLDERS: Mapping[str, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
 LABELS = "labels.txt"
+MOST = 2  # what is larger than MOST times the deployed size is kept at that
 
 
 @dataclass(frozen=True)
@@ -33,30 +33,46 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class LabelledFiles:
-    """A classification `Dataset` over image files, resized bilinearly to `size` = (H, W), whatever their shape."""
+    """A classification `Dataset` over image files, resized bilinearly to `size` = (H, W), whatever their shape.
+
+    Of a photograph of megapixels crops show little of what is stored, and a cache would hold a handful: originals are
+    kept at MOST times `size` at most.
+    """
 
     name: str
     classes: tuple[str, ...]
     size: tuple[int, int]
     files: tuple[Labelled, ...]
+    crops: Crops = FULL_SIZE
     cache: SampleCache = field(default_factory=SampleCache)
+    originals: SampleCache = field(default_factory=SampleCache)
     task: TaskName = field(default="classification", init=False)
+    video: bool = field(default=False, init=False)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int, /) -> Sample:
         """The resized sample, read-only; IndexError past the end, `DataError` for an unreadable file."""
-        return self.cache.get(range(len(self.files))[index], self._read)
+        return self.cache.get(range(len(self.files))[index], lambda i: resized(self._read(i), self.size))
+
+    def original(self, index: int) -> Sample:
+        """The sample as it is stored, or at MOST times `size`; read-only, raises as indexing does."""
+        return self.originals.get(range(len(self.files))[index], self._reduced)
+
+    def _reduced(self, index: int) -> Sample:
+        sample, most = self._read(index), max(MOST, self.crops.scales[1] if self.crops.scales else 0)
+        height, width = (min(n, round(most * m)) for n, m in zip(sample.image.shape[:2], self.size, strict=True))
+        return sample if (height, width) == sample.image.shape[:2] else resized(sample, (height, width))
 
     def _read(self, index: int) -> Sample:
         file = self.files[index]
-        height, width = self.size
-        image = decode(file.image).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        return Sample(np.array(image), np.array(file.label, np.int64))
+        return Sample(np.array(decode(file.image).convert("RGB")), np.array(file.label, np.int64))
 
 
-def open_folders(root: Path, split: str, size: tuple[int, int], *, count: int | None = None) -> LabelledFiles:
+def open_folders(
+    root: Path, split: str, size: tuple[int, int], *, count: int | None = None, crops: Crops = FULL_SIZE
+) -> LabelledFiles:
     """The split "train" or "val" under `root`, resized to `size` = (H, W); `count` evenly spaced of them.
 
     Raises:
@@ -80,7 +96,7 @@ def open_folders(root: Path, split: str, size: tuple[int, int], *, count: int | 
         found += [Labelled(path, index[name]) for path in files]
     if not found:
         raise DataError(f"{images}: holds no class folder; put the images of class X into {images / 'X'}")
-    return LabelledFiles("folders", _labels(root, names), size, evenly_spaced(found, count))
+    return LabelledFiles("folders", _labels(root, names), size, evenly_spaced(found, count), crops)
 
 
 def _split_folder(root: Path, split: str) -> Path:

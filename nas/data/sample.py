@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.errors import DataError
+from nas.errors import ConfigError, DataError
 
 IGNORE = 255  # the label of pixels that count neither in training nor in evaluation
 RGB_CHANNELS = 3
@@ -46,10 +47,39 @@ class Sample:
             )
 
 
-class Dataset(Protocol):
-    """A data set: equal indices give equal samples, all of `size` = (H, W).
+@dataclass(frozen=True)
+class Crops:
+    """What training crops measure and show (`nas.data.augment.training_augment`).
 
-    `__getitem__` raises IndexError past the end, so that a `for` loop works, and DataError for a bad file.
+    Attributes:
+        size: (H, W) of a crop; None: the data set's size.
+        scales: lowest and highest scale; at 1 the image is shown at the data set's size. None: the task's.
+
+    Raises:
+        ConfigError: a value cannot be used.
+    """
+
+    size: tuple[int, int] | None = None
+    scales: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and min(self.size) < 1:
+            raise ConfigError(f"crop {self.size[0]}x{self.size[1]}: give a positive height and width")
+        if self.scales is not None and not 0 < self.scales[0] <= self.scales[1] < math.inf:
+            raise ConfigError(f"scales {list(self.scales)}: give 0 < lowest <= highest")
+
+
+FULL_SIZE = Crops()
+
+
+class Dataset(Protocol):
+    """A data set: equal indices give equal samples, all of `size` = (H, W), which is what is deployed and evaluated.
+
+    `original(i)` is sample i at its own resolution, whatever that is, from which training crops are cut; resized to
+    `size` it is sample i. `video` says that neighbours are frames of one drive, nearly equal; `crops` how training
+    shows the samples.
+
+    `__getitem__` and `original` raise IndexError past the end, so that a `for` loop works; DataError for a bad file.
     """
 
     @property
@@ -64,6 +94,14 @@ class Dataset(Protocol):
     @property
     def size(self) -> tuple[int, int]: ...
 
+    @property
+    def crops(self) -> Crops: ...
+
+    @property
+    def video(self) -> bool: ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+    def original(self, index: int) -> Sample: ...

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from nas.data.cache import SampleCache
-from nas.data.sample import RGB_CHANNELS, Sample, TaskName
+from nas.data.sample import FULL_SIZE, RGB_CHANNELS, Crops, Sample, TaskName
 from nas.errors import ConfigError
 
 COUNTS = {"train": 4096, "val": 256}
@@ -78,9 +78,11 @@ class Shapes:
     size: tuple[int, int]
     seed: int = field(default=0, kw_only=True)
     count: int | None = field(default=None, kw_only=True)
+    crops: Crops = field(default=FULL_SIZE, kw_only=True)
     name: str = field(default="shapes", init=False)
     task: TaskName = field(default="classification", init=False)
     classes: tuple[str, ...] = field(default=tuple(OUTLINES), init=False)
+    video: bool = field(default=False, init=False)
     _cache: SampleCache = field(default_factory=SampleCache, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -98,6 +100,10 @@ class Shapes:
     def __getitem__(self, index: int, /) -> Sample:
         """The figure, read-only; IndexError past the end."""
         return self._cache.get(range(len(self))[index], self._draw)
+
+    def original(self, index: int) -> Sample:
+        """The figure as indexing gives it: at scales up to 1.25 one that is drawn larger would show little more."""
+        return self[index]
 
     def _draw(self, index: int) -> Sample:
         return draw_shape((self.seed, self.split, index), self.size)

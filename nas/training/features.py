@@ -76,6 +76,11 @@ class Views:
     def __len__(self) -> int:
         return len(self.data) * max(1, self.count)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of a view."""
+        return training_augment(self.data).size if self.count else self.data.size
+
     def position(self, view: View) -> int:
         """A view's place in the order of all: the first view of every sample, then the second ..."""
         return view.number * len(self.data) + view.index

@@ -28,6 +28,9 @@ def test_a_missing_configuration(fails, tmp_path):
         ("latency = 50.0", "latncy = 50.0", ("latncy", "did you mean 'latency'?")),
         ("size = [64, 96]", "size = [64]", ("data.size",)),
         ("size = [64, 96]", 'size = "large"', ("data.size",)),
+        ("size = [64, 96]", "size = [64, 96]\ncrop = [0, 96]", ("data.crop 0x96", "positive height")),
+        ("size = [64, 96]", "size = [64, 96]\nscales = [2.0, 1.0]", ("data.scales", "lowest <= highest")),
+        ("size = [64, 96]", "size = [64, 96]\nheld_out = 0", ("data.held_out 0", "at least 1")),
         ("train = 16", 'train = "many"', ("data.train",)),
         ('name = "tiny"\n', "", ("name",)),
         (", latency = 50.0", "", ("budget 'fast'", "latency, size or both")),
@@ -58,6 +61,20 @@ def test_a_wrong_space_is_named(fails, tmp_path, old, new, words):
     assert old in space.read_text()
     space.write_text(space.read_text().replace(old, new, 1))
     fails(USAGE, ["loop", *arguments(config, tmp_path / "runs")], "space.toml" if "did" in words[-1] else "", *words)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("crop = [140, 96]", ("data.crop 140x96: larger than any scaled image", "64x96", "measures 128x192")),
+        ("crop = [64, 96]\nscales = [0.5, 0.9]", ("data.crop 64x96: larger than any scaled image", "58x86")),
+        ("held_out = 16", ("hold out 16 of 16 images", "between 1 and 15")),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_refused_before_training(fails, tmp_path, line, words):
+    config = write_experiment(tmp_path, {"size = [64, 96]": f"size = [64, 96]\n{line}"})
+    fails(USAGE, ["loop", *arguments(config, tmp_path / "runs")], *words)
+    assert not (tmp_path / "runs" / "tiny" / "teacher.pt").exists()
 
 
 def test_an_unknown_stage(fails, tmp_path):
@@ -116,8 +133,10 @@ def test_a_missing_encoder(fails, tmp_path):
 
 
 def test_an_encoder_of_other_shapes(fails, tmp_path, finished):
-    encoder = finished.folder / "models" / "fast.tflite"
-    fails(USAGE, with_encoder(tmp_path, encoder), "convolution", "file's is")
+    command = with_encoder(tmp_path, finished.folder / "models" / "teacher.tflite")
+    space = tmp_path / "space.toml"
+    space.write_text(space.read_text().replace("channels = 24", "channels = 28"))
+    fails(USAGE, command, "convolution", "file's is")
 
 
 def test_an_encoder_with_too_few_convolutions(fails, tmp_path, model):

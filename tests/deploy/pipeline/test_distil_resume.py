@@ -12,11 +12,16 @@ import pytest
 import torch
 
 from deploy.cli import main
+from deploy.pipeline.distillation import _features
 from deploy.run.config import Overrides, load_experiment
+from deploy.run.context import Context
+from deploy.run.folder import Run
 from deploy.run.keys import settings_of
 from nas.errors import ConfigError
+from nas.training.features import ViewFeatures
 from nas.training.train import load
 from tests.deploy.tiny_experiment import (
+    REPOSITORY,
     Finished,
     Started,
     arguments,
@@ -30,7 +35,7 @@ from tests.deploy.tiny_experiment import (
 
 RATES = "learning_rates = [3e-3]"
 VIEWS = "views = 2"
-CACHED = "views = 2\ncache_gb = 0.003"  # some of the 32 views fit
+CACHED = "views = 2\ncache_gb = 0.003"  # some of the 28 views fit
 ALL_CACHED = "views = 2\ncache_gb = 1"
 
 
@@ -167,6 +172,19 @@ def test_a_finished_distillation_is_not_done_again_by_workers(finished, tmp_path
 def test_settings_that_cannot_be(tmp_path, settings, words):
     with pytest.raises(ConfigError, match=words):
         load_experiment(experiment(tmp_path, settings), Overrides())
+
+
+def test_what_is_cached_is_of_the_crops(tmp_path, monkeypatch):
+    config = experiment(tmp_path, ALL_CACHED)
+    config.write_text(config.read_text().replace("size = [64, 96]", "size = [64, 96]\ncrop = [40, 64]"))
+    monkeypatch.setattr(Context, "teacher", property(lambda context: context.untrained_teacher().eval()))
+    with Run(tmp_path / "runs" / "tiny") as opened:
+        context = Context(*load_experiment(config, Overrides()), opened, REPOSITORY / "boards.toml")
+        features = _features(context, torch.device("cpu"), 2)
+        assert isinstance(features, ViewFeatures) and features.cache is not None
+        features(0)
+        kept = features.cache.read(features.views.position(features.views.of_step(0, 4)[0]))
+    assert kept is not None and kept[0].shape == (20, 32, 16)
 
 
 def test_what_changes_no_weight_changes_no_key(tmp_path):

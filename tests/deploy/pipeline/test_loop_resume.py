@@ -77,7 +77,7 @@ def wait_until(holds: Callable[[], bool], process: Started, timeout_s: float = 1
 
 def test_the_summary_holds_what_it_promises(finished):
     summary = record(finished.folder / "summary.json")
-    assert summary["data"] == {"spec": "scenes", "size": [64, 96], "classes": 11, "train": 16, "val": 4}
+    assert summary["data"] == {"spec": "scenes", "size": [64, 96], "classes": 11, "train": 14, "val": 4}
     assert [m["name"] for m in summary["models"]] == ["fast"]
     assert summary["teacher"]["name"] == "teacher"
     for model in (summary["teacher"], *summary["models"]):

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas.data import IGNORE, Sample, open_data
-from nas.data.augment import PAD_VALUE, Augment, distort, training_augment
+from nas.data import IGNORE, Crops, Sample, open_data
+from nas.data.augment import PAD_VALUE, SCALES, Augment, distort, training_augment
+from nas.data.files import resized
+from nas.data.scenes import DETAIL
 from nas.errors import ConfigError
 
 STEP = 16  # of the image's grey, for each class
@@ -144,5 +146,84 @@ def test_a_label_of_the_full_image_stays_and_changes_no_draw(seed: int, size: tu
 
 def test_what_is_resized_how_far_depends_on_the_task() -> None:
     scenes, shapes = (training_augment(open_data(name, "train", (32, 32))) for name in ("scenes", "shapes"))
-    assert scenes == Augment((32, 32)) and scenes.scale == (0.5, 2.0)
+    assert scenes == Augment((32, 32), (32, 32), (1.0, 2.0))  # half of the image would not fill the crop
     assert 0.5 < shapes.scale[0] < 1 < shapes.scale[1] < 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    crop=st.tuples(st.integers(8, 72), st.integers(8, 72)),
+    lowest=st.sampled_from([0.25, 0.5, 1.0]),
+)
+def test_no_crop_of_labelled_pixels_is_padded(seed: int, crop: tuple[int, int], lowest: float) -> None:
+    augment = training_augment(open_data("scenes", "train", (36, 48), crops=Crops(crop, (lowest, 2.0))))
+    assert augment.size == crop
+    stored = coded(np.full((61, 83), 3, np.uint8))  # of another shape than what is deployed
+    crop_of_it = augment(stored, np.random.default_rng(seed))
+    assert np.all(crop_of_it.label == 3)
+
+
+def test_the_lowest_scale_is_the_one_that_is_given_where_it_fills_the_crop() -> None:
+    def scale(crops: Crops) -> tuple[float, float]:
+        return training_augment(open_data("scenes", "train", (36, 48), crops=crops)).scale
+
+    assert scale(Crops((9, 12))) == SCALES["segmentation"]
+    assert scale(Crops((27, 30))) == (0.75, 2.0)
+    assert scale(Crops((27, 30), (0.9, 1.5))) == (0.9, 1.5)
+
+
+@pytest.mark.parametrize("name", ["scenes", "shapes"])
+def test_a_crop_larger_than_any_scaled_image_is_refused(name: str) -> None:
+    data = open_data(name, "train", (36, 48), crops=Crops((54, 60), (0.5, 1.4)))
+    with pytest.raises(ConfigError) as caught:
+        training_augment(data)
+    assert "data.crop 54x60: larger than any scaled image; 36x48 at the highest scale, 1.4, measures" in str(
+        caught.value
+    )
+    assert "\n" not in str(caught.value)
+    training_augment(open_data(name, "train", (36, 48), crops=Crops((54, 60), (0.5, 1.5))))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"size": (0, 4)}, "crop 0x4: give a positive height"),
+        ({"scales": (0.0, 1.0)}, "give 0 < lowest <= highest"),
+        ({"scales": (2.0, 1.0)}, "give 0 < lowest <= highest"),
+        ({"scales": (1.0, float("nan"))}, "give 0 < lowest <= highest"),
+    ],
+)
+def test_bad_crops_are_refused(options: dict, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Crops(**options)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_a_scale_shows_the_same_whatever_the_resolution_of_the_file(factor: int) -> None:
+    """At scale 1 a class of 8 pixels of the deployed size has 8 pixels of the crop."""
+    label = blocks().repeat(factor, axis=0).repeat(factor, axis=1)
+    augment = Augment((32, 40), (48, 64), (1.0, 1.0), flip=0, photometric=False)
+    for seed in range(5):
+        rngs = (np.random.default_rng(seed) for _ in range(2))
+        small, large = (augment(coded(stored), rng) for stored, rng in zip((blocks(), label), rngs, strict=True))
+        np.testing.assert_array_equal(large.label, small.label)
+        assert_aligned(large)
+
+
+def test_crops_show_the_originals_detail() -> None:
+    """Stripes of two pixels, which the deployed size cannot show, are there at the highest scale."""
+    stripes = coded(np.tile(np.array([0, 0, 9, 9], np.uint8), (96, 32)))
+    whole = Augment((96, 128), (48, 64), (2.0, 2.0), flip=0, photometric=False)(stripes, np.random.default_rng(0))
+    np.testing.assert_array_equal(whole.image, stripes.image)
+    np.testing.assert_array_equal(whole.label, stripes.label)
+
+
+def test_a_scene_is_its_original_which_has_the_detail_that_crops_show() -> None:
+    data = open_data("scenes", "train", (48, 64), count=4)
+    assert SCALES["segmentation"][1] <= DETAIL
+    for index in range(4):
+        original = data.original(index)
+        assert original.label.shape == (48 * DETAIL, 64 * DETAIL)
+        np.testing.assert_array_equal(resized(original, data.size).image, data[index].image)
+        assert original is data.original(index)

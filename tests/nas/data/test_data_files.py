@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from nas.data import IGNORE, Dataset, open_data
+from nas.data import IGNORE, Crops, Dataset, open_data
+from nas.data.augment import training_augment
+from nas.data.batches import training_batch
 from nas.data.cache import SampleCache
 from nas.data.sample import Sample
 from nas.errors import DataError
@@ -187,3 +191,35 @@ def test_a_bad_cityscapes_is_refused(cityscapes: Path, label_writer: Writer) -> 
         path.unlink()
     with pytest.raises(DataError, match=r"unpack leftImg8bit_trainvaltest.zip"):
         open_data(spec, "train", SIZE)
+
+
+def test_the_original_is_what_is_stored(camvid: Path) -> None:
+    data = open_data(f"camvid:{camvid}", "train", (12, 16))
+    assert data[3].image.shape == (12, 16, 3)
+    original = data.original(3)
+    np.testing.assert_array_equal(original.image, np.asarray(Image.open(camvid / "train" / "03.png")))
+    assert original.label.shape == (24, 32)
+    assert data.original(-2) is original
+    with pytest.raises(ValueError, match="read-only"):
+        original.image[0, 0, 0] = 1
+    with pytest.raises(IndexError):
+        data.original(5)
+
+
+def test_training_crops_are_cut_from_what_is_stored(camvid: Path) -> None:
+    """At twice the deployed size, that is at their own resolution, crops hold the stored pixels."""
+    data = open_data(f"camvid:{camvid}", "train", (12, 16), crops=Crops((9, 11), (2.0, 2.0)))
+    augment = replace(training_augment(data), photometric=False)
+    images, labels = training_batch(data, 0, batch_size=2, augment=augment, seed=0)
+    assert images.shape == (2, 3, 9, 11) and labels.shape == (2, 9, 11)
+    stored = [np.asarray(Image.open(path)) for path in sorted((camvid / "train").iterdir())]
+    windows = {
+        image[y : y + 9, x : x + 11][:, ::turn].tobytes()
+        for image in stored
+        for y in range(16)
+        for x in range(22)
+        for turn in (1, -1)
+    }
+    for image in images:
+        pixels = (image * 128 + 128).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        assert pixels.tobytes() in windows

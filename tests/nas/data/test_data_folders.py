@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.data import open_data
+from nas.data import Crops, open_data
 from nas.data.folders import LABELS, LabelledFiles, open_folders
 from nas.errors import DataError
 
@@ -124,3 +124,12 @@ def test_an_unreadable_image_is_named(folders: Path) -> None:
 
 def labels_index(data: LabelledFiles, name: str) -> int:
     return next(i for i, found in enumerate(data.files) if found.image.name == name)
+
+
+def test_a_photograph_is_kept_at_twice_the_deployed_size(folders: Path) -> None:
+    """What is smaller is kept as it is stored, 24x32."""
+    sizes = ((10, 12), (10, 20))
+    kept = {size: open_data(f"folders:{folders}", "train", size).original(1).image.shape for size in sizes}
+    assert kept == {(10, 12): (20, 24, 3), (10, 20): (20, 32, 3)}
+    wide = open_data(f"folders:{folders}", "train", (10, 20), crops=Crops(None, (1.0, 3.0)))
+    assert wide.original(1).image.shape == (24, 32, 3)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from nas.data import Dataset, open_data
-from nas.data.augment import Augment
+from nas.data.augment import training_augment
 from nas.data.batches import images_of, training_batch
 from nas.data.part import held_out
 from nas.errors import ConfigError
@@ -108,7 +108,7 @@ def test_a_fairnas_step_moves_every_choice_by_the_sum_of_its_paths_gradients(sup
     losses = shared_losses(supernet, data, fairnas.paths, batch_size=4, seed=7)
     list(train(supernet, losses, schedule, tmp_path / "f.pt", "k"))
 
-    images, labels = training_batch(data, 0, batch_size=4, augment=Augment(data.size), seed=7)
+    images, labels = training_batch(data, 0, batch_size=4, augment=training_augment(data), seed=7)
     images = images.contiguous(memory_format=torch.channels_last)  # as training has them
     plain = start.train()
     total = torch.stack(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nas.data import DATASETS, IGNORE, Dataset, open_data
-from nas.data.augment import Augment, training_augment
+from nas.data.augment import training_augment
 from nas.data.batches import batches, images_of, load, training_batch
 from nas.errors import ConfigError
 from nas.networks.blocks import recalibrate
@@ -74,7 +74,7 @@ def test_another_tasks_head_is_refused(task: str, head: Head | PooledHead, says:
 
 
 def slow_segmentation_loss(model: Callable[[Tensor], Tensor], data: Dataset, step: int) -> Tensor:
-    images, labels = training_batch(data, step, batch_size=4, augment=Augment(data.size), seed=3)
+    images, labels = training_batch(data, step, batch_size=4, augment=training_augment(data), seed=3)
     logits = upsampled(model(images), data.size)
     known = labels != IGNORE
     return -logits.log_softmax(1).permute(0, 2, 3, 1)[known].gather(1, labels[known][:, None]).mean()

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.data import open_data
+from nas.data import Crops, open_data
 from nas.data.batches import load, training_batch
 from nas.errors import ConfigError
 from nas.networks.segmenter import Head, teacher
@@ -83,6 +83,20 @@ def test_kept_maps_are_the_computed_ones(tmp_path, data, model, views, precision
     assert len(list(tmp_path.glob("k/*"))) == 5
     again = replace(computed, cache=cache(tmp_path, len(shown), limit, DTYPES[precision]))
     assert_same(again(3), computed(3))
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_kept_maps_are_of_the_crops_size(tmp_path, model, views):
+    """Without an augmentation a view is the image as it is deployed."""
+    cropped = open_data("scenes", "train", SIZE, count=6, crops=Crops((40, 56)))
+    shown = Views(cropped, views, seed=5)
+    assert shown.size == ((40, 56) if views else SIZE) == tuple(shown.image(View(1, 0)).shape[2:])
+    shapes = map_shapes(SPACE, shown.size)
+    computed = ViewFeatures(model, shown, BATCH_SIZE, CPU)
+    kept = replace(computed, cache=open_cache(tmp_path, "k", shapes, torch.float32, (len(shown), 10**9)))
+    for _ in range(2):
+        assert_same(kept(0), computed(0))
+    assert len(list(tmp_path.glob("k/*"))) == BATCH_SIZE
 
 
 def test_maps_that_are_kept_are_not_computed(tmp_path, data, model, monkeypatch):
