@@ -19,6 +19,9 @@ from nas.tasks.task import AnyHead
 from nas.training.device import FLOAT32, Compute, DeviceName
 from nas.training.train import Schedule
 
+TEACHER, TEACHER_PLUS = "teacher", "teacher_plus"
+"""Names of models beside the budgets': the teacher, and the teacher trained on by the selected models' recipe."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -185,8 +188,10 @@ class Budget:
     def __post_init__(self) -> None:
         if self.latency is None and self.size is None:
             raise ConfigError(f"budget '{self.name}': give latency, size or both, as a share of the teacher's")
-        if not self.name.isidentifier() or self.name == "teacher":
-            raise ConfigError(f"budget '{self.name}': a name is letters, digits and _, and not 'teacher'")
+        if not self.name.isidentifier() or self.name in (TEACHER, TEACHER_PLUS):
+            raise ConfigError(
+                f"budget '{self.name}': a name is letters, digits and _, and neither '{TEACHER}' nor '{TEACHER_PLUS}'"
+            )
 
 
 @dataclass(frozen=True)

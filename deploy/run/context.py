@@ -20,6 +20,7 @@ from hil.boards.catalog import find_board
 from hil.job import MeasureProtocol
 from nas.data import Dataset, open_data
 from nas.data.batches import images_of
+from nas.data.part import held_out
 from nas.engine.local import Local
 from nas.engine.protocol import Engine
 from nas.networks.blocks import SuperBlock
@@ -96,6 +97,11 @@ class Context:
     def val_data(self) -> Dataset:
         data = self.experiment.data
         return open_data(data.spec, "val", data.size, seed=self.experiment.seed, count=data.val)
+
+    @cached_property
+    def held_out_data(self) -> Dataset:
+        """Training images that choose between trained models."""
+        return held_out(self.train_data, min(32, max(1, len(self.train_data) // 4)))[1]
 
     @property
     def task(self) -> Task:

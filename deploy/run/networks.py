@@ -61,8 +61,8 @@ def student_path(context: Context, name: str) -> Path:
     return context.path / "students" / f"{name}.pt"
 
 
-def retrained(context: Context, name: str, architecture: Architecture) -> Encoder:
-    """A selected model with its final weights."""
-    model = context.student(architecture)
+def retrained(context: Context, name: str, architecture: Architecture | None = None) -> Encoder:
+    """A selected model with its final weights; None: the teacher's layers."""
+    model = context.student(architecture) if architecture else context.untrained_teacher()
     restore(model, student_path(context, name))
     return model.eval()
