@@ -170,11 +170,12 @@ def check_together(tables: Sequence[Table]) -> None:
 
 def size_table(space: SearchSpace) -> Table:
     """Bits per subnet: weights packed at their width, biases at 32 bits (as `IntegerGraph.size_bits`)."""
-    entries = {subnet: Estimate.exact(_size_bits(space, subnet)) for subnet in space.all_subnets()}
+    entries = {subnet: Estimate.exact(subnet_size_bits(space, subnet)) for subnet in space.all_subnets()}
     return Table("size", "bits", entries, {"space": space.digest})
 
 
-def _size_bits(space: SearchSpace, subnet: Subnet) -> int:
+def subnet_size_bits(space: SearchSpace, subnet: Subnet) -> int:
+    """Bits of one subnet, which may have other depths and choices than the space's."""
     bits = 0
     for i, choice in enumerate(subnet.choices):
         channels_in, channels_out, _, _ = space.layer_geometry(subnet.block, i)
