@@ -86,7 +86,7 @@ class Retrained:
 
 
 def retrained_alike(comparison: SearchComparison, winner: Winner, number: int) -> Generator[Progress, None, Retrained]:
-    """A winner's final accuracy: a function of the architecture, its start, the settings and the retraining's number."""
+    """A winner's final accuracy: a function of the architecture, its start, the recipe and the retraining's number."""
     architecture, settings = winner.architecture, recipe(comparison.context)
     context = _with_recipe(comparison.context, settings, comparison.context.experiment.seed + number)
     e, schedule = context.experiment, settings.schedule

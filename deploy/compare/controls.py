@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 from deploy.compare.records import Spent
@@ -117,16 +116,15 @@ def _measured(
     if not networks:
         return {}
     context, e = comparison.context, comparison.context.experiment
-    key = digest(context.keys["distil"], settings_of(e.quantization), list(context.resize_factors))
+    made_from = (context.keys["distil"], settings_of(e.quantization), list(context.resize_factors))
     folder = comparison.run.path / "controls"
-    teacher = _compiled(comparison, comparison.teacher, folder, TEACHER, TEACHER, key)
+    teacher = _compiled(comparison, comparison.teacher, Artifact.at(folder, TEACHER), TEACHER)
     artifacts = []
     for i, network in enumerate(networks):
-        digested = digest(key, str(network))
-        artifact = Artifact.at(folder, digested)
+        artifact = Artifact.at(folder, digest(*made_from, str(network)))
         if not artifact.exists:
             graph = quantize_network(context, started(context, network), network)
-            _compiled(comparison, graph, folder, digested, str(network), key)
+            _compiled(comparison, graph, artifact, str(network))
         artifacts.append(artifact)
         yield Progress(name, i + 1, len(networks), "compiled")
     jobs = [teacher.job(), *(artifact.job() for artifact in artifacts)]
@@ -137,9 +135,7 @@ def _measured(
     return {network: shares[artifact.name] for network, artifact in zip(networks, artifacts, strict=True)}
 
 
-def _compiled(
-    comparison: SearchComparison, graph: IntegerGraph, folder: Path, name: str, subnet: str, key: str
-) -> Artifact:
+def _compiled(comparison: SearchComparison, graph: IntegerGraph, artifact: Artifact, subnet: str) -> Artifact:
     context = comparison.context
-    metadata = model_metadata(graph, subnet, key)
-    return save_model(graph, context.evaluation[:1], Artifact.at(folder, name), metadata, context.target)
+    metadata = model_metadata(graph, subnet, context.keys["distil"])
+    return save_model(graph, context.evaluation[:1], artifact, metadata, context.target)

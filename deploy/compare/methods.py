@@ -117,7 +117,9 @@ def _shared(comparison: SearchComparison, name: str, sampler: str, search: Searc
     checkpoint, stage = comparison.run.path / f"{sampler}.pt", f"train {sampler}"
     if not (comparison.run.is_done(stage, key) and checkpoint.exists()):
         model.to(e.compute.place())
-        losses = shared_losses(model, context.train_data, SAMPLERS[sampler], batch_size=schedule.batch_size, seed=e.seed)
+        losses = shared_losses(
+            model, context.train_data, SAMPLERS[sampler], batch_size=schedule.batch_size, seed=e.seed
+        )
         with comparison.run.stage(stage, key):
             yield Progress(sampler, 0, schedule.steps, "starts")
             for step in train(model, losses, schedule, checkpoint, key, compute=e.compute):

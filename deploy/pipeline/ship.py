@@ -64,8 +64,7 @@ class Final:
     scheme: str | None = None
 
     def record(self, metric: str, latency: LatencySummary, against: Estimate | None = None) -> ModelRecord:
-        """With its latency; `metric` is the key of what its scores are, `against` the score less the trained-on teacher's.
-        """
+        """With its latency, the key of its scores' metric, and its difference to the teacher trained on."""
         placed = self.read_back.placement
         return ModelRecord(
             name=self.name,

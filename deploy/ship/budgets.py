@@ -32,9 +32,7 @@ def verdict_text(verdict: BudgetVerdict) -> str:
     """The verdict in one line."""
     kept = "kept" if verdict.kept else "NOT KEPT"
     doubt = "" if verdict.decided else " (the limit is within the interval)"
-    return (
-        f"budget {verdict.name}: {verdict.quantity} {_measured(verdict)}, at most {verdict.limit:.1%}: {kept}{doubt}"
-    )
+    return f"budget {verdict.name}: {verdict.quantity} {_measured(verdict)}, at most {verdict.limit:.1%}: {kept}{doubt}"
 
 
 def _measured(verdict: BudgetVerdict) -> str:

@@ -33,7 +33,7 @@ def counted(predict: Callable[[Tensor], Tensor], data: Dataset) -> Counted:
     with torch.no_grad():
         for images, labels in batches(data):
             for predicted, label in zip(predict(images), labels, strict=True):
-                matrix = multiclass_confusion_matrix(predicted, label, classes, ignore_index=IGNORE)  # (label, predicted)
+                matrix = multiclass_confusion_matrix(predicted, label, classes, ignore_index=IGNORE)  # (K, K)
                 hits.append(matrix.diag())
                 totals.append(matrix.sum(0) + matrix.sum(1) - matrix.diag())
     return Counted(torch.stack(hits).numpy(), torch.stack(totals).numpy())

@@ -142,8 +142,10 @@ class BudgetVerdict:
 def _parts(raw: dict[str, Any]) -> dict[str, Any]:
     """A record's file with its models and budgets as their constructors take them."""
     arranged: dict[str, Callable[[Any], Any]] = {
-        **{name: ModelRecord.arranged for name in ("teacher", "teacher_plus")},
-        **{name: _each(part.arranged) for name, part in (("models", ModelRecord), ("budgets", BudgetVerdict))},
+        "teacher": ModelRecord.arranged,
+        "teacher_plus": ModelRecord.arranged,
+        "models": _each(ModelRecord.arranged),
+        "budgets": _each(BudgetVerdict.arranged),
     }
     return raw | {name: change(raw[name]) for name, change in arranged.items() if name in raw}
 

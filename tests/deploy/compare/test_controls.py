@@ -31,7 +31,9 @@ class Sized:
 
     @property
     def context(self) -> Any:
-        return SimpleNamespace(space=SPACE, run=SimpleNamespace(stages={"teacher": SimpleNamespace(seconds=1.0, cpu_seconds=2.0)}))
+        return SimpleNamespace(
+            space=SPACE, run=SimpleNamespace(stages={"teacher": SimpleNamespace(seconds=1.0, cpu_seconds=2.0)})
+        )
 
     @property
     def cost_tables(self) -> Any:
@@ -92,7 +94,10 @@ def test_under_a_latency_the_largest_that_is_measured_within_it(monkeypatch: pyt
     def measured(_: object, __: str, networks: Sequence[Architecture]) -> Generator[Progress, None, Mapping[Any, Any]]:
         yield Progress("measured", 1, 1)
         asked.extend(networks)
-        return {n: Estimate(share := sum(len(s.choices) for s in n.subnets) / 16, None, share, share, 4, "measured") for n in networks}
+        return {
+            n: Estimate(share := sum(len(s.choices) for s in n.subnets) / 16, None, share, share, 4, "measured")
+            for n in networks
+        }
 
     monkeypatch.setattr(controls, "_measured", measured)
     comparison = Sized(Budget("fast", latency=0.75, size=0.9))

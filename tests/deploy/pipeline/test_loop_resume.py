@@ -188,7 +188,11 @@ def test_killed_in_every_stage_it_goes_on_and_loses_nothing(finished, tmp_path):
         ("search", 1, lambda: True),
         ("retrain", 15, (folder / "students" / "fast.pt").exists),
         ("ship", 5, lambda: len(stored(folder)) > agreed + 1),
-        ("ship", 2 + BUDGETS + SHIPPED + 1, lambda: any((folder / name).exists() for name in ("bundle", "bundle.part"))),
+        (
+            "ship",
+            2 + BUDGETS + SHIPPED + 1,
+            lambda: any((folder / name).exists() for name in ("bundle", "bundle.part")),
+        ),
     ]
     kept: list[tuple[str, str]] = []
     unfinished = STAGES[0]
