@@ -208,8 +208,8 @@ def show_summary(summary: Summary, folder: Path) -> None:
         console.say(f"  {m.name}: {m.subnet}{f' ({m.scheme})' if m.scheme else ''}")
         if m.against_teacher_plus:
             console.say(f"  {m.name}: {difference_text(m.against_teacher_plus)}")
-    for verdict in summary.budgets:
-        console.say(verdict_text(verdict))
+    for limit in summary.budgets:
+        console.say(verdict_text(limit))
     off = ", ".join(f"{m.name} {_off_text(m)}" for m in summary.all_models)
     console.say(f"multiply-accumulates, expected by the target's rules: {off}")
     a, c, counts, bundle = summary.agreement, summary.correction, summary.counts, summary.bundle

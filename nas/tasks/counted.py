@@ -42,7 +42,7 @@ def _scores(counted: Counted, times: NDArray[np.int64]) -> NDArray[np.float64]:
     hits, totals = times @ counted.hits, times @ counted.totals  # (R, K)
     there = totals > 0
     ratios = np.divide(hits, totals, out=np.zeros(hits.shape), where=there)
-    return 100 * ratios.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    return np.asarray(100 * ratios.sum(axis=1) / np.maximum(there.sum(axis=1), 1))
 
 
 def paired_difference(
@@ -65,4 +65,4 @@ def paired_difference(
 
 
 def _mean(counted: Sequence[Counted], times: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.mean([_scores(one, times) for one in counted], axis=0)
+    return np.asarray(np.mean([_scores(one, times) for one in counted], axis=0))
