@@ -129,7 +129,7 @@ def _measured(
         yield Progress(name, i + 1, len(networks), "compiled")
     jobs = [teacher.job(), *(artifact.job() for artifact in artifacts)]
     settings = enough_rounds(protocol(e.agreement.measuring))
-    measurements = yield from measure_with_progress(context, jobs, settings, name)
+    measurements = yield from measure_with_progress(context, jobs, settings, name, together=True)
     summaries(measurements)  # refuses models that failed
     shares = latency_shares(measurements, TEACHER)
     return {network: shares[artifact.name] for network, artifact in zip(networks, artifacts, strict=True)}

@@ -136,7 +136,9 @@ def ship(context: Context) -> Iterator[Progress]:
 
     finals = [teacher, teacher_plus, *models]
     jobs = [final.artifact.job() for final in finals]
-    measurements = yield from measure_with_progress(context, jobs, settings, "ship", done=count, total=total)
+    measurements = yield from measure_with_progress(
+        context, jobs, settings, "ship", done=count, total=total, together=True
+    )
     conditions, medians = measurements[0].conditions, summaries(measurements)
     shares = latency_shares(measurements, TEACHER)
     budgets = tuple(
