@@ -24,7 +24,7 @@ STAGE_COMMANDS = {
     "teacher": "trains the network that the blocks learn from",
     "distil": "trains every block's supernet on the teacher's feature maps",
     "agree": "measures full models and compares them with the latency table's sums; exits 1 if tau-b is below the gate",
-    "retrain": "trains the selected architectures on the task",
+    "retrain": "trains the selected architectures on the task, and the teacher on by the same recipe",
 }
 
 

@@ -31,6 +31,7 @@ from deploy.run.records import SpaceSummary
 from nas.estimate import Estimate
 from nas.tasks.counted import Counted, paired_difference
 from nas.tasks.task import counted_integer, score_float, score_integer
+from nas.training.train import restore
 
 REFERENCES = (TEACHER_PLUS, "blockwise")
 """Methods whose winner every other one's is compared with."""
@@ -99,7 +100,8 @@ def retrained_alike(comparison: SearchComparison, winner: Winner, number: int) -
             model = started(context, architecture, winner.start)
             for step in retraining(context, model, schedule, path.with_suffix(".pt"), key):
                 yield Progress(name, step.step, schedule.steps, f"loss {step.loss:.3f}")
-            counted = counted_integer(quantize_network(context, model.cpu(), architecture), context.val_data)
+            restore(model.cpu(), path.with_suffix(".pt"), key)  # what a run's students are read back from
+            counted = counted_integer(quantize_network(context, model, architecture), context.val_data)
             RetrainedRecord(
                 subnet=str(architecture),
                 seed=e.seed,

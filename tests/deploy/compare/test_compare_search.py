@@ -29,7 +29,7 @@ from nas.space import Architecture
 from nas.tasks.task import network, score_integer, training_loss
 from nas.training import train as train_module
 from nas.training.train import train
-from tests.deploy.tiny_experiment import Finished, arguments, finished_run, record, run, start, write_experiment
+from tests.deploy.tiny_experiment import Finished, arguments, finished_run, record, run, start, stored, write_experiment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 REPOSITORY = Path(__file__).parents[3]
@@ -118,12 +118,15 @@ def test_every_method_ends_within_the_budget_with_its_costs(compared, finished):
 def test_what_is_compared_is_not_done_again(compared, tmp_path):
     config, runs = compared
     again = Path(shutil.copytree(runs, tmp_path / "runs"))
-    ended = run("compare-search", *arguments(config, again), "--methods", "spos,blockwise")
+    ended = run("compare-search", *arguments(config, again), "--methods", "spos,blockwise,uniform")
     assert ended.returncode == 0, ended.stderr
     assert "train" not in ended.stderr and "retrain" not in ended.stderr and "spos: starts" not in ended.stderr
     rows, before = ({row["method"]: row for row in result_of(folder)["methods"]} for folder in (again, runs))
-    assert list(rows) == ["spos", "blockwise"]
-    assert rows["spos"] == before["spos"], "costs too: they are what was spent, not what repeating took"
+    assert list(rows) == ["spos", "blockwise", "uniform"]
+    for name in ("spos", "uniform"):
+        assert set(rows[name].pop("against")) == {"blockwise"} and set(before[name].pop("against")) > {"blockwise"}
+        assert rows[name] == before[name], "costs too: they are what was spent, not what repeating took"
+    assert stored(again / "tiny") == stored(runs / "tiny"), "nothing is measured again"
     for words in ("mIoU INT8", "blockwise", "search s", "75% of the teacher's", "points [", "against blockwise"):
         assert words in ended.stdout
 
