@@ -7,7 +7,7 @@ from typing import Literal
 
 from nas.settings import STRICT
 
-Source = Literal["computed", "measured", "predicted", "corrected", "replayed"]
+Source = Literal["computed", "measured", "predicted", "corrected", "replayed", "resampled"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Estimate:
         high: upper end of the 95 % interval.
         n: samples behind it; 0 where it follows from others alone.
         source: measured on a board; predicted by a model of other measurements; corrected by measurements of full
-            networks; replayed from a recording; or computed, which leaves no doubt (a size in bits).
+            networks; replayed from a recording; computed, which leaves no doubt (a size in bits); or computed on images
+            that are resampled for the interval.
     """
 
     value: float

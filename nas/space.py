@@ -230,6 +230,14 @@ class SearchSpace:
             )
         )
 
+    def contains(self, architecture: Architecture) -> bool:
+        """Whether every subnet belongs to this space."""
+        try:
+            self.check(architecture)
+        except ConfigError:
+            return False
+        return True
+
     def check(self, architecture: Architecture) -> None:
         """`ConfigError` unless every subnet belongs to this space."""
         if len(architecture.subnets) != len(self.blocks):

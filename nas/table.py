@@ -179,11 +179,12 @@ def one_per_output(outputs: int, bits: int) -> int:
 
 def size_table(space: SearchSpace, offset_bits: Offsets = one_per_output) -> Table:
     """Bits per subnet: weights packed at their width, offsets at 8 bits, biases at 32 (`IntegerGraph.size_bits`)."""
-    entries = {subnet: Estimate.exact(_size_bits(space, subnet, offset_bits)) for subnet in space.all_subnets()}
+    entries = {subnet: Estimate.exact(subnet_size_bits(space, subnet, offset_bits)) for subnet in space.all_subnets()}
     return Table("size", "bits", entries, {"space": space.digest})
 
 
-def _size_bits(space: SearchSpace, subnet: Subnet, offset_bits: Offsets) -> int:
+def subnet_size_bits(space: SearchSpace, subnet: Subnet, offset_bits: Offsets = one_per_output) -> int:
+    """Bits of one subnet, which may have other depths and choices than the space's."""
     bits = 0
     for i, choice in enumerate(subnet.choices):
         channels_in, channels_out, _, _ = space.layer_geometry(subnet.block, i)

@@ -28,9 +28,16 @@ class CompareOptions(RunOptions):
 
 def add(commands: Commands) -> None:
     compare = add_run(
-        commands.add_parser("compare-search", help="block-wise search against DNA, SPOS, FairNAS and random search")
+        commands.add_parser(
+            "compare-search", help="block-wise search against DNA, SPOS, FairNAS, random search and controls"
+        )
     )
-    compare.add_argument("--methods", metavar="A,B", help="of blockwise, dna, spos, fairnas, random (default: all)")
+    compare.add_argument(
+        "--methods",
+        metavar="A,B",
+        help="of blockwise, dna, spos, fairnas, random and the controls teacher_plus, random_blocks, uniform, "
+        "fewer_layers (default: all)",
+    )
     compare.add_argument(
         "--budget", dest="budget_name", metavar="NAME", help="of the configuration's budgets (default: the first)"
     )
@@ -57,6 +64,9 @@ def run(options: CompareOptions) -> int:
         console.say_json(record.to_json())
     else:
         show_comparison(record)
+        for method in methods:
+            if method not in {row.method for row in record.methods}:
+                console.say(f"  {method}: nothing of this family is within the budget")
         console.say(f"written to {path}")
     return 0
 
@@ -78,14 +88,18 @@ def _budget(experiment: Experiment, name: str | None) -> Budget:
 
 
 def show_comparison(record: ComparisonRecord) -> None:
-    """A row per method; costs in CPU seconds, `-` for what a method does without.
+    """A row per winner; costs in CPU seconds, `-` for what a method does without.
 
     On a GPU costs are wall time; so are, marked, those of stages that earlier versions ran without counting.
     """
+    from deploy.ship.differences import difference_text
+
     on_cpu, teacher = record.machine.device == "cpu", record.teacher
     rows = [("teacher", *_figures([teacher.int8], teacher.size_bits, teacher.latency_us), "", *[""] * len(COSTS))]
     for row in record.methods:
         figures = _figures(row.int8, row.size_bits, row.predicted_us)
+        if row.latency_share:
+            figures = (*figures[:2], f"{row.latency_share.value:.1%} measured")
         rows.append(
             (row.method, *figures, str(row.evaluated), *(_seconds(row.spent.get(cost), on_cpu) for cost in COSTS))
         )
@@ -93,6 +107,9 @@ def show_comparison(record: ComparisonRecord) -> None:
     console.table((*columns, *(f"{cost} s" for cost in COSTS)), rows)
     for row in record.methods:
         console.say(f"  {row.method}: {row.subnet}")
+        for other, difference in row.against.items():
+            console.say(f"  {row.method}: {difference_text(difference, other)}")
+    _show_random(record)
     budget = record.budget
     limits = {"latency": budget.latency, "size": budget.size}
     shares = ", ".join(f"{q} {share:.0%} of the teacher's" for q, share in limits.items() if share is not None)
@@ -102,9 +119,20 @@ def show_comparison(record: ComparisonRecord) -> None:
     )
 
 
-def _figures(scores: Sequence[float], size_bits: float, latency_us: float) -> tuple[str, str, str]:
+def _show_random(record: ComparisonRecord) -> None:
+    """Random architectures count by their mean; the best of them is what luck gives."""
+    scores = [sum(row.int8) / len(row.int8) for row in record.methods if row.method == "random_blocks"]
+    if scores:
+        console.say(
+            f"  random_blocks: {record.metric} INT8 {sum(scores) / len(scores):.2f} % in the mean, "
+            f"{max(scores):.2f} % the best of {len(scores)}"
+        )
+
+
+def _figures(scores: Sequence[float], size_bits: float, latency_us: float | None) -> tuple[str, str, str]:
+    latency = "-" if latency_us is None else f"{latency_us / 1000:.3f}"
     several = f" ({min(scores):.2f} - {max(scores):.2f})" if len(scores) > 1 else ""
-    return f"{sum(scores) / len(scores):.2f}{several}", f"{size_bits / 8000:.1f}", f"{latency_us / 1000:.3f}"
+    return f"{sum(scores) / len(scores):.2f}{several}", f"{size_bits / 8000:.1f}", latency
 
 
 def _seconds(spent: Spent | None, on_cpu: bool) -> str:

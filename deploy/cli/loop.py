@@ -24,7 +24,7 @@ STAGE_COMMANDS = {
     "teacher": "trains the network that the blocks learn from",
     "distil": "trains every block's supernet on the teacher's feature maps",
     "agree": "measures full models and compares them with the latency table's sums; exits 1 if tau-b is below the gate",
-    "retrain": "trains the selected architectures on the task",
+    "retrain": "trains the selected architectures on the task, and the teacher on by the same recipe",
 }
 
 
@@ -176,8 +176,12 @@ def _follow(options: RunOptions, until: str) -> Path:
 
 
 def _report(options: RunOptions, steps: Callable[[Context], Iterable[Progress]] = lambda _: ()) -> int:
-    """Take the steps; write and show the finished run's summary. `CheckFailed` if its bundle is not verified."""
+    """Take the steps; write and show the finished run's summary.
+
+    `CheckFailed` if its bundle is not verified, or a model does not keep its budget.
+    """
     from deploy.pipeline.summary import summarize_run
+    from deploy.ship.budgets import check_budgets
 
     with open_run(options) as context:
         console.follow(steps(context))
@@ -188,17 +192,24 @@ def _report(options: RunOptions, steps: Callable[[Context], Iterable[Progress]] 
         show_summary(summary, folder)
     if not summary.bundle.verified:
         raise CheckFailed(f"{summary.bundle.path}: not verified on {summary.bundle.board}; see `hilnas bundle verify`")
+    check_budgets(summary.budgets)
     return 0
 
 
 def show_summary(summary: Summary, folder: Path) -> None:
     """The end of the main job."""
     from deploy.latency.gate import gate_text
+    from deploy.ship.budgets import verdict_text
+    from deploy.ship.differences import difference_text
 
     _show_watermark(summary.conditions)
     _show_models(summary)
     for m in summary.models:
         console.say(f"  {m.name}: {m.subnet}{f' ({m.scheme})' if m.scheme else ''}")
+        if m.against_teacher_plus:
+            console.say(f"  {m.name}: {difference_text(m.against_teacher_plus)}")
+    for limit in summary.budgets:
+        console.say(verdict_text(limit))
     off = ", ".join(f"{m.name} {_off_text(m)}" for m in summary.all_models)
     console.say(f"multiply-accumulates, expected by the target's rules: {off}")
     a, c, counts, bundle = summary.agreement, summary.correction, summary.counts, summary.bundle

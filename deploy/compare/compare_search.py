@@ -1,4 +1,4 @@
-"""Block-wise search and its rivals on one space, one budget and the same tables, winners retrained alike.
+"""Block-wise search, its rivals and controls on one space, one budget and the same tables, all retrained alike.
 
 A comparison lives in the run's `compare/` and has its state there: supernets (NAME.pt), what was evaluated
 (NAME-KEY.jsonl), retrained winners (retrained/), and the result (BUDGET.json). Killed at any moment, it goes on from
@@ -7,40 +7,60 @@ the last checkpoint and the last evaluated architecture, to the same result.
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from deploy.compare.methods import METHODS
 from deploy.compare.records import ComparisonRecord, MachineRecord, MethodRecord, RetrainedRecord, Spent, TeacherCosts
-from deploy.compare.setup import SearchComparison, Winner, spent_in
+from deploy.compare.setup import SearchComparison, Winner, spent_in, started
 from deploy.formats.digest import digest
-from deploy.run.config import Retrain
+from deploy.run.config import TEACHER_PLUS, Retrain
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
-from deploy.run.networks import assembled
+from deploy.run.networks import retraining
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import SpaceSummary
-from nas.space import Architecture
-from nas.tasks.task import score_float, score_integer, training_loss
-from nas.training.device import on_its_device
-from nas.training.train import train
+from nas.estimate import Estimate
+from nas.tasks.counted import Counted, paired_difference
+from nas.tasks.task import counted_integer, score_float, score_integer
+from nas.training.train import restore
+
+REFERENCES = (TEACHER_PLUS, "blockwise")
+"""Methods whose winner every other one's is compared with."""
 
 
 def compare_search(comparison: SearchComparison, methods: Sequence[str]) -> Iterator[Progress]:
-    """Every method's winner, retrained alike: `result_path`."""
-    rows = []
+    """Every method's winners, retrained alike: `result_path`."""
+    found: list[tuple[str, Winner, list[Retrained]]] = []
     for method in methods:
-        winner = yield from METHODS[method](comparison)
-        retrained = []
-        for number in range(comparison.context.experiment.compare.retrainings):
-            retrained.append((yield from retrained_alike(comparison, winner.architecture, number)))
-        rows.append(_row(comparison, method, winner, retrained))
+        for winner in (yield from METHODS[method](comparison)):
+            retrained = []
+            for number in range(comparison.context.experiment.compare.retrainings):
+                retrained.append((yield from retrained_alike(comparison, winner, number)))
+            found.append((method, winner, retrained))
+    references = {method: [one.counted for one in retrained] for method, _, retrained in found if method in REFERENCES}
+    rows = [
+        _row(
+            comparison,
+            method,
+            winner,
+            retrained,
+            {
+                name: paired_difference([one.counted for one in retrained], counted)
+                for name, counted in references.items()
+                if name != method
+            },
+        )
+        for method, winner, retrained in found
+    ]
     _record(comparison, rows).write(result_path(comparison))
 
 
@@ -48,10 +68,9 @@ def result_path(comparison: SearchComparison) -> Path:
     return comparison.run.path / f"{comparison.budget.name}.json"
 
 
-def retraining(context: Context) -> Retrain:
+def recipe(context: Context) -> Retrain:
     """The settings that every winner is retrained with."""
-    e = context.experiment
-    return e.compare.retrain or replace(e.retrain, start="scratch", distillation=0.0)
+    return context.experiment.compare.retrain or context.experiment.retrain
 
 
 @dataclass(frozen=True)
@@ -61,33 +80,46 @@ class Retrained:
     record: RetrainedRecord
     spent: Spent
 
+    @property
+    def counted(self) -> Counted:
+        """The INT8 score, image by image."""
+        return Counted(np.array(self.record.hits, dtype=np.int64), np.array(self.record.totals, dtype=np.int64))
 
-def retrained_alike(
-    comparison: SearchComparison, architecture: Architecture, number: int
-) -> Generator[Progress, None, Retrained]:
-    """An architecture's final accuracy: a function of the architecture, the settings and the retraining's number."""
-    context, settings = comparison.context, retraining(comparison.context)
-    compute, schedule = context.experiment.compute, settings.schedule
-    seed = context.experiment.seed + number
-    built_on = context.keys["distil"] if settings.start == "supernet" else comparison.data_key
-    trained = (built_on, settings_of(settings), settings_of(compute), str(architecture), seed)
-    key = digest(*trained, settings_of(context.experiment.quantization), list(context.resize_factors))
+
+def retrained_alike(comparison: SearchComparison, winner: Winner, number: int) -> Generator[Progress, None, Retrained]:
+    """A winner's final accuracy: a function of the architecture, its start, the recipe and the retraining's number."""
+    architecture, settings = winner.architecture, recipe(comparison.context)
+    context = _with_recipe(comparison.context, settings, comparison.context.experiment.seed + number)
+    e, schedule = context.experiment, settings.schedule
+    trained = (context.keys["distil"], settings_of(settings), settings_of(e.compute), winner.start)
+    key = digest(*trained, str(architecture), e.seed, settings_of(e.quantization), list(context.resize_factors))
     path, name = comparison.run.path / "retrained" / f"{key}.json", f"retrain {key}"
     if not (comparison.run.is_done(name, key) and path.exists()):
         with comparison.run.stage(name, key):
-            torch.manual_seed(seed)
-            from_blocks = settings.start == "supernet"
-            model = assembled(context, architecture) if from_blocks else context.student(architecture)
-            model.to(compute.place())
-            loss = training_loss(on_its_device(model), context.train_data, schedule.batch_size, seed)
             yield Progress(name, 0, schedule.steps, "starts")
-            for step in train(model, loss, schedule, path.with_suffix(".pt"), key, compute=compute):
+            model = started(context, architecture, winner.start)
+            for step in retraining(context, model, schedule, path.with_suffix(".pt"), key):
                 yield Progress(name, step.step, schedule.steps, f"loss {step.loss:.3f}")
-            graph = quantize_network(context, model.cpu(), architecture)
-            fp32, int8 = score_float(model, context.val_data), score_integer(graph, context.val_data)
-            RetrainedRecord(str(architecture), seed, fp32, int8).write(path)
+            restore(model.cpu(), path.with_suffix(".pt"), key)  # what a run's students are read back from
+            counted = counted_integer(quantize_network(context, model, architecture), context.val_data)
+            RetrainedRecord(
+                subnet=str(architecture),
+                seed=e.seed,
+                fp32=score_float(model, context.val_data),
+                int8=counted.score,
+                hits=tuple(map(tuple, counted.hits.tolist())),
+                totals=tuple(map(tuple, counted.totals.tolist())),
+            ).write(path)
         yield Progress(name, schedule.steps, schedule.steps, "done")
     return Retrained(RetrainedRecord.read(path), spent_in(comparison.run, name))
+
+
+def _with_recipe(context: Context, settings: Retrain, seed: int) -> Context:
+    """The run's context, with its data and trained networks, but another recipe and seed of retraining."""
+    _ = context.train_data, context.val_data, context.calibration, context.teacher, context.supernets  # the run's seed
+    other = copy.copy(context)
+    other.experiment = replace(context.experiment, retrain=settings, seed=seed)
+    return other
 
 
 def _record(comparison: SearchComparison, rows: Sequence[MethodRecord]) -> ComparisonRecord:
@@ -99,7 +131,7 @@ def _record(comparison: SearchComparison, rows: Sequence[MethodRecord]) -> Compa
         data=e.data,
         budget=comparison.budget,
         settings=replace(e.compare, supernet=e.compare.supernet or e.teacher.schedule),
-        retrain=retraining(context),
+        retrain=recipe(context),
         teacher=TeacherCosts(
             int8=score_integer(comparison.teacher, context.val_data),
             size_bits=comparison.teacher.size_bits,
@@ -111,18 +143,27 @@ def _record(comparison: SearchComparison, rows: Sequence[MethodRecord]) -> Compa
     )
 
 
-def _row(comparison: SearchComparison, method: str, winner: Winner, retrained: Sequence[Retrained]) -> MethodRecord:
+def _row(
+    comparison: SearchComparison,
+    method: str,
+    winner: Winner,
+    retrained: Sequence[Retrained],
+    against: Mapping[str, Estimate],
+) -> MethodRecord:
     tables, architecture = comparison.cost_tables, winner.architecture
+    in_tables = comparison.context.space.contains(architecture)
     return MethodRecord(
         method=method,
         subnet=str(architecture),
-        nsr=tables.total("nsr", architecture),
+        nsr=tables.total("nsr", architecture) if in_tables else None,
         evaluated=winner.evaluated,
         complete=winner.complete,
         fitness=winner.fitness,
-        size_bits=tables.total("size", architecture),
-        predicted_us=tables.total("latency", architecture),
+        size_bits=comparison.size_bits(architecture),
+        predicted_us=tables.total("latency", architecture) if in_tables else None,
         int8=tuple(one.record.int8 for one in retrained),
         fp32=tuple(one.record.fp32 for one in retrained),
         spent={**winner.spent, "retrain": sum((one.spent for one in retrained), Spent())},
+        latency_share=winner.latency_share,
+        against=against,
     )

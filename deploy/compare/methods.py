@@ -1,4 +1,7 @@
-"""The methods that are compared: ours over the tables; whole-network weight sharing with a search by evaluation."""
+"""The methods that are compared: ours over the tables; whole-network weight sharing with a search by evaluation.
+
+Beside them stand the controls (`deploy.compare.controls`), which search nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,15 @@ from pathlib import Path
 
 import torch
 
+from deploy.compare import controls
 from deploy.compare.records import ScoredArchitecture, Spent
-from deploy.compare.setup import SearchComparison, Selecting, Winner, spent_in
+from deploy.compare.setup import SearchComparison, Selecting, Winner, block_tables, spent_in
 from deploy.formats.digest import digest
 from deploy.formats.journal import Journal
+from deploy.run.config import TEACHER_PLUS
 from deploy.run.folder import Progress, cpu_seconds
 from deploy.run.keys import settings_of
 from deploy.run.quantizing import quantize_network
-from nas.data.part import held_out
 from nas.errors import ConfigError
 from nas.search.front import front
 from nas.search.traversal import traverse
@@ -36,7 +40,7 @@ def blockwise(comparison: SearchComparison) -> Selecting:
     best = front(comparison.candidates).best(comparison.limits)
     spent = Spent(time.perf_counter() - started[0], cpu_seconds() - started[1])
     yield Progress("blockwise", 1, 1, str(best))
-    return Winner(best, {**_block_tables(comparison), "search": spent})
+    return [Winner(best, {**block_tables(comparison), "search": spent})]
 
 
 def dna(comparison: SearchComparison) -> Selecting:
@@ -48,13 +52,7 @@ def dna(comparison: SearchComparison) -> Selecting:
         raise ConfigError(f"dna: nothing within the budget after {MOST_VISITS} visits; leave it out of --methods")
     best = traversal.best.architecture
     yield Progress("dna", 1, 1, str(best))
-    return Winner(best, {**_block_tables(comparison), "search": spent}, complete=traversal.complete)
-
-
-def _block_tables(comparison: SearchComparison) -> dict[str, Spent]:
-    """What the run spent on everything that a search over tables needs."""
-    stages = {"teacher": "teacher", "train": "distil", "tables": "tables"}
-    return {column: spent_in(comparison.context.run, stage) for column, stage in stages.items()}
+    return [Winner(best, {**block_tables(comparison), "search": spent}, complete=traversal.complete)]
 
 
 def spos(comparison: SearchComparison) -> Selecting:
@@ -78,6 +76,10 @@ METHODS: Mapping[str, Callable[[SearchComparison], Selecting]] = {
     "spos": spos,
     "fairnas": fairnas,
     "random": random_paths,
+    TEACHER_PLUS: controls.teacher_plus,
+    "random_blocks": controls.random_blocks,
+    "uniform": controls.uniform,
+    "fewer_layers": controls.fewer_layers,
 }
 
 Search = Callable[[SearchComparison, Fitness], Iterator[Evaluated]]
@@ -105,15 +107,19 @@ def sharing_schedule(comparison: SearchComparison, sampler: str) -> Schedule:
 def _shared(comparison: SearchComparison, name: str, sampler: str, search: Search) -> Selecting:
     context, e = comparison.context, comparison.context.experiment
     schedule = sharing_schedule(comparison, sampler)
-    trained = (settings_of(schedule), e.compare.held_out, settings_of(e.compute))
-    key = digest(comparison.data_key, sampler, *trained)
+    from_teacher = e.compare.start == "teacher"
+    built_on = context.keys["teacher"] if from_teacher else comparison.data_key
+    key = digest(built_on, sampler, settings_of(schedule), settings_of(e.compute))
     torch.manual_seed(e.seed + 1)
     model = Supernet(network(context.train_data, context.space, [], e.teacher.head))
-    seen, unseen = held_out(context.train_data, e.compare.held_out)
+    if from_teacher:
+        model.start(context.teacher)
     checkpoint, stage = comparison.run.path / f"{sampler}.pt", f"train {sampler}"
     if not (comparison.run.is_done(stage, key) and checkpoint.exists()):
         model.to(e.compute.place())
-        losses = shared_losses(model, seen, SAMPLERS[sampler], batch_size=schedule.batch_size, seed=e.seed)
+        losses = shared_losses(
+            model, context.train_data, SAMPLERS[sampler], batch_size=schedule.batch_size, seed=e.seed
+        )
         with comparison.run.stage(stage, key):
             yield Progress(sampler, 0, schedule.steps, "starts")
             for step in train(model, losses, schedule, checkpoint, key, compute=e.compute):
@@ -123,7 +129,7 @@ def _shared(comparison: SearchComparison, name: str, sampler: str, search: Searc
 
     def evaluate(architecture: Architecture) -> float:
         student = model.extract(context.student(architecture), architecture, context.calibration)
-        return score_integer(quantize_network(context, student, architecture), unseen)
+        return score_integer(quantize_network(context, student, architecture), context.held_out_data)
 
     quantized = digest(key, settings_of(e.quantization), list(context.resize_factors))
     evaluations = Evaluations.of(comparison.run.path / f"{sampler}-{quantized}.jsonl")
@@ -136,10 +142,11 @@ def _shared(comparison: SearchComparison, name: str, sampler: str, search: Searc
     yield Progress(stage, 1, 1, "done")
     best = max(evaluated, key=lambda one: one.fitness)
     spent = {
+        **({"teacher": spent_in(context.run, "teacher")} if from_teacher else {}),
         "train": spent_in(comparison.run, f"train {sampler}"),
         "search": sum((evaluations.spent(one.architecture) for one in evaluated), Spent()),
     }
-    return Winner(best.architecture, spent, len(evaluated), best.fitness)
+    return [Winner(best.architecture, spent, len(evaluated), best.fitness)]
 
 
 @dataclass(frozen=True)

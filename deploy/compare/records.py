@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from deploy.run.config import Budget, Compare, Data, Retrain
 from deploy.run.records import Record, SpaceSummary
+from nas.estimate import Estimate
 from nas.settings import STRICT
 
 
@@ -36,15 +37,22 @@ class ScoredArchitecture:
 
 @dataclass(frozen=True)
 class RetrainedRecord(Record):
-    """An architecture that was retrained, with its validation scores in percent: in float and as it is deployed."""
+    """An architecture that was retrained, with its validation scores in percent: in float and as it is deployed.
+
+    Attributes:
+        hits, totals: what `int8` counts on each image (`nas.tasks.counted`).
+    """
 
     subnet: str
     seed: int
     fp32: float
     int8: float
+    hits: tuple[tuple[int, ...], ...]
+    totals: tuple[tuple[int, ...], ...]
 
     FILE: ClassVar[str] = "retrained/KEY.json"
     COMMAND: ClassVar[str] = "compare-search"
+    SCHEMA: ClassVar[int] = 2
 
 
 @dataclass(frozen=True)
@@ -70,28 +78,34 @@ class MachineRecord:
 
 @dataclass(frozen=True)
 class MethodRecord:
-    """A method's winner.
+    """A method's winner; of `random_blocks` one of several.
 
     Attributes:
         evaluated: architectures that the method evaluated; 0: it reads tables.
         complete: False where the search was cut off and there may be a better one.
         fitness: the winner's when it was selected, in percent; None of methods that read tables.
-        nsr: sum over its blocks; size_bits, predicted_us: of the full model.
+        nsr: sum over its blocks; predicted_us: of the full model; None of what is not in the space.
+        size_bits: of the full model.
         int8, fp32: validation scores in percent, of each retraining.
         spent: by step: teacher, train, tables, search, retrain, as far as the method has it.
+        latency_share: of the teacher's, where it was measured because no table predicts it.
+        against: by method, `int8` less that of its winner, in points: of the teacher trained on and the block-wise
+            search, as far as they are compared.
     """
 
     method: str
     subnet: str
-    nsr: float
+    nsr: float | None
     evaluated: int
     complete: bool
     fitness: float | None
     size_bits: float
-    predicted_us: float
+    predicted_us: float | None
     int8: tuple[float, ...]
     fp32: tuple[float, ...]
     spent: Mapping[str, Spent]
+    latency_share: Estimate | None = None
+    against: Mapping[str, Estimate] = field(default_factory=dict)
     __pydantic_config__ = STRICT
 
 
@@ -105,7 +119,7 @@ class ComparisonRecord(Record):
         settings: with the supernets' training as it was.
         retrain: of every winner.
         board_seconds: what the latency table took of the board, for all methods.
-        methods: in the order in which they were asked for.
+        methods: in the order in which they were asked for; none of a control of which nothing is within the budget.
     """
 
     experiment: str
@@ -122,3 +136,4 @@ class ComparisonRecord(Record):
 
     FILE: ClassVar[str] = "BUDGET.json"
     COMMAND: ClassVar[str] = "compare-search"
+    SCHEMA: ClassVar[int] = 2

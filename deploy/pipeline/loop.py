@@ -19,6 +19,7 @@ from deploy.pipeline.search import search
 from deploy.pipeline.ship import ship
 from deploy.pipeline.tables import populate
 from deploy.pipeline.training import retrain, train_teacher
+from deploy.run.config import TEACHER, TEACHER_PLUS
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from hil.errors import UsageError
@@ -46,12 +47,12 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
         *(f"tables/{{scheme}}/{name}.parquet" for name in ("nsr", "size", "latency")),
     ),
     "search": ("search.json",),
-    "retrain": ("students/{selected}.pt",),
+    "retrain": ("students/{selected}.pt", f"students/{TEACHER_PLUS}.pt"),
     "ship": (
         *("final.json", "bundle/manifest.json", "bundle/model.tflite"),
         *(
             f"models/{name}.{kind}"
-            for name in ("teacher", "{selected}")
+            for name in (TEACHER, TEACHER_PLUS, "{selected}")
             for kind in ("tflite", "input.bin", "expected.bin")
         ),
     ),

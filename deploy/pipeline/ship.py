@@ -1,20 +1,26 @@
-"""The last stage: evaluate the final networks on the validation images and on the board, bundle the best."""
+"""The last stage: evaluate the final networks on the validation images and on the board, bundle the best.
+
+The validation images are for the report: what is bundled is chosen on held-out training images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy.compile.artifact import Artifact, ReadBack, kernels_of, model_metadata, read_back, save_model
 from deploy.compile.scheme import QuantizationScheme
+from deploy.latency.shares import enough_rounds, latency_shares
 from deploy.latency.table import summaries
+from deploy.run.config import TEACHER, TEACHER_PLUS
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.measuring import measure_with_progress
 from deploy.run.networks import retrained
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import (
+    BudgetVerdict,
     BundleRecord,
     FinalRecord,
     LatencyRecord,
@@ -24,39 +30,48 @@ from deploy.run.records import (
     plain,
 )
 from deploy.run.records.search import SelectedModel
+from deploy.ship.budgets import verdicts
 from deploy.ship.bundle import Contents, export, verify
 from deploy.ship.manifest import BundleMeasurement
 from hil.boards.kinds import open_board
 from hil.measurement import Conditions
 from hil.stats import LatencySummary
+from nas.estimate import Estimate
 from nas.networks.segmenter import Encoder
-from nas.tasks.task import score_float, score_integer
+from nas.tasks.counted import Counted, paired_difference
+from nas.tasks.task import counted_integer, score_float, score_integer
 
 
 @dataclass(frozen=True)
 class Final:
-    """A network before it is measured: scores in percent, size in bits, its scheme where there are several."""
+    """A network before it is measured: scores in percent, size in bits, its scheme where there are several.
+
+    Attributes:
+        int8: the INT8 score on the validation images, image by image.
+        score_held_out: of a selected model, the INT8 score on held-out training images.
+    """
 
     name: str
     subnet: str
     artifact: Artifact
     score_fp32: float
-    score_int8: float
+    int8: Counted
+    score_held_out: float | None
     size_bits: int
     macs: int
     predicted_us: float | None
     read_back: ReadBack
     scheme: str | None = None
 
-    def record(self, metric: str, latency: LatencySummary) -> ModelRecord:
-        """With its latency; `metric` is the key of what its scores are."""
+    def record(self, metric: str, latency: LatencySummary, against: Estimate | None = None) -> ModelRecord:
+        """With its latency, the key of its scores' metric, and its difference to the teacher trained on."""
         placed = self.read_back.placement
         return ModelRecord(
             name=self.name,
             subnet=self.subnet,
             metric=metric,
             score_fp32=self.score_fp32,
-            score_int8=self.score_int8,
+            score_int8=self.int8.score,
             size_bits=self.size_bits,
             requested_bits=self.read_back.requested_bits,
             stored_bits=self.read_back.stored_bits,
@@ -66,24 +81,26 @@ class Final:
             predicted_us=self.predicted_us,
             latency_us=LatencyRecord(latency.median_us, latency.p90_us, latency.n, latency.ci95_us),
             scheme=self.scheme,
+            score_held_out=self.score_held_out,
+            against_teacher_plus=against,
         )
 
 
-def _evaluate(context: Context, model: Encoder, selected: SelectedModel | None = None) -> Final:
-    """A selected model, quantized by the scheme that it was selected with; None: the teacher."""
+def _evaluate(context: Context, model: Encoder, name: str, selected: SelectedModel | None = None) -> Final:
+    """A selected model, quantized by the scheme that it was selected with; None: the teacher, trained on or not."""
     settings = context.experiment.quantization
     named = selected.scheme if selected else None
     scheme = QuantizationScheme.parse(named) if named else settings.main_scheme
-    name, subnet = (selected.name, selected.subnet) if selected else ("teacher", "teacher")
+    subnet = selected.subnet if selected else TEACHER
     architecture = selected.architecture if selected else None
     graph = quantize_network(context, model, architecture, scheme=scheme.scheme(settings.scheme))
     score_fp32 = score_float(model, context.val_data)
-    score_int8 = score_integer(graph, context.val_data, kernels_of(scheme.form))
+    int8 = counted_integer(graph, context.val_data, kernels_of(scheme.form))
     artifact = save_model(
         graph,
         context.evaluation[:1],
         Artifact.at(context.path / "models", name),
-        model_metadata(graph, subnet, context.keys["ship"], **{f"{context.task.key}_int8": score_int8}),
+        model_metadata(graph, subnet, context.keys["ship"], **{f"{context.task.key}_int8": int8.score}),
         context.target,
         form=scheme.form,
     )
@@ -92,7 +109,8 @@ def _evaluate(context: Context, model: Encoder, selected: SelectedModel | None =
         subnet,
         artifact,
         score_fp32,
-        score_int8,
+        int8,
+        score_integer(graph, context.held_out_data, kernels_of(scheme.form)) if selected else None,
         graph.size_bits,
         graph.macs,
         selected.predicted_us if selected else None,
@@ -104,28 +122,54 @@ def _evaluate(context: Context, model: Encoder, selected: SelectedModel | None =
 def ship(context: Context) -> Iterator[Progress]:
     """Final INT8 networks: the task's metric, latency side by side, the bundle and its verification: final.json."""
     selected = SearchRecord.read(context.path / SearchRecord.FILE).selected
-    settings = protocol(context.experiment.agreement.measuring)
-    total = len(selected) + 1 + (len(selected) + 1) * settings.rounds + 1
-    finals = [_evaluate(context, context.teacher)]
+    settings = enough_rounds(protocol(context.experiment.agreement.measuring))
+    count = len(selected) + 2
+    total = count + count * settings.rounds + 1
+    teacher = _evaluate(context, context.teacher, TEACHER)
     yield Progress("ship", 1, total, "teacher evaluated")
+    teacher_plus = _evaluate(context, retrained(context, TEACHER_PLUS), TEACHER_PLUS)
+    yield Progress("ship", 2, total, f"{TEACHER_PLUS} evaluated")
+    models: list[Final] = []
     for entry in selected:
-        model = retrained(context, entry.name, entry.architecture)
-        finals.append(_evaluate(context, model, entry))
-        yield Progress("ship", len(finals), total, f"{entry.name} evaluated")
+        models.append(_evaluate(context, retrained(context, entry.name, entry.architecture), entry.name, entry))
+        yield Progress("ship", 2 + len(models), total, f"{entry.name} evaluated")
 
+    finals = [teacher, teacher_plus, *models]
     jobs = [final.artifact.job() for final in finals]
-    measurements = yield from measure_with_progress(context, jobs, settings, "ship", done=len(finals), total=total)
+    measurements = yield from measure_with_progress(
+        context, jobs, settings, "ship", done=count, total=total, together=True
+    )
     conditions, medians = measurements[0].conditions, summaries(measurements)
-    best = max(finals[1:], key=lambda final: (final.score_int8, -medians[final.name].median_us))
+    shares = latency_shares(measurements, TEACHER)
+    budgets = tuple(
+        verdict
+        for budget, model in zip(context.experiment.budgets, models, strict=True)
+        for verdict in verdicts(budget, model.size_bits / teacher.size_bits, shares[model.name])
+    )
+    best = _best(models, budgets, medians)
     bundle = _bundle(context, best, medians[best.name], conditions)
     with open_board(context.board) as board:
         verified = verify(bundle, board)
+    metric = context.task.key
+    compared = [(model, paired_difference([model.int8], [teacher_plus.int8])) for model in models]
     FinalRecord(
-        tuple(final.record(context.task.key, medians[final.name]) for final in finals),
-        conditions,
-        BundleRecord(str(bundle), best.name, True, verified.board, plain(verified.latency_us)),
+        models=(
+            teacher.record(metric, medians[TEACHER]),
+            *(model.record(metric, medians[model.name], difference) for model, difference in compared),
+        ),
+        teacher_plus=teacher_plus.record(metric, medians[TEACHER_PLUS]),
+        budgets=budgets,
+        conditions=conditions,
+        bundle=BundleRecord(str(bundle), best.name, True, verified.board, plain(verified.latency_us)),
     ).write(context.path / FinalRecord.FILE)
     yield Progress("ship", total, total, "bundle verified")
+
+
+def _best(models: Sequence[Final], budgets: Sequence[BudgetVerdict], medians: Mapping[str, LatencySummary]) -> Final:
+    """What is bundled: of the models that keep their budgets, if any does, the best on held-out training images."""
+    broken = {verdict.name for verdict in budgets if not verdict.kept}
+    kept = [model for model in models if model.name not in broken] or models
+    return max(kept, key=lambda model: (model.score_held_out or 0.0, -medians[model.name].median_us))
 
 
 def _bundle(context: Context, final: Final, latency: LatencySummary, conditions: Conditions) -> Path:
@@ -133,7 +177,7 @@ def _bundle(context: Context, final: Final, latency: LatencySummary, conditions:
         "subnet": final.subnet,
         **({"scheme": final.scheme} if final.scheme else {}),
         "data": context.experiment.data.name,
-        f"{context.task.metric} (INT8, validation)": f"{final.score_int8:.2f} %",
+        f"{context.task.metric} (INT8, validation)": f"{final.int8.score:.2f} %",
         "size": f"{final.size_bits / 8000:.1f} kB of weights",
         "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions.board} "
         f"({conditions.machine}, {conditions.runtime})",

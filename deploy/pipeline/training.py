@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from deploy.formats.digest import digest
 from deploy.formats.tflite.read import convolutions, read
+from deploy.run.config import TEACHER, TEACHER_PLUS
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.networks import finishing, has_finish, retraining, start_of_retraining, student_path
 from deploy.run.records import SearchRecord
 from nas.data.batches import images_of
-from nas.networks.segmenter import load_encoder
+from nas.networks.segmenter import Encoder, load_encoder
+from nas.space import Architecture
 from nas.tasks.network_training import network_groups, network_loss
 from nas.training.train import Step, train
 
@@ -46,14 +50,24 @@ def train_teacher(context: Context) -> Iterator[Progress]:
 
 
 def retrain(context: Context) -> Iterator[Progress]:
-    """Train every selected model on the task, into students/NAME.pt; a finish goes into students/NAME.finish.pt."""
+    """Train every selected model on the task, into students/NAME.pt, and the teacher on by the same recipe.
+
+    A selected model that is more accurate than the teacher may owe that to longer training alone; only one that is more
+    accurate than the teacher trained on (students/teacher_plus.pt) owes it to the search. A quantization-aware finish
+    goes into students/NAME.finish.pt.
+    """
     selected = SearchRecord.read(context.path / SearchRecord.FILE).selected
     schedule = context.experiment.retrain
-    for i, entry in enumerate(selected):
-        model = start_of_retraining(context, entry.architecture)
-        key = digest(context.keys["retrain"], entry.subnet)
-        steps = retraining(context, model, schedule, student_path(context, entry.name), key)
-        yield from _progress("retrain", steps, entry.name, i * schedule.steps, len(selected) * schedule.steps)
-        if has_finish(context, entry.architecture):
-            steps = finishing(context, model, entry.name, entry.architecture, key)
-            yield from _progress("retrain", steps, f"{entry.name} as integers")
+    starts: list[tuple[str, Architecture | None, Callable[[], Encoder]]] = [
+        (entry.name, entry.architecture, partial(start_of_retraining, context, entry.architecture))
+        for entry in selected
+    ]
+    starts.append((TEACHER_PLUS, None, lambda: copy.deepcopy(context.teacher)))
+    for i, (name, architecture, start) in enumerate(starts):
+        key = digest(context.keys["retrain"], str(architecture) if architecture else TEACHER)
+        model = start()
+        steps = retraining(context, model, schedule, student_path(context, name), key)
+        yield from _progress("retrain", steps, name, i * schedule.steps, len(starts) * schedule.steps)
+        if has_finish(context, architecture):
+            steps = finishing(context, model, name, architecture, key)
+            yield from _progress("retrain", steps, f"{name} as integers")

@@ -25,6 +25,8 @@ from nas.training.train import Schedule
 
 MOST_HELD_OUT: Mapping[TaskName, int] = {"segmentation": 64, "classification": 512}
 """By task: an image whose pixels are labelled says as much as many with one label, and takes longer to score."""
+TEACHER, TEACHER_PLUS = "teacher", "teacher_plus"
+"""Names of models beside the budgets': the teacher, and the teacher trained on by the selected models' recipe."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +232,10 @@ class Budget:
     def __post_init__(self) -> None:
         if self.latency is None and self.size is None:
             raise ConfigError(f"budget '{self.name}': give latency, size or both, as a share of the teacher's")
-        if not self.name.isidentifier() or self.name == "teacher":
-            raise ConfigError(f"budget '{self.name}': a name is letters, digits and _, and not 'teacher'")
+        if not self.name.isidentifier() or self.name in (TEACHER, TEACHER_PLUS):
+            raise ConfigError(
+                f"budget '{self.name}': a name is letters, digits and _, and neither '{TEACHER}' nor '{TEACHER_PLUS}'"
+            )
 
 
 @dataclass(frozen=True)
@@ -308,26 +312,29 @@ class Compare:
     Attributes:
         supernet: the whole-network supernets' training; None: the teacher's. Its steps count paths: a step of FairNAS
             trains one path for each choice of a layer, and takes so many fewer.
+        start: from the teacher's weights, as the blocks may, or from new random ones.
         evaluations: architectures that evolution or random search evaluates, in generations of `population`.
-        held_out: training images that the supernets do not see, for evaluating.
-        retrain: of every winner; None: as the selected models', but from new random weights and on labels only.
+        random_blocks: random architectures within the budget that are retrained beside the winners.
+        retrain: of every winner and control; None: as the selected models'.
         retrainings: how often, each with another seed: a smaller difference than theirs is no difference.
     """
 
     supernet: Schedule | None = None
+    start: Literal["teacher", "random"] = "teacher"
     evaluations: int = 100
     population: int = 20
     parents: int = 5
-    held_out: int = 32
+    random_blocks: int = 3
     retrain: Retrain | None = None
     retrainings: int = 1
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
-        if min(self.evaluations, self.population, self.parents, self.held_out, self.retrainings) < 1:
-            raise ConfigError("compare: evaluations, population, parents, held_out and retrainings must be positive")
-        if self.retrain is not None and self.retrain.distillation:
-            raise ConfigError("compare.retrain.distillation: winners are retrained on labels only; leave it out")
+        counts = (self.evaluations, self.population, self.parents, self.random_blocks, self.retrainings)
+        if min(counts) < 1:
+            raise ConfigError(
+                "compare: evaluations, population, parents, random_blocks and retrainings must be positive"
+            )
 
 
 @dataclass(frozen=True)

@@ -63,13 +63,19 @@ def finish_path(context: Context, name: str) -> Path:
     return context.path / "students" / f"{name}.finish.pt"
 
 
-def has_finish(context: Context, architecture: Architecture) -> bool:
-    """Whether a selected model is trained on as its integers: one of few bits, where the experiment asks for it."""
+def has_finish(context: Context, architecture: Architecture | None) -> bool:
+    """Whether a retrained model is trained on as its integers: one of few bits, where the experiment asks for it.
+
+    None: the teacher trained on, which has the same steps as the models of a space of few bits, in its 8.
+    """
     steps = context.experiment.retrain.quantization_aware_steps
-    return steps > 0 and any(subnet.bits < 8 for subnet in architecture.subnets)
+    widths = context.space.bits if architecture is None else [subnet.bits for subnet in architecture.subnets]
+    return steps > 0 and min(widths) < 8
 
 
-def finishing(context: Context, model: Encoder, name: str, architecture: Architecture, key: str) -> Iterator[Step]:
+def finishing(
+    context: Context, model: Encoder, name: str, architecture: Architecture | None, key: str
+) -> Iterator[Step]:
     """The quantization-aware finish of a retrained `model`, on the task and the retraining's soft targets."""
     experiment, options = context.experiment, context.experiment.retrain
     device = experiment.compute.place()
@@ -99,13 +105,13 @@ def finishing(context: Context, model: Encoder, name: str, architecture: Archite
     )
 
 
-def _folds(model: Encoder, architecture: Architecture) -> Folds:
+def _folds(model: Encoder, architecture: Architecture | None) -> Folds:
     return lambda size: fold(model, size, architecture)
 
 
-def retrained(context: Context, name: str, architecture: Architecture) -> Encoder:
-    """A selected model with its final weights."""
-    model = context.student(architecture)
+def retrained(context: Context, name: str, architecture: Architecture | None = None) -> Encoder:
+    """A selected model with its final weights; None: the teacher's layers."""
+    model = context.student(architecture) if architecture else context.untrained_teacher()
     restore(model, student_path(context, name))
     if has_finish(context, architecture):
         folds = _folds(model, architecture)

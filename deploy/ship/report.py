@@ -13,6 +13,8 @@ from deploy.latency.gate import gate_text
 from deploy.latency.scatter import PAGE_WIDTH, scatter
 from deploy.latency.watermark import watermark
 from deploy.run.records import AgreementRecord, BundleRecord, ModelRecord, SearchRecord, Summary
+from deploy.ship.budgets import verdict_text
+from deploy.ship.differences import CONTROL, difference_text
 from deploy.ship.report_figures import front_plot, models_plot
 from deploy.ship.training_curves import training_curves, training_plots
 from hil.measurement import Conditions
@@ -43,7 +45,7 @@ def write_report(path: Path, summary: Summary, agreement: AgreementRecord, searc
     curves = [inline(plot) for curve in training_curves(path.parent) for plot in training_plots(curve)]
     body = f"""<h1>hilnas: {escape(summary.name)}</h1>
 {banner}<p class="muted">{escape(_conditions_text(summary.conditions))}</p>
-<h2>Models</h2>{_model_table(summary)}{figures(plots)}
+<h2>Models</h2>{_model_table(summary)}{_verdicts_text(summary)}{figures(plots)}
 <h2>Agreement of the tables with the board</h2>{_agreement_text(summary, agreement)}{figures(compared)}
 <h2>The bundle</h2><p>{_bundle_text(summary.bundle)}</p>
 <h2>Time</h2><p>{_seconds_text(summary.seconds)}</p>
@@ -93,11 +95,19 @@ def _model_rows(model: ModelRecord) -> str:
         str(latency.n),
     )
     row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    if model.subnet == model.name:
+    if model.subnet == "teacher":
         return f"<tr>{row}</tr>"
     scheme = f" ({model.scheme})" if model.scheme else ""
     subnet = escape(model.subnet.replace("+", " + ") + scheme)
     return f'<tr>{row}</tr><tr class="subnet"><td colspan="{len(cells)}">{subnet}</td></tr>'
+
+
+def _verdicts_text(summary: Summary) -> str:
+    """What teacher_plus is, each model's difference to it, and whether each budget is kept."""
+    lines = [f"{summary.teacher_plus.name}: {CONTROL} by the selected models' recipe, with as many steps"]
+    lines += [f"{m.name}: {difference_text(d)}" for m in summary.models if (d := m.against_teacher_plus)]
+    lines += [verdict_text(verdict) for verdict in summary.budgets]
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
 def _agreement_text(summary: Summary, agreement: AgreementRecord) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from deploy.formats.plots.figures import Axis, Line, Plot, Points
 from deploy.run.records import ModelRecord, SearchRecord, SelectedModel, Summary
+from deploy.ship.differences import CONTROL
 
 LOG_FROM = 5.0  # slowest over fastest
 
@@ -14,12 +15,13 @@ def models_plot(summary: Summary) -> Plot:
     """Score against measured latency, with the latency's 95 % interval."""
     score, models = f"{summary.metric.name} INT8, %", summary.models
     teacher = _measured((summary.teacher,), "ink", "teacher", summary.metric.name)
+    control = _measured((summary.teacher_plus,), "muted", CONTROL, summary.metric.name)
     selected = _measured(models, "selected", "selected models", summary.metric.name)
     return Plot(
         "Models on the board: median latency with its 95 % interval",
         Axis("measured latency, ms"),
         Axis(score),
-        (teacher, *([selected] if models else [])),
+        (teacher, control, *([selected] if models else [])),
     )
 
 
@@ -33,7 +35,7 @@ def _measured(models: Iterable[ModelRecord], colour: str, name: str, metric: str
         name,
         tips=tuple(f"{m.name}: {m.latency_us.median / 1000:.3f} ms, {metric} {m.score_int8:.2f} %" for m in shown),
         labels=tuple(m.name for m in shown),
-        shape="square" if colour == "ink" else "diamond",
+        shape="diamond" if colour == "selected" else "square",
         size=5,
         x_intervals=tuple((latency.ci95[0] / 1000, latency.ci95[1] / 1000) for latency in latencies),
     )

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.networks.blocks import SuperBlock, recalibrate
-from nas.networks.segmenter import E, Encoder, assemble
+from nas.networks.segmenter import E, Encoder, assemble, take_ends
+from nas.networks.start import start_supernets
 from nas.space import Architecture, Choice
 
 Path = tuple[tuple[Choice, ...], ...]
@@ -43,6 +44,11 @@ class Supernet(nn.Module):
     @property
     def blocks(self) -> list[SuperBlock]:
         return [block.block for block in self.network.blocks if isinstance(block, _OnPath)]
+
+    def start(self, teacher: Encoder) -> None:
+        """Start from the teacher's stem, head and layers (`nas.networks.start`), in place."""
+        take_ends(self.network, teacher)
+        start_supernets(self.blocks, teacher)
 
     def forward(self, x: Tensor, path: Path) -> Tensor:
         for block, choices in zip(self.network.blocks, path, strict=True):

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from nas.data import Dataset
 from nas.data.batches import batches
+from nas.tasks.counted import Counted
 
 
-def top1(predict: Callable[[Tensor], Tensor], data: Dataset) -> float:
-    """The percentage of images of `data` whose class `predict` (images to classes (N,)) predicts."""
+def counted(predict: Callable[[Tensor], Tensor], data: Dataset) -> Counted:
+    """Top-1 of `predict` (images to classes (N,)), image by image."""
     with torch.no_grad():
-        correct = sum(int((predict(images) == labels).sum()) for images, labels in batches(data))
-    return 100 * correct / len(data)
+        right = torch.cat([predict(images) == labels for images, labels in batches(data)])[:, None]
+    return Counted(right.long().numpy(), torch.ones_like(right, dtype=torch.int64).numpy())

@@ -11,6 +11,7 @@ from torch import Tensor
 from nas.data import IGNORE, Dataset
 from nas.data.batches import batches
 from nas.networks.segmenter import upsampled
+from nas.tasks.counted import Counted
 
 
 def class_maps(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -24,12 +25,15 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(upsampled(logits, (height, width)), labels, ignore_index=IGNORE)
 
 
-def mean_iou(predict: Callable[[Tensor], Tensor], data: Dataset) -> float:
-    """Mean intersection over union in percent of `predict` (images to class maps (N, H, W)) on all of `data`."""
-    from torchmetrics.classification import MulticlassJaccardIndex
+def counted(predict: Callable[[Tensor], Tensor], data: Dataset) -> Counted:
+    """Mean intersection over union of `predict` (images to class maps (N, H, W)), image by image."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-    metric = MulticlassJaccardIndex(len(data.classes), ignore_index=IGNORE, average="macro")
+    classes, hits, totals = len(data.classes), [], []
     with torch.no_grad():
         for images, labels in batches(data):
-            metric.update(predict(images), labels)
-    return 100 * float(metric.compute())
+            for predicted, label in zip(predict(images), labels, strict=True):
+                matrix = multiclass_confusion_matrix(predicted, label, classes, ignore_index=IGNORE)  # (K, K)
+                hits.append(matrix.diag())
+                totals.append(matrix.sum(0) + matrix.sum(1) - matrix.diag())
+    return Counted(torch.stack(hits).numpy(), torch.stack(totals).numpy())

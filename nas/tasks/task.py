@@ -27,6 +27,7 @@ from nas.quant.integer_graph import IntegerGraph
 from nas.quant.simulate import Applied
 from nas.space import Architecture, Choice, SearchSpace
 from nas.tasks import classification, segmentation
+from nas.tasks.counted import Counted
 from nas.training.device import CPU
 
 AnyHead: TypeAlias = Head | PooledHead
@@ -49,7 +50,7 @@ class Task:
         loss: from (logits, labels) to a scalar.
         predictions: from (float logits, (H, W) of the images) to classes.
         integer_predictions: from the deployed graph's output (N, C, H, W) to classes.
-        score: the metric of (function from images to predictions, data).
+        counted: the metric's counts of (function from images to predictions, data).
     """
 
     name: TaskName
@@ -63,7 +64,7 @@ class Task:
     loss: Callable[[Tensor, Tensor], Tensor]
     predictions: Callable[[Tensor, tuple[int, int]], Tensor]
     integer_predictions: Callable[[Tensor], Tensor]
-    score: Callable[[Callable[[Tensor], Tensor], Dataset], float]
+    counted: Callable[[Callable[[Tensor], Tensor], Dataset], Counted]
 
 
 TASKS: Mapping[TaskName, Task] = {
@@ -79,7 +80,7 @@ TASKS: Mapping[TaskName, Task] = {
         loss=segmentation.pixel_cross_entropy,
         predictions=segmentation.class_maps,
         integer_predictions=lambda q: q[:, 0].long(),
-        score=segmentation.mean_iou,
+        counted=segmentation.counted,
     ),
     "classification": Task(
         name="classification",
@@ -96,7 +97,7 @@ TASKS: Mapping[TaskName, Task] = {
         loss=torch.nn.functional.cross_entropy,
         predictions=lambda logits, _: logits.argmax(1),
         integer_predictions=lambda q: q[:, :, 0, 0].argmax(1),
-        score=classification.top1,
+        counted=classification.counted,
     ),
 }
 
@@ -147,14 +148,19 @@ def score_float(model: Network, data: Dataset) -> float:
     """The metric of `model` on all of `data`, in percent."""
     model.eval()
     task = TASKS[data.task]
-    return task.score(lambda images: task.predictions(model(images), data.size), data)
+    return task.counted(lambda images: task.predictions(model(images), data.size), data).score
 
 
-def score_integer(graph: IntegerGraph, data: Dataset, applied: Applied = simulate.apply) -> float:
-    """The metric of the deployed integers: what the board computes, by the kernels `applied`, in percent."""
+def counted_integer(graph: IntegerGraph, data: Dataset, kernels: Applied = simulate.apply) -> Counted:
+    """The metric of the deployed integers, image by image: what the board computes, by these kernels."""
     source, task = graph.tensors[graph.input], TASKS[data.task]
 
     def predict(images: Tensor) -> Tensor:
-        return task.integer_predictions(simulate.run(graph, simulate.quantize(images, source), applied))
+        return task.integer_predictions(simulate.run(graph, simulate.quantize(images, source), kernels))
 
-    return task.score(predict, data)
+    return task.counted(predict, data)
+
+
+def score_integer(graph: IntegerGraph, data: Dataset, applied: Applied = simulate.apply) -> float:
+    """The metric of the deployed integers, in percent."""
+    return counted_integer(graph, data, applied).score

@@ -35,11 +35,18 @@ def summary(kind: str = "ssh", board: str = "imx8mp", models: int = 1) -> Summar
         "requested_bits": [4, 8], "stored_bits": [8], "executed_bits": [8], "macs": 10**6, "predicted_us": None,
         "placement": {"target": "imx8mp-vx", "fast_place": "NPU", "off_share": 0.125}, "latency_us": latency,
     }  # fmt: skip
-    model = teacher | {"name": "fast", "subnet": SUBNETS[0], "miou_int8": 47.5, "placement": None}
+    difference = {"value": -0.5, "std_error": 0.4, "low": -1.25, "high": 0.25, "n": 4, "source": "resampled"}
+    model = teacher | {
+        "name": "fast", "subnet": SUBNETS[0], "miou_int8": 47.5, "placement": None, "miou_held_out": 46.0,
+        "against_teacher_plus": difference,
+    }  # fmt: skip
+    share = {"value": 1.0, "std_error": None, "low": 0.95, "high": 1.05, "n": 4, "source": "measured"}
+    budget = {"name": "fast", "quantity": "latency", "limit": 0.9, "share": share, "kept": False}
     raw = {
-        "schema_version": 1, "name": "run", "task": "segmentation", "metric": {"name": "mIoU", "key": "miou"},
+        "schema_version": 2, "name": "run", "task": "segmentation", "metric": {"name": "mIoU", "key": "miou"},
         "data": {"spec": "scenes", "size": [112, 144], "classes": 11, "train": 16, "val": 4},
         "space": {"name": "tiny", "digest": "0123", "subnets": 12}, "teacher": teacher, "models": [model] * models,
+        "teacher_plus": teacher | {"name": "teacher_plus", "miou_int8": 48.0}, "budgets": [budget],
         "agreement": {k: RANKS[k] for k in ("tau_b", "ci95", "n_models", "spearman", "ceiling_tau_b")},
         "correction": CORRECTION, "gate": GATE,
         "counts": {"subnets_compiled": 12, "subnets_measured": 12, "subnets_exact_parity": 12},

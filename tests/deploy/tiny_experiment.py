@@ -39,9 +39,10 @@ STAGES = ("teacher", "distil", "tables", "profile", "agree", "search", "retrain"
 TIMED = 2 + 4  # 2 choices ** 1 layer + 2 choices ** 2 layers
 SUBNETS = 2 * TIMED  # at 4 and 8 bits, which run alike: the one for its answer, the other for its latency
 CONSTANTS = 3 + 2 * 3  # empty, stem, head; one and three copies of each map around the blocks
-PROFILE_ROUNDS, AGREEMENT_ROUNDS, AGREEMENT_MODELS, BUDGETS = 1, 2, 4, 1
+PROFILE_ROUNDS, AGREEMENT_ROUNDS, SHIP_ROUNDS, AGREEMENT_MODELS, BUDGETS = 1, 2, 4, 4, 1
 PROFILED = SUBNETS - TIMED + (TIMED + CONSTANTS) * PROFILE_ROUNDS
-MEASUREMENTS = PROFILED + (AGREEMENT_MODELS + 1 + BUDGETS + 1) * AGREEMENT_ROUNDS
+SHIPPED = (2 + BUDGETS) * SHIP_ROUNDS  # the teacher and the teacher trained on beside the budgets' models
+MEASUREMENTS = PROFILED + (AGREEMENT_MODELS + 1) * AGREEMENT_ROUNDS + SHIPPED
 
 SPACE = """
 name = "tiny"

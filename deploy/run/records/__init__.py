@@ -16,6 +16,7 @@ from deploy.run.records.agreement import (
 from deploy.run.records.base import Record, plain
 from deploy.run.records.final import (
     AgreementSummary,
+    BudgetVerdict,
     BundleRecord,
     DataSummary,
     FinalRecord,
@@ -35,6 +36,7 @@ __all__ = [
     "AgreementRecord",
     "AgreementSummary",
     "AsMeasured",
+    "BudgetVerdict",
     "BundleRecord",
     "Compared",
     "ComparedModel",

@@ -6,7 +6,7 @@ is `OMITTED` is left out of the file while it is None or empty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -46,8 +46,12 @@ def plain_fields(value: Any) -> dict[str, Any]:
     """A dataclass's fields by their names on disk."""
     config: Mapping[str, Any] = getattr(type(value), "__pydantic_config__", {})
     name_of = config.get("alias_generator", str)
-    kept = [f for f in fields(value) if not (f.metadata.get("omitted") and not getattr(value, f.name))]
+    kept = [f for f in fields(value) if not (f.metadata.get("omitted") and _empty(getattr(value, f.name)))]
     return {name_of(f.name): plain(getattr(value, f.name)) for f in kept}
+
+
+def _empty(value: object) -> bool:
+    return value is None or (isinstance(value, Sized) and not len(value))
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,23 @@
 """final.json and summary.json: the final models as they were measured, and the run in one file.
 
-Others read these two, so their names on disk stay: a model's scores are `KEY_fp32` and `KEY_int8` there, KEY being the
-metric's key, miou or top1.
+Others read these two, so their names on disk stay: a model's scores are `KEY_fp32`, `KEY_int8` and `KEY_held_out`
+there, KEY being the metric's key, miou or top1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from deploy.run.records.agreement import Correction, GateRecord, Interval
 from deploy.run.records.base import OMITTED, Record, plain_fields
 from hil.measurement import Conditions
+from nas.estimate import Estimate
 from nas.settings import STRICT
+
+SCORES = ("fp32", "int8", "held_out")
+"""What a model is scored by: `score_NAME` in a record, KEY_NAME on disk."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class ModelRecord:
         placement: by the target's rules; None where the board names no target.
         predicted_us: the tables' prediction; None of the teacher.
         scheme: how it is quantized; None where the experiment has one scheme for all.
+        score_held_out: of a selected model, INT8 on held-out training images, in percent: what the bundle is chosen by.
+        against_teacher_plus: of a selected model, `score_int8` less that of the teacher trained on, in points.
     """
 
     name: str
@@ -64,11 +70,13 @@ class ModelRecord:
     predicted_us: float | None
     latency_us: LatencyRecord
     scheme: str | None = field(default=None, metadata=OMITTED)
+    score_held_out: float | None = field(default=None, metadata=OMITTED)
+    against_teacher_plus: Estimate | None = field(default=None, metadata=OMITTED)
     __pydantic_config__ = STRICT
 
     def to_json(self) -> dict[str, Any]:
         """The scores under the metric's key."""
-        names = {f"score_{kind}": f"{self.metric}_{kind}" for kind in ("fp32", "int8")}
+        names = {f"score_{kind}": f"{self.metric}_{kind}" for kind in SCORES}
         return {names.get(k, k): v for k, v in plain_fields(self).items() if k != "metric"}
 
     @staticmethod
@@ -79,7 +87,7 @@ class ModelRecord:
         metric = next((key.removesuffix("_int8") for key in raw if key.endswith("_int8")), None)
         if metric is None:
             return raw
-        names = {f"{metric}_{kind}": f"score_{kind}" for kind in ("fp32", "int8")}
+        names = {f"{metric}_{kind}": f"score_{kind}" for kind in SCORES}
         return {"metric": metric, **{names.get(key, key): value for key, value in raw.items()}}
 
 
@@ -95,24 +103,80 @@ class BundleRecord:
     __pydantic_config__ = STRICT
 
 
-def _models(raw: Any) -> Any:
-    return [ModelRecord.arranged(model) for model in raw] if isinstance(raw, Sequence) else raw
+@dataclass(frozen=True)
+class BudgetVerdict:
+    """Whether a selected model keeps a limit of its budget.
+
+    Attributes:
+        name: the budget's, and the model's.
+        quantity: latency or size.
+        limit: the most that it may be, as a share of the teacher's.
+        share: what it is: a latency measured beside the teacher's, with its 95 % interval; a size exactly.
+        kept: the interval does not lie above the limit.
+        decided: nor does the limit lie within the interval.
+    """
+
+    name: str
+    quantity: Literal["latency", "size"]
+    limit: float
+    share: Estimate
+    __pydantic_config__ = STRICT
+
+    @property
+    def kept(self) -> bool:
+        return self.share.low <= self.limit
+
+    @property
+    def decided(self) -> bool:
+        return not self.share.low <= self.limit < self.share.high
+
+    def to_json(self) -> dict[str, Any]:
+        return {**plain_fields(self), "kept": self.kept}
+
+    @staticmethod
+    def arranged(raw: Any) -> Any:
+        """The constructor's arguments from the file's: whether it is kept follows from the rest."""
+        return {k: v for k, v in raw.items() if k != "kept"} if isinstance(raw, Mapping) else raw
+
+
+def _parts(raw: dict[str, Any]) -> dict[str, Any]:
+    """A record's file with its models and budgets as their constructors take them."""
+    arranged: dict[str, Callable[[Any], Any]] = {
+        "teacher": ModelRecord.arranged,
+        "teacher_plus": ModelRecord.arranged,
+        "models": _each(ModelRecord.arranged),
+        "budgets": _each(BudgetVerdict.arranged),
+    }
+    return raw | {name: change(raw[name]) for name, change in arranged.items() if name in raw}
+
+
+def _each(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda raw: [change(one) for one in raw] if isinstance(raw, Sequence) else raw
 
 
 @dataclass(frozen=True)
 class FinalRecord(Record):
-    """What the stage `ship` measured and bundled: the teacher first, then a model per budget."""
+    """What the stage `ship` measured and bundled.
+
+    Attributes:
+        models: the teacher first, then a model per budget.
+        teacher_plus: the teacher trained on by the selected models' recipe, which they have to be better than.
+        budgets: each limit of each budget.
+    """
 
     models: tuple[ModelRecord, ...]
+    teacher_plus: ModelRecord
+    budgets: tuple[BudgetVerdict, ...]
     conditions: Conditions
     bundle: BundleRecord
 
     FILE: ClassVar[str] = "final.json"
     COMMAND: ClassVar[str] = "loop"
+    SCHEMA: ClassVar[int] = 2
 
     @classmethod
     def arranged(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        return raw | ({"models": _models(raw["models"])} if "models" in raw else {})
+        return _parts(raw)
 
 
 @dataclass(frozen=True)
@@ -178,7 +242,9 @@ class Summary(Record):
     metric: MetricRecord
     space: SpaceSummary
     teacher: ModelRecord
+    teacher_plus: ModelRecord
     models: tuple[ModelRecord, ...]
+    budgets: tuple[BudgetVerdict, ...]
     agreement: AgreementSummary
     correction: Correction
     gate: GateRecord
@@ -189,13 +255,13 @@ class Summary(Record):
 
     FILE: ClassVar[str] = "summary.json"
     COMMAND: ClassVar[str] = "report"
+    SCHEMA: ClassVar[int] = 2
 
     @property
     def all_models(self) -> tuple[ModelRecord, ...]:
-        """The teacher, then a model per budget."""
-        return (self.teacher, *self.models)
+        """The teacher, the teacher trained on, then a model per budget."""
+        return (self.teacher, self.teacher_plus, *self.models)
 
     @classmethod
     def arranged(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        several = {"models": _models(raw["models"])} if "models" in raw else {}
-        return raw | several | ({"teacher": ModelRecord.arranged(raw["teacher"])} if "teacher" in raw else {})
+        return _parts(raw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,10 +11,19 @@ from deploy.compare.records import ComparisonRecord, MachineRecord, MethodRecord
 from deploy.run.config import Budget, Compare, Data, Retrain
 from deploy.run.records import SpaceSummary
 from hil.errors import UsageError
+from nas.estimate import Estimate
 from nas.training.train import Schedule
 
 METHOD = MethodRecord(
     "spos", "b1_k3e2_w4", 0.5, 6, True, 20.0, 100.0, 3.5, (20.0, 21.0), (22.0, 23.0), {"train": Spent(1.0, None)}
+)
+CONTROL = replace(
+    METHOD,
+    method="fewer_layers",
+    nsr=None,
+    predicted_us=None,
+    latency_share=Estimate(0.8, None, 0.79, 0.81, 4, "measured"),
+    against={"blockwise": Estimate(-0.5, 0.2, -0.9, -0.1, 4, "resampled")},
 )
 COMPARISON = ComparisonRecord(
     experiment="tiny",
@@ -26,9 +36,9 @@ COMPARISON = ComparisonRecord(
     teacher=TeacherCosts(30.0, 1000, 5.0),
     board_seconds=2.5,
     machine=MachineRecord("x86_64", 2, 1, "cpu"),
-    methods=(METHOD,),
+    methods=(METHOD, CONTROL),
 )
-RECORDS = (COMPARISON, RetrainedRecord("b1_k3e2_w4", 1, 22.0, 20.0))
+RECORDS = (COMPARISON, RetrainedRecord("b1_k3e2_w4", 1, 22.0, 20.0, ((1, 2), (3, 4)), ((5, 6), (7, 8))))
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)

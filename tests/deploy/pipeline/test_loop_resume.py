@@ -16,8 +16,11 @@ from nas.training.train import load
 from tests.deploy.tiny_experiment import (
     AGREEMENT_MODELS,
     AGREEMENT_ROUNDS,
+    BUDGETS,
     MEASUREMENTS,
     PROFILED,
+    SHIP_ROUNDS,
+    SHIPPED,
     STAGES,
     SUBNETS,
     TIMED,
@@ -80,11 +83,11 @@ def test_the_summary_holds_what_it_promises(finished):
     assert summary["data"] == {"spec": "scenes", "size": [64, 96], "classes": 11, "train": 14, "val": 4}
     assert [m["name"] for m in summary["models"]] == ["fast"]
     assert summary["teacher"]["name"] == "teacher"
-    for model in (summary["teacher"], *summary["models"]):
+    for model in (summary["teacher"], summary["teacher_plus"], *summary["models"]):
         assert 0 <= model["miou_fp32"] <= 100 and 0 <= model["miou_int8"] <= 100
         assert model["size_bits"] > 0 and isinstance(model["subnet"], str)
         latency = model["latency_us"]
-        assert 0 < latency["median"] <= latency["p90"] and latency["n"] == 3 * AGREEMENT_ROUNDS
+        assert 0 < latency["median"] <= latency["p90"] and latency["n"] == 3 * SHIP_ROUNDS
     agreement = summary["agreement"]
     assert -1 <= agreement["ci95"][0] <= agreement["tau_b"] <= agreement["ci95"][1] <= 1
     assert agreement["n_models"] == AGREEMENT_MODELS
@@ -185,7 +188,11 @@ def test_killed_in_every_stage_it_goes_on_and_loses_nothing(finished, tmp_path):
         ("search", 1, lambda: True),
         ("retrain", 15, (folder / "students" / "fast.pt").exists),
         ("ship", 5, lambda: len(stored(folder)) > agreed + 1),
-        ("ship", 7, lambda: any((folder / name).exists() for name in ("bundle", "bundle.part"))),
+        (
+            "ship",
+            2 + BUDGETS + SHIPPED + 1,
+            lambda: any((folder / name).exists() for name in ("bundle", "bundle.part")),
+        ),
     ]
     kept: list[tuple[str, str]] = []
     unfinished = STAGES[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,9 @@ def summary_of(teacher: str, *models: str) -> Summary:
         metric=MetricRecord("mIoU", "miou"),
         space=SpaceSummary("tiny", "0" * 16, 1),
         teacher=records[0],
+        teacher_plus=replace(records[0], name="teacher_plus"),
         models=tuple(records[1:]),
+        budgets=(),
         agreement=AgreementSummary(1.0, (1.0, 1.0), 3, 1.0, 1.0),
         correction=Correction(0.0, 3, 1.0, 1.0, 0.0, 0.0, False, {}, {}),
         gate=GateRecord(1.0, "the table as measured", 0.95, override=False, holds=True),

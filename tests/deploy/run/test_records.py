@@ -13,6 +13,7 @@ from deploy.run.records import (
     AgreementRecord,
     AgreementSummary,
     AsMeasured,
+    BudgetVerdict,
     BundleRecord,
     Compared,
     ComparedModel,
@@ -45,6 +46,7 @@ from deploy.run.records import (
 )
 from hil.errors import UsageError
 from hil.measurement import Conditions
+from nas.estimate import Estimate
 
 SUBNET = "b1_k3e2_w8+b2_k3e2-k3e6_w4"
 CONDITIONS = Conditions("pi", "pi", "ssh", "aarch64", "BCM", "6.1", "Debian", "none", "python", "litert", "none",
@@ -65,10 +67,14 @@ SEARCH = SearchRecord(
 )  # fmt: skip
 MODEL = ModelRecord("fast", SUBNET, "miou", 71.0, 70.5, 8000, (4, 8), (4, 8), (8,), PlacementRecord("vx", "NN", 0.1),
                     10**6, 12.0, LatencyRecord(12.5, 13.0, 60, (12.4, 12.6)))  # fmt: skip
+TEACHER = replace(MODEL, name="teacher", subnet="teacher", predicted_us=None, placement=None)
+TEACHER_PLUS = replace(TEACHER, name="teacher_plus")
+BUDGET = BudgetVerdict("fast", "latency", 0.9, Estimate(0.89, None, 0.88, 0.91, 4, "measured"))
+DIFFERENCE = Estimate(-0.5, 0.3, -1.1, 0.1, 64, "resampled")
 BUNDLE = BundleRecord("runs/a/bundle", "fast", True, "pi", {"median": 12.0})
 SUMMARY = Summary(
     "tiny", DataSummary("scenes", (64, 96), 8, 16, 4), "segmentation", MetricRecord("mIoU", "miou"),
-    SpaceSummary("tiny", "0f", 12), replace(MODEL, name="teacher", predicted_us=None, placement=None), (MODEL,),
+    SpaceSummary("tiny", "0f", 12), TEACHER, TEACHER_PLUS, (MODEL,), (BUDGET,),
     AgreementSummary(0.97, (0.9, 0.99), 36, 0.98, 0.99), CORRECTION, GATE, SubnetCounts(12, 6, 12), BUNDLE, CONDITIONS,
     {"teacher": 1.0, "total": 1.0},
 )  # fmt: skip
@@ -77,7 +83,14 @@ ALL: list[Record] = [
     replace(AGREEMENT, as_measured=None, with_feedback=None, excluded=()),
     SEARCH,
     replace(SEARCH, selected=(replace(SEARCH.selected[0], scheme="tensor int8"),), schemes=("channel int8",)),
-    FinalRecord((MODEL, replace(MODEL, scheme="tensor uint8", metric="top1")), CONDITIONS, BUNDLE),
+    FinalRecord(
+        (TEACHER, replace(MODEL, scheme="tensor uint8", score_held_out=0.0, against_teacher_plus=DIFFERENCE)),
+        TEACHER_PLUS,
+        (BUDGET, replace(BUDGET, quantity="size", share=Estimate.exact(0.95))),
+        CONDITIONS,
+        BUNDLE,
+    ),
+    FinalRecord((MODEL, replace(MODEL, metric="top1", score_held_out=60.0)), TEACHER_PLUS, (), CONDITIONS, BUNDLE),
     SUMMARY,
     ProfileRecord(12, 6, 12, CONDITIONS),
     ProfileRecord(12, 6, 12, CONDITIONS, Validation(4, 1.0, (0.9, 1.1), 0.99)),
@@ -121,7 +134,10 @@ def changed(path: Path, record: Record, *keys: str | int, value: object = None, 
         (SEARCH, ("selected", 0, "nsr"), True, ("'selected.0.nsr'",)),
         (SUMMARY, ("teacher", "miou_int8"), True, ("summary.json", "hilnas report")),
         (SUMMARY, ("models", 0, "miou_int7"), False, ("unknown key 'models.0.miou_int7'",)),
-        (SUMMARY, ("schema_version",), True, ("no schema version", "reads version 1")),
+        (SUMMARY, ("teacher_plus",), True, ("'teacher_plus'", "hilnas report")),
+        (SUMMARY, ("budgets", 0, "share", "value"), True, ("'budgets.0.share.value'",)),
+        (SUMMARY, ("budgets", 0, "keeps"), False, ("unknown key 'budgets.0.keeps'",)),
+        (SUMMARY, ("schema_version",), True, ("no schema version", "reads version 2")),
     ],
 )
 def test_a_foreign_field_is_named(record: Record, keys, drop: bool, words, tmp_path: Path) -> None:
@@ -149,6 +165,9 @@ def test_names_that_others_read_stay_on_disk() -> None:
                            "executed_bits", "placement", "macs", "predicted_us", "latency_us"]  # fmt: skip
     assert summary["teacher"]["predicted_us"] is None and summary["teacher"]["placement"] is None
     assert "top1_int8" in replace(MODEL, metric="top1").to_json()
+    assert replace(MODEL, score_held_out=0.0).to_json()["miou_held_out"] == 0.0
+    (budget,) = summary["budgets"]
+    assert list(budget) == ["name", "quantity", "limit", "share", "kept"] and budget["kept"] is True
     assert set(summary["gate"]) == {"tau_b", "of", "tau", "override", "holds"}
     assert "spreads" in summary["correction"] and "prior_std" not in summary["correction"]
     assert "schemes" not in SEARCH.to_json() and "scheme" not in SEARCH.to_json()["selected"][0]

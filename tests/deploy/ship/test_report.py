@@ -51,6 +51,17 @@ def test_the_page_has_the_models_and_what_the_agreement_means(tmp_path: Path) ->
     assert "verified on imx8mp" in page and "Training" not in page
 
 
+def test_the_page_has_the_controls_and_the_budgets(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    for words in (
+        "teacher_plus: the teacher trained on by the selected models&#x27; recipe",
+        "fast: -0.50 points [-1.25, +0.25] against the teacher trained on, over 4 images: no difference shown",
+        "budget fast: latency 100.0% [95.0%, 105.0%] of the teacher&#x27;s, at most 90.0%: NOT KEPT",
+    ):
+        assert words in page
+    assert "<td>teacher_plus</td>" in page and page.count('<tr class="subnet">') == 1
+
+
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     """Nothing is fetched, it is well-formed, small, and all that it says is there without its script."""
     page = written(tmp_path)
@@ -83,7 +94,7 @@ def test_training_curves_of_the_folder_are_drawn(tmp_path: Path) -> None:
 
 
 def test_words_for_bits_and_placement() -> None:
-    teacher, fast = summary().all_models
+    teacher, _, fast = summary().all_models
     assert bits_text(teacher) == "4, 8 / 8 / 8" and off_text(teacher) == "12.5% off imx8mp-vx's NPU"
     assert off_text(fast) == "?"
 

@@ -24,13 +24,14 @@ from nas.errors import ConfigError
 from nas.estimate import Estimate
 from nas.networks.blocks import MBConv
 from nas.networks.segmenter import Head, upsampled
+from nas.networks.start import start_network
 from nas.search.candidates import candidates
 from nas.sharing import fairnas, spos
 from nas.sharing.affordable import Affordable
 from nas.sharing.evolution import Evaluated, Evolution, crossed, evolve, mutated, random_search
 from nas.sharing.supernet import Path, Supernet
 from nas.sharing.training import SAMPLERS, shared_losses
-from nas.space import Architecture, Block, SearchSpace
+from nas.space import Architecture, Block, Choice, SearchSpace
 from nas.table import Table, size_table
 from nas.tasks.task import network
 from nas.training.train import Schedule, train
@@ -154,6 +155,22 @@ def test_a_candidate_is_its_path_with_statistics_of_its_own(supernet, data):
         torch.testing.assert_close(model(images), supernet(images, choices), rtol=1e-2, atol=1e-2)
     model.stem.weight.data.zero_()
     assert supernet.network.stem.weight.abs().sum() > 0, "a candidate is a copy"
+
+
+def test_a_supernet_that_starts_from_the_teacher_has_its_layers_between_its_stem_and_head(supernet, data):
+    """A path is the network of its layers started from the teacher, where all layers expand as the teacher's do."""
+    torch.manual_seed(1)
+    teacher = network(data, SPACE, [[Choice(3, 3)], [Choice(5, 3)]], HEAD).eval()
+    supernet.start(teacher)
+    images = next(images_of(data, 4))
+    for choices in itertools.product([Choice(3, 3), Choice(5, 3)], repeat=3):
+        path = (choices[:1], choices[1:])
+        model = network(data, SPACE, path, HEAD)
+        start_network(model, teacher)
+        torch.testing.assert_close(supernet.eval()(images, path), model.eval()(images))
+    for name in ("stem", "first", "head"):
+        started, own = (getattr(part, name).state_dict() for part in (supernet.network, teacher))
+        assert all(torch.equal(started[key], own[key]) for key in own)
 
 
 def test_held_out_images_are_apart(data):

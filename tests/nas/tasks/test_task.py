@@ -21,7 +21,7 @@ from nas.networks.segmenter import Encoder, Head, Segmenter, upsampled
 from nas.quant import post_training, simulate
 from nas.quant.float_graph import INPUT, run
 from nas.space import Block, SearchSpace
-from nas.tasks.classification import top1
+from nas.tasks.classification import counted
 from nas.tasks.task import TASKS, fold, network, score_float, score_integer, training_loss
 
 SIZE = (32, 40)
@@ -113,7 +113,7 @@ def test_the_integer_score_is_that_of_the_graph_image_by_image(task: str) -> Non
     graph = post_training.quantize(fold(model, data.size), [next(images_of(data, 8))], (*data.size, 3))
     found = [TASKS[data.task].integer_predictions(output(graph, data, i)) for i in range(len(data))]
     by_image = iter(torch.cat(found).split(1))
-    expected = TASKS[data.task].score(lambda images: torch.cat([next(by_image) for _ in images]), data)
+    expected = TASKS[data.task].counted(lambda images: torch.cat([next(by_image) for _ in images]), data).score
     assert score_integer(graph, data) == expected
     assert abs(score_float(model, data) - expected) < 30
 
@@ -130,7 +130,8 @@ def test_top1_counts_images(guesses: list[int]) -> None:
     labels = [int(sample.label) for sample in data]
     said = iter(np.array(guesses))
     expected = 100 * sum(a == b for a, b in zip(guesses, labels, strict=True)) / 37
-    assert top1(lambda images: torch.tensor([int(next(said)) for _ in images]), data) == expected
+    found = counted(lambda images: torch.tensor([int(next(said)) for _ in images]), data)
+    assert found.score == pytest.approx(expected)
 
 
 def test_equal_scores_mean_the_first_class() -> None:

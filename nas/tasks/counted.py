@@ -1,0 +1,68 @@
+"""A metric as what it counts on each image, so that images can be resampled: is one model better than another?
+
+Both metrics are means of ratios of counts that add up over images: mean IoU of intersections to unions, class by class;
+top-1 of right answers to images. Images differ far more than models do, so two models are compared on the same
+resampled images (a paired bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.errors import ConfigError
+from nas.estimate import Estimate
+
+RESAMPLES = 2000
+QUANTILES = (0.025, 0.975)  # of a 95 % interval
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """A model's counts on a data set.
+
+    Attributes:
+        hits: (images, K) int64; `totals`: likewise. K is the number of classes for mean IoU, 1 for top-1.
+        score: the metric in percent; a class that neither labels nor predictions have does not count.
+    """
+
+    hits: NDArray[np.int64]
+    totals: NDArray[np.int64]
+
+    @property
+    def score(self) -> float:
+        return float(_scores(self, np.ones((1, len(self.hits)), dtype=np.int64))[0])
+
+
+def _scores(counted: Counted, times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The metric (R,) in percent with every image taken so many times: (R, images)."""
+    hits, totals = times @ counted.hits, times @ counted.totals  # (R, K)
+    there = totals > 0
+    ratios = np.divide(hits, totals, out=np.zeros(hits.shape), where=there)
+    return np.asarray(100 * ratios.sum(axis=1) / np.maximum(there.sum(axis=1), 1))
+
+
+def paired_difference(
+    ours: Sequence[Counted], theirs: Sequence[Counted], *, seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """The mean score of `ours` less that of `theirs`, in points, with the interval that images leave.
+
+    Each side is one model, or several trainings of one, on the same images. What another training would change is not
+    in the interval. Raises `ConfigError` for different numbers of images, or none.
+    """
+    images = {len(counted.hits) for counted in (*ours, *theirs)}
+    if len(images) != 1 or not ours or not theirs or images == {0}:
+        raise ConfigError(f"a paired difference over {sorted(images)} images: score both models on the same ones")
+    (count,) = images
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    drawn = _mean(ours, times) - _mean(theirs, times)  # (resamples,)
+    low, high = np.quantile(drawn, QUANTILES)
+    value = float(np.mean([c.score for c in ours]) - np.mean([c.score for c in theirs]))
+    return Estimate(value, float(drawn.std()), float(low), float(high), count, "resampled")
+
+
+def _mean(counted: Sequence[Counted], times: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(np.mean([_scores(one, times) for one in counted], axis=0))
