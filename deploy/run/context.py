@@ -20,6 +20,7 @@ from hil.boards.catalog import find_board
 from hil.job import MeasureProtocol
 from nas.data import Dataset, open_data
 from nas.data.batches import images_of
+from nas.data.part import held_out
 from nas.engine.local import Local
 from nas.engine.protocol import Engine
 from nas.networks.blocks import SuperBlock
@@ -91,6 +92,12 @@ class Context:
     def train_data(self) -> Dataset:
         data = self.experiment.data
         return open_data(data.spec, "train", data.size, seed=self.experiment.seed, count=data.train)
+
+    @cached_property
+    def held_out_data(self) -> Dataset:
+        """Training images to choose on."""
+        count = min(32, max(1, len(self.train_data) // 8))
+        return held_out(self.train_data, count)[1]
 
     @cached_property
     def val_data(self) -> Dataset:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.run.config import Budget
+from deploy.run.config import Budget, Experiment
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.search.cost_tables import cost_tables_of_run
-from deploy.search.fine_tuning import FineTuned, fine_tunings, finished, key_of, sampled, schedule_of
+from deploy.search.fine_tuning import FineTuned, TrainingPlan, brief, fine_tunings, finished, key_of, sampled
 from deploy.search.predictor_record import (
     FineTunedModel,
     PredictedModel,
@@ -53,8 +53,8 @@ def rank_agreement(predicted: Vector, actual: Vector, seed: int) -> RankAgreemen
     """How `predicted` ranks the models (n,) that turned out `actual`; `CheckFailed` where all are equal."""
     if np.ptp(actual) == 0 or np.ptp(predicted) == 0:
         raise CheckFailed(
-            f"predictor: all {len(actual)} fine-tuned models are equally good, so nothing ranks them; "
-            "give predictor.schedule more steps, or data.val more samples"
+            f"all {len(actual)} models are equally good, so nothing ranks them; "
+            "give their training more steps, or the images that they are scored on more samples"
         )
     tau, rho = rank_coefficients(predicted, actual)
 
@@ -135,10 +135,10 @@ class Fitted:
     def record(self, context: Context) -> PredictorRecord:
         experiment, evidence = context.experiment, self.evidence
         return PredictorRecord(
-            key=key_of(context),
+            key=key_of(context, plan_of(experiment)),
             metric=context.task.metric,
             order=experiment.predictor.order,
-            schedule=schedule_of(experiment),
+            schedule=plan_of(experiment).schedule,
             rank=evidence.ranks(experiment.seed),
             rms_error_of_the_mean=evidence.rms_of_the_mean(),
             predictors=tuple(RidgeWeights(**predictor.record()) for predictor in self.predictors.values()),
@@ -154,6 +154,11 @@ class Fitted:
         )
 
 
+def plan_of(experiment: Experiment) -> TrainingPlan:
+    """How the models are fine-tuned that the predictor is fitted on."""
+    return TrainingPlan(brief(experiment, experiment.predictor.schedule))
+
+
 def fitted(context: Context) -> Generator[Progress, None, Fitted]:
     """Fine-tune what is not done yet, and fit: predictor.json, tables/loss.parquet.
 
@@ -163,10 +168,11 @@ def fitted(context: Context) -> Generator[Progress, None, Fitted]:
     nsr, size = (Table.load(context.path / "tables" / f"{name}.parquet") for name in ("nsr", "size"))
     features = NsrFeatures.of(context.space, nsr)
     wanted = sampled(context.space, nsr, size, experiment.predictor.models, experiment.seed)
-    before = len(finished(context, wanted))
-    for i, one in enumerate(fine_tunings(context, wanted), start=before + 1):
+    plan = plan_of(experiment)
+    before = len(finished(context, plan, wanted))
+    for i, one in enumerate(fine_tunings(context, plan, wanted), start=before + 1):
         yield Progress("predict", i, len(wanted), f"{one.score:.2f} % {one.subnet}")
-    models = finished(context, wanted)
+    models = finished(context, plan, wanted)
     evidence = Evidence.of(features, nsr, models)
     predictors = {
         order: AccuracyPredictor.fitted(features, evidence.architectures, evidence.scores, order) for order in ORDERS

@@ -74,10 +74,17 @@ def images_of(data: Dataset, count: int, *, shift: float = 0.0, batch_size: int 
 
     `shift` (0 to 1, as a share of the spacing) moves the choice, so that two sets can be disjoint.
     """
+    return (images for images, _ in samples_of(data, count, shift=shift, batch_size=batch_size))
+
+
+def samples_of(
+    data: Dataset, count: int, *, shift: float = 0.0, batch_size: int = 16
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`images_of` with their labels."""
     count = min(count, len(data))
     indices = [int((i + shift) * len(data) / count) for i in range(count)]
     for start in range(0, count, batch_size):
-        yield load(data, indices[start : start + batch_size])[0]
+        yield load(data, indices[start : start + batch_size])
 
 
 def training_indices(length: int, step: int, *, batch_size: int, seed: int) -> list[int]:
