@@ -1,4 +1,4 @@
-"""Trainings of architectures that are evaluated as the deployed integers: what rankings are made of, and judged by.
+"""Trainings of architectures, evaluated as the deployed integers: what rankings are made of, and compared with.
 
 A fine-tuning starts from the supernets' blocks and the teacher's stem and head, is trained as in retraining but
 shorter, quantized at the architecture's bit widths, and evaluated on held-out training images: for the accuracy

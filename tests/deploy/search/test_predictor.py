@@ -147,7 +147,7 @@ def test_the_record_holds_what_it_promises(predicted):
         and fast["least_nsr"]["subnet"] == record(folder / "search.json")["selected"][0]["subnet"]
     )
     assert fast["predicted"] >= fast["least_nsr"]["predicted"]
-    assert not list((folder / "predictor").glob("*.pt"))
+    assert not list((folder / "finetuned").glob("*.pt"))
 
 
 def test_the_loss_table_is_searched_as_any_other(predicted):
@@ -172,7 +172,7 @@ def test_a_second_call_fine_tunes_nothing(predicted, tmp_path):
 def test_killed_while_fine_tuning_it_goes_on_and_ends_with_the_same_scores(predicted, tmp_path):
     config, source = predicted
     folder = Path(shutil.copytree(source, tmp_path / "tiny"))
-    shutil.rmtree(folder / "predictor")
+    shutil.rmtree(folder / "finetuned")
     process = start(["predict", *arguments(config, tmp_path, "--workers", "1")], held=("predict", MODELS - 1))
     path, deadline = folder / "finetuned" / "scores.jsonl", time.monotonic() + 180
     while not path.exists() or path.read_bytes().count(b"\n") < 2:
