@@ -60,9 +60,9 @@ def split_half_tau_b(halves: Sequence[tuple[float, float]]) -> float:
 
 
 def split_half_text(nsr: Table) -> str:
-    """What an NSR table says of its own reliability, in words."""
-    by_block = " ".join(f"b{i} {tau:.2f}" for i, tau in enumerate(nsr.provenance[SPLIT_HALF], start=1))
-    return f"NSRs of two halves of the images agree with tau-b {by_block}"
+    """What an NSR table says of its own reliability, in words; of an earlier version's, or another table, nothing."""
+    by_block = " ".join(f"b{i} {tau:.2f}" for i, tau in enumerate(nsr.provenance.get(SPLIT_HALF, ()), start=1))
+    return f"NSRs of two halves of the images: tau-b {by_block}" if by_block else ""
 
 
 def unreliable(nsr: Table, space: SearchSpace, images: int) -> str:

@@ -108,6 +108,7 @@ def test_a_table_says_how_far_its_images_decide(populated, tmp_path):
     with opened(populated, tmp_path) as context:
         nsr = tables_of(context).tables["nsr"]
         assert "b1 " in split_half_text(nsr) and len(nsr.provenance[SPLIT_HALF]) == 2
+        assert split_half_text(replace(nsr, provenance={})) == ""
         low = replace(nsr, provenance={SPLIT_HALF: [0.5, 0.95]})
         assert unreliable(low, context.space, 4) == ""  # too few subnets to say so
         space = replace(context.space, kernels=(3, 5, 7))
