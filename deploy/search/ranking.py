@@ -29,11 +29,12 @@ from nas.errors import ConfigError
 from nas.search.candidates import Limits
 from nas.search.front import front
 from nas.search.union import CostTables, k_best_of_schemes, limits_of_schemes
-from nas.space import Architecture, Subnet
+from nas.space import Architecture
 from nas.tasks.divergence import NetworkTree
 from nas.training.threads import one_thread
 
 IMAGES = 16  # held-out ones, or all if there are fewer
+PART = 25  # candidates of a task: fewer share less of the tree, more are lost by a kill
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class DivergenceRecord:
 
 @dataclass(frozen=True)
 class CandidateTree:
-    """Architectures of one scheme that begin with the same subnet, as they travel to a worker."""
+    """Architectures of one scheme that mostly begin alike, as they travel to a worker."""
 
     run: BorrowedRun
     scheme: QuantizationScheme
     architectures: tuple[Architecture, ...]
 
     def __str__(self) -> str:
-        return f"{len(self.architectures)} candidates with {self.architectures[0].subnets[0]}"
+        return f"{len(self.architectures)} candidates from {self.architectures[0]} on"
 
 
 def ranked(
@@ -120,11 +121,10 @@ def _journal(context: Context, scheme: QuantizationScheme) -> Journal[Divergence
 
 
 def _trees(context: Context, scheme: QuantizationScheme, architectures: Sequence[Architecture]) -> list[CandidateTree]:
-    """One for each first subnet: what a task shares, and what a kill loses."""
-    below: dict[Subnet, list[Architecture]] = {}
-    for architecture in architectures:
-        below.setdefault(architecture.subnets[0], []).append(architecture)
-    return [CandidateTree(BorrowedRun.of(context), scheme, tuple(part)) for part in below.values()]
+    """Parts of the tree, in its order."""
+    ordered = sorted(architectures, key=lambda architecture: architecture.subnets)
+    parts = (ordered[start : start + PART] for start in range(0, len(ordered), PART))
+    return [CandidateTree(BorrowedRun.of(context), scheme, tuple(part)) for part in parts]
 
 
 def _work(task: CandidateTree) -> list[DivergenceRecord]:
