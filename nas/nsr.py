@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.networks.blocks import SuperBlock, recalibrate
-from nas.noise import NsrReference
+from nas.noise import BlockNoise, NsrReference
 from nas.quant import float_graph, simulate
 from nas.quant.bias_correction import correct_biases
 from nas.quant.float_graph import INPUT, Node, Weighted
@@ -31,7 +31,7 @@ from nas.quant.folding import fold_mbconv
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator
 from nas.quant.lower import lower_nodes, parameters_of
 from nas.quant.post_training import few_bit_layers, grams_to_round, prepared, rounded
-from nas.quant.ranges import Parameters, observe, observer_of
+from nas.quant.ranges import Parameters, observe, observer_of, tie
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import Applied
 from nas.space import Choice, Subnet
@@ -48,22 +48,28 @@ def _at(nodes: Sequence[Node], bits: int) -> list[Node]:
 class BlockData:
     """What a block is evaluated on: the teacher's maps before (x) and after it (target), (N, C, H, W).
 
-    `x_calibration` sets batch-norm statistics and ranges; `x_evaluation` and `target` give the NSR.
+    `x_calibration` sets batch-norm statistics and ranges; `x_evaluation` and `target` give the NSR, and `weights` (C,)
+    what each channel counts in the weighted one.
     """
 
     x_calibration: Tensor
     x_evaluation: Tensor
     target: Tensor
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedSubnet:
-    """One quantized subnet: its NSR, its integers, and its expected output for the golden input (1, H, W, C)."""
+    """One quantized subnet: its noise, its integers, and its expected output for the golden input (1, H, W, C)."""
 
     subnet: Subnet
-    nsr: float
+    noise: BlockNoise
     graph: IntegerGraph
     golden_output: NDArray[np.int8 | np.int32]
+
+    @property
+    def nsr(self) -> float:
+        return self.noise.nsr
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,13 +130,13 @@ def evaluate(
     wanted = list(wanted)
     source = block_input(data, scheme)
     tree = Tree(supernet, scheme, batch, applied, at)
-    target = NsrReference(data.target)
+    target = NsrReference(data.target, data.weights)
     root = tree.root(data.x_calibration, source, widths_of(wanted), data.x_evaluation)
     for leaf, subnet in tree.traverse(root, wanted):
         q, tensor = leaf.widths[subnet.bits].q, leaf.tensors[leaf.name]
         assert q is not None  # noqa: S101 (for the type checker)
-        value = target.nsr(simulate.dequantize(part.float(), tensor) for part in batches(q, batch))
-        evaluated = EvaluatedSubnet(subnet, value, leaf.graph(subnet.bits), simulate.as_nhwc(q[:1]))
+        noise = target.noise(simulate.dequantize(part.float(), tensor) for part in batches(q, batch))
+        evaluated = EvaluatedSubnet(subnet, noise, leaf.graph(subnet.bits), simulate.as_nhwc(q[:1]))
         del leaf, q  # or their maps would stay while the next leaf's are made
         yield evaluated
 
@@ -201,18 +207,25 @@ class Tree:
         layer = self.supernet.layer(depth, choice)
         recalibrate(layer, prefix.x)
         nodes = fold_mbconv(layer, f"b{self.supernet.block}/{depth}", prefix.name)
+        return replace(self.append(prefix, nodes, widths, self.at), choices=(*prefix.choices, choice))
+
+    @torch.no_grad()
+    def append(self, prefix: Prefix, nodes: Sequence[Node], widths: Iterable[int], at: At) -> Prefix:
+        """The prefix with `nodes` behind it, which read its last tensor; their weights' bits are those of `at`."""
         nodes = prepared(nodes, [{prefix.name: prefix.x}], self.scheme)
         env = {prefix.name: prefix.x}
         x = float_graph.run(nodes, env)
         observer = observer_of(self.scheme.observer)
-        parameters = parameters_of({node.name: observe(env[node.name], node.name, observer) for node in nodes})
+        parameters = parameters_of(
+            tie(nodes, {node.name: observe(env[node.name], node.name, observer) for node in nodes})
+        )
         tensors = dict(prefix.tensors)  # lowering adds the same ones at every width
-        at = {bits: self.at(nodes, bits) for bits in widths}
-        few = set[str]().union(*map(few_bit_layers, at.values()))
+        with_bits = {bits: at(nodes, bits) for bits in widths}
+        few = set[str]().union(*map(few_bit_layers, with_bits.values()))
         grams = grams_to_round(nodes, [{prefix.name: prefix.x}], self.scheme, few)
         lowered = partial(self._lowered, prefix, parameters, tensors, grams)
-        integers = {bits: lowered(at[bits], bits=bits) for bits in at}
-        return Prefix((*prefix.choices, choice), nodes[-1].name, x, tensors, integers)
+        integers = {bits: lowered(with_bits[bits], bits=bits) for bits in with_bits}
+        return Prefix(prefix.choices, nodes[-1].name, x, tensors, integers)
 
     def _lowered(
         self,

@@ -199,8 +199,10 @@ def _report(options: RunOptions, steps: Callable[[Context], Iterable[Progress]] 
 def show_summary(summary: Summary, folder: Path) -> None:
     """The end of the main job."""
     from deploy.latency.gate import gate_text
+    from deploy.search.estimates import split_half_text
     from deploy.ship.budgets import verdict_text
     from deploy.ship.differences import difference_text
+    from nas.table import Table
 
     _show_watermark(summary.conditions)
     _show_models(summary)
@@ -222,6 +224,9 @@ def show_summary(summary: Summary, folder: Path) -> None:
         f"subnets: {counts.subnets_compiled} compiled, {counts.subnets_measured} measured, "
         f"{counts.subnets_exact_parity} byte for byte the integer simulation's"
     )
+    nsr = folder / "tables" / "nsr.parquet"
+    if reliability := split_half_text(Table.load(nsr)) if nsr.exists() else "":
+        console.say(reliability)
     console.say(gate_text(summary.gate))
     verdict = f"verified on {bundle.board}" if bundle.verified else f"NOT verified on {bundle.board}"
     console.say(f"bundle: {bundle.path} ({bundle.model}), {verdict}")

@@ -153,11 +153,15 @@ def _of_source(source: str, entries: Sequence[Estimate]) -> SourceSummary:
 
 
 def _show_table(table: Table, path: Path) -> None:
+    from deploy.search.estimates import split_half_text
+
     values = sorted((entry.value, str(subnet)) for subnet, entry in table.entries.items())
     console.say(f"{path}: {len(values)} entries, {table.quantity} in {table.unit}")
     three = (values[0], values[len(values) // 2], values[-1])
     for (value, subnet), word in zip(three, ("smallest", "median", "largest"), strict=True):
         console.say(f"  {word:>8} {value:.6g} {subnet}")
+    if reliability := split_half_text(table):
+        console.say(reliability)
 
 
 def _show_latency(path: Path, as_json: bool) -> None:

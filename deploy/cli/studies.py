@@ -10,7 +10,7 @@ from pathlib import Path
 from deploy.cli import console
 from deploy.cli.help import sentence
 from deploy.cli.options import Commands, add_boards, bind
-from deploy.cli.runs import DEFAULT_CONFIG, RunOptions, open_run
+from deploy.cli.runs import DEFAULT_CONFIG, RunOptions, add_run, open_run
 from hil.errors import UsageError
 
 
@@ -37,6 +37,13 @@ class StartOptions(RunOptions):
 
     run: Path = Path("runs/demo")
     paths: int = 16
+
+
+class RankingOptions(RunOptions):
+    """`retrained`: how many models are retrained; `retrainings`: how often each, with another seed."""
+
+    retrained: int = 24
+    retrainings: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +79,7 @@ def add(commands: Commands) -> None:
     few_bits = studies.add_parser("few-bits", help=text, description=sentence(text))
     few_bits.add_argument("model", type=Path, metavar="MODEL.tflite", help="a public MobileNetV2, for example")
     bind(few_bits, FewBitsOptions, few_bits_table)
+    _add_ranking(studies)
     bits = _add_lcpaq(studies, "lcpaq-bits", "policies at a share of the INT8 size, over seeds; minutes on one core")
     bits.add_argument(
         "--share", type=float, default=0.67, metavar="X", help="of the INT8 size, 0 to 1 (default %(default)s)"
@@ -131,6 +139,30 @@ def _add_finished_run(parser: argparse.ArgumentParser) -> None:
     add_boards(parser)
 
 
+def _add_ranking(studies: Commands) -> None:
+    ranking = add_run(
+        studies.add_parser(
+            "ranking",
+            help="ways to rank architectures against what they are once retrained; hours",
+            description="The loop up to the tables, then retrainings of architectures from all over the space: how "
+            "well do size, multiply-accumulates, sums of NSRs, divergence, brief fine-tunings and the accuracy "
+            "predictor rank them? Killed at any moment, the same command goes on.",
+        )
+    )
+    ranking.add_argument(
+        "--models",
+        dest="retrained",
+        type=int,
+        default=24,
+        metavar="N",
+        help="how many to retrain (default %(default)s)",
+    )
+    ranking.add_argument(
+        "--retrainings", type=int, default=2, metavar="N", help="of each, with other seeds (default %(default)s)"
+    )
+    bind(ranking, RankingOptions, ranking_table)
+
+
 def _add_lcpaq(studies: Commands, name: str, text: str) -> argparse.ArgumentParser:
     study = studies.add_parser(name, help=text, description=sentence(f"on a classifier of generated figures: {text}"))
     study.add_argument(
@@ -174,6 +206,25 @@ def few_bits_table(options: FewBitsOptions) -> int:
     from deploy.studies.few_bits import rows
 
     _say(rows(options.model))
+    return 0
+
+
+def ranking_table(options: RankingOptions) -> int:
+    """The exit code."""
+    from deploy.pipeline.loop import loop
+    from deploy.studies.ranking import ranking, ranking_rows
+    from deploy.studies.ranking_record import RankingRecord
+
+    with open_run(options) as context:
+        console.follow(loop(context, "tables"))
+        console.follow(ranking(context, options.retrained, options.retrainings))
+        path = context.path / RankingRecord.FILE
+    record = RankingRecord.read(path)
+    if options.json:
+        console.say_json(record.to_json())
+    else:
+        _say(ranking_rows(record))
+        console.say(f"written to {path}")
     return 0
 
 

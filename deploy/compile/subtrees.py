@@ -23,6 +23,7 @@ from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.writer import write
 from nas.networks.blocks import SuperBlock
 from nas.networks.segmenter import Encoder
+from nas.noise import BlockNoise
 from nas.nsr import BlockData, evaluate, golden_input
 from nas.quant.scheme import Scheme
 from nas.space import Choice, SearchSpace, Subnet
@@ -78,8 +79,8 @@ class Population:
     key: str
     form: Form = field(default=Form(), kw_only=True)
 
-    def __call__(self, sub_tree: SubTree) -> dict[Subnet, float]:
-        """The NSR of each subnet, whose files are there when this returns."""
+    def __call__(self, sub_tree: SubTree) -> dict[Subnet, BlockNoise]:
+        """The noise of each subnet, whose files are there when this returns."""
         values = {}
         with one_thread():
             supernet, data = self._supernet(sub_tree.block), self.data(sub_tree.block)
@@ -88,7 +89,7 @@ class Population:
                 metadata = model_metadata(evaluated.graph, str(evaluated.subnet), self.key)
                 write_atomically(target.expected, stored(evaluated.golden_output, self.form), durable=False)
                 write_atomically(target.model, write(evaluated.graph, metadata, self.form), durable=False)
-                values[evaluated.subnet] = evaluated.nsr
+                values[evaluated.subnet] = evaluated.noise
         return values
 
     def prepare(
@@ -97,12 +98,18 @@ class Population:
         supernets: Iterable[SuperBlock],
         calibration: Iterable[Tensor],
         evaluation: Iterable[Tensor],
+        weights: Sequence[Tensor] = (),
     ) -> None:
-        """Write what tasks read, from images (N, 3, H, W) in batches: the teacher's maps, the supernets' weights."""
+        """Write what tasks read, from images (N, 3, H, W) in batches: the teacher's maps, the supernets' weights.
+
+        `weights`: by block, what each channel of its output counts in the weighted NSR; none: no weighted one.
+        """
         self.inputs.mkdir(parents=True, exist_ok=True)
         with one_thread():
             self._save_maps("calibration", boundaries(teacher, calibration))
             self._save_maps("evaluation", boundaries(teacher, evaluation))
+        for block, channels in enumerate(weights, start=1):
+            np.save(self._weights(block), channels.numpy())
         for supernet in supernets:
             save(self.inputs / f"supernet{supernet.block}.pt", supernet.state_dict())
             golden = golden_input(self.data(supernet.block), self.scheme)
@@ -118,7 +125,12 @@ class Population:
             torch.from_numpy(np.load(self.inputs / f"{name}.npy", mmap_mode="c"))
             for name in (f"calibration{block - 1}", f"evaluation{block - 1}", f"evaluation{block}")
         )
-        return BlockData(calibration, evaluation, target)
+        path = self._weights(block)
+        weights = torch.from_numpy(np.load(path)) if path.exists() else None
+        return BlockData(calibration, evaluation, target, weights)
+
+    def _weights(self, block: int) -> Path:
+        return self.inputs / f"weights{block}.npy"
 
     def _supernet(self, block: int) -> SuperBlock:
         """A copy of the block's: traversals overwrite its batch norms."""

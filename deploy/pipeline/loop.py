@@ -39,7 +39,7 @@ STAGES: Mapping[str, Callable[[Context], Iterator[Progress]]] = {
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "teacher": ("teacher.pt",),
     "distil": ("supernets.pt",),
-    "tables": ("tables/nsr.parquet", "tables/size.parquet"),
+    "tables": ("tables/nsr.parquet", "tables/weighted-nsr.parquet", "tables/size.parquet"),
     "profile": ("tables/latency.parquet", "profile.json"),
     "agree": ("tables/latency-corrected.parquet", "agreement.json"),
     "schemes": (

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 from deploy.compile import subtrees
 from deploy.compile.subtrees import IMAGES, Population, SubTree, sub_trees
@@ -15,28 +18,44 @@ from deploy.formats.journal import Journal
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.schemes import SchemeRun, main_scheme_run
-from nas.data.batches import images_of
+from deploy.search.estimates import (
+    BLOCK_WEIGHTS,
+    SPLIT_HALF,
+    WEIGHTED_NSR,
+    split_half_tau_b,
+    split_half_text,
+    unreliable,
+)
+from nas.data.batches import images_of, samples_of
 from nas.errors import ConfigError, EngineError
 from nas.estimate import Estimate
+from nas.noise import BlockNoise
 from nas.space import Subnet
 from nas.table import Table, size_table
+from nas.tasks.sensitivity import channel_weights
+from nas.training.threads import one_thread
+
+logger = logging.getLogger(__name__)
+LABELLED = 4  # images that a backward pass takes at a time
 
 
 @dataclass(frozen=True)
 class ScoredSubnet:
-    """A line of nsr.jsonl: a subnet whose files are written, and its NSR."""
+    """A line of nsr.jsonl: a subnet whose files are written, and its noise."""
 
     subnet: str
     nsr: float
+    halves: tuple[float, float]
+    weighted: float
 
 
 def populate(context: Context) -> Iterator[Progress]:
-    """NSR and size of every subnet, and its .tflite; tables/*.parquet."""
+    """NSR, weighted NSR and size of every subnet, and its .tflite; tables/*.parquet."""
     yield from populate_scheme(context, main_scheme_run(context))
 
 
 def populate_scheme(context: Context, of: SchemeRun) -> Iterator[Progress]:
-    """A scheme's NSR and size table, and every subnet's files, sub-tree by sub-tree on the run's engine.
+    """A scheme's tables of NSR and size, and every subnet's files, sub-tree by sub-tree on the run's engine.
 
     A sub-tree that ended is in nsr.jsonl and not computed again, however this is stopped.
     """
@@ -45,7 +64,7 @@ def populate_scheme(context: Context, of: SchemeRun) -> Iterator[Progress]:
     _start_afresh_unless(task.folder, key)
     journal = Journal(task.folder / "nsr.jsonl", ScoredSubnet)
     values = _finished(journal)
-    total = space.count()
+    total, weights = space.count(), _channel_weights(context)
     task.prepare(
         context.teacher,
         context.supernets,
@@ -56,31 +75,48 @@ def populate_scheme(context: Context, of: SchemeRun) -> Iterator[Progress]:
             besides=quantization.calibration_images,
             batch_size=IMAGES,
         ),
+        weights,
     )
     ended = context.engine.each(task, sub_trees(space, values))
     with closing(ended):
         for sub_tree, scored in ended:
             _check_files(task.folder, sub_tree)
-            journal.append(*(ScoredSubnet(str(subnet), nsr) for subnet, nsr in scored.items()))
+            journal.append(*(ScoredSubnet(str(subnet), **vars(noise)) for subnet, noise in scored.items()))
             values |= scored
             yield Progress(of.stage("tables"), len(values), total, str(sub_tree))
     shutil.rmtree(task.inputs)
     of.tables.mkdir(parents=True, exist_ok=True)
     size_table(space, of.options.offset_bits).save(of.tables / "size.parquet")
-    nsr = Table(
-        "nsr",
-        "ratio",
-        {s: Estimate.exact(values[s]) for s in space.all_subnets()},
-        {
-            "space": space.digest,
-            "key": key,
-            "checkpoint": context.supernets_digest,
-            **asdict(task.scheme),
-            **of.provenance,
-        },
-    )
+    provenance = {
+        "space": space.digest,
+        "key": key,
+        "checkpoint": context.supernets_digest,
+        **asdict(task.scheme),
+        **of.provenance,
+    }
+    subnets = list(space.all_subnets())
+    weighted = {s: Estimate.exact(values[s].weighted) for s in subnets}
+    block_weights = {BLOCK_WEIGHTS: [float(channels.mean()) for channels in weights]}
+    Table(WEIGHTED_NSR, "ratio", weighted, provenance | block_weights).save(of.tables / f"{WEIGHTED_NSR}.parquet")
+    blocks = range(1, len(space.blocks) + 1)
+    split_half = [split_half_tau_b([values[s].halves for s in space.subnets(block)]) for block in blocks]
+    plain = {s: Estimate.exact(values[s].nsr) for s in subnets}
+    nsr = Table("nsr", "ratio", plain, provenance | {SPLIT_HALF: split_half})
     nsr.check(space)
     nsr.save(of.tables / "nsr.parquet")
+    if advice := unreliable(nsr, space, quantization.evaluation_images):
+        logger.warning("%s", advice)
+    yield Progress(of.stage("tables"), total, total, split_half_text(nsr))
+
+
+def _channel_weights(context: Context) -> list[Tensor]:
+    """By block what a channel's noise matters to the teacher's loss, on the evaluation images."""
+    settings = context.experiment.quantization
+    samples = samples_of(
+        context.train_data, settings.evaluation_images, besides=settings.calibration_images, batch_size=LABELLED
+    )
+    with one_thread():
+        return channel_weights(context.teacher, context.task.name, samples)
 
 
 def _check_files(folder: Path, sub_tree: SubTree) -> None:
@@ -97,10 +133,10 @@ def _start_afresh_unless(folder: Path, key: str) -> None:
         write_atomically(marker, key)
 
 
-def _finished(journal: Journal[ScoredSubnet]) -> dict[Subnet, float]:
-    """The NSRs that an interrupted stage has; a record that is not of a subnet does not count."""
+def _finished(journal: Journal[ScoredSubnet]) -> dict[Subnet, BlockNoise]:
+    """The noises that an interrupted stage has; a record that is not of a subnet does not count."""
     values = {}
     for record in journal.read():
         with suppress(ConfigError):
-            values[Subnet.parse(record.subnet)] = record.nsr
+            values[Subnet.parse(record.subnet)] = BlockNoise(record.nsr, record.halves, record.weighted)
     return values

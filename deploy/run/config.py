@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from deploy.compile.scheme import QuantizationScheme
 from deploy.run.shipped import CONFIGURATIONS, load_space
@@ -281,6 +281,33 @@ class Retrain(Schedule):
         return replace(self.schedule, steps=steps, learning_rate=rate, warmup_steps=0)
 
 
+EstimateName: TypeAlias = Literal["nsr", "channels", "blocks", "weighted"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How architectures are ranked before the selected ones are retrained.
+
+    Attributes:
+        estimate: the sum over blocks that is minimised exactly (`deploy.search.estimates`).
+        candidates: how many of the least sums under a budget are assembled and ranked by how far their integers'
+            outputs are from the teacher's (`deploy.search.ranking`); 0: the sum decides.
+        finalists: how many of the best are fine-tuned briefly, the best of them to be retrained
+            (`deploy.search.halving`); 0: none.
+        finalist_schedule: of that fine-tuning; None: the retraining's with a fifth of its steps.
+    """
+
+    estimate: EstimateName = "nsr"
+    candidates: int = 0
+    finalists: int = 0
+    finalist_schedule: Schedule | None = None
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if min(self.candidates, self.finalists) < 0:
+            raise ConfigError("search: candidates and finalists must be 0 (off) or more")
+
+
 @dataclass(frozen=True)
 class Predictor:
     """The accuracy predictor (`deploy.search.predictor`).
@@ -354,6 +381,7 @@ class Experiment:
     profile: Profile = Profile()
     agreement: Agreement = Agreement()
     compute: Compute = FLOAT32
+    search: Search = Search()
     predictor: Predictor = Predictor()
     compare: Compare = Compare()
     board: str = "loopback"

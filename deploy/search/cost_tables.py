@@ -16,6 +16,7 @@ from deploy.latency.key import check_device
 from deploy.latency.table import CPU_OPERATORS
 from deploy.run.records import AgreementRecord, RunState, SchemesRecord, SearchRecord
 from deploy.run.schemes import key_of, tables_folder
+from deploy.search.estimates import WEIGHTED_NSR
 from hil.errors import UsageError
 from nas.search.union import CostTables
 from nas.space import SearchSpace
@@ -91,7 +92,13 @@ def _load(run: Path, folder: Path, files: Mapping[str, str], keys: Mapping[str, 
     tables["nsr"].check_origin({"key": keys["tables"], "checkpoint": file_digest(run / "supernets.pt")})
     tables["latency"].check_origin({"key": keys["profile"]})
     check_device(tables["latency"], AgreementRecord.read(run / AgreementRecord.FILE).conditions)
-    return tables | _on_cpu(folder)
+    return tables | _weighted(folder) | _on_cpu(folder)
+
+
+def _weighted(folder: Path) -> dict[str, Table]:
+    """The NSRs with weights for blocks and channels; tables of an earlier version have none."""
+    path = folder / f"{WEIGHTED_NSR}.parquet"
+    return {WEIGHTED_NSR: Table.load(path)} if path.exists() else {}
 
 
 def _on_cpu(folder: Path) -> dict[str, Table]:

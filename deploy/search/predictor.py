@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.run.config import Budget
+from deploy.run.config import Budget, Experiment
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.search.cost_tables import cost_tables_of_run
-from deploy.search.fine_tuning import FineTuned, fine_tunings, finished, key_of, sampled, schedule_of
+from deploy.search.fine_tuning import FineTuned, TrainingPlan, brief, fine_tunings, finished, key_of, sampled
 from deploy.search.predictor_record import (
     FineTunedModel,
     PredictedModel,
@@ -41,20 +41,25 @@ NSR_SUM = "nsr_sum"
 
 
 def rank_coefficients(a: Vector, b: Vector) -> tuple[float, float]:
-    """(tau-b, Spearman); NaN where one of the two is constant."""
-    from scipy.stats import kendalltau, spearmanr
+    """(tau-b, Spearman); NaN where one of the two is constant.
+
+    Not SciPy's, which finds p-values too: thousands of resamples would take minutes.
+    """
+    from scipy.stats import rankdata
 
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan"), float("nan")
-    return float(kendalltau(a, b, variant="b").statistic), float(spearmanr(a, b).statistic)
+    of_a, of_b = (np.sign(x[:, None] - x) for x in (a, b))
+    tau = (of_a * of_b).sum() / np.sqrt(np.square(of_a).sum() * np.square(of_b).sum())
+    return float(tau), float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def rank_agreement(predicted: Vector, actual: Vector, seed: int) -> RankAgreement:
     """How `predicted` ranks the models (n,) that turned out `actual`; `CheckFailed` where all are equal."""
     if np.ptp(actual) == 0 or np.ptp(predicted) == 0:
         raise CheckFailed(
-            f"predictor: all {len(actual)} fine-tuned models are equally good, so nothing ranks them; "
-            "give predictor.schedule more steps, or data.held_out more images"
+            f"all {len(actual)} models are equally good, so nothing ranks them; "
+            "give their training more steps, or the images that they are scored on more samples"
         )
     tau, rho = rank_coefficients(predicted, actual)
 
@@ -135,10 +140,10 @@ class Fitted:
     def record(self, context: Context) -> PredictorRecord:
         experiment, evidence = context.experiment, self.evidence
         return PredictorRecord(
-            key=key_of(context),
+            key=key_of(context, plan_of(experiment)),
             metric=context.task.metric,
             order=experiment.predictor.order,
-            schedule=schedule_of(experiment),
+            schedule=plan_of(experiment).schedule,
             rank=evidence.ranks(experiment.seed),
             rms_error_of_the_mean=evidence.rms_of_the_mean(),
             predictors=tuple(RidgeWeights(**predictor.record()) for predictor in self.predictors.values()),
@@ -154,6 +159,11 @@ class Fitted:
         )
 
 
+def plan_of(experiment: Experiment) -> TrainingPlan:
+    """How the models are fine-tuned that the predictor is fitted on."""
+    return TrainingPlan(brief(experiment, experiment.predictor.schedule))
+
+
 def fitted(context: Context) -> Generator[Progress, None, Fitted]:
     """Fine-tune what is not done yet, and fit: predictor.json, tables/loss.parquet.
 
@@ -163,10 +173,11 @@ def fitted(context: Context) -> Generator[Progress, None, Fitted]:
     nsr, size = (Table.load(context.path / "tables" / f"{name}.parquet") for name in ("nsr", "size"))
     features = NsrFeatures.of(context.space, nsr)
     wanted = sampled(context.space, nsr, size, experiment.predictor.models, experiment.seed)
-    before = len(finished(context, wanted))
-    for i, one in enumerate(fine_tunings(context, wanted), start=before + 1):
+    plan = plan_of(experiment)
+    before = len(finished(context, plan, wanted))
+    for i, one in enumerate(fine_tunings(context, plan, wanted), start=before + 1):
         yield Progress("predict", i, len(wanted), f"{one.score:.2f} % {one.subnet}")
-    models = finished(context, wanted)
+    models = finished(context, plan, wanted)
     evidence = Evidence.of(features, nsr, models)
     predictors = {
         order: AccuracyPredictor.fitted(features, evidence.architectures, evidence.scores, order) for order in ORDERS

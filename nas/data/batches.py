@@ -77,11 +77,16 @@ def images_of(data: Dataset, count: int, *, besides: int = 0, batch_size: int = 
 
     `besides`: none that `images_of(data, besides)` gives, unless that leaves none.
     """
+    return (images for images, _ in samples_of(data, count, besides=besides, batch_size=batch_size))
+
+
+def samples_of(data: Dataset, count: int, *, besides: int = 0, batch_size: int = 16) -> Iterator[tuple[Tensor, Tensor]]:
+    """`images_of` with their labels."""
     every = range(len(data))
     taken = set(_evenly_spaced(every, besides))
     indices = _evenly_spaced([index for index in every if index not in taken] or every, count)
     for start in range(0, len(indices), batch_size):
-        yield load(data, indices[start : start + batch_size])[0]
+        yield load(data, indices[start : start + batch_size])
 
 
 def _evenly_spaced(indices: Sequence[int], count: int) -> list[int]:

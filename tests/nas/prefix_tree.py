@@ -53,11 +53,11 @@ def alone(supernet: SuperBlock, data: BlockData, subnet: Subnet, granularity: Gr
     graph = lower(nodes, ranges, source.shape, granularity)
     q = simulate.run(graph, simulate.quantize(data.x_evaluation, source))
     output = simulate.dequantize(q, graph.tensors[graph.output])
-    return EvaluatedSubnet(subnet, NsrReference(data.target).nsr([output]), graph, simulate.as_nhwc(q[:1]))
+    return EvaluatedSubnet(subnet, NsrReference(data.target).noise([output]), graph, simulate.as_nhwc(q[:1]))
 
 
 def assert_same(found: EvaluatedSubnet, expected: EvaluatedSubnet) -> None:
-    assert (found.subnet, found.nsr) == (expected.subnet, expected.nsr)
+    assert (found.subnet, found.noise) == (expected.subnet, expected.noise)
     np.testing.assert_array_equal(found.golden_output, expected.golden_output)
     assert found.graph.tensors == expected.graph.tensors
     for ours, theirs in zip(found.graph.operators, expected.graph.operators, strict=True):

@@ -97,7 +97,7 @@ def test_maps_are_written_batch_by_batch_and_read_from_disk(tmp_path):
         assert torch.equal(data.x_evaluation, evaluation[block - 1]) and torch.equal(data.target, evaluation[block])
         wanted = list(SPACE.subnets(block))[::7]
         with one_thread():
-            direct = {judged.subnet: judged.nsr for judged in evaluate(supernet, data, wanted)}
+            direct = {judged.subnet: judged.noise for judged in evaluate(supernet, data, wanted)}
         assert task(SubTree(block, SPACE.choices[0], tuple(wanted))) == direct
     assert isinstance(np.load(task.inputs / "evaluation0.npy", mmap_mode="r"), np.memmap)
 

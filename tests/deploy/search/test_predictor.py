@@ -22,7 +22,7 @@ from deploy.run.folder import Run
 from deploy.run.keys import settings_of
 from deploy.run.networks import assembled, start_of_retraining, untrained_student
 from deploy.search import fine_tuning
-from deploy.search.predictor import ORDERS, gain, rank_agreement, rank_coefficients
+from deploy.search.predictor import ORDERS, gain, plan_of, rank_agreement, rank_coefficients
 from hil.errors import CheckFailed
 from nas.errors import ConfigError
 from nas.search.front import exact_front
@@ -92,7 +92,7 @@ def test_intervals_hold_the_coefficients_and_know_noise_from_order():
 
 
 def test_equal_models_rank_nothing():
-    with pytest.raises(CheckFailed, match="all 5 fine-tuned models are equally good"):
+    with pytest.raises(CheckFailed, match="all 5 models are equally good"):
         rank_agreement(np.arange(5.0), np.full(5, 3.0), 0)
 
 
@@ -126,7 +126,7 @@ def scores(folder: Path) -> dict[str, float]:
 
 
 def journal(folder: Path) -> list[str]:
-    return (folder / "predictor" / "finetuned.jsonl").read_text().splitlines()
+    return (folder / "finetuned" / "scores.jsonl").read_text().splitlines()
 
 
 def test_the_record_holds_what_it_promises(predicted):
@@ -147,7 +147,7 @@ def test_the_record_holds_what_it_promises(predicted):
         and fast["least_nsr"]["subnet"] == record(folder / "search.json")["selected"][0]["subnet"]
     )
     assert fast["predicted"] >= fast["least_nsr"]["predicted"]
-    assert not list((folder / "predictor").glob("*.pt"))
+    assert not list((folder / "finetuned").glob("*.pt"))
 
 
 def test_the_loss_table_is_searched_as_any_other(predicted):
@@ -172,9 +172,9 @@ def test_a_second_call_fine_tunes_nothing(predicted, tmp_path):
 def test_killed_while_fine_tuning_it_goes_on_and_ends_with_the_same_scores(predicted, tmp_path):
     config, source = predicted
     folder = Path(shutil.copytree(source, tmp_path / "tiny"))
-    shutil.rmtree(folder / "predictor")
+    shutil.rmtree(folder / "finetuned")
     process = start(["predict", *arguments(config, tmp_path, "--workers", "1")], held=("predict", MODELS - 1))
-    path, deadline = folder / "predictor" / "finetuned.jsonl", time.monotonic() + 180
+    path, deadline = folder / "finetuned" / "scores.jsonl", time.monotonic() + 180
     while not path.exists() or path.read_bytes().count(b"\n") < 2:
         assert time.monotonic() < deadline and process.process.poll() is None, process.said
         time.sleep(0.002)
@@ -199,12 +199,12 @@ def test_more_models_add_to_those_that_are_done_and_another_schedule_does_not(pr
     folder = Path(shutil.copytree(source, tmp_path / "tiny"))
     with Run(folder) as opened:
         context = Context(experiment, space, opened, REPOSITORY / "boards.toml")
-        assert list(fine_tuning.finished(context, many)) == few
+        assert list(fine_tuning.finished(context, plan_of(experiment), many)) == few
     other = write_predicting(tmp_path / "other")
     other.write_text(other.read_text().replace("steps = 4,", "steps = 5,"))
     with Run(folder) as opened:
         context = Context(*load_experiment(other, Overrides()), opened, REPOSITORY / "boards.toml")
-        assert not fine_tuning.finished(context, few)
+        assert not fine_tuning.finished(context, plan_of(context.experiment), few)
 
 
 def test_a_fine_tuning_goes_on_from_its_checkpoint(predicted, tmp_path, monkeypatch):
@@ -215,18 +215,19 @@ def test_a_fine_tuning_goes_on_from_its_checkpoint(predicted, tmp_path, monkeypa
     architecture = Architecture.parse(subnet)
     with Run(folder) as opened:
         context = Context(*load_experiment(config, Overrides()), opened, REPOSITORY / "boards.toml")
+        plan = plan_of(context.experiment)
         steps = fine_tuning.retraining(
             context,
             assembled(context, architecture),
-            fine_tuning.schedule_of(context.experiment),
-            fine_tuning.checkpoint(folder, architecture),
-            fine_tuning.key_of(context),
+            plan.schedule,
+            fine_tuning.checkpoint(context, plan, architecture),
+            fine_tuning.key_of(context, plan),
         )
         with one_thread():  # as fine_tune has it: sums in another order would be another result
             assert next(steps).step == 1 and next(steps).step == 2
         steps.close()
-        assert load(fine_tuning.checkpoint(folder, architecture))["step"] == 2
-        assert fine_tuning.fine_tune(context, architecture).score == score
+        assert load(fine_tuning.checkpoint(context, plan, architecture))["step"] == 2
+        assert fine_tuning.fine_tune(context, plan, architecture).score == score
 
 
 @pytest.mark.parametrize(
