@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from deploy.compile.scheme import QuantizationScheme
 from deploy.run.shipped import CONFIGURATIONS, load_space
+from deploy.targets.placement import Target
 from hil.reservation import seconds_of
 from nas.errors import ConfigError
 from nas.quant.scheme import Granularity, Scheme
@@ -83,7 +84,7 @@ class Quantization:
 
     Attributes:
         schemes: other ones that the search may select for a full model (`deploy.compile.scheme`); no stage before the
-            one of their name depends on them.
+            one of their name depends on them. None: those of the board's target (`Experiment.on`); empty: none.
     """
 
     granularity: Granularity = "channel"
@@ -92,7 +93,7 @@ class Quantization:
     observer: str = "minmax"
     equalize: bool = False
     bias_correction: bool = False
-    schemes: tuple[str, ...] = ()
+    schemes: tuple[str, ...] | None = None
     NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"schemes"})
     __pydantic_config__ = STRICT
 
@@ -108,7 +109,7 @@ class Quantization:
 
     @property
     def other_schemes(self) -> tuple[QuantizationScheme, ...]:
-        return tuple(QuantizationScheme.parse(text) for text in self.schemes)
+        return tuple(QuantizationScheme.parse(text) for text in self.schemes or ())
 
     @property
     def scheme(self) -> Scheme:
@@ -297,13 +298,29 @@ class Experiment:
             raise ConfigError("budgets: give at least one, and no name twice")
         if self.quantization.schemes and self.profile.form != "isolated":
             raise ConfigError(
-                f"profile.form '{self.profile.form}': quantization.schemes are measured as isolated blocks; leave "
-                "either out"
+                f"profile.form '{self.profile.form}': other schemes are measured as isolated blocks; leave it out, or "
+                "set quantization.schemes = []"
             )
         if self.predictor.objective and self.quantization.schemes:
             raise ConfigError(
-                "predictor.objective: it is fitted on models of one scheme; leave it or quantization.schemes out"
+                "predictor.objective: it is fitted on models of one scheme; leave it out, or set "
+                "quantization.schemes = []"
             )
+
+    def on(self, target: Target | None) -> Experiment:
+        """With the schemes of the board's target, where the configuration leaves them open.
+
+        Raises `ConfigError` naming the target where one of them is none, or does not go with other settings.
+        """
+        own, named = self.quantization, target.schemes if target else ()
+        if own.schemes is not None:
+            return self
+        try:
+            others = [str(scheme) for scheme in map(QuantizationScheme.parse, named) if scheme != own.main_scheme]
+            return replace(self, quantization=replace(own, schemes=tuple(others)))
+        except ConfigError as error:
+            whose = f"target '{target.name}'" if target else "no target"
+            raise ConfigError(f"schemes {', '.join(named)} of {whose} (quantization.schemes is unset): {error}") from None
 
 
 @dataclass(frozen=True)
