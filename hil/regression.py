@@ -76,21 +76,29 @@ def compare(
     """
     if not threshold > 0:
         raise UsageError(f"threshold {threshold:g}: give a share above 0, for example 0.05")
+    ratio, ci95 = latency_ratio(base, head, interleaved=interleaved, seed=seed, resamples=resamples)
+    b, h = _samples(base), _samples(head)  # (rounds, runs)
+    return Comparison(
+        base_us=float(np.median(levels(b))),
+        head_us=float(np.median(levels(h))),
+        ratio=ratio,
+        ci95=ci95,
+        p_value=_mann_whitney(b, h, interleaved),
+        threshold=threshold,
+        rounds=len(h),
+    )
+
+
+def latency_ratio(
+    base: Rounds, head: Rounds, *, interleaved: bool, seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[float, tuple[float, float]]:
+    """Head over base and its 95 % interval, as in `Comparison`; raises Incomparable as `compare` does."""
     b, h = _samples(base), _samples(head)  # (rounds, runs)
     if interleaved and len(b) != len(h):
         raise Incomparable(f"{len(b)} rounds of base against {len(h)} of head: interleaved ones come in pairs")
     ratios = _resampled(b, h, interleaved, np.random.default_rng(seed), resamples)  # (resamples,)
     low, high = np.quantile(ratios, QUANTILES)
-    b_us, h_us = levels(b), levels(h)
-    return Comparison(
-        base_us=float(np.median(b_us)),
-        head_us=float(np.median(h_us)),
-        ratio=float(_ratio(b_us, h_us, interleaved)),
-        ci95=(float(low), float(high)),
-        p_value=_mann_whitney(b, h, interleaved),
-        threshold=threshold,
-        rounds=len(h),
-    )
+    return float(_ratio(levels(b), levels(h), interleaved)), (float(low), float(high))
 
 
 def levels(samples: Samples) -> Samples:

@@ -217,6 +217,25 @@ class Retrain(Schedule):
 
 
 @dataclass(frozen=True)
+class Search:
+    """How models are selected.
+
+    Attributes:
+        measured: of the best models under a budget of latency, how many are compiled and measured whole, beside the
+            teacher, before one is selected (`deploy.search.confirm`); 0: the latency table alone decides.
+        rounds: how often that is done at most, each time after what was measured has corrected the table.
+    """
+
+    measured: int = 4
+    rounds: int = 4
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.measured < 0 or self.rounds < 1:
+            raise ConfigError("search: measured must be 0 (the table decides) or more, rounds 1 or more")
+
+
+@dataclass(frozen=True)
 class Predictor:
     """The accuracy predictor (`deploy.search.predictor`).
 
@@ -286,6 +305,7 @@ class Experiment:
     profile: Profile = Profile()
     agreement: Agreement = Agreement()
     compute: Compute = FLOAT32
+    search: Search = Search()
     predictor: Predictor = Predictor()
     compare: Compare = Compare()
     board: str = "loopback"
@@ -320,7 +340,9 @@ class Experiment:
             return replace(self, quantization=replace(own, schemes=tuple(others)))
         except ConfigError as error:
             whose = f"target '{target.name}'" if target else "no target"
-            raise ConfigError(f"schemes {', '.join(named)} of {whose} (quantization.schemes is unset): {error}") from None
+            raise ConfigError(
+                f"schemes {', '.join(named)} of {whose} (quantization.schemes is unset): {error}"
+            ) from None
 
 
 @dataclass(frozen=True)

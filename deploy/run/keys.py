@@ -131,7 +131,7 @@ def _sections(
         "profile": of("profile") | {f"boards.{board.name}": (board, required) for board in boards},
         "agree": of("agreement") | {"target.safe_resize_factors": (tuple(resize_factors), ())},
         "schemes": {"quantization.schemes": (e.quantization.schemes, ())},
-        "search": of("budgets") | (of("predictor") if e.predictor.objective else {}),
+        "search": of("budgets", "search") | (of("predictor") if e.predictor.objective else {}),
         "retrain": of("retrain"),
         "ship": {},
     }

@@ -9,7 +9,7 @@ from deploy.compile.canary import known_good
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from hil.boards.kinds import open_board
-from hil.fleet import Lost, measure_on_fleet
+from hil.fleet import BATCH, Lost, measure_on_fleet
 from hil.job import Job, MeasureProtocol
 from hil.measure import measure
 from hil.measurement import Measurement
@@ -19,9 +19,12 @@ from hil.store import Store
 logger = logging.getLogger(__name__)
 
 
-def measured(context: Context, jobs: Sequence[Job], protocol: MeasureProtocol) -> Iterator[Measurement]:
+def measured(
+    context: Context, jobs: Sequence[Job], protocol: MeasureProtocol, *, together: bool = False
+) -> Iterator[Measurement]:
     """The measurements of `jobs` as they come; what the run's store holds is not measured again.
 
+    `together`: all on one board of a fleet, so that each round is of one board at one time.
     A board that leaves the fleet is a warning of this module's logger: the others measure what it had.
     """
     if not jobs:
@@ -32,7 +35,10 @@ def measured(context: Context, jobs: Sequence[Job], protocol: MeasureProtocol) -
             with open_board(context.board) as board, open_session(board) as session:
                 yield from measure(session, jobs, protocol, store, seed=seed, canary=canary)
             return
-        for result in measure_on_fleet(context.boards, jobs, protocol, store, seed=seed, canary=canary):
+        queue = (iter(jobs), len(jobs)) if together else (jobs, BATCH)
+        for result in measure_on_fleet(
+            context.boards, queue[0], protocol, store, seed=seed, canary=canary, batch=queue[1]
+        ):
             if isinstance(result, Lost):
                 logger.warning("lost %s: %s", result.board, result.reason)
             else:
@@ -49,15 +55,16 @@ def measure_with_progress(
     done: int = 0,
     total: int | None = None,
     check: Callable[[Measurement], None] | None = None,
+    together: bool = False,
 ) -> Generator[Progress, None, list[Measurement]]:
     """All measurements of `jobs`; yields `stage`'s progress after each.
 
     `text` precedes the model's name. `done` of `total` (None: these jobs alone) were done before. `check` may refuse
-    a measurement as it comes.
+    a measurement as it comes. `together` as of `measured`.
     """
     found: list[Measurement] = []
     total = done + len(jobs) * protocol.rounds if total is None else total
-    for measurement in measured(context, jobs, protocol):
+    for measurement in measured(context, jobs, protocol, together=together):
         if check is not None:
             check(measurement)
         found.append(measurement)

@@ -40,8 +40,11 @@ TIMED = 2 + 4  # 2 choices ** 1 layer + 2 choices ** 2 layers
 SUBNETS = 2 * TIMED  # at 4 and 8 bits, which run alike: the one for its answer, the other for its latency
 CONSTANTS = 3 + 2 * 3  # empty, stem, head; one and three copies of each map around the blocks
 PROFILE_ROUNDS, AGREEMENT_ROUNDS, AGREEMENT_MODELS, BUDGETS = 1, 2, 4, 1
+CONFIRMED, CONFIRM_ROUNDS = 4, 4  # [search] measured, and as many rounds as an interval needs
 PROFILED = SUBNETS - TIMED + (TIMED + CONSTANTS) * PROFILE_ROUNDS
-MEASUREMENTS = PROFILED + (AGREEMENT_MODELS + 1 + BUDGETS + 1) * AGREEMENT_ROUNDS
+MEASUREMENTS = (
+    PROFILED + (AGREEMENT_MODELS + 1 + BUDGETS + 1) * AGREEMENT_ROUNDS + (CONFIRMED + 1) * CONFIRM_ROUNDS * BUDGETS
+)
 
 SPACE = """
 name = "tiny"
