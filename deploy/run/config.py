@@ -327,6 +327,11 @@ class Experiment:
                 "quantization.schemes = []"
             )
 
+    @property
+    def confirms(self) -> bool:
+        """Whether the search measures candidates whole: budgets of size are exact."""
+        return bool(self.search.measured) and any(budget.latency is not None for budget in self.budgets)
+
     def on(self, target: Target | None) -> Experiment:
         """With the schemes of the board's target, where the configuration leaves them open.
 
