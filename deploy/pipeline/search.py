@@ -84,7 +84,8 @@ def _selected(context: Context, found: Confirmed, budget: AskedBudget, best: Can
     tables = next(tables for tables in found.tables if scheme in (None, tables.name))
     nsr, size_bits, latency_us = (tables.total(name, best.architecture) for name in ("nsr", "size", "latency"))
     length = len(front(tables.candidates(context.space, ("nsr", *sorted(budget.limits, reverse=True)))))
-    return SelectedModel(budget.name, str(best.architecture), nsr, size_bits, latency_us, length, scheme)
+    share = found.shares.get(best) if budget.share is not None else None
+    return SelectedModel(budget.name, str(best.architecture), nsr, size_bits, latency_us, length, scheme, share)
 
 
 def _predicted(

@@ -12,18 +12,14 @@ at the limit would be over it in every second later measurement; so what keeps i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TypeAlias
 
 from deploy.compile.scheme import QuantizationScheme
-from deploy.latency.active_record import chosen_networks
-from deploy.latency.agreement import MeasuredNetwork
-from deploy.latency.correction import correct
 from deploy.latency.key import check_device
 from deploy.latency.table import measured_as
-from deploy.latency.versions import Lineage, save_version
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.records import (
@@ -31,21 +27,20 @@ from deploy.run.records import (
     ConfirmedBudget,
     ConfirmRecord,
     ConfirmRound,
-    Correction,
     MeasuredCandidate,
 )
 from deploy.search.candidate import Candidate
-from deploy.search.cost_tables import CONFIRMED
+from deploy.search.confirmed_table import at_the_agreement, corrected, keep
 from deploy.search.side_by_side import MeasuredModel, measured_beside
 from hil.errors import CheckFailed
 from hil.measurement import Measurement
 from nas.errors import ConfigError
+from nas.estimate import Estimate
 from nas.quant.integer_graph import IntegerGraph
 from nas.search.candidates import Limits
 from nas.search.union import CostTables
 from nas.space import Architecture
 from nas.table import Table
-from nas.training.threads import one_thread
 
 Rank: TypeAlias = Callable[[Sequence[CostTables], Limits, int], Generator[Progress, None, list[Candidate]]]
 """The best so many models within limits of full networks, best first; `ConfigError` where nothing fits."""
@@ -70,11 +65,13 @@ class Confirmed:
     Attributes:
         tables: of all schemes, the main one's corrected by what was measured.
         candidates: by budget, best first; those of a budget of latency were measured and keep it.
+        shares: of the teacher's latency, as measured, of the candidates that were.
         record: None where nothing was measured.
     """
 
     tables: Sequence[CostTables]
     candidates: Mapping[str, Sequence[Candidate]]
+    shares: Mapping[Candidate, Estimate]
     record: ConfirmRecord | None
 
 
@@ -104,7 +101,7 @@ def confirmed(
             _check_kept(budget, found[budget.name], search)
         else:
             found[budget.name] = yield from search.ask(budget, max(settings.measured, 1))
-    return Confirmed(search.tables, found, search.record(timed) if timed else None)
+    return Confirmed(search.tables, found, search.shares(found.values()), search.record(timed) if timed else None)
 
 
 def _check_kept(budget: AskedBudget, kept: Sequence[Candidate], search: _Confirming) -> None:
@@ -166,6 +163,11 @@ class _Confirming:
         limit = budget.share or 0.0
         measured = [(c, self.measured.get(self._executed(c))) for c in self._proposed(budget)]
         return [candidate for candidate, one in measured if one and one.model.keeps(limit)]
+
+    def shares(self, found: Iterable[Sequence[Candidate]]) -> dict[Candidate, Estimate]:
+        """As measured, of the candidates that were."""
+        measured = {c: self.measured.get(self._executed(c)) for candidates in found for c in candidates}
+        return {c: one.model.share for c, one in measured.items() if one and one.model.share}
 
     def _proposed(self, budget: AskedBudget) -> list[Candidate]:
         return sorted(self.proposed.get(budget.name, {}), key=lambda candidate: candidate.estimate)
@@ -242,46 +244,20 @@ class _Confirming:
         session = yield from measured_beside(self.context, self.teacher, wanted, on_its_device)
         for candidate, model in session.models.items():
             self.measured[self._executed(candidate)] = _Measured(candidate, model, predicted_us[candidate], number)
-        self.rounds.append(ConfirmRound(len(wanted), session.rounds, session.teacher_us, self._correct()))
-
-    def _correct(self) -> Correction:
-        """The main scheme's table, from the agreement's models and those that were measured here."""
-        samples = [
-            MeasuredNetwork(Architecture.parse(s.subnet), s.additive_us, s.measured_us, s.halves_us)
-            for s in self.agreed.samples
-        ]
-        others = [*chosen_networks(self.context.path, self.context.keys["profile"]), *self._networks()]
-        seen = {sample.architecture for sample in samples}
-        more = {network.architecture: network for network in others if network.architecture not in seen}
-        with one_thread():  # the last bits of sums, and so what is asked next, depend on the number of threads
-            corrected, correction, _ = correct(self.context.space, self.table, samples, list(more.values()))
         main, *rest = self.tables
-        tables = {**main.tables, "latency": corrected}
-        outside = {**main.outside, "latency": correction.constant_us}
-        self.tables = [replace(main, tables=tables, outside=outside), *rest]
-        return correction
-
-    def _networks(self) -> list[MeasuredNetwork]:
-        """The main scheme's measured models, at the speed that the board had at the agreement.
-
-        A board that is 3 % slower since is so for the teacher too: shares of its latency do not show it.
-        """
-        us, main = self.agreed.teacher_us, self.tables[0]
-        return [
-            MeasuredNetwork(
-                one.candidate.architecture,
-                float("nan"),
-                us * one.model.share.value,
-                (us * one.model.halves[0], us * one.model.halves[1]),
-            )
+        found = [
+            at_the_agreement(one.candidate, one.model, self.agreed.teacher_us)
             for one in self.measured.values()
-            if one.model.share is not None and one.model.halves is not None and self._of(one.candidate) is main
+            if self._of(one.candidate) is main
         ]
+        networks = [network for network in found if network]
+        again, correction = corrected(self.context, self.agreed, self.table, main, networks)
+        self.tables = [again, *rest]
+        self.rounds.append(ConfirmRound(len(wanted), session.rounds, session.teacher_us, correction))
 
     def record(self, budgets: Sequence[AskedBudget]) -> ConfirmRecord:
         """What was measured; the corrected table is kept in tables/."""
-        latency = self.tables[0].tables["latency"]
-        save_version(latency, self.context.path / "tables", CONFIRMED, "corrected", [Lineage.of(self.table).version])
+        keep(self.context, self.table, self.tables[0])
         return ConfirmRecord(tuple(self._record_of(budget) for budget in budgets), tuple(self.rounds))
 
     def _record_of(self, budget: AskedBudget) -> ConfirmedBudget:

@@ -22,6 +22,7 @@ class SelectedModel:
         nsr: sum over its blocks; size_bits, predicted_us: of the full model.
         pareto_front_size: architectures on the exact front that the model was selected from.
         scheme: how it is quantized; None where the experiment has one scheme for all.
+        share: of the teacher's latency, measured before retraining; None where the table alone decided.
     """
 
     name: str
@@ -31,6 +32,7 @@ class SelectedModel:
     predicted_us: float
     pareto_front_size: int
     scheme: str | None = field(default=None, metadata=OMITTED)
+    share: Estimate | None = field(default=None, metadata=OMITTED)
     __pydantic_config__ = STRICT
 
     @property

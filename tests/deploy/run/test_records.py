@@ -16,12 +16,16 @@ from deploy.run.records import (
     BundleRecord,
     Compared,
     ComparedModel,
+    ConfirmedBudget,
+    ConfirmRecord,
+    ConfirmRound,
     Correction,
     DataSummary,
     ExcludedModel,
     FinalRecord,
     GateRecord,
     LatencyRecord,
+    MeasuredCandidate,
     MetricRecord,
     ModelRecord,
     Offender,
@@ -45,6 +49,7 @@ from deploy.run.records import (
 )
 from hil.errors import UsageError
 from hil.measurement import Conditions
+from nas.estimate import Estimate
 
 SUBNET = "b1_k3e2_w8+b2_k3e2-k3e6_w4"
 CONDITIONS = Conditions("pi", "pi", "ssh", "aarch64", "BCM", "6.1", "Debian", "none", "python", "litert", "none",
@@ -72,11 +77,20 @@ SUMMARY = Summary(
     AgreementSummary(0.97, (0.9, 0.99), 36, 0.98, 0.99), CORRECTION, GATE, SubnetCounts(12, 6, 12), BUNDLE, CONDITIONS,
     {"teacher": 1.0, "total": 1.0},
 )  # fmt: skip
+SHARE = Estimate(0.86, None, 0.85, 0.88, 4, "measured")
+CONFIRMED = ConfirmRecord(
+    (ConfirmedBudget("fast", 0.9, 18.0, (
+        MeasuredCandidate(SUBNET, 1, 17.0, 17.2, SHARE, True),
+        MeasuredCandidate(SUBNET, 2, 17.0, None, None, False, "tensor int8", "no output"),
+    )),),
+    (ConfirmRound(2, 8, 20.5, CORRECTION),),
+)  # fmt: skip
 ALL: list[Record] = [
     AGREEMENT,
     replace(AGREEMENT, as_measured=None, with_feedback=None, excluded=()),
     SEARCH,
     replace(SEARCH, selected=(replace(SEARCH.selected[0], scheme="tensor int8"),), schemes=("channel int8",)),
+    replace(SEARCH, selected=(replace(SEARCH.selected[0], share=SHARE),), confirmed=CONFIRMED),
     FinalRecord((MODEL, replace(MODEL, scheme="tensor uint8", metric="top1")), CONDITIONS, BUNDLE),
     SUMMARY,
     ProfileRecord(12, 6, 12, CONDITIONS),

@@ -285,6 +285,7 @@ def test_a_search_measures_beside_the_teacher_and_never_twice(
     assert found.confirmed is not None
     (budget,) = found.confirmed.budgets
     assert (budget.name, budget.limit, len(budget.candidates)) == ("fast", 50.0, 4)
+    assert found.selected[0].share == budget.candidates[0].share
     assert budget.candidates[0].subnet == found.selected[0].subnet and all(c.kept for c in budget.candidates)
     assert found.outside_blocks.latency_us == found.confirmed.rounds[-1].correction.constant_us
     rows, written = stored(folder), (folder / SearchRecord.FILE).read_bytes()
