@@ -8,15 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar, cast
 
 import pytest
 
+from deploy.compile.scheme import QuantizationScheme
 from deploy.latency.table import measured_as
 from deploy.pipeline.loop import loop
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.config import Search as SearchSettings
 from deploy.run.context import Context
 from deploy.run.folder import Progress, Run
+from deploy.run.models import quantized_teacher
 from deploy.run.records import AgreementRecord, SearchRecord
 from deploy.search import confirm, side_by_side
 from deploy.search.candidate import Candidate
@@ -24,6 +27,7 @@ from deploy.search.confirm import AskedBudget
 from deploy.search.cost_tables import CONFIRMED, cost_tables_of_run
 from deploy.search.ranking import ranked
 from deploy.search.side_by_side import MeasuredModel, Session
+from deploy.ship.preprocessing import input_type
 from hil.errors import CheckFailed
 from nas.errors import ConfigError
 from nas.estimate import Estimate
@@ -39,6 +43,8 @@ from tests.deploy.tiny_experiment import (
     write_experiment,
 )
 
+T = TypeVar("T")
+CHANNEL, UINT8 = QuantizationScheme("channel"), QuantizationScheme("tensor", "uint8")
 WIDTH = 0.01  # half of an interval, as a share of the teacher's latency
 
 
@@ -105,12 +111,13 @@ class Bench:
         return self
 
 
-def _ended(steps):  # type: ignore[no-untyped-def]
+def _ended(steps: Generator[Progress, None, T]) -> T:
+    """What a generator returns."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            return end.value
+            return cast(T, end.value)
 
 
 @contextmanager
@@ -195,12 +202,13 @@ def test_the_interval_decides_not_the_median(bench: Bench, monkeypatch: pytest.M
     assert budget.share is not None
     limit, first = budget.share, bench.best(budget)[0]
     ends = bench.executed(first)
-    on_board(
+    board = on_board(
         monkeypatch,
         lambda a: limit - WIDTH / 2 if bench.predicted(a) == bench.predicted(ends) else bench.predicted(a) - 2 * WIDTH,
     )
     found = bench.confirmed(budget)
     assert found.candidates["fast"] and ends not in bench.distinct(found.candidates["fast"])
+    assert len(bench.distinct(board.measured_models)) == len(board.measured_models), "measured once, and not again"
 
 
 def test_a_budget_that_no_measured_candidate_keeps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +281,49 @@ def test_a_budget_below_the_smallest_model_is_refused_by_name(bench: Bench, monk
         bench.confirmed(bench.budget(0.01))
 
 
+def test_a_scheme_whose_models_are_slower_than_its_table_gives_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Schemes are ranked together; the better one's models are all over the budget as they are measured."""
+    board = MadeUpBoard(lambda a: bench.predicted(a) - 2 * WIDTH)
+    plain = board.measured
+
+    def measured(candidate: Candidate) -> MeasuredModel:
+        return (
+            plain(candidate) if candidate.scheme == CHANNEL else MeasuredModel(Estimate(9, None, 9, 9, 4, "measured"))
+        )
+
+    monkeypatch.setattr(board, "measured", measured)
+    monkeypatch.setattr(confirm, "measured_beside", board.measured_beside)
+    nsr = bench.tables.tables["nsr"]
+    less = replace(nsr, entries={s: Estimate.exact(e.value - 0.1) for s, e in nsr.entries.items()})
+    better = replace(bench.tables, name=str(UINT8), tables={**bench.tables.tables, "nsr": less})
+    budget, rank = middle(bench), partial(ranked, bench.context)
+    both = [replace(bench.tables, name=str(CHANNEL)), better]
+    teacher = None
+    found = _ended(confirm.confirmed(bench.context, both, [budget], teacher, rank))  # type: ignore[arg-type]
+    assert next(iter(board.sessions[0])).scheme == UINT8
+    assert found.candidates["fast"][0].scheme == CHANNEL and found.record is not None
+    assert {c.scheme for c in found.record.budgets[0].candidates} == {str(CHANNEL), str(UINT8)}
+
+
 # On a real board: the loopback's
+
+
+def test_a_candidate_is_measured_in_its_own_scheme(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    finished = finished_run(tmp_path_factory)
+    folder = finished.copy(tmp_path)
+    named = {"calibration_images = 4\n": 'calibration_images = 4\nschemes = ["tensor uint8"]\n'}
+    with opened(folder, write_experiment(tmp_path, named)) as context:
+        architecture = next(
+            Architecture((a, b)) for a in context.space.subnets(1, 8) for b in context.space.subnets(2, 8)
+        )
+        wanted = {Candidate(architecture, scheme, 1.0): [50.0] for scheme in (CHANNEL, UINT8)}
+        session = _ended(side_by_side.measured_beside(context, quantized_teacher(context), wanted, lambda _: None))
+    assert [model.failure for model in session.models.values()] == [None, None]
+    main, other = (list((folder / name).glob("candidate-*.tflite")) for name in ("models", "models-tensor-uint8"))
+    assert [input_type(path) for path in other] == ["uint8"]
+    assert {input_type(path) for path in main} == {"int8"}
 
 
 def test_a_search_measures_beside_the_teacher_and_never_twice(
@@ -294,7 +344,7 @@ def test_a_search_measures_beside_the_teacher_and_never_twice(
     (folder / SearchRecord.FILE).unlink()
     shutil.rmtree(folder / "models")
     with opened(folder, finished.config) as context:
-        _ended(loop(context, "search"))
+        list(loop(context, "search"))
     assert stored(folder) == rows and (folder / SearchRecord.FILE).read_bytes() == written
 
 
@@ -317,8 +367,6 @@ def test_intervals_that_hold_a_limit_are_measured_longer(bench: Bench) -> None:
     second = next(c for c in bench.best(budget) if bench.executed(c) != bench.executed(first))
 
     def session(limits: Mapping[Candidate, Sequence[float]]) -> Session:
-        from deploy.run.models import quantized_teacher
-
         teacher = quantized_teacher(bench.context)
         return _ended(side_by_side.measured_beside(bench.context, teacher, limits, lambda _: None))
 
