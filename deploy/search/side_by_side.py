@@ -53,7 +53,7 @@ class MeasuredModel:
 
 
 @dataclass(frozen=True)
-class Session:
+class SideBySide:
     """What was measured together; `teacher_us`: the teacher's median then; `rounds`: the most of any model."""
 
     models: Mapping[Candidate, MeasuredModel]
@@ -66,7 +66,7 @@ def measured_beside(
     teacher: IntegerGraph,
     wanted: Mapping[Candidate, Sequence[float]],
     check: Callable[[Measurement], None],
-) -> Generator[Progress, None, Session]:
+) -> Generator[Progress, None, SideBySide]:
     """The candidates' shares of the teacher's latency, by the agreement's protocol.
 
     `wanted` has the limits that matter for each: while one lies within its interval, more rounds are measured.
@@ -92,7 +92,7 @@ def measured_beside(
                 found[candidates[name]] = MeasuredModel(shares[name], (first / teacher_us, second / teacher_us))
         names = [name for name in names if found[candidates[name]].undecided(wanted[candidates[name]])]
         if not names or settings.rounds >= most:
-            return Session(found, teacher_us, settings.rounds)
+            return SideBySide(found, teacher_us, settings.rounds)
         settings = replace(settings, rounds=2 * settings.rounds)
 
 

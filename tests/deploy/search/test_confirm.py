@@ -26,7 +26,7 @@ from deploy.search.candidate import Candidate
 from deploy.search.confirm import AskedBudget
 from deploy.search.cost_tables import CONFIRMED, cost_tables_of_run
 from deploy.search.ranking import ranked
-from deploy.search.side_by_side import MeasuredModel, Session
+from deploy.search.side_by_side import MeasuredModel, SideBySide
 from deploy.ship.preprocessing import input_type
 from hil.errors import CheckFailed
 from nas.errors import ConfigError
@@ -57,10 +57,10 @@ class MadeUpBoard:
 
     def measured_beside(
         self, context: object, teacher: object, wanted: Mapping[Candidate, Sequence[float]], check: object
-    ) -> Generator[Progress, None, Session]:
+    ) -> Generator[Progress, None, SideBySide]:
         self.sessions.append(dict(wanted))
         yield Progress("search", 0, 1)
-        return Session({candidate: self.measured(candidate) for candidate in wanted}, 1.0, 4)
+        return SideBySide({candidate: self.measured(candidate) for candidate in wanted}, 1.0, 4)
 
     def measured(self, candidate: Candidate) -> MeasuredModel:
         share = self.share_of(candidate.architecture)
@@ -366,7 +366,7 @@ def test_intervals_that_hold_a_limit_are_measured_longer(bench: Bench) -> None:
     first = bench.best(budget)[0]
     second = next(c for c in bench.best(budget) if bench.executed(c) != bench.executed(first))
 
-    def session(limits: Mapping[Candidate, Sequence[float]]) -> Session:
+    def session(limits: Mapping[Candidate, Sequence[float]]) -> SideBySide:
         teacher = quantized_teacher(bench.context)
         return _ended(side_by_side.measured_beside(bench.context, teacher, limits, lambda _: None))
 
