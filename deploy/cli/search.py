@@ -220,6 +220,12 @@ def show_selected(record: SearchRecord) -> None:
             f"{model.name}: {model.subnet} nsr {model.nsr:.4f} predicted {model.predicted_us / 1000:.3f} ms "
             f"weights {model.size_bits / 8000:.1f} kB{_scheme(model.scheme)}"
         )
+    for budget in record.confirmed.budgets if record.confirmed else ():
+        if share := record.model(budget.name).share:
+            console.say(
+                f"budget {budget.name}: measured {share.value:.3f} [{share.low:.3f}, {share.high:.3f}] of the "
+                f"teacher's latency, at most {budget.limit:.3f}; {len(budget.candidates)} models were measured"
+            )
 
 
 def show_answer(record: AnswerRecord) -> None:

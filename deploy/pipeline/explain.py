@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deploy.pipeline.loop import missing_files, stages_of
 from deploy.run.context import Context
 from deploy.run.keys import StageIdentity
 from deploy.run.records import StageState
+from deploy.run.schemes import STAGE as SCHEMES
 
 NOTHING = "nothing"
 FEW_FILES = 3
@@ -38,6 +39,7 @@ class StageExplanation:
         changes: settings that are other ones since; versions: the stage's then and now, where they differ.
         missing: files that it made and that are not there.
         after: the first earlier stage that runs; since: the stage before, which was run again on its own since.
+        decided: what the stage is to do that no configuration says.
     """
 
     stage: str
@@ -49,12 +51,16 @@ class StageExplanation:
     missing: tuple[str, ...] = ()
     after: str | None = None
     since: str | None = None
+    decided: str | None = None
 
     def __str__(self) -> str:
+        return f"{self.stage}: {self._verdict()}{f' ({self.decided})' if self.decided else ''}"
+
+    def _verdict(self) -> str:
         if not self.runs:
-            return f"{self.stage}: done"
+            return "done"
         if not self.begun:
-            return f"{self.stage}: runs: never run yet"
+            return "runs: never run yet"
         reasons = [str(change) for change in self.changes]
         if self.versions:
             reasons.append(f"the stage's version was raised: {self.versions[0]} -> {self.versions[1]}")
@@ -67,7 +73,7 @@ class StageExplanation:
             reasons.append(f"{self.since} ran again since")
         if self.interrupted:
             reasons.append("it was interrupted, or a stage before it ran again since")
-        return f"{self.stage}: runs: {'; '.join(reasons)}"
+        return f"runs: {'; '.join(reasons)}"
 
 
 def explain(context: Context) -> list[StageExplanation]:
@@ -81,10 +87,18 @@ def explain(context: Context) -> list[StageExplanation]:
         else:
             before = explained[i - 1].stage if i else None
             one = _explanation(state, identity, missing_files(context, stage), again, before)
-        explained.append(one)
+        explained.append(replace(one, decided=_decided(context, stage)))
         if one.runs and again is None:
             again = stage
     return explained
+
+
+def _decided(context: Context, stage: str) -> str | None:
+    """Which schemes the board's target brings, where the configuration leaves them open."""
+    if stage != SCHEMES or not context.target_schemes or context.target is None:
+        return None
+    named = ", ".join(map(str, context.experiment.quantization.other_schemes))
+    return f"{named}: by the board's target {context.target.name}"
 
 
 def _explanation(

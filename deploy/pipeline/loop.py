@@ -22,6 +22,7 @@ from deploy.pipeline.training import retrain, train_teacher
 from deploy.run.config import TEACHER, TEACHER_PLUS
 from deploy.run.context import Context
 from deploy.run.folder import Progress
+from deploy.search.cost_tables import CONFIRMED
 from hil.errors import UsageError
 
 STAGES: Mapping[str, Callable[[Context], Iterator[Progress]]] = {
@@ -71,6 +72,8 @@ def missing_files(context: Context, stage: str) -> list[str]:
     schemes = [scheme.slug for scheme in context.experiment.quantization.other_schemes] or [""]
     made = itertools.product(OUTPUTS[stage], selected, schemes)
     names = {output.format(selected=model, scheme=scheme) for output, model, scheme in made}
+    if stage == "search" and context.experiment.confirms:
+        names.add(f"tables/{CONFIRMED}.parquet")
     return sorted(name for name in names if not (context.path / name).exists())
 
 

@@ -1,8 +1,9 @@
-"""The stage that searches: the exact Pareto front over NSR, size and latency, and the best under each budget."""
+"""The stage that searches: the exact front, and the best model under each budget, which keeps it as measured whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 
 from deploy.compile.artifact import bits_outside_blocks
 from deploy.latency.gate import check_gate
@@ -12,48 +13,51 @@ from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import AgreementRecord, OutsideBlocks, ParetoPoint, SearchRecord, SelectedModel
+from deploy.search.candidate import Candidate
+from deploy.search.confirm import AskedBudget, Confirmed, Rank, confirmed
 from deploy.search.cost_tables import main_cost_tables, other_cost_tables
 from deploy.search.predictor import Fitted, fitted
+from deploy.search.ranking import ranked
 from nas.quant.integer_graph import IntegerGraph
-from nas.search.front import Front, front
-from nas.search.union import CostTables, Pick, best_within, union_front
+from nas.search.candidates import Limits
+from nas.search.front import front
+from nas.search.union import CostTables, limits_of_schemes, union_front
 
 
 def search(context: Context) -> Iterator[Progress]:
     """The exact front over NSR, size and corrected latency; the best architecture under each budget: search.json.
 
     With several schemes it is the union of their fronts, and every entry has its scheme; the gate is of the main one.
-    Raises `CheckFailed` where the latency table is below the gate.
+    Raises `CheckFailed` where the latency table is below the gate, or no measured model keeps a budget.
     """
     verdict = gate_of(context)
     check_gate(verdict)
     agreed = AgreementRecord.read(context.path / AgreementRecord.FILE)
     teacher = quantize_network(context, context.teacher)
     outside = OutsideBlocks(bits_outside_blocks(teacher), agreed.correction.constant_us)
-    schemes = _cost_tables(context, outside)
-    several = len(schemes) > 1
     fit = (yield from fitted(context)) if context.experiment.predictor.objective else None
-    pick = _predicted(context, fit, schemes[0]) if fit else Front.best
+    rank: Rank = partial(_predicted, context, fit) if fit else partial(ranked, context)
+    budgets = [_asked(budget, teacher, agreed.teacher_us) for budget in context.experiment.budgets]
+    found = yield from confirmed(context, _cost_tables(context, outside), budgets, teacher, rank)
     selected = []
-    for i, budget in enumerate(context.experiment.budgets):
-        limits = _limits(budget, teacher, agreed.teacher_us)
-        tables, best, length = best_within(context.space, schemes, limits, f"budget '{budget.name}': ", pick)
-        nsr, size_bits, latency_us = (tables.total(quantity, best) for quantity in ("nsr", "size", "latency"))
-        scheme = tables.name if several else None
-        selected.append(SelectedModel(budget.name, str(best), nsr, size_bits, latency_us, length, scheme))
-        yield Progress("search", i + 1, len(context.experiment.budgets), f"{budget.name}: {best}")
-    fronts = [front(tables.candidates(context.space, ("nsr", "latency"))) for tables in schemes]
+    for i, budget in enumerate(budgets):
+        best = found.candidates[budget.name][0]
+        selected.append(_selected(context, found, budget, best))
+        yield Progress("search", i + 1, len(budgets), f"{budget.name}: {best}")
+    fronts = [front(tables.candidates(context.space, ("nsr", "latency"))) for tables in found.tables]
+    several = len(found.tables) > 1
     SearchRecord(
         selected=tuple(selected),
         gate=verdict,
         teacher_size_bits=teacher.size_bits,
-        outside_blocks=outside,
+        outside_blocks=OutsideBlocks(outside.size_bits, found.tables[0].outside["latency"]),
         pareto_front=tuple(
             ParetoPoint(str(point.architecture), nsr, latency_us, point.scheme if several else None)
-            for point in union_front(schemes, fronts)
+            for point in union_front(found.tables, fronts)
             for nsr, latency_us in (point.costs,)
         ),
-        schemes=tuple(tables.name for tables in schemes) if several else None,
+        schemes=tuple(tables.name for tables in found.tables) if several else None,
+        confirmed=found.record,
     ).write(context.path / SearchRecord.FILE)
 
 
@@ -65,16 +69,32 @@ def _cost_tables(context: Context, outside: OutsideBlocks) -> list[CostTables]:
     return [main, *(other_cost_tables(context.path, scheme, context.keys, bits) for scheme in settings.other_schemes)]
 
 
-def _limits(budget: Budget, teacher: IntegerGraph, teacher_us: float) -> dict[str, float]:
+def _asked(budget: Budget, teacher: IntegerGraph, teacher_us: float) -> AskedBudget:
     """A budget in bits and microseconds of a full model."""
     limits = {}
     if budget.size is not None:
         limits["size"] = budget.size * teacher.size_bits
     if budget.latency is not None:
         limits["latency"] = budget.latency * teacher_us
-    return limits
+    return AskedBudget(budget.name, limits, budget.latency)
 
 
-def _predicted(context: Context, fit: Fitted, tables: CostTables) -> Pick:
-    """The accuracy predictor's choice instead of the least NSR sum."""
-    return lambda _, limits: fit.search(context, [tables.tables[name] for name in limits], limits)[0]
+def _selected(context: Context, found: Confirmed, budget: AskedBudget, best: Candidate) -> SelectedModel:
+    scheme = str(best.scheme) if best.scheme else None
+    tables = next(tables for tables in found.tables if scheme in (None, tables.name))
+    nsr, size_bits, latency_us = (tables.total(name, best.architecture) for name in ("nsr", "size", "latency"))
+    length = len(front(tables.candidates(context.space, ("nsr", *sorted(budget.limits, reverse=True)))))
+    share = found.shares.get(best) if budget.share is not None else None
+    return SelectedModel(budget.name, str(best.architecture), nsr, size_bits, latency_us, length, scheme, share)
+
+
+def _predicted(
+    context: Context, fit: Fitted, tables: Sequence[CostTables], limits: Limits, count: int
+) -> Generator[Progress, None, list[Candidate]]:
+    """By the accuracy predictor instead of the NSR sum, which knows one scheme."""
+    yield from ()
+    (main,) = tables
+    quantities = ("nsr", *limits)
+    (within,) = limits_of_schemes(tables, [front(main.candidates(context.space, quantities))], limits)
+    costs = [main.tables[name] for name in limits]
+    return [Candidate(a, None, -score) for a, score in fit.ranked(context, costs, within or {}, count)]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from deploy.compile.scheme import QuantizationScheme
 from deploy.run.shipped import CONFIGURATIONS, load_space
+from deploy.targets.placement import Target
 from hil.reservation import seconds_of
 from nas.data import Crops, Dataset
 from nas.data.part import Part, held_out
@@ -126,7 +127,7 @@ class Quantization:
     Attributes:
         few_bits, rounding: of weights of fewer than 8 bits (nas.quant.scheme).
         schemes: other ones that the search may select for a full model (`deploy.compile.scheme`); no stage before the
-            one of their name depends on them.
+            one of their name depends on them. None: those of the board's target (`Experiment.on`); empty: none.
     """
 
     granularity: Granularity = "channel"
@@ -137,7 +138,7 @@ class Quantization:
     bias_correction: bool = False
     few_bits: FewBits = "asymmetric"
     rounding: Rounding = "nearest"
-    schemes: tuple[str, ...] = ()
+    schemes: tuple[str, ...] | None = None
     NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"schemes"})
     __pydantic_config__ = STRICT
 
@@ -153,7 +154,7 @@ class Quantization:
 
     @property
     def other_schemes(self) -> tuple[QuantizationScheme, ...]:
-        return tuple(QuantizationScheme.parse(text) for text in self.schemes)
+        return tuple(QuantizationScheme.parse(text) for text in self.schemes or ())
 
     @property
     def scheme(self) -> Scheme:
@@ -286,12 +287,15 @@ EstimateName: TypeAlias = Literal["nsr", "channels", "blocks", "weighted"]
 
 @dataclass(frozen=True)
 class Search:
-    """How architectures are ranked before the selected ones are retrained.
+    """How models are selected before they are retrained.
 
     Attributes:
         estimate: the sum over blocks that is minimised exactly (`deploy.search.estimates`).
         candidates: how many of the least sums under a budget are assembled and ranked by how far their integers'
             outputs are from the teacher's (`deploy.search.ranking`); 0: the sum decides.
+        measured: of the best models under a budget of latency, how many are compiled and measured whole, beside the
+            teacher, before one is selected (`deploy.search.confirm`); 0: the latency table alone decides.
+        rounds: how often that is done at most, each time after what was measured has corrected the table.
         finalists: how many of the best are fine-tuned briefly, the best of them to be retrained
             (`deploy.search.halving`); 0: none.
         finalist_schedule: of that fine-tuning; None: the retraining's with a fifth of its steps.
@@ -299,13 +303,15 @@ class Search:
 
     estimate: EstimateName = "nsr"
     candidates: int = 0
+    measured: int = 4
+    rounds: int = 4
     finalists: int = 0
     finalist_schedule: Schedule | None = None
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
-        if min(self.candidates, self.finalists) < 0:
-            raise ConfigError("search: candidates and finalists must be 0 (off) or more")
+        if min(self.candidates, self.finalists, self.measured) < 0 or self.rounds < 1:
+            raise ConfigError("search: candidates, measured and finalists must be 0 (off) or more, rounds 1 or more")
 
 
 @dataclass(frozen=True)
@@ -394,13 +400,36 @@ class Experiment:
             raise ConfigError("budgets: give at least one, and no name twice")
         if self.quantization.schemes and self.profile.form != "isolated":
             raise ConfigError(
-                f"profile.form '{self.profile.form}': quantization.schemes are measured as isolated blocks; leave "
-                "either out"
+                f"profile.form '{self.profile.form}': other schemes are measured as isolated blocks; leave it out, or "
+                "set quantization.schemes = []"
             )
         if self.predictor.objective and self.quantization.schemes:
             raise ConfigError(
-                "predictor.objective: it is fitted on models of one scheme; leave it or quantization.schemes out"
+                "predictor.objective: it is fitted on models of one scheme; leave it out, or set "
+                "quantization.schemes = []"
             )
+
+    @property
+    def confirms(self) -> bool:
+        """Whether the search measures candidates whole: budgets of size are exact."""
+        return bool(self.search.measured) and any(budget.latency is not None for budget in self.budgets)
+
+    def on(self, target: Target | None) -> Experiment:
+        """With the schemes of the board's target, where the configuration leaves them open.
+
+        Raises `ConfigError` naming the target where one of them is none, or does not go with other settings.
+        """
+        own, named = self.quantization, target.schemes if target else ()
+        if own.schemes is not None:
+            return self
+        try:
+            others = [str(scheme) for scheme in map(QuantizationScheme.parse, named) if scheme != own.main_scheme]
+            return replace(self, quantization=replace(own, schemes=tuple(others)))
+        except ConfigError as error:
+            whose = f"target '{target.name}'" if target else "no target"
+            raise ConfigError(
+                f"schemes {', '.join(named)} of {whose} (quantization.schemes is unset): {error}"
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -41,17 +41,20 @@ class Context:
     """One run of one experiment. Networks are loaded from the run's checkpoints when first asked for.
 
     Attributes:
+        experiment: with the schemes of the board's target where the configuration leaves them open.
         boards_file: the boards.toml that was given or found; None: there is none.
         boards: those of one fleet, which share the measuring; `board` is the first, on which the bundle is verified.
         keys: of each stage, by its name; identities: with the settings behind them.
         target: the rules of the board's `target`: from targets/ beside the boards' file, the user's or those that
             ship; None if it names none.
+        target_schemes: whether the experiment's other schemes are those of the target, and not the configuration's.
         resize_factors: the target's safe ones; empty: all.
         engine: what runs the tables' sub-trees; no result depends on it.
         tau: the command line's threshold of the gate before the search; None: the configuration's.
         tensorboard: whether trainings write TensorBoard's event files, into tensorboard/ of the run's folder.
 
-    Raises `QuantizationError` before anything is trained if the target could not enlarge the class map rightly.
+    Before anything is trained, raises `ConfigError` where the target's schemes do not go with the experiment, and
+    `QuantizationError` if the target could not enlarge the class map rightly.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Context:
         tau: float | None = None,
         tensorboard: bool = False,
     ) -> None:
-        self.experiment, self.space, self.run = experiment, space, run
+        self.space, self.run = space, run
         self.boards_file = found_boards_file(boards_file)  # an absolute path: workers may be in another folder
         self.engine, self.tau, self.tensorboard = engine, tau, tensorboard
         self.boards = [find_board(self.boards_file, name) for name in experiment.board.split(",")]
@@ -73,6 +76,8 @@ class Context:
         name = self.board.target
         beside = self.boards_file.parent / "targets" if self.boards_file else None
         self.target = load_target(beside, name) if name else None
+        self.target_schemes = experiment.quantization.schemes is None
+        self.experiment = experiment = experiment.on(self.target)
         self.resize_factors = self.target.safe_resize_factors if self.target else ()
         if self.resize_factors and self.task.dense:
             height, width = (-(-n // space.output_stride) for n in experiment.data.size)

@@ -25,21 +25,28 @@ def quantized(context: Context, architecture: Architecture, scheme: Scheme | Non
     return quantize_network(context, model, architecture, scheme=scheme)
 
 
-def compile_teacher(context: Context) -> Artifact:
-    """The INT8 teacher, of which every budget is a share."""
-    graph = quantized_teacher(context)
-    metadata = model_metadata(graph, "teacher", context.keys["profile"])
-    artifact = Artifact.at(context.path / "models", "teacher")
+def compile_teacher(
+    context: Context, graph: IntegerGraph | None = None, name: str = "teacher", **facts: object
+) -> Artifact:
+    """The INT8 teacher, of which every budget is a share; `facts`: more of the file's metadata."""
+    graph = graph or quantized_teacher(context)
+    metadata = model_metadata(graph, "teacher", context.keys["profile"], **facts)
+    artifact = Artifact.at(context.path / "models", name)
     return save_model(graph, context.evaluation[:1], artifact, metadata, context.target)
 
 
-def compile_sample(context: Context, architecture: Architecture, name: str, of: SchemeRun | None = None) -> Artifact:
-    """A full model from the supernets' blocks, by the main scheme or another: quantized, compiled, a golden pair."""
+def compile_sample(
+    context: Context, architecture: Architecture, name: str, of: SchemeRun | None = None, **facts: object
+) -> Artifact:
+    """A full model from the supernets' blocks, by the main scheme or another: quantized, compiled, a golden pair.
+
+    `facts`: more of the file's metadata.
+    """
     if of is None or of.main:
         graph, key, folder = quantized(context, architecture), context.keys["profile"], context.path / "models"
     else:
         graph, key, folder = quantized(context, architecture, of.options), of.keys["agree"], of.models
-    artifact, metadata = Artifact.at(folder, name), model_metadata(graph, str(architecture), key)
+    artifact, metadata = Artifact.at(folder, name), model_metadata(graph, str(architecture), key, **facts)
     if of is None:
         return save_model(graph, context.evaluation[:1], artifact, metadata, context.target)
     return save_model(graph, context.evaluation[:1], artifact, metadata, context.target, form=of.scheme.form)

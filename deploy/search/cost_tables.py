@@ -23,6 +23,8 @@ from nas.space import SearchSpace
 from nas.table import Table, size_table
 
 MAIN = {"nsr": "nsr", "size": "size", "latency": "latency-corrected"}
+CONFIRMED = "latency-confirmed"
+"""Name of the table that the stage `search` corrected further, by the candidates that it measured whole."""
 OTHER = {"nsr": "nsr", "size": "size", "latency": "latency"}  # the constant alone corrects it
 ON_CPU = "cpu_operators"
 """The quantity of the tables that say how many operators of a subnet a delegate left on the CPU."""
@@ -59,20 +61,35 @@ def cost_tables_of_run(run: Path) -> list[CostTables]:
     agreed = AgreementRecord.read(run / AgreementRecord.FILE)
     outside_bits, outside_us = searched.outside_blocks.size_bits, searched.outside_blocks.latency_us
     name, *others = searched.schemes or ("",)
-    main = main_cost_tables(run, name, keys, {"size": float(outside_bits), "latency": outside_us})
+    main = main_cost_tables(
+        run,
+        name,
+        keys,
+        {"size": float(outside_bits), "latency": outside_us},
+        latency=CONFIRMED if searched.confirmed else MAIN["latency"],
+    )
     schemes = [replace(main, name=name or scheme_of(main.tables["nsr"]) or "")]
     schemes += [other_cost_tables(run, QuantizationScheme.parse(other), keys, outside_bits) for other in others]
     teacher = {"size": float(searched.teacher_size_bits), "latency": agreed.teacher_us}
     return [replace(tables, teacher=teacher) for tables in schemes]
 
 
-def main_cost_tables(run: Path, name: str, keys: Mapping[str, str], outside: Mapping[str, float]) -> CostTables:
+def main_cost_tables(
+    run: Path,
+    name: str,
+    keys: Mapping[str, str],
+    outside: Mapping[str, float],
+    *,
+    latency: str = MAIN["latency"],
+) -> CostTables:
     """The main scheme's of a run, corrected by full models; `keys` of the stages tables and profile.
+
+    `latency`: which of the corrected tables, the agreement's or the search's (`CONFIRMED`).
 
     Raises `TableError` for tables that these stages, or this checkpoint, did not make, and for latencies of another
     device than the one that agreed.
     """
-    return CostTables(name, _load(run, run / "tables", MAIN, keys), outside)
+    return CostTables(name, _load(run, run / "tables", {**MAIN, "latency": latency}, keys), outside)
 
 
 def other_cost_tables(

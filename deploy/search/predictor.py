@@ -133,9 +133,15 @@ class Fitted:
 
     def search(self, context: Context, costs: Sequence[Table], limits: Limits) -> tuple[Architecture, float]:
         """The best architecture within `limits` by the configured order, and its expected score."""
+        return self.ranked(context, costs, limits, 1)[0]
+
+    def ranked(
+        self, context: Context, costs: Sequence[Table], limits: Limits, count: int
+    ) -> list[tuple[Architecture, float]]:
+        """The best `count`, of the neighbours that are ranked."""
         settings = context.experiment.predictor
         pair = self.predictors[1], self.predictors[settings.order]
-        return search(context.space, pair, costs, limits, settings.neighbours)[0]
+        return search(context.space, pair, costs, limits, settings.neighbours)[:count]
 
     def record(self, context: Context) -> PredictorRecord:
         experiment, evidence = context.experiment, self.evidence

@@ -93,6 +93,8 @@ class Target:
         fast_place: where operators should run.
         safe_resize_factors: those at which RESIZE_BILINEAR is right: the compiler makes every other factor of these
             (`nas.quant.safe_resize`). Empty: all factors are.
+        schemes: quantization schemes that a search there is over beside the experiment's own, where the configuration
+            names none (`Experiment.on`).
     """
 
     __pydantic_config__ = STRICT
@@ -102,6 +104,7 @@ class Target:
     fast_place: Place
     rules: tuple[Rule, ...]
     safe_resize_factors: tuple[int, ...] = ()
+    schemes: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
 
 

@@ -42,7 +42,10 @@ CONSTANTS = 3 + 2 * 3  # empty, stem, head; one and three copies of each map aro
 PROFILE_ROUNDS, AGREEMENT_ROUNDS, SHIP_ROUNDS, AGREEMENT_MODELS, BUDGETS = 1, 2, 4, 4, 1
 PROFILED = SUBNETS - TIMED + (TIMED + CONSTANTS) * PROFILE_ROUNDS
 SHIPPED = (2 + BUDGETS) * SHIP_ROUNDS  # the teacher and the teacher trained on beside the budgets' models
-MEASUREMENTS = PROFILED + (AGREEMENT_MODELS + 1) * AGREEMENT_ROUNDS + SHIPPED
+CONFIRMED, CONFIRM_ROUNDS = 4, 4  # [search] measured, and as many rounds as an interval needs
+MEASUREMENTS = (
+    PROFILED + (AGREEMENT_MODELS + 1) * AGREEMENT_ROUNDS + (CONFIRMED + 1) * CONFIRM_ROUNDS * BUDGETS + SHIPPED
+)
 
 SPACE = """
 name = "tiny"

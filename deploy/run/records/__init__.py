@@ -28,7 +28,16 @@ from deploy.run.records.final import (
     SubnetCounts,
     Summary,
 )
-from deploy.run.records.search import OutsideBlocks, ParetoPoint, SearchRecord, SelectedModel
+from deploy.run.records.search import (
+    ConfirmedBudget,
+    ConfirmRecord,
+    ConfirmRound,
+    MeasuredCandidate,
+    OutsideBlocks,
+    ParetoPoint,
+    SearchRecord,
+    SelectedModel,
+)
 from deploy.run.records.state import RunState, StageState
 from deploy.run.records.tables import ProfileRecord, SchemeResult, SchemesRecord, Validation
 
@@ -40,12 +49,16 @@ __all__ = [
     "BundleRecord",
     "Compared",
     "ComparedModel",
+    "ConfirmRecord",
+    "ConfirmRound",
+    "ConfirmedBudget",
     "Correction",
     "DataSummary",
     "ExcludedModel",
     "FinalRecord",
     "GateRecord",
     "LatencyRecord",
+    "MeasuredCandidate",
     "MetricRecord",
     "ModelRecord",
     "Offender",

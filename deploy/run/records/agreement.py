@@ -114,8 +114,8 @@ class Correction:
         n_models: fitted to; all but those of one fold where a statistic is held out.
         tau_b_before, error_before: of the table with a constant from the other models (error: mean absolute, percent).
         tau_b_held_out, error_held_out: of the correction.
-        applied: whether it lowers the error on held-out models, and not tau-b; otherwise the table stays, with a
-            constant.
+        applied: whether it lowers the error on held-out models, and not tau-b beyond noise; otherwise the table stays,
+            with a constant.
         prior_std: prior standard deviations of the groups of effects (`spreads` on disk).
         largest_us: the effects that change most, by name.
     """

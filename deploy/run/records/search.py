@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from deploy.run.records.agreement import GateRecord
+from deploy.run.records.agreement import Correction, GateRecord
 from deploy.run.records.base import OMITTED, Record
 from hil.errors import UsageError
+from nas.estimate import Estimate
 from nas.settings import STRICT
 from nas.space import Architecture
 
@@ -21,6 +22,7 @@ class SelectedModel:
         nsr: sum over its blocks; size_bits, predicted_us: of the full model.
         pareto_front_size: architectures on the exact front that the model was selected from.
         scheme: how it is quantized; None where the experiment has one scheme for all.
+        share: of the teacher's latency, measured before retraining; None where the table alone decided.
     """
 
     name: str
@@ -30,6 +32,7 @@ class SelectedModel:
     predicted_us: float
     pareto_front_size: int
     scheme: str | None = field(default=None, metadata=OMITTED)
+    share: Estimate | None = field(default=None, metadata=OMITTED)
     __pydantic_config__ = STRICT
 
     @property
@@ -58,6 +61,75 @@ class OutsideBlocks:
 
 
 @dataclass(frozen=True)
+class MeasuredCandidate:
+    """A full model that was measured beside the teacher before one was selected.
+
+    Microseconds are at the speed of the agreement: the share of the teacher's latency, times its latency there.
+
+    Attributes:
+        round: in which it was measured, from 1; predicted_us: by the table that proposed it.
+        share: of the teacher's latency, with its 95 % interval; None if the model failed on the board.
+        kept: whether the whole interval is within the budget.
+        failure: why it has no latency.
+    """
+
+    subnet: str
+    round: int
+    predicted_us: float
+    measured_us: float | None
+    share: Estimate | None
+    kept: bool
+    scheme: str | None = field(default=None, metadata=OMITTED)
+    failure: str | None = field(default=None, metadata=OMITTED)
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class ConfirmedBudget:
+    """A budget of latency and the candidates measured for it, best first.
+
+    Attributes:
+        limit: the most that a model may take, as a share of the teacher's latency; limit_us: at the agreement's speed.
+    """
+
+    name: str
+    limit: float
+    limit_us: float
+    candidates: tuple[MeasuredCandidate, ...]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class ConfirmRound:
+    """Models measured side by side, and how the main scheme's table was corrected after them.
+
+    Attributes:
+        models: how many, the teacher not counted; rounds: of measuring.
+        teacher_us: the teacher's median then.
+    """
+
+    models: int
+    rounds: int
+    teacher_us: float
+    correction: Correction
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class ConfirmRecord:
+    """How the selected models were confirmed by measurement.
+
+    Attributes:
+        budgets: those of latency, in their order.
+        rounds: in their order; the last one's correction is that of `tables/latency-confirmed.parquet`.
+    """
+
+    budgets: tuple[ConfirmedBudget, ...]
+    rounds: tuple[ConfirmRound, ...]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class SearchRecord(Record):
     """What the stage `search` selected.
 
@@ -66,6 +138,7 @@ class SearchRecord(Record):
         teacher_size_bits: the INT8 teacher's, of which budgets are shares.
         outside_blocks: of the main scheme.
         schemes: all that were searched, the main one first; None where there is one.
+        confirmed: None where the table alone decided: no budget of latency, or none was to be measured.
     """
 
     selected: tuple[SelectedModel, ...]
@@ -74,6 +147,7 @@ class SearchRecord(Record):
     outside_blocks: OutsideBlocks
     pareto_front: tuple[ParetoPoint, ...]
     schemes: tuple[str, ...] | None = field(default=None, metadata=OMITTED)
+    confirmed: ConfirmRecord | None = field(default=None, metadata=OMITTED)
 
     FILE: ClassVar[str] = "search.json"
     COMMAND: ClassVar[str] = "search"

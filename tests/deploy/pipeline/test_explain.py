@@ -10,7 +10,7 @@ import pytest
 from deploy.pipeline.explain import Change, StageExplanation, explain
 from deploy.pipeline.loop import is_done
 from deploy.run import keys
-from deploy.run.config import Experiment, Overrides, load_experiment
+from deploy.run.config import Budget, Experiment, Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.run.keys import STAGE_VERSIONS
@@ -72,6 +72,15 @@ def test_missing_files(finished):
     assert running(found) == ("retrain", "ship") and found["retrain"].missing == ("students/fast.pt",)
     assert str(found["retrain"]) == "retrain: runs: missing: students/fast.pt"
     assert "missing: bundle/manifest.json, bundle/model.tflite" in str(found["ship"])
+
+
+def test_a_search_that_confirmed_has_its_table(finished):
+    folder, experiment, _ = finished
+    (folder / "tables" / "latency-confirmed.parquet").unlink()
+    found = explained(finished)
+    assert found["search"].missing == ("tables/latency-confirmed.parquet",)
+    assert not replace(experiment, search=replace(experiment.search, measured=0)).confirms
+    assert not replace(experiment, budgets=(Budget("small", size=0.5),)).confirms
 
 
 def test_a_raised_version(finished, monkeypatch):

@@ -17,6 +17,8 @@ from tests.deploy.tiny_experiment import (
     AGREEMENT_MODELS,
     AGREEMENT_ROUNDS,
     BUDGETS,
+    CONFIRM_ROUNDS,
+    CONFIRMED,
     MEASUREMENTS,
     PROFILED,
     SHIP_ROUNDS,
@@ -178,6 +180,7 @@ def test_killed_in_every_stage_it_goes_on_and_loses_nothing(finished, tmp_path):
     config, folder = write_experiment(tmp_path), tmp_path / "runs" / "tiny"
     command = ["loop", *arguments(config, tmp_path / "runs")]
     journal, agreed = folder / "subnets" / "nsr.jsonl", PROFILED + (AGREEMENT_MODELS + 1) * AGREEMENT_ROUNDS
+    confirmed = (CONFIRMED + 1) * CONFIRM_ROUNDS
     in_the_middle: list[tuple[str, int, Callable[[], bool]]] = [  # a stage, the step at which it waits, when to kill
         ("teacher", 15, (folder / "teacher.pt").exists),
         ("distil", 15, (folder / "supernets.pt").exists),
@@ -186,8 +189,9 @@ def test_killed_in_every_stage_it_goes_on_and_loses_nothing(finished, tmp_path):
         ("agree", 3, lambda: len(list((folder / "models").glob("*.tflite"))) > 2),
         ("agree", 9, lambda: len(stored(folder)) > PROFILED + 2),
         ("search", 1, lambda: True),
+        ("search", 7, lambda: len(stored(folder)) > agreed + 4),
         ("retrain", 15, (folder / "students" / "fast.pt").exists),
-        ("ship", 5, lambda: len(stored(folder)) > agreed + 1),
+        ("ship", 5, lambda: len(stored(folder)) > agreed + confirmed + 1),
         (
             "ship",
             2 + BUDGETS + SHIPPED + 1,

@@ -17,12 +17,16 @@ from deploy.run.records import (
     BundleRecord,
     Compared,
     ComparedModel,
+    ConfirmedBudget,
+    ConfirmRecord,
+    ConfirmRound,
     Correction,
     DataSummary,
     ExcludedModel,
     FinalRecord,
     GateRecord,
     LatencyRecord,
+    MeasuredCandidate,
     MetricRecord,
     ModelRecord,
     Offender,
@@ -78,11 +82,20 @@ SUMMARY = Summary(
     AgreementSummary(0.97, (0.9, 0.99), 36, 0.98, 0.99), CORRECTION, GATE, SubnetCounts(12, 6, 12), BUNDLE, CONDITIONS,
     {"teacher": 1.0, "total": 1.0},
 )  # fmt: skip
+SHARE = Estimate(0.86, None, 0.85, 0.88, 4, "measured")
+CONFIRMED = ConfirmRecord(
+    (ConfirmedBudget("fast", 0.9, 18.0, (
+        MeasuredCandidate(SUBNET, 1, 17.0, 17.2, SHARE, True),
+        MeasuredCandidate(SUBNET, 2, 17.0, None, None, False, "tensor int8", "no output"),
+    )),),
+    (ConfirmRound(2, 8, 20.5, CORRECTION),),
+)  # fmt: skip
 ALL: list[Record] = [
     AGREEMENT,
     replace(AGREEMENT, as_measured=None, with_feedback=None, excluded=()),
     SEARCH,
     replace(SEARCH, selected=(replace(SEARCH.selected[0], scheme="tensor int8"),), schemes=("channel int8",)),
+    replace(SEARCH, selected=(replace(SEARCH.selected[0], share=SHARE),), confirmed=CONFIRMED),
     FinalRecord(
         (TEACHER, replace(MODEL, scheme="tensor uint8", score_held_out=0.0, against_teacher_plus=DIFFERENCE)),
         TEACHER_PLUS,
