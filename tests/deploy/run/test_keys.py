@@ -23,6 +23,7 @@ from deploy.run.config import (
     Profile,
     Quantization,
     Retrain,
+    Search,
     Teacher,
     load_experiment,
 )
@@ -41,7 +42,7 @@ SECTIONS: dict[str, tuple[type, ...]] = {
     "profile": (Profile, BoardConfig),
     "agree": (Agreement, Measuring),
     "schemes": (),
-    "search": (Budget, Predictor, Schedule),
+    "search": (Budget, Search, Predictor, Schedule),
     "retrain": (Retrain,),
     "ship": (),
 }
@@ -111,8 +112,8 @@ def test_an_option_that_is_added_changes_no_key(tiny):
     assert keys_of(later, space, with_more(BOARD)) == keys_of(experiment, space)
     names = {s.name for one in stage_identities(later, space, [with_more(BOARD)]).values() for s in one.settings}
     for name in ("data", "teacher", "teacher.head", "teacher.schedule", "compute", "distil", "quantization", "profile",
-                 "boards.pi", "agreement", "agreement.measuring", "budgets.0", "predictor", "predictor.schedule",
-                 "retrain"):  # fmt: skip
+                 "boards.pi", "agreement", "agreement.measuring", "budgets.0", "search", "predictor",
+                 "predictor.schedule", "retrain"):  # fmt: skip
         assert f"{name}.added" in names
 
 
@@ -128,6 +129,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("agree", lambda e: replace(e, agreement=replace(e.agreement, measuring=Measuring(rounds=9)))),
     ("search", lambda e: replace(e, budgets=(*e.budgets, Budget("small", size=0.5)))),
     ("search", lambda e: replace(e, predictor=Predictor(objective=True))),
+    ("search", lambda e: replace(e, search=replace(e.search, measured=6))),
     ("retrain", lambda e: replace(e, retrain=replace(e.retrain, start="scratch"))),
     (None, lambda e: replace(e, distil=replace(e.distil, views=None, cache_gb=0.0))),
     (None, lambda e: replace(e, agreement=replace(e.agreement, tau=0.5))),
