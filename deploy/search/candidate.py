@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deploy.compile.scheme import QuantizationScheme
 from nas.space import Architecture
@@ -10,7 +10,7 @@ from nas.space import Architecture
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that a search considers.
+    """A model that a search considers; the same one however it is ranked.
 
     Attributes:
         scheme: that it is quantized by; None where the experiment has one only.
@@ -21,5 +21,8 @@ class Candidate:
 
     architecture: Architecture
     scheme: QuantizationScheme | None
-    estimate: float
-    score: float | None = None
+    estimate: float = field(compare=False)
+    score: float | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.architecture} ({self.scheme})" if self.scheme else str(self.architecture)
