@@ -36,6 +36,7 @@ from deploy.search.halving import halved
 from deploy.search.ranking import ranked
 from deploy.studies.ranking import WORDS, ranking_rows, spread
 from deploy.studies.ranking_record import RankingRecord
+from nas.engine.local import Local
 from nas.errors import ConfigError, TableError
 from nas.search.union import CostTables
 from nas.space import Architecture, SearchSpace
@@ -156,9 +157,20 @@ def test_divergence_ranks_the_least_sums_anew_and_is_computed_once(populated, tm
         assert len(lines) == 8
         journal.write_text("".join(line + "\n" for line in lines[:-2]) + '{"cut')  # killed in the last part
         again, _ = result(ranked(context, [tables], {}, 3))
-        assert again == found
+        assert again == found and [c.estimate for c in again] == [c.estimate for c in found]
         monkeypatch.setattr(ranking, "_work", lambda task: pytest.fail(f"{task} computed twice"))
         assert result(ranked(context, [tables], {}, 3))[0] == found
+
+
+def test_two_workers_find_the_same_divergences(populated, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranking, "PART", 2)
+    found = []
+    for folder, engine in (("one", Local(1)), ("two", Local(2))):
+        with opened(populated, tmp_path / folder, candidates=4) as context:
+            context.engine = engine
+            candidates, _ = result(ranked(context, [tables_of(context)], {}, 4))
+            found.append([(candidate, candidate.estimate) for candidate in candidates])
+    assert found[0] == found[1]
 
 
 def test_schemes_are_ranked_together_each_by_its_own_integers(populated, tmp_path):
@@ -189,7 +201,8 @@ def test_finalists_are_fine_tuned_on_held_out_images_and_the_rest_dropped(popula
         assert shown[-1].text.startswith("fast: ") and (shown[-1].done, shown[-1].total) == (3, 3)
         assert {c.scheme for c in found if c.architecture == some[1]} == {scheme}
         monkeypatch.setattr(fine_tuning, "_work", lambda task: pytest.fail(f"{task} trained twice"))
-        assert result(halved(context, "small", candidates)) == (found, [])
+        again, shown = result(halved(context, "small", candidates))
+        assert [(c, c.score) for c in again] == [(c, c.score) for c in found] and not shown
         assert not list((context.path / "finetuned").glob("*.pt"))
         assert result(halved(replaced(context), "fast", candidates)) == (candidates, [])
 
