@@ -16,6 +16,7 @@ from deploy.run.records import AgreementRecord, OutsideBlocks, ParetoPoint, Sear
 from deploy.search.candidate import Candidate
 from deploy.search.confirm import AskedBudget, Confirmed, Rank, confirmed
 from deploy.search.cost_tables import main_cost_tables, other_cost_tables
+from deploy.search.halving import halved
 from deploy.search.predictor import Fitted, fitted
 from deploy.search.ranking import ranked
 from nas.quant.integer_graph import IntegerGraph
@@ -41,7 +42,7 @@ def search(context: Context) -> Iterator[Progress]:
     found = yield from confirmed(context, _cost_tables(context, outside), budgets, teacher, rank)
     selected = []
     for i, budget in enumerate(budgets):
-        best = found.candidates[budget.name][0]
+        best, *_ = yield from halved(context, budget.name, found.candidates[budget.name])
         selected.append(_selected(context, found, budget, best))
         yield Progress("search", i + 1, len(budgets), f"{budget.name}: {best}")
     fronts = [front(tables.candidates(context.space, ("nsr", "latency"))) for tables in found.tables]

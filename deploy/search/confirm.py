@@ -100,7 +100,7 @@ def confirmed(
             found[budget.name] = search.kept(budget)
             _check_kept(budget, found[budget.name], search)
         else:
-            found[budget.name] = yield from search.ask(budget, max(settings.measured, 1))
+            found[budget.name] = yield from search.ask(budget, max(settings.measured, settings.finalists, 1))
     return Confirmed(search.tables, found, search.shares(found.values()), search.record(timed) if timed else None)
 
 
@@ -173,8 +173,9 @@ class _Confirming:
         return sorted(self.proposed.get(budget.name, {}), key=lambda candidate: candidate.estimate)
 
     def unmeasured(self, budget: AskedBudget) -> Generator[Progress, None, list[Candidate]]:
-        """What to measure next: nothing, once the best model is known to keep the budget."""
-        count = self.context.experiment.search.measured
+        """What to measure next: nothing, once the best model, or every finalist, is known to keep the budget."""
+        settings = self.context.experiment.search
+        count, enough = max(settings.measured, settings.finalists), max(1, settings.finalists)
         alike = ALIKE if len(self.context.space.bits) > 1 else 1
         try:
             ranked = yield from self.ask(budget, alike * (count + len(self.measured)))
@@ -190,7 +191,7 @@ class _Confirming:
             if executed in kept or executed not in self.measured:
                 best.setdefault(executed, candidate)
         first = list(best.items())[:count]
-        if first and first[0][0] in kept:
+        if first and all(executed in kept for executed, _ in first[:enough]):
             return []
         return [candidate for executed, candidate in first if executed not in kept]
 
