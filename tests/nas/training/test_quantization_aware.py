@@ -82,6 +82,17 @@ def test_a_network_is_what_was_unfolded_into_it(name: str):
         torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-5, atol=1e-6)
 
 
+def test_batch_norms_that_were_unfolded_have_the_statistics_of_their_inputs():
+    model, architecture, data = untrained("shapes")
+    nodes, images = fold(model, data.size, architecture), torch.cat(list(images_of(data, 8)))
+    unfold(model, nodes)
+    recalibrate(model, images)  # on the images that the statistics were made on: nothing changes
+    for ours, theirs in zip(fold(model.eval(), data.size, architecture), nodes, strict=True):
+        if isinstance(ours, Weighted) and isinstance(theirs, Weighted):
+            torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("scheme", [Scheme(), Scheme("tensor", "mse", equalize=True, few_bits="symmetric")], ids=str)
 @pytest.mark.parametrize("name", SIZES)
 def test_its_forward_pass_is_that_of_the_deployed_integers(name: str, scheme: Scheme):
