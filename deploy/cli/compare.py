@@ -28,9 +28,7 @@ class CompareOptions(RunOptions):
 
 def add(commands: Commands) -> None:
     compare = add_run(
-        commands.add_parser(
-            "compare-search", help="block-wise search against DNA, SPOS, FairNAS, random search and controls"
-        )
+        commands.add_parser("compare-search", help="block-wise search against DNA, SPOS, FairNAS and controls")
     )
     compare.add_argument(
         "--methods",
