@@ -46,6 +46,11 @@ def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilat
     """SAME convolution; `weight` is (O, I/groups, k, k) and the groups follow from the shapes."""
     kernel = weight.shape[2]
     groups = x.shape[1] // weight.shape[1]
+    plain = (kernel, stride, dilation) == (3, 1, 1)
+    if groups > 1 and not plain and x.is_cpu and torch.is_autocast_enabled("cpu"):
+        # oneDNN's gradients of other depthwise convolutions take two to seven times as long in bfloat16 as in float32.
+        with torch.autocast("cpu", enabled=False):
+            return conv_same(x.float(), weight.float(), bias, stride, dilation)
     if stride == 1:  # symmetric, and cheaper inside the convolution
         return F.conv2d(x, weight, bias, 1, dilation * (kernel - 1) // 2, dilation, groups)
     return F.conv2d(pad_same(x, kernel, stride, dilation), weight, bias, stride, 0, dilation, groups)

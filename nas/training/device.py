@@ -29,7 +29,7 @@ class Compute:
         device: auto takes a GPU where torch finds one, else the CPU.
         precision: of convolutions and products under autocast; weights, batch norms' statistics and losses stay
             float32. float16 scales the loss against underflow; bfloat16 does not need that. auto takes bfloat16 where
-            the device computes in it (on such a CPU a step takes 0.7 to 0.85 of float32's time), else float32.
+            the device computes in it (on such a CPU a step takes 0.65 to 0.9 of float32's time), else float32.
     """
 
     device: DeviceName = "auto"
