@@ -15,7 +15,6 @@ from deploy.compare.setup import Winner
 from deploy.run.config import Budget
 from deploy.run.folder import Progress
 from nas.estimate import Estimate
-from nas.networks.segmenter import teacher_layers
 from nas.space import SPACES_FOLDER, Architecture, Choice, SearchSpace
 from nas.table import size_table, subnet_size_bits
 
@@ -37,7 +36,7 @@ class Sized:
 
     @property
     def cost_tables(self) -> Any:
-        return SimpleNamespace(teacher={"size": self.size_bits(network_of(teacher_layers(SPACE), 8))})
+        return SimpleNamespace(teacher={"size": self.size_bits(network_of(SPACE.teacher_layers, 8))})
 
     def size_bits(self, architecture: Architecture) -> float:
         return OUTSIDE + sum(subnet_size_bits(SPACE, subnet) for subnet in architecture.subnets)
@@ -52,9 +51,9 @@ def selected(selecting: Generator[Progress, None, Sequence[Winner]]) -> Sequence
 
 
 def test_a_family_has_every_depth_once() -> None:
-    found = [str(network) for network in family(SPACE, teacher_layers(SPACE))]
+    found = [str(network) for network in family(SPACE, SPACE.teacher_layers)]
     assert len(set(found)) == len(found) == 2 * 3 * 4 * 3 * 3 * 1
-    assert found[0] == str(network_of(teacher_layers(SPACE), 8))
+    assert found[0] == str(network_of(SPACE.teacher_layers, 8))
     assert str(network_of([[Choice(3, 6)]] * 6, 8)) in found
 
 
@@ -70,7 +69,7 @@ def test_the_largest_within_a_size_is_taken(share: float) -> None:
     comparison = Sized(Budget("small", size=share))
     most = share * comparison.cost_tables.teacher["size"]
     (winner,) = selected(fewer_layers(comparison))
-    slow = max(size for n in family(SPACE, teacher_layers(SPACE)) if (size := comparison.size_bits(n)) <= most)
+    slow = max(size for n in family(SPACE, SPACE.teacher_layers) if (size := comparison.size_bits(n)) <= most)
     assert comparison.size_bits(winner.architecture) == slow <= most
     assert winner.start == "recipe" and winner.latency_share is None
     (winner,) = selected(uniform(comparison))
@@ -80,7 +79,7 @@ def test_the_largest_within_a_size_is_taken(share: float) -> None:
 
 def test_the_teacher_itself_has_no_fewer_layers() -> None:
     (winner,) = selected(fewer_layers(Sized(Budget("all", size=2.0))))
-    assert winner.architecture != network_of(teacher_layers(SPACE), 8)
+    assert winner.architecture != network_of(SPACE.teacher_layers, 8)
 
 
 def test_a_family_with_nothing_within_the_budget_has_no_winner() -> None:
@@ -111,7 +110,7 @@ def test_under_a_latency_the_largest_that_is_measured_within_it(monkeypatch: pyt
 
 
 def test_thinning_keeps_both_ends() -> None:
-    networks = list(family(SPACE, teacher_layers(SPACE)))
+    networks = list(family(SPACE, SPACE.teacher_layers))
     kept = thinned(networks, 12)
     assert len(set(kept)) == 12 and (kept[0], kept[-1]) == (networks[0], networks[-1])
     assert thinned(networks[:5], 12) == networks[:5]
