@@ -39,6 +39,7 @@ class StartOptions(RunOptions):
     paths: int = 16
 
 
+@dataclass(frozen=True, kw_only=True)
 class RankingOptions(RunOptions):
     """`retrained`: how many models are retrained; `retrainings`: how often each, with another seed."""
 

@@ -269,7 +269,10 @@ class Retrain(Schedule):
 
     @property
     def lesson(self) -> Lesson:
-        return Lesson(self.distillation, self.temperature, self.boundaries)
+        try:
+            return Lesson(self.distillation, self.temperature, self.boundaries)
+        except ConfigError as error:
+            raise ConfigError(f"retrain.{error}") from None
 
     @property
     def schedule(self) -> Schedule:

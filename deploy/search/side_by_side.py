@@ -23,6 +23,7 @@ from hil.job import Job
 from hil.measurement import Measurement
 from nas.estimate import Estimate
 from nas.quant.integer_graph import IntegerGraph
+from nas.training.threads import one_thread
 
 TEACHER = "teacher"
 MORE_ROUNDS = 4  # times as many as at first, while an interval contains a limit
@@ -99,14 +100,19 @@ def measured_beside(
 def _compiled(
     context: Context, teacher: IntegerGraph, wanted: Mapping[Candidate, Sequence[float]]
 ) -> Generator[Progress, None, tuple[dict[str, Job], dict[str, Candidate]]]:
-    """By name the jobs, the teacher's first, and whose they are."""
+    """By name the jobs, the teacher's first, and whose they are.
+
+    On one thread: sums in another order would be another file, which would be measured again.
+    """
     together = digest(*sorted(map(str, wanted)))
-    own = compile_teacher(context, teacher, f"{TEACHER}-{together}", together=together)
+    with one_thread():
+        own = compile_teacher(context, teacher, f"{TEACHER}-{together}", together=together)
     jobs, candidates = {TEACHER: replace(own.job(), name=TEACHER)}, {}
     for i, candidate in enumerate(wanted, start=1):
         of = _scheme_run(context, candidate)
         name = f"candidate-{digest(together, str(candidate))}"
-        artifact = compile_sample(context, candidate.architecture, name, of, together=together)
+        with one_thread():
+            artifact = compile_sample(context, candidate.architecture, name, of, together=together)
         jobs[name], candidates[name] = replace(artifact.job(), name=name), candidate
         yield Progress("search", i, len(wanted), f"compiled {candidate}")
     return jobs, candidates

@@ -69,7 +69,9 @@ def opened(config: Path, runs: Path) -> Iterator[SearchComparison]:
 
 
 def without_costs(result: Any) -> Any:
-    return {**result, "methods": [{k: v for k, v in row.items() if k != "spent"} for row in result["methods"]]}
+    """Without what was spent and measured."""
+    measured = ("spent", "latency_share")
+    return {**result, "methods": [{k: v for k, v in row.items() if k not in measured} for row in result["methods"]]}
 
 
 BUDGET = '{ name = "fast", size = 0.75, latency = 50.0 }'

@@ -84,10 +84,11 @@ def test_a_search_that_confirmed_has_its_table(finished):
 
 
 def test_a_raised_version(finished, monkeypatch):
-    monkeypatch.setattr(keys, "STAGE_VERSIONS", {**STAGE_VERSIONS, "search": 2})
+    monkeypatch.setattr(keys, "STAGE_VERSIONS", {**STAGE_VERSIONS, "search": STAGE_VERSIONS["search"] + 1})
     found = explained(finished)
-    assert found["search"].versions == (1, 2) and found["search"].changes == ()
-    assert str(found["search"]) == "search: runs: the stage's version was raised: 1 -> 2"
+    was = STAGE_VERSIONS["search"]
+    assert found["search"].versions == (was, was + 1) and found["search"].changes == ()
+    assert str(found["search"]) == f"search: runs: the stage's version was raised: {was} -> {was + 1}"
 
 
 def test_other_schemes(finished):

@@ -381,5 +381,5 @@ def test_intervals_that_hold_a_limit_are_measured_longer(bench: Bench) -> None:
 
 @pytest.mark.parametrize("settings", [{"measured": -1}, {"rounds": 0}])
 def test_settings_that_mean_nothing(settings: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="search: measured"):
+    with pytest.raises(ConfigError, match="search: candidates, measured and finalists"):
         SearchSettings(**settings)

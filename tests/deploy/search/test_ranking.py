@@ -231,7 +231,7 @@ def test_settings_of_search_count_for_the_search_alone(populated):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("candidates = -1", "search: candidates and finalists must be 0"),
+        ("candidates = -1", "search: candidates, measured and finalists must be 0"),
         ('estimate = "fisher"', r"search\.estimate"),
         ("finalist = 3", "finalist'; did you mean 'finalists'"),
     ],

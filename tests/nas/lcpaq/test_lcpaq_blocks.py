@@ -72,7 +72,7 @@ def mixed_alone(subnet: Subnet, policy: Policy) -> EvaluatedSubnet:
     graph = lower(nodes, ranges, source.shape, "channel")
     q = simulate.run(graph, simulate.quantize(data.x_evaluation, source))
     output = simulate.dequantize(q, graph.tensors[graph.output])
-    return EvaluatedSubnet(subnet, NsrReference(data.target).nsr([output]), graph, simulate.as_nhwc(q[:1]))
+    return EvaluatedSubnet(subnet, NsrReference(data.target).noise([output]), graph, simulate.as_nhwc(q[:1]))
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=SLOW)
