@@ -16,7 +16,7 @@ from nas.nsr import BlockData
 from nas.quant import reference, simulate, splice
 from nas.quant.float_graph import INPUT
 from nas.quant.folding import fold_layers
-from nas.quant.integer_graph import IntegerGraph
+from nas.quant.integer_graph import IntegerGraph, QConv, Weighted
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate, minmax
 from nas.quant.scheme import Granularity
@@ -98,3 +98,10 @@ def block_of(reference: IntegerGraph, block: int) -> IntegerGraph:
     span, entry, _ = splice._boundaries(reference, block)
     source = replace(entry, name=INPUT)
     return splice._graph(source, splice._reading(reference.operators[span], entry, source), reference)
+
+
+def widest_span(op: Weighted) -> int:
+    """The most steps between the lowest and the highest integer of one output's weights."""
+    axis = 3 if isinstance(op, QConv) and op.depthwise else 0
+    rows = np.moveaxis(op.weight.astype(int), axis, 0).reshape(op.weight.shape[axis], -1)
+    return int((rows.max(1) - rows.min(1)).max())
