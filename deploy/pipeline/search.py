@@ -23,7 +23,6 @@ from nas.quant.integer_graph import IntegerGraph
 from nas.search.candidates import Limits
 from nas.search.front import front
 from nas.search.union import CostTables, limits_of_schemes, union_front
-from nas.training.threads import one_thread
 
 
 def search(context: Context) -> Iterator[Progress]:
@@ -35,8 +34,7 @@ def search(context: Context) -> Iterator[Progress]:
     verdict = gate_of(context)
     check_gate(verdict)
     agreed = AgreementRecord.read(context.path / AgreementRecord.FILE)
-    with one_thread():  # a file that is measured: its bytes must not depend on the number of threads
-        teacher = quantize_network(context, context.teacher)
+    teacher = quantize_network(context, context.teacher)
     outside = OutsideBlocks(bits_outside_blocks(teacher), agreed.correction.constant_us)
     fit = (yield from fitted(context)) if context.experiment.predictor.objective else None
     rank: Rank = partial(_predicted, context, fit) if fit else partial(ranked, context)

@@ -11,6 +11,7 @@ from nas.networks.blocks import recalibrate
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.scheme import Scheme
 from nas.space import Architecture
+from nas.training.threads import one_thread
 
 
 def quantized_teacher(context: Context) -> IntegerGraph:
@@ -21,7 +22,8 @@ def quantized_teacher(context: Context) -> IntegerGraph:
 def quantized(context: Context, architecture: Architecture, scheme: Scheme | None = None) -> IntegerGraph:
     """The supernets' blocks of `architecture` between the teacher's stem and head, batch norms recalibrated."""
     model = assembled(context, architecture)
-    recalibrate(model, context.calibration)
+    with one_thread():
+        recalibrate(model, context.calibration)
     return quantize_network(context, model, architecture, scheme=scheme)
 
 

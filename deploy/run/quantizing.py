@@ -9,6 +9,7 @@ from nas.quant.integer_graph import IntegerGraph
 from nas.quant.scheme import Scheme
 from nas.space import Architecture
 from nas.tasks.task import Network
+from nas.training.threads import one_thread
 
 
 def quantize_network(
@@ -22,14 +23,15 @@ def quantize_network(
     """`model` quantized as the run quantizes: its calibration images, its board's safe resize factors.
 
     `architecture` gives the blocks their bits (None: all 8), `policy` each layer's, over the architecture's; `scheme`
-    is the experiment's if None.
+    is the experiment's if None. On one thread: sums in another order would be another file, which is measured anew.
     """
-    return quantize(
-        model,
-        [context.calibration],
-        context.experiment.data.size,
-        architecture=architecture,
-        scheme=scheme or context.experiment.quantization.scheme,
-        resize_factors=context.resize_factors,
-        policy=policy,
-    )
+    with one_thread():
+        return quantize(
+            model,
+            [context.calibration],
+            context.experiment.data.size,
+            architecture=architecture,
+            scheme=scheme or context.experiment.quantization.scheme,
+            resize_factors=context.resize_factors,
+            policy=policy,
+        )

@@ -23,7 +23,6 @@ from hil.job import Job
 from hil.measurement import Measurement
 from nas.estimate import Estimate
 from nas.quant.integer_graph import IntegerGraph
-from nas.training.threads import one_thread
 
 TEACHER = "teacher"
 MORE_ROUNDS = 4  # times as many as at first, while an interval contains a limit
@@ -100,19 +99,14 @@ def measured_beside(
 def _compiled(
     context: Context, teacher: IntegerGraph, wanted: Mapping[Candidate, Sequence[float]]
 ) -> Generator[Progress, None, tuple[dict[str, Job], dict[str, Candidate]]]:
-    """By name the jobs, the teacher's first, and whose they are.
-
-    On one thread: sums in another order would be another file, which would be measured again.
-    """
+    """By name the jobs, the teacher's first, and whose they are."""
     together = digest(*sorted(map(str, wanted)))
-    with one_thread():
-        own = compile_teacher(context, teacher, f"{TEACHER}-{together}", together=together)
+    own = compile_teacher(context, teacher, f"{TEACHER}-{together}", together=together)
     jobs, candidates = {TEACHER: replace(own.job(), name=TEACHER)}, {}
     for i, candidate in enumerate(wanted, start=1):
         of = _scheme_run(context, candidate)
         name = f"candidate-{digest(together, str(candidate))}"
-        with one_thread():
-            artifact = compile_sample(context, candidate.architecture, name, of, together=together)
+        artifact = compile_sample(context, candidate.architecture, name, of, together=together)
         jobs[name], candidates[name] = replace(artifact.job(), name=name), candidate
         yield Progress("search", i, len(wanted), f"compiled {candidate}")
     return jobs, candidates
