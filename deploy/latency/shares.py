@@ -10,6 +10,9 @@ from hil.measurement import Measurement
 from hil.regression import FEWEST_ROUNDS, latency_ratio
 from nas.estimate import Estimate
 
+MORE_ROUNDS = 4
+"""How many times as many rounds as at first are measured at most, while an interval contains a limit."""
+
 
 def enough_rounds(protocol: MeasureProtocol) -> MeasureProtocol:
     """The protocol with as many rounds as the interval of a share needs, if it has fewer."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from deploy.formats.digest import digest
 from deploy.latency.agreement import failures
-from deploy.latency.shares import enough_rounds, latency_shares
+from deploy.latency.shares import MORE_ROUNDS, enough_rounds, latency_shares
 from deploy.latency.table import halves, summaries
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
@@ -25,7 +25,6 @@ from nas.estimate import Estimate
 from nas.quant.integer_graph import IntegerGraph
 
 TEACHER = "teacher"
-MORE_ROUNDS = 4  # times as many as at first, while an interval contains a limit
 
 
 @dataclass(frozen=True)

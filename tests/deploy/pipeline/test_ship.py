@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import torch
 from deploy.cli import main
 from deploy.pipeline import ship as ship_module
 from deploy.pipeline.ship import Final, _best, ship
-from deploy.run.config import Overrides, load_experiment
+from deploy.run.config import Budget, Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.run.networks import retrained
@@ -143,3 +144,33 @@ def test_ship_evaluates_again_to_the_same_record(finished, tmp_path):
         list(ship(context_of(finished.config, run)))
     after = FinalRecord.read(folder / "final.json")
     assert replace(after, bundle=before.bundle) == before
+
+
+def test_a_budget_that_is_undecided_is_measured_longer(finished, tmp_path, monkeypatch):
+    """Rounds double while the limit is within the interval: up to four times as many, and no more once it is not."""
+    asked: list[int] = []
+
+    def measured_shares(spread: Sequence[float]):
+        def shares(measurements, base):
+            width = spread[len(asked) - 1]
+            return {"fast": Estimate(0.85, None, 0.85 - width, 0.85 + width, 4, "measured"), base: Estimate.exact(1.0)}
+
+        return shares
+
+    def measuring(_context, _jobs, settings, *_given, **_named):
+        asked.append(settings.rounds)
+        yield from ()
+        return []
+
+    with Run(finished.copy(tmp_path)) as run:
+        context = context_of(finished.config, run)
+        final = SimpleNamespace(name="fast", size_bits=8, artifact=SimpleNamespace(job=lambda: None))
+        monkeypatch.setattr(ship_module, "measure_with_progress", measuring)
+        for limit, spread, rounds in ((0.86, (0.02, 0.005), [4, 8]), (0.85, (0.02,) * 9, [4, 8, 16])):
+            asked.clear()
+            monkeypatch.setattr(ship_module, "latency_shares", measured_shares(spread))
+            context.experiment = replace(context.experiment, budgets=(Budget("fast", latency=limit),))
+            with pytest.raises(StopIteration) as ended:
+                next(ship_module._measured(context, final, final, [final]))
+            assert asked == rounds
+            assert ended.value.value[1][0].decided == (limit == 0.86)
