@@ -13,6 +13,7 @@ at the limit would be over it in every second later measurement; so what keeps i
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TypeAlias
@@ -47,6 +48,8 @@ Rank: TypeAlias = Callable[[Sequence[CostTables], Limits, int], Generator[Progre
 Executed: TypeAlias = tuple[Architecture, QuantizationScheme | None]
 """What runs: an architecture in which every width is the widest that executes alike, and its scheme."""
 ALIKE = 8  # candidates that are asked for each that is measured, where widths execute alike
+DOUBTS = (1.02, 1.05, 1.1, 1.2)
+"""By what the sums of the smallest models may be too slow: the constant is that of models over the whole range."""
 
 
 @dataclass(frozen=True)
@@ -177,12 +180,12 @@ class _Confirming:
         settings = self.context.experiment.search
         count, enough = max(settings.measured, settings.finalists), max(1, settings.finalists)
         alike = ALIKE if len(self.context.space.bits) > 1 else 1
+        count_of_all = alike * (count + len(self.measured))
         try:
-            ranked = yield from self.ask(budget, alike * (count + len(self.measured)))
-        except ConfigError:
-            if not self.measured:
-                raise
-            ranked = []  # by the corrected table nothing fits any more
+            ranked = yield from self.ask(budget, count_of_all)
+        except ConfigError as error:
+            # By the corrected table nothing fits any more; or not yet, and the table may be wrong by some per cent.
+            ranked = [] if self.measured else (yield from self._nearly(budget, count_of_all, error))
         self.proposed.setdefault(budget.name, {}).update(dict.fromkeys(ranked))
         kept = {self._executed(candidate) for candidate in self.kept(budget)}
         best: dict[Executed, Candidate] = {}
@@ -215,6 +218,16 @@ class _Confirming:
             return (yield from self.rank(self._with_allowance(budget), budget.limits, count))
         except ConfigError as error:
             raise ConfigError(f"budget '{budget.name}': {error}") from None
+
+    def _nearly(
+        self, budget: AskedBudget, count: int, error: ConfigError
+    ) -> Generator[Progress, None, list[Candidate]]:
+        """What would fit if predictions were as much too slow as `DOUBTS`; `error` if nothing would."""
+        for doubt in DOUBTS:
+            limits = {**budget.limits, "latency": doubt * budget.limits["latency"]}
+            with suppress(ConfigError):
+                return (yield from self.ask(replace(budget, limits=limits), count))
+        raise error
 
     def _with_allowance(self, budget: AskedBudget) -> list[CostTables]:
         """The tables with what the ends of intervals exceed predictions by, for this budget's models of each scheme.
