@@ -140,7 +140,7 @@ class Segmenter(Encoder):
     def __init__(self, space: SearchSpace, layers: Sequence[Sequence[Choice]], classes: int, head: Head) -> None:
         super().__init__(space, layers)
         self.head = ASPP(space.blocks[-1].channels, classes, head)
-        self.settings = head.auxiliary
+        self.auxiliary_settings = head.auxiliary
         self.auxiliary = _auxiliary(space, classes, head)
 
     def head_of(self, x: Tensor) -> Tensor:
@@ -149,12 +149,12 @@ class Segmenter(Encoder):
 
     def outputs(self, x: Tensor) -> Outputs:
         plain = super().outputs(x)
-        if self.settings is None or self.auxiliary is None:
+        if self.auxiliary_settings is None or self.auxiliary is None:
             return plain
         return replace(
             plain,
-            auxiliary=self.auxiliary(plain.maps[self.settings.block]),
-            auxiliary_weight=self.settings.weight,
+            auxiliary=self.auxiliary(plain.maps[self.auxiliary_settings.block]),
+            auxiliary_weight=self.auxiliary_settings.weight,
         )
 
 
