@@ -19,7 +19,7 @@ from nas.quant.lower import lower
 from nas.quant.post_training import quantize
 from nas.quant.ranges import calibrate
 from nas.quant.scheme import FewBits, Granularity, Scheme
-from nas.quant.weights import SHARES, quantize_weight
+from nas.quant.weights import SHARES, grid_of, on_grid, quantize_weight, symmetric_weight
 
 
 @st.composite
@@ -205,3 +205,28 @@ def test_a_rounded_dead_channel_keeps_its_bias_too(larger: Callable[[torch.Tenso
         found = quantize_weight(rounded, input_scale, "channel")
         real = found.bias * found.scale.astype(np.float64) * input_scale
         np.testing.assert_allclose(real, dead.bias.numpy(), rtol=1e-5, atol=found.scale.max() * input_scale)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.sampled_from([(5, 3, 1, 1), (8, 1, 3, 3), (4, 6)]),
+    bits=st.sampled_from([4, 6, 8]),
+    granularity=st.sampled_from(["channel", "tensor"]),
+    spread=st.sampled_from([1e-9, 1e-3, 1.0, 50.0]),
+    seed=st.integers(0, 999),
+)
+def test_the_fast_symmetric_path_gives_the_grids_integers(
+    shape: tuple[int, ...], bits: int, granularity: Granularity, spread: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(shape, generator=generator) * spread
+    weight[0] = 0  # a dead channel, whose bias decides the scale
+    bias = torch.randn(shape[0], generator=generator) * 10
+    kind = Conv if len(shape) == 4 else FullyConnected
+    node = kind("c", "x", weight, bias, bits=bits)
+    fast = symmetric_weight(node, 0.02, granularity)
+    grid = grid_of(node, 0.02, granularity, "symmetric")
+    per_unit = 1 / (grid.scale * torch.tensor(0.02))
+    np.testing.assert_array_equal(fast.weight, on_grid(weight, grid).to(torch.int8).numpy())
+    np.testing.assert_array_equal(fast.scale, grid.scale.numpy())
+    np.testing.assert_array_equal(fast.bias, torch.round(bias * per_unit).to(torch.int32).numpy())
