@@ -19,7 +19,7 @@ from nas.errors import ConfigError
 from nas.quant.scheme import FewBits, Granularity, Rounding, Scheme
 from nas.settings import STRICT, build, read_toml
 from nas.space import SearchSpace
-from nas.tasks.network_training import Lesson
+from nas.tasks.network_training import TeacherLosses
 from nas.tasks.task import AnyHead
 from nas.training.device import FLOAT32, Compute, DeviceName
 from nas.training.train import Schedule
@@ -261,16 +261,16 @@ class Retrain(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.lesson  # refuses a wrong weight now, not hours later
+        _ = self.teacher_losses  # refuses a wrong weight now, not hours later
         if self.quantization_aware_steps < 0:
             raise ConfigError(
                 f"retrain.quantization_aware_steps {self.quantization_aware_steps}: give 0 (none) or more"
             )
 
     @property
-    def lesson(self) -> Lesson:
+    def teacher_losses(self) -> TeacherLosses:
         try:
-            return Lesson(self.distillation, self.temperature, self.boundaries)
+            return TeacherLosses(self.distillation, self.temperature, self.boundaries)
         except ConfigError as error:
             raise ConfigError(f"retrain.{error}") from None
 

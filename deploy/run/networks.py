@@ -49,7 +49,7 @@ def retraining(context: Context, model: Encoder, schedule: Schedule, checkpoint:
         schedule.batch_size,
         experiment.seed,
         teacher=teacher,
-        lesson=experiment.retrain.lesson,
+        teacher_losses=experiment.retrain.teacher_losses,
     )
     groups, log = network_groups(model, schedule), context.training_log(checkpoint)
     return train(model, loss, schedule, checkpoint, key, groups=groups, compute=experiment.compute, log=log)

@@ -48,7 +48,7 @@ Rank: TypeAlias = Callable[[Sequence[CostTables], Limits, int], Generator[Progre
 Executed: TypeAlias = tuple[Architecture, QuantizationScheme | None]
 """What runs: an architecture in which every width is the widest that executes alike, and its scheme."""
 ALIKE = 8  # candidates that are asked for each that is measured, where widths execute alike
-DOUBTS = (1.02, 1.05, 1.1, 1.2)
+TABLE_ERRORS = (1.02, 1.05, 1.1, 1.2)
 """By what the sums of the smallest models may be too slow: the constant is that of models over the whole range."""
 
 
@@ -222,9 +222,9 @@ class _Confirming:
     def _nearly(
         self, budget: AskedBudget, count: int, error: ConfigError
     ) -> Generator[Progress, None, list[Candidate]]:
-        """What would fit if predictions were as much too slow as `DOUBTS`; `error` if nothing would."""
-        for doubt in DOUBTS:
-            limits = {**budget.limits, "latency": doubt * budget.limits["latency"]}
+        """What would fit if predictions were as much too slow as `TABLE_ERRORS`; `error` if nothing would."""
+        for error_factor in TABLE_ERRORS:
+            limits = {**budget.limits, "latency": error_factor * budget.limits["latency"]}
             with suppress(ConfigError):
                 return (yield from self.ask(replace(budget, limits=limits), count))
         raise error

@@ -6,6 +6,7 @@ Reference: MMSegmentation's deeplabv3_m-v2-d8.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -91,7 +92,7 @@ class Outputs:
     auxiliary_weight: float = 0.0
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Stem, first inverted residual, blocks: (N, 3, H, W) to (N, C, H/s, W/s); what networks derive from.
 
     A network's forward pass is that of its `head_of` on the last map.
@@ -118,9 +119,9 @@ class Encoder(nn.Module):
             maps.append(block(maps[-1]))
         return maps
 
+    @abstractmethod
     def head_of(self, x: Tensor) -> Tensor:
         """The logits of the last block's map (N, C, H/s, W/s)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head_of(self.boundaries(x)[-1])
@@ -184,7 +185,7 @@ def student(space: SearchSpace, architecture: Architecture, classes: int, head: 
 
 def assemble(model: E, teacher_model: E, supernets: Sequence[SuperBlock], architecture: Architecture) -> E:
     """`model` with the teacher's stem and head and the supernets' blocks for `architecture`, copied."""
-    take_ends(model, teacher_model)
+    copy_outside_blocks(model, teacher_model)
     for block, supernet, subnet in zip(model.blocks, supernets, architecture.subnets, strict=True):
         assert isinstance(block, nn.Sequential)  # noqa: S101 (for the type checker)
         for layer, trained in zip(block, supernet.path(subnet), strict=True):
@@ -192,7 +193,7 @@ def assemble(model: E, teacher_model: E, supernets: Sequence[SuperBlock], archit
     return model
 
 
-def take_ends(model: Encoder, teacher_model: Encoder) -> None:
+def copy_outside_blocks(model: Encoder, teacher_model: Encoder) -> None:
     """Copy the teacher's parts outside the blocks: stem, first layer, head."""
     for name, part in model.named_children():
         if name != "blocks":

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.networks.blocks import MBConv, SuperBlock
-from nas.networks.segmenter import Encoder, take_ends
+from nas.networks.segmenter import Encoder, copy_outside_blocks
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def start_supernets(supernets: Iterable[SuperBlock], teacher: Encoder) -> None:
 @torch.no_grad()
 def start_network(model: Encoder, teacher: Encoder) -> None:
     """Start a network from the teacher's stem, head and blocks, in place; the depths of their blocks may differ."""
-    take_ends(model, teacher)
+    copy_outside_blocks(model, teacher)
     for block, taught in zip(model.blocks, teacher.blocks, strict=True):
         layers = _layers(block)
         for i, layer in enumerate(layers):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.networks.blocks import SuperBlock, recalibrate
-from nas.networks.segmenter import E, Encoder, assemble, take_ends
+from nas.networks.segmenter import E, Encoder, assemble, copy_outside_blocks
 from nas.networks.start import start_supernets
 from nas.space import Architecture, Choice
 
@@ -47,7 +47,7 @@ class Supernet(nn.Module):
 
     def start(self, teacher: Encoder) -> None:
         """Start from the teacher's stem, head and layers (`nas.networks.start`), in place."""
-        take_ends(self.network, teacher)
+        copy_outside_blocks(self.network, teacher)
         start_supernets(self.blocks, teacher)
 
     def forward(self, x: Tensor, path: Path) -> Tensor:

@@ -25,7 +25,7 @@ from nas.training.train import ParameterGroup, Schedule, decayed_apart
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TeacherLosses:
     """What a network learns from its teacher.
 
     Attributes:
@@ -51,7 +51,7 @@ class Lesson:
         return not (self.soft_targets or self.boundaries)
 
 
-NO_LESSON = Lesson()
+NO_TEACHER_LOSSES = TeacherLosses()
 
 
 def network_loss(
@@ -61,15 +61,15 @@ def network_loss(
     seed: int,
     *,
     teacher: Encoder | None = None,
-    lesson: Lesson = NO_LESSON,
+    teacher_losses: TeacherLosses = NO_TEACHER_LOSSES,
 ) -> Callable[[int], Tensor]:
     """The loss of `model` on its device as a function of the step.
 
-    `teacher` is in evaluation mode and of the same space; it is not run where there is no lesson.
+    `teacher` is in evaluation mode and of the same space; it is not run where no loss asks for it.
     """
     task, device = TASKS[data.task], device_of(model)
     batch = training_batches(data, batch_size, seed, device)
-    if lesson.is_none:
+    if teacher_losses.is_none:
         teacher = None
 
     def loss(step: int) -> Tensor:
@@ -81,11 +81,11 @@ def network_loss(
             return value
         with torch.no_grad():
             taught = teacher.outputs(images)
-        if lesson.soft_targets:
-            soft = soft_target_loss(made.logits, taught.logits, lesson.temperature)
-            value = (1 - lesson.soft_targets) * value + lesson.soft_targets * soft
-        if lesson.boundaries:
-            value = value + lesson.boundaries * boundary_nsr(made, taught)
+        if teacher_losses.soft_targets:
+            soft = soft_target_loss(made.logits, taught.logits, teacher_losses.temperature)
+            value = (1 - teacher_losses.soft_targets) * value + teacher_losses.soft_targets * soft
+        if teacher_losses.boundaries:
+            value = value + teacher_losses.boundaries * boundary_nsr(made, taught)
         return value
 
     return loss

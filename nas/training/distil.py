@@ -31,8 +31,8 @@ def paths(space: SearchSpace, step: int, seed: int) -> list[list[Choice]]:
     """
     turn, place = divmod(step, len(space.choices))
     rng = random.Random(f"{seed}/{turn}")
-    dealt = [[rng.sample(space.choices, len(space.choices)) for _ in range(block.layers)] for block in space.blocks]
-    return [[layer[place] for layer in block] for block in dealt]
+    orders = [[rng.sample(space.choices, len(space.choices)) for _ in range(block.layers)] for block in space.blocks]
+    return [[layer[place] for layer in block] for block in orders]
 
 
 def block_losses(model: nn.ModuleList, features: Features, seed: int) -> Loss:

@@ -281,7 +281,7 @@ def test_a_budget_below_the_smallest_model_is_refused_by_name(bench: Bench, monk
         bench.confirmed(bench.budget(0.01))
 
 
-def test_a_table_by_which_nothing_fits_is_doubted_by_a_few_per_cent(
+def test_a_table_by_which_nothing_fits_may_be_wrong_by_a_few_per_cent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The constant of slow models makes the smallest ones look slower than they are: measuring decides."""

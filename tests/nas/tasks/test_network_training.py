@@ -12,14 +12,20 @@ from nas.errors import ConfigError
 from nas.networks.segmenter import Auxiliary, Head, Segmenter, upsampled
 from nas.noise import channel_variance, nsr
 from nas.space import Block, SearchSpace
-from nas.tasks.network_training import Lesson, boundary_nsr, network_groups, network_loss
+from nas.tasks.network_training import TeacherLosses, boundary_nsr, network_groups, network_loss
 from nas.tasks.task import training_batches
 from nas.training.train import Schedule
 
 SPACE = SearchSpace("tiny", 8, 8, (Block(2, 12, 2, 1), Block(1, 16, 1, 1)), (3,), (2,))
 SIZE = (48, 64)
 HEAD = Head(8, (2,))
-LESSONS = [Lesson(), Lesson(0.5), Lesson(1.0, 2.0), Lesson(0.0, 1.0, 0.7), Lesson(0.3, 4.0, 1.0)]
+TEACHER_LOSSES = [
+    TeacherLosses(),
+    TeacherLosses(0.5),
+    TeacherLosses(1.0, 2.0),
+    TeacherLosses(0.0, 1.0, 0.7),
+    TeacherLosses(0.3, 4.0, 1.0),
+]
 
 
 def made(seed: int, head: Head = HEAD) -> Segmenter:
@@ -31,19 +37,19 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(upsampled(logits, SIZE), labels, ignore_index=255)
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
-def test_the_loss_is_the_sum_of_what_is_asked_for(lesson: Lesson) -> None:
+@pytest.mark.parametrize("teacher_losses", TEACHER_LOSSES)
+def test_the_loss_is_the_sum_of_what_is_asked_for(teacher_losses: TeacherLosses) -> None:
     data = open_data("scenes", "train", SIZE, count=8)
     model, teacher = made(0), made(1).eval()
-    loss = network_loss(model, data, 4, 3, teacher=teacher, lesson=lesson)
+    loss = network_loss(model, data, 4, 3, teacher=teacher, teacher_losses=teacher_losses)
     images, labels = training_batches(data, 4, 3)(2)
     maps, taught = model.boundaries(images), teacher.boundaries(images)
     logits, targets = model(images), teacher(images).detach()
-    t = lesson.temperature
+    t = teacher_losses.temperature
     soft = F.softmax(targets / t, 1) * (F.log_softmax(targets / t, 1) - F.log_softmax(logits / t, 1))
     noise = sum(nsr(y, x, channel_variance(y)) for x, y in zip(maps[1:], taught[1:], strict=True)) / 2
-    expected = (1 - lesson.soft_targets) * cross_entropy(logits, labels)
-    expected = expected + lesson.soft_targets * t**2 * soft.sum(1).mean() + lesson.boundaries * noise
+    expected = (1 - teacher_losses.soft_targets) * cross_entropy(logits, labels)
+    expected = expected + teacher_losses.soft_targets * t**2 * soft.sum(1).mean() + teacher_losses.boundaries * noise
     torch.testing.assert_close(loss(2), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -94,7 +100,7 @@ def test_every_parameter_is_in_one_group_at_its_multiple() -> None:
 )
 def test_a_lesson_that_cannot_be_is_refused(wrong: tuple[float, ...], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        Lesson(*wrong)
+        TeacherLosses(*wrong)
 
 
 @pytest.mark.parametrize(("block", "says"), [(0, "blocks 1 to 2"), (3, "blocks 1 to 2")])
