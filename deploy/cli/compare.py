@@ -13,7 +13,8 @@ from hil.errors import UsageError
 
 if TYPE_CHECKING:
     from deploy.compare.records import ComparisonRecord, Spent
-    from deploy.run.config import Budget, Experiment
+    from deploy.run.config import Experiment
+    from deploy.run.settings.deployment import Budget
 
 COSTS = ("teacher", "train", "tables", "search", "retrain")
 

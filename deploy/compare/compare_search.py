@@ -21,13 +21,14 @@ from deploy.compare.methods import METHODS
 from deploy.compare.records import ComparisonRecord, MachineRecord, MethodRecord, RetrainedRecord, Spent, TeacherCosts
 from deploy.compare.setup import SearchComparison, Winner, spent_in, started
 from deploy.formats.digest import digest
-from deploy.run.config import TEACHER_PLUS, Retrain
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
 from deploy.run.networks import retraining
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import SpaceSummary
+from deploy.run.settings.deployment import TEACHER_PLUS
+from deploy.run.settings.training import Retrain
 from nas.estimate import Estimate
 from nas.tasks.counted import Counted, paired_difference
 from nas.tasks.task import counted_integer, score_float, score_integer

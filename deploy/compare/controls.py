@@ -19,12 +19,12 @@ from deploy.compile.artifact import Artifact, model_metadata, save_model
 from deploy.formats.digest import digest
 from deploy.latency.shares import enough_rounds, latency_shares
 from deploy.latency.table import summaries
-from deploy.run.config import TEACHER, TEACHER_PLUS
 from deploy.run.context import protocol
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
 from deploy.run.measuring import measure_with_progress
 from deploy.run.quantizing import quantize_network
+from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from nas.estimate import Estimate
 from nas.quant.integer_graph import IntegerGraph
 from nas.space import Architecture, Choice, SearchSpace, Subnet

@@ -17,10 +17,10 @@ from deploy.compare.records import ScoredArchitecture, Spent
 from deploy.compare.setup import SearchComparison, Selecting, Winner, block_tables, spent_in
 from deploy.formats.digest import digest
 from deploy.formats.journal import Journal
-from deploy.run.config import TEACHER_PLUS
 from deploy.run.folder import Progress, cpu_seconds
 from deploy.run.keys import settings_of
 from deploy.run.quantizing import quantize_network
+from deploy.run.settings.deployment import TEACHER_PLUS
 from nas.errors import ConfigError
 from nas.search.front import front
 from nas.search.traversal import traverse

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from deploy.run.config import Budget, Compare, Data, Retrain
 from deploy.run.records import Record, SpaceSummary
+from deploy.run.settings.deployment import Budget
+from deploy.run.settings.search import Compare
+from deploy.run.settings.training import Data, Retrain
 from nas.estimate import Estimate
 from nas.settings import STRICT
 

@@ -12,13 +12,13 @@ import torch
 from deploy.compare.records import Spent
 from deploy.compile.artifact import bits_outside_blocks
 from deploy.formats.digest import digest
-from deploy.run.config import Budget
 from deploy.run.context import Context
 from deploy.run.folder import Progress, Run
 from deploy.run.keys import settings_of
 from deploy.run.networks import start_of_retraining
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import AgreementRecord
+from deploy.run.settings.deployment import Budget
 from deploy.search.cost_tables import main_cost_tables
 from nas.estimate import Estimate
 from nas.networks.segmenter import Encoder

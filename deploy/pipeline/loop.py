@@ -19,9 +19,9 @@ from deploy.pipeline.search import search
 from deploy.pipeline.ship import ship
 from deploy.pipeline.tables import populate
 from deploy.pipeline.training import retrain, train_teacher
-from deploy.run.config import TEACHER, TEACHER_PLUS
 from deploy.run.context import Context
 from deploy.run.folder import Progress
+from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from deploy.search.cost_tables import CONFIRMED
 from hil.errors import UsageError
 

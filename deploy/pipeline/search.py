@@ -8,11 +8,11 @@ from functools import partial
 from deploy.compile.artifact import bits_outside_blocks
 from deploy.latency.gate import check_gate
 from deploy.pipeline.gating import gate_of
-from deploy.run.config import Budget
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import AgreementRecord, OutsideBlocks, ParetoPoint, SearchRecord, SelectedModel
+from deploy.run.settings.deployment import Budget
 from deploy.search.candidate import Candidate
 from deploy.search.confirm import AskedBudget, Confirmed, Rank, confirmed
 from deploy.search.cost_tables import main_cost_tables, other_cost_tables

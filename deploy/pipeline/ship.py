@@ -13,7 +13,6 @@ from deploy.compile.artifact import Artifact, ReadBack, kernels_of, model_metada
 from deploy.compile.scheme import QuantizationScheme
 from deploy.latency.shares import MORE_ROUNDS, enough_rounds, latency_shares
 from deploy.latency.table import summaries
-from deploy.run.config import TEACHER, TEACHER_PLUS
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.measuring import measure_with_progress
@@ -30,6 +29,7 @@ from deploy.run.records import (
     plain,
 )
 from deploy.run.records.search import SelectedModel
+from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from deploy.ship.budgets import verdicts
 from deploy.ship.bundle import Contents, export, verify
 from deploy.ship.manifest import BundleMeasurement

@@ -11,11 +11,11 @@ import torch
 
 from deploy.formats.digest import digest
 from deploy.formats.tflite.read import convolutions, read
-from deploy.run.config import TEACHER, TEACHER_PLUS
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.networks import finishing, has_finish, retraining, start_of_retraining, student_path
 from deploy.run.records import SearchRecord
+from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from nas.data.batches import images_of
 from nas.networks.segmenter import Encoder, load_encoder
 from nas.space import Architecture

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from deploy.compile.artifact import calibration_batch
 from deploy.formats.digest import file_digest
-from deploy.run.config import Experiment, Measuring
+from deploy.run.config import Experiment
 from deploy.run.folder import Run
 from deploy.run.keys import stage_identities
+from deploy.run.settings.deployment import Measuring
 from deploy.targets.placement import load_target
 from hil.boards.catalog import boards_file as found_boards_file
 from hil.boards.catalog import find_board

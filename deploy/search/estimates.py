@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from deploy.run.config import EstimateName
+from deploy.run.settings.search import EstimateName
 from nas.errors import TableError
 from nas.estimate import Estimate
 from nas.space import SearchSpace, Subnet

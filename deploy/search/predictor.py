@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.run.config import Budget, Experiment
+from deploy.run.config import Experiment
 from deploy.run.context import Context
 from deploy.run.folder import Progress
+from deploy.run.settings.deployment import Budget
 from deploy.search.cost_tables import cost_tables_of_run
 from deploy.search.fine_tuning import FineTuned, TrainingPlan, brief, fine_tunings, finished, key_of, sampled
 from deploy.search.predictor_record import (

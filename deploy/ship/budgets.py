@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deploy.run.config import Budget
 from deploy.run.records import BudgetVerdict
+from deploy.run.settings.deployment import Budget
 from hil.errors import CheckFailed
 from nas.estimate import Estimate
 

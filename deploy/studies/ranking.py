@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.latency.agreement import stratified
-from deploy.run.config import EstimateName
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.models import quantized
+from deploy.run.settings.search import EstimateName
 from deploy.search.candidate import Candidate
 from deploy.search.estimates import SPLIT_HALF, WEIGHTED_NSR, estimate_table
 from deploy.search.fine_tuning import FineTuned, TrainingPlan, brief, fine_tunings, finished

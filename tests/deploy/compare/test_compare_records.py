@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from deploy.compare.records import ComparisonRecord, MachineRecord, MethodRecord, RetrainedRecord, Spent, TeacherCosts
-from deploy.run.config import Budget, Compare, Data, Retrain
 from deploy.run.records import SpaceSummary
+from deploy.run.settings.deployment import Budget
+from deploy.run.settings.search import Compare
+from deploy.run.settings.training import Data, Retrain
 from hil.errors import UsageError
 from nas.estimate import Estimate
 from nas.training.train import Schedule

@@ -12,8 +12,8 @@ import pytest
 from deploy.compare import controls
 from deploy.compare.controls import family, fewer_layers, network_of, thinned, uniform
 from deploy.compare.setup import Winner
-from deploy.run.config import Budget
 from deploy.run.folder import Progress
+from deploy.run.settings.deployment import Budget
 from nas.estimate import Estimate
 from nas.space import SPACES_FOLDER, Architecture, Choice, SearchSpace
 from nas.table import size_table, subnet_size_bits

@@ -17,10 +17,11 @@ from deploy.latency.estimates import half_width
 from deploy.latency.in_context import REFERENCE, Form, measure_in_context, reference_architecture
 from deploy.latency.overhead import FLOOR_US, PROVENANCE, OverheadRecord
 from deploy.pipeline.profiling import PARITY, profile
-from deploy.run.config import Overrides, Profile, load_experiment
+from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Progress, Run
 from deploy.run.models import quantized
+from deploy.run.settings.deployment import Profile
 from deploy.run.weights import of_run
 from hil.errors import UsageError
 from hil.measurement import Measurement

@@ -10,10 +10,11 @@ import pytest
 from deploy.pipeline.explain import Change, StageExplanation, explain
 from deploy.pipeline.loop import is_done
 from deploy.run import keys
-from deploy.run.config import Budget, Experiment, Overrides, load_experiment
+from deploy.run.config import Experiment, Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.run.keys import STAGE_VERSIONS
+from deploy.run.settings.deployment import Budget
 from tests.deploy.tiny_experiment import REPOSITORY, STAGES, finished_run, write_experiment
 
 

@@ -14,12 +14,13 @@ import torch
 from deploy.cli import main
 from deploy.pipeline import ship as ship_module
 from deploy.pipeline.ship import Final, _best, ship
-from deploy.run.config import Budget, Overrides, load_experiment
+from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.run.networks import retrained
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import BudgetVerdict, FinalRecord
+from deploy.run.settings.deployment import Budget
 from hil.measurement import Measurement
 from hil.stats import summarize
 from nas.estimate import Estimate

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy.run.config import Overrides, Retrain, load_experiment
+from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.run.networks import assembled, finish_path, finishing, has_finish, retrained, retraining, student_path
+from deploy.run.settings.training import Retrain
 from nas.errors import ConfigError
 from nas.space import Architecture
 from nas.training.train import Schedule

@@ -11,23 +11,11 @@ import pytest
 
 from deploy.formats.digest import digest
 from deploy.run import keys
-from deploy.run.config import (
-    Agreement,
-    Budget,
-    Data,
-    Distil,
-    Experiment,
-    Measuring,
-    Overrides,
-    Predictor,
-    Profile,
-    Quantization,
-    Retrain,
-    Search,
-    Teacher,
-    load_experiment,
-)
+from deploy.run.config import Experiment, Overrides, load_experiment
 from deploy.run.keys import STAGE_VERSIONS, encoder_digest, settings_in, settings_of, stage_identities
+from deploy.run.settings.deployment import Agreement, Budget, Measuring, Profile, Quantization
+from deploy.run.settings.search import Predictor, Search
+from deploy.run.settings.training import Data, Distil, Retrain, Teacher
 from hil.boards.config import BoardConfig
 from nas.space import SearchSpace
 from nas.training.device import Compute

@@ -16,11 +16,11 @@ from deploy.compile.scheme import QuantizationScheme
 from deploy.latency.table import measured_as
 from deploy.pipeline.loop import loop
 from deploy.run.config import Overrides, load_experiment
-from deploy.run.config import Search as SearchSettings
 from deploy.run.context import Context
 from deploy.run.folder import Progress, Run
 from deploy.run.models import quantized_teacher
 from deploy.run.records import AgreementRecord, SearchRecord
+from deploy.run.settings.search import Search as SearchSettings
 from deploy.search import confirm, side_by_side
 from deploy.search.candidate import Candidate
 from deploy.search.confirm import AskedBudget

@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.formats.digest import digest
-from deploy.run.config import Overrides, Retrain, load_experiment
+from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.run.keys import settings_of
 from deploy.run.networks import assembled, start_of_retraining, untrained_student
+from deploy.run.settings.training import Retrain
 from deploy.search import fine_tuning
 from deploy.search.predictor import ORDERS, gain, plan_of, rank_agreement, rank_coefficients
 from hil.errors import CheckFailed

@@ -16,10 +16,11 @@ import pytest
 
 from deploy.cli import main
 from deploy.compile.scheme import QuantizationScheme
-from deploy.run.config import Overrides, Search, load_experiment
+from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Progress, Run
 from deploy.run.keys import stage_identities
+from deploy.run.settings.search import Search
 from deploy.search import fine_tuning, ranking
 from deploy.search.candidate import Candidate
 from deploy.search.estimates import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.run.config import Budget
+from deploy.run.settings.deployment import Budget
 from deploy.ship.budgets import check_budgets, verdict_text, verdicts
 from deploy.ship.differences import difference_text
 from hil.errors import CheckFailed

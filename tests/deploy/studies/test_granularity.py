@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deploy.cli import main
-from deploy.run.config import Overrides, Quantization, load_experiment
+from deploy.run.config import Overrides, load_experiment
+from deploy.run.settings.deployment import Quantization
 from deploy.studies import granularity
 from nas.errors import ConfigError
 from nas.quant.scheme import DEFAULT, Scheme
