@@ -66,7 +66,6 @@ def test_a_killed_recording_goes_on_and_measures_nothing_twice(finished, tmp_pat
     assert len(rows) == len(before) + len(others) * AGREEMENT_ROUNDS + timed_now
 
 
-@pytest.mark.xfail(strict=True, reason="its block 5 has four layers: hilnas lut latency record, --config table1-scenes")
 def test_the_recording_that_ships_is_of_table1(repository):
     recorded, space = Recorded.load(repository / "docs/results/latency-table1.parquet"), load_space("table1")
     assert recorded.space.blocks == space.blocks and recorded.space.choices == space.choices
