@@ -62,6 +62,8 @@ def open_camvid(
     labels = Folder.of(found.labels)
     by_name = Names(labels.files)
     pairs = [Pair(image, _label(labels.path, by_name, image)) for image in files]
+    used = {pair.label for pair in pairs}
+    unused = () if found.listed else [file for file in labels.files if file not in used]
     return PairedFiles(
         "camvid",
         CLASSES,
@@ -70,7 +72,7 @@ def open_camvid(
         {"": found.table},
         crops,
         palette=found.palette,
-        left_out=images.left_out,
+        left_out=(*images.left_out, *unused),
     )
 
 

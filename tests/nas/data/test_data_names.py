@@ -131,6 +131,13 @@ def test_camvid_of_another_system(camvid: Path) -> None:
         assert len(np.unique(sample.label)) == 12
 
 
+def test_labels_without_an_image_are_counted_too(camvid: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (camvid / "train" / "01.png").rename(camvid / "train" / "01.heic")
+    with caplog.at_level(logging.WARNING):
+        assert len(open_data(f"camvid:{camvid}", "train", SIZE)) == 4
+    assert "left out: 1 .heic, 1 .png" in caplog.text
+
+
 def test_cityscapes_of_another_system(cityscapes: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its images as JPEG, too, as many store them."""
     images = cityscapes / "leftImg8bit" / "train" / "aachen"
