@@ -12,6 +12,7 @@ from deploy.cli import (
     bundle,
     compare,
     compile,
+    data,
     doctor,
     init,
     lcpaq,
@@ -31,7 +32,7 @@ from deploy.cli.exit import ended
 from deploy.cli.help import TopParser
 
 GROUPS: Mapping[str, Sequence[ModuleType]] = {
-    "Run the loop": (init, loop),
+    "Run the loop": (init, data, loop),
     "Ask": (search, space, lut, predict, compare, lcpaq),
     "Your models": (compile, profiling, models, bundle),
     "Boards": (board, doctor),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hil.measurement import Conditions
 
 LAST = "ship"
+EVERY_STAGE = "run every stage of a configuration (demo: generated scenes)"
 STAGE_COMMANDS = {
     "teacher": "trains the network that the blocks learn from",
     "distil": "trains every block's supernet on the teacher's feature maps",
@@ -54,7 +55,7 @@ def add(commands: Commands) -> None:
     loop = add_run(
         commands.add_parser(
             "loop",
-            help="run every stage of a configuration",
+            help=EVERY_STAGE,
             description="Runs every stage that is not done under the present settings: teacher, distil, tables, "
             "profile (every subnet on the board), agree (full models on the board), search, retrain, ship. It may be "
             "stopped at any time: the same command goes on.",
@@ -66,7 +67,7 @@ def add(commands: Commands) -> None:
     demo = add_run(
         commands.add_parser(
             "demo",
-            help="the loop on generated scenes and a loopback board",
+            help=EVERY_STAGE,
             description="Runs the demo: images of generated scenes and a loopback board, or the --data given.",
         )
     )

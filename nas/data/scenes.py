@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nas.data.cache import SampleCache
-from nas.data.camvid import CLASSES
+from nas.data.camvid_colors import CLASSES
 from nas.data.files import resized
 from nas.data.sample import FULL_SIZE, Crops, Sample, TaskName
 from nas.data.street.backdrop import paint_ground, paint_row, paint_sky

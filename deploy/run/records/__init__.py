@@ -14,6 +14,7 @@ from deploy.run.records.agreement import (
     Regrets,
 )
 from deploy.run.records.base import Record, plain
+from deploy.run.records.data import DataRecord
 from deploy.run.records.final import (
     AgreementSummary,
     BudgetVerdict,
@@ -53,6 +54,7 @@ __all__ = [
     "ConfirmRound",
     "ConfirmedBudget",
     "Correction",
+    "DataRecord",
     "DataSummary",
     "ExcludedModel",
     "FinalRecord",
