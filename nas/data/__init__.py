@@ -20,7 +20,7 @@ from nas.errors import ConfigError
 
 __all__ = ["DATASETS", "IGNORE", "SPLITS", "Crops", "Dataset", "DatasetRequest", "Sample", "check_split", "open_data"]
 
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def open_data(
 
     Args:
         spec: a key of `DATASETS`, with :FOLDER where the data is stored.
-        split: "train" or "val".
+        split: "train", "val", or "test", which only evaluation reads.
         seed: of generated images; stored ones do not depend on it.
         count: how many images to generate (by default the data set's COUNTS), or at most how many stored ones to take,
             evenly spaced.
