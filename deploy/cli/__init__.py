@@ -13,6 +13,7 @@ from deploy.cli import (
     compare,
     compile,
     doctor,
+    evaluate,
     init,
     lcpaq,
     loop,
@@ -33,7 +34,7 @@ from deploy.cli.help import TopParser
 GROUPS: Mapping[str, Sequence[ModuleType]] = {
     "Run the loop": (init, loop),
     "Ask": (search, space, lut, predict, compare, lcpaq),
-    "Your models": (compile, profiling, models, bundle),
+    "Your models": (compile, profiling, evaluate, models, bundle),
     "Boards": (board, doctor),
     "Results": (results, regress, studies),
 }

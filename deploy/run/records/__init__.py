@@ -16,6 +16,7 @@ from deploy.run.records.agreement import (
 from deploy.run.records.base import Record, plain
 from deploy.run.records.final import (
     AgreementSummary,
+    BoardScore,
     BudgetVerdict,
     BundleRecord,
     DataSummary,
@@ -45,6 +46,7 @@ __all__ = [
     "AgreementRecord",
     "AgreementSummary",
     "AsMeasured",
+    "BoardScore",
     "BudgetVerdict",
     "BundleRecord",
     "Compared",
