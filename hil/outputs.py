@@ -1,7 +1,7 @@
 """A model's outputs for many inputs on a board, through its runner, in batches.
 
 A batch loads the model once. One that fails is given again input by input: an input that the model crashes, hangs or
-gives no numbers on is told apart from the others, which all have their outputs.
+gives no numbers on is separated from the others, which all have their outputs.
 """
 
 from __future__ import annotations

@@ -120,9 +120,11 @@ def run(options: EvaluateOptions) -> int:
         raise UsageError(f"--board {options.board}: images go to one board; name one")
     board = find_board(options.boards, options.board) if options.board else None
     finished, folder = _finished(options, options.subject, context, images, board)
+    every = [finished]
     if options.against:
         other = replace(options, model=None)
         theirs, _ = _finished(other, options.against, _context(options, options.against), images, board)
+        every.append(theirs)
         finished = replace(finished, record=replace(finished.record, against=compared(finished, theirs)))
         finished.record.write(folder / EvaluationRecord.FILE)
     if options.json:
@@ -130,13 +132,20 @@ def run(options: EvaluateOptions) -> int:
     else:
         show_evaluation(finished.record)
         console.say(f"written to {folder}")
-    if failed := finished.record.failed:
-        raise ModelError(
-            f"{len(failed)} of {len(finished.evaluated.scores)} images failed and count in no score; first "
-            f"{failed[0].image}: {failed[0].reason}; {folder / EvaluationRecord.FILE} names all, --retry-failed runs "
-            "them again"
-        )
+    for one in every:
+        _require_all(one)
     return 0
+
+
+def _require_all(finished: Finished) -> None:
+    """Raises `ModelError` where images failed."""
+    record, scores = finished.record, finished.evaluated.scores
+    if record.failed:
+        first = record.failed[0]
+        raise ModelError(
+            f"{record.model}: {len(record.failed)} of {len(scores)} images failed and count in no score; first "
+            f"{first.image}: {first.reason}; evaluation.json names all, --retry-failed runs them again"
+        )
 
 
 # The model and its images

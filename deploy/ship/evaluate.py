@@ -23,10 +23,10 @@ from deploy.ship.evaluated_models import ImagesAsked
 from deploy.ship.evaluation import BOARD, HOST, INTEGER, EvaluatedModel, ImageScore, image_scores
 from deploy.ship.evaluation_record import (
     CONFUSIONS,
-    Evaluated,
     EvaluatedImages,
     EvaluationRecord,
     OtherModel,
+    ScoredImages,
     write_confusions,
 )
 from hil.boards.catalog import BUILT_IN
@@ -46,7 +46,7 @@ class Finished:
     """A model's evaluation: its record as written, and the counts behind it."""
 
     record: EvaluationRecord
-    evaluated: Evaluated
+    evaluated: ScoredImages
 
 
 def evaluate(
@@ -80,7 +80,7 @@ def evaluate(
             scores.append(score)
             yield Progress(STAGE, len(scores), total, f"{model.name}: image {score.index}")
         conditions = sessions[BOARD].conditions if board else None
-    evaluated = Evaluated.of(data, sorted(scores, key=lambda score: score.index), model.name)
+    evaluated = ScoredImages.of(data, sorted(scores, key=lambda score: score.index), model.name)
     task = TASKS[data.task]
     record = EvaluationRecord(
         model=str(model.path),

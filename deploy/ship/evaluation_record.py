@@ -124,7 +124,7 @@ class EvaluationRecord(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluated:
+class ScoredImages:
     """An evaluation's image scores as counts: `counted` by what predicted, over the images that all predicted."""
 
     data: Dataset
@@ -132,7 +132,7 @@ class Evaluated:
     counted: Mapping[str, Counted]
 
     @classmethod
-    def of(cls, data: Dataset, scores: Sequence[ImageScore], model: str) -> Evaluated:
+    def of(cls, data: Dataset, scores: Sequence[ImageScore], model: str) -> ScoredImages:
         """Raises `ModelError` where no image was scored, `DataError` where none has a labelled pixel."""
         well = [score for score in scores if score.failure is None]
         if not well:
@@ -178,7 +178,7 @@ class Evaluated:
         found = sorted(self.well, key=lambda score: -(score.differing or 0.0))[:MOST_NAMED]
         return tuple(DifferingImage(image_name(self.data, s.index), s.differing) for s in found if s.differing)
 
-    def less(self, other: Evaluated, ours: str, theirs: str) -> Estimate:
+    def less(self, other: ScoredImages, ours: str, theirs: str) -> Estimate:
         """The metric by `ours` less that of another model by `theirs`, on the images that both have."""
         scored = {score.index: score for score in other.well}
         common = [score for score in self.well if score.index in scored]
@@ -188,7 +188,7 @@ class Evaluated:
         return paired_difference([one], [two])
 
 
-def write_confusions(path: Path, evaluated: Evaluated) -> None:
+def write_confusions(path: Path, evaluated: ScoredImages) -> None:
     """A row for each image, predictor, label and predicted class that occur together, with their number of pixels."""
     import pandas as pd
 
