@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.options import Commands, add_boards, add_json, bind
+from deploy.cli.profiling import ON_A_BOARD
 from deploy.cli.runs import RunOptions, view_run
 from hil.errors import ModelError, UsageError
 
@@ -57,7 +58,7 @@ class EvaluateOptions:
 def add(commands: Commands) -> None:
     evaluate = commands.add_parser(
         "evaluate",
-        help="a model's accuracy on a split, from the board's own answers",
+        help=ON_A_BOARD,
         description="Sends the images of a split to a board in batches and evaluates the board's answers by the task's "
         "metric, beside the integer simulation and the float network (of a file alone: beside this machine's runtime). "
         "Without --board these alone. It may be stopped at any time: the same command goes on. Exits 4 if the board "

@@ -20,7 +20,10 @@ from nas.errors import ConfigError
 
 __all__ = ["DATASETS", "IGNORE", "SPLITS", "Crops", "Dataset", "DatasetRequest", "Sample", "check_split", "open_data"]
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val")
+"""Those that every data set has."""
+
+ALL_SPLITS = (*SPLITS, "test")
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def open_data(
     """
     name, colon, folder = spec.partition(":")
     _check_choice("data set", name, DATASETS)
-    _check_choice("split", split, SPLITS)
+    _check_choice("split", split, ALL_SPLITS)
     if min(size) < 1:
         raise ConfigError(f"size {size[0]}x{size[1]}: give a positive height and width")
     if count is not None and count < 1:
