@@ -246,7 +246,7 @@ def test_an_image_that_the_board_fails_on_is_named_and_counted(evaluate, tmp_pat
 
         def encoded(image: np.ndarray) -> bytes:
             content = bytearray(encode(image))
-            if image[0, 0, 0] == open_data(f"camvid:{data}", "val", SIZE)[1].image[0, 0, 0]:
+            if np.array_equal(image, open_data(f"camvid:{data}", "val", SIZE)[1].image):
                 content[:4] = np.float32("nan").tobytes()
             return bytes(content)
 
