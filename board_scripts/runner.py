@@ -6,7 +6,7 @@ benchmark_model, that program runs the models instead, and neither numpy nor a r
 
 Job:    {"id", "model", "input"?, "expected"?, "warmup_runs", "warmup_runs_most"?, "runs", "threads", "kernels",
          "delegate"?, "delegate_options"?, "graph_cache"?, "max_temperature_c"?, "cool_down_s"?, "conditions"?,
-         "compile_deadline_s", "run_deadline_s", "pass"?: "time" | "memory" | "layers"}
+         "compile_deadline_s", "run_deadline_s", "pass"?: "time" | "memory" | "layers" | "outputs"}
 Answer: {"id", "ok": true, "model_sha256", "conditions", "load_us", "first_us", "warmup_us", "warmup_runs", "steady",
          "latencies_us", "parity", "operators", "delegated_nodes", "cpu_operators", "cache", "before", "after",
          "others_busy"}
@@ -16,7 +16,8 @@ Answer: {"id", "ok": true, "model_sha256", "conditions", "load_us", "first_us", 
 
 The first line that it writes is {"ready": true, "runtime"} or {"ready": false, "reason"}. While a model runs, and
 now and then when none does, {"beat": id or null, "stage"} shows that the board is alive. Input and expected files hold
-the tensors' raw little-endian bytes, one after the other. Ends when stdin does.
+the tensors' raw little-endian bytes, one after the other; for the pass "outputs" those of `runs` inputs. Ends when
+stdin does.
 
 With --workdir, every file must lie in it, only one runner serves it at a time, and an answer stays in its `spool`
 until {"ack": [id, ...]} arrives: a job sent again after a lost link is answered, not run again.
@@ -38,7 +39,7 @@ from typing import Any, NoReturn
 from board_scripts.benchmark import die_with_parent, run_benchmark
 from board_scripts.interpret import RESOLVERS, MachineFault, import_runtime, rehearse, run_job
 from board_scripts.kernel_log import KernelLog
-from board_scripts.passes import PASSES, kilobytes, run_layers, run_memory
+from board_scripts.passes import PASSES, kilobytes, run_layers, run_memory, run_outputs
 from board_scripts.reserve import reserved_by_another
 from board_scripts.workdir import Busy, Stuck, Workdir, is_id, only_one, pinned_governor
 
@@ -98,7 +99,7 @@ def child_main(runtime: Any, job: dict[str, Any], pipe: int) -> NoReturn:
 def run_pass(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> dict[str, Any]:
     if isinstance(runtime, str):
         return run_benchmark(runtime, job, mark)
-    runs = {"time": run_job, "memory": run_memory, "layers": run_layers}
+    runs = {"time": run_job, "memory": run_memory, "layers": run_layers, "outputs": run_outputs}
     return runs[job.get("pass", "time")](runtime, job, mark)
 
 

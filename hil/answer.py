@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import itertools
 import sys
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
@@ -12,6 +15,9 @@ from hil.measurement import Cache, Failure, FailureKind, Parity, Readings
 
 LONGEST_US = 7 * 86400 * 10**6
 """No deadline is longer, so no time is."""
+
+LARGEST_BYTES = 1 << 30
+"""No batch of outputs is larger."""
 
 UNREAD = Readings()
 
@@ -84,7 +90,24 @@ class LayerLog:
     log: str
 
 
-Outcome: TypeAlias = TimedRuns | ProgramRuns | MemoryUse | LayerLog
+@dataclass(frozen=True)
+class ModelOutputs:
+    """What a model gives for several inputs, in their order.
+
+    Attributes:
+        outputs: for each input the raw little-endian bytes of all output tensors, one after the other.
+        load_us: interpreter creation, delegate and tensor allocation, microseconds.
+        invoke_us: the inference of each input, microseconds; the first one may compile the graph.
+        delegated_nodes: number of graph parts that a delegate took.
+    """
+
+    outputs: tuple[bytes, ...]
+    load_us: int
+    invoke_us: tuple[int, ...]
+    delegated_nodes: int
+
+
+Outcome: TypeAlias = TimedRuns | ProgramRuns | MemoryUse | LayerLog | ModelOutputs
 
 _time_us = whole(LONGEST_US)
 _readings = record(temperature_c=optional(number(-300.0, 1000.0)), frequency_khz=optional(whole(10**9)))
@@ -128,6 +151,10 @@ MEMORY: Mapping[str, Check] = {
     "cma_kb": _kilobytes,
 }  # fmt: skip
 LAYERS: Mapping[str, Check] = {**_HEAD, "model_sha256": text, "log": text}
+OUTPUTS: Mapping[str, Check] = {
+    **_HEAD, "model_sha256": text, "load_us": _time_us, "invoke_us": list_of(_time_us, least=1),
+    "sizes": list_of(whole(LARGEST_BYTES), least=1), "outputs": text, "delegated_nodes": whole(10**9),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -203,7 +230,7 @@ def read_line(line: str, who: str) -> Answer | Beat:
 
 def _form_of(raw: Mapping[str, Any]) -> Mapping[str, Check]:
     """The fields that an answer with these fields has to have."""
-    forms = {"failure": FAILED, "texts": PROGRAM, "peak_kb": MEMORY, "log": LAYERS}
+    forms = {"failure": FAILED, "texts": PROGRAM, "peak_kb": MEMORY, "log": LAYERS, "outputs": OUTPUTS}
     return next((form for name, form in forms.items() if name in raw), TIMED)
 
 
@@ -212,6 +239,9 @@ def _outcome(raw: Mapping[str, Any], form: Mapping[str, Check], who: str) -> Out
         return MemoryUse(raw["before_kb"], raw["loaded_kb"], raw["peak_kb"], raw["cma_kb"])
     if form is LAYERS:
         return LayerLog(raw["log"])
+    if form is OUTPUTS:
+        outputs = _unpacked(raw["outputs"], raw["sizes"], who)
+        return ModelOutputs(outputs, raw["load_us"], tuple(raw["invoke_us"]), raw["delegated_nodes"])
     before, after = Readings.from_json(raw["before"]), Readings.from_json(raw["after"])
     if form is PROGRAM:
         return ProgramRuns(tuple(raw["texts"]), raw["cache"], before, after, raw["others_busy"])
@@ -240,3 +270,16 @@ def _parity_of(raw: Mapping[str, Any] | None, who: str) -> Parity | None:
     if not 0 < elements >= mismatched or (mismatched == 0) != (largest == 0):
         raise malformed(who, "parity", f"is {str(dict(raw))[:100]!r}")
     return Parity.from_json(raw)
+
+
+def _unpacked(packed: str, sizes: Sequence[int], who: str) -> tuple[bytes, ...]:
+    """The outputs of so many bytes each, never more than they are to have."""
+    whole_size, unpacker = sum(sizes), zlib.decompressobj()
+    try:
+        content = unpacker.decompress(base64.b64decode(packed, validate=True), min(whole_size, LARGEST_BYTES) + 1)
+    except (ValueError, zlib.error) as error:  # base64's error is a ValueError
+        raise malformed(who, "outputs", f"cannot be unpacked ({error})") from error
+    if len(content) != whole_size:
+        raise malformed(who, "outputs", f"has not the {whole_size} bytes that it is to have")
+    ends = list(itertools.accumulate(sizes))
+    return tuple(content[end - size : end] for size, end in zip(sizes, ends, strict=True))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Pass = Literal["time", "memory", "layers"]
+Pass = Literal["time", "memory", "layers", "outputs"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Request:
         graph_cache: name of the folder for the NPU's compiled graph; None: no cache.
         max_temperature_c: the runs begin only below it; None: at any temperature.
         cool_down_s: how long cooling down may take.
-        measured: what the pass measures; each pass has its own answer (hil/answer.py).
+        measured: what the pass measures; each pass has its own answer (hil/answer.py). For "outputs" the file `input`
+            holds `runs` inputs, one after the other.
     """
 
     id: str

@@ -67,6 +67,11 @@ class Stage:
             held.update((name, path.stat().st_size) for name, path in batch)
         return {path: f"{self._objects}/{name}" for path, name in objects.items()}
 
+    def discard(self, paths: Iterable[Path]) -> None:
+        """These files are not needed there again; what else has their content goes with them."""
+        names = dict.fromkeys(map(self._object_name, paths))
+        self._remove([name for name in names if name in self._list()])
+
     def forget(self) -> None:
         """The board may have rebooted or been cleaned: list it anew the next time."""
         self._held = None
@@ -86,11 +91,14 @@ class Stage:
                 f"board {self._board.name}: these files need {over >> 20} MB more than the quota: "
                 "raise quota_mb in boards.toml, or measure fewer at once"
             )
-        for start in range(0, len(leaving), BATCH_FILES):
-            batch = leaving[start : start + BATCH_FILES]
+        self._remove(leaving)
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for start in range(0, len(names), BATCH_FILES):
+            batch = names[start : start + BATCH_FILES]
             self._board.run(["rm", "-f", "--", *(f"{self._objects}/{name}" for name in batch)], UNPACK_TIMEOUT_S)
-        for name in leaving:
-            del held[name]
+        for name in names:
+            del self._list()[name]
 
     def _object_name(self, path: Path) -> str:
         try:

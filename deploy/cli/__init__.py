@@ -14,6 +14,7 @@ from deploy.cli import (
     compile,
     data,
     doctor,
+    evaluate,
     init,
     lcpaq,
     loop,
@@ -34,7 +35,7 @@ from deploy.cli.help import TopParser
 GROUPS: Mapping[str, Sequence[ModuleType]] = {
     "Run the loop": (init, data, loop),
     "Ask": (search, space, lut, predict, compare, lcpaq),
-    "Your models": (compile, profiling, models, bundle),
+    "Your models": (compile, profiling, evaluate, models, bundle),
     "Boards": (board, doctor),
     "Results": (results, regress, studies),
 }

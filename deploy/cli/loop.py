@@ -202,7 +202,7 @@ def show_summary(summary: Summary, folder: Path) -> None:
     from deploy.latency.gate import gate_text
     from deploy.search.estimates import split_half_text
     from deploy.ship.budgets import verdict_text
-    from deploy.ship.differences import difference_text
+    from deploy.ship.differences import difference_text, on_board_text
     from nas.table import Table
 
     _show_watermark(summary.conditions)
@@ -211,6 +211,8 @@ def show_summary(summary: Summary, folder: Path) -> None:
         console.say(f"  {m.name}: {m.subnet}{f' ({m.scheme})' if m.scheme else ''}")
         if m.against_teacher_plus:
             console.say(f"  {m.name}: {difference_text(m.against_teacher_plus)}")
+        if m.board:
+            console.say(f"  {m.name}: {on_board_text(m.board, summary.conditions.board)}")
     for limit in summary.budgets:
         console.say(verdict_text(limit))
     off = ", ".join(f"{m.name} {_off_text(m)}" for m in summary.all_models)
@@ -238,13 +240,15 @@ def show_summary(summary: Summary, folder: Path) -> None:
 
 
 def _show_models(summary: Summary) -> None:
+    from deploy.ship.differences import board_text
+
     name = summary.metric.name
-    scores = (f"{name} FP32 %", f"{name} INT8 %")
+    scores = (f"{name} FP32 %", f"{name} INT8 %", f"{name} board %")
     columns = ("model", *scores, "weights kB", "bits req./stored/exec.", "latency ms", "p90 ms", "runs")
     rows = []
     for m in summary.all_models:
         bits = (m.requested_bits, m.stored_bits, m.executed_bits)
-        numbers = (f"{m.score_fp32:.2f}", f"{m.score_int8:.2f}", f"{m.size_bits / 8000:.1f}")
+        numbers = (f"{m.score_fp32:.2f}", f"{m.score_int8:.2f}", board_text(m), f"{m.size_bits / 8000:.1f}")
         latency = (f"{m.latency_us.median / 1000:.3f}", f"{m.latency_us.p90 / 1000:.3f}", str(m.latency_us.n))
         rows.append((m.name, *numbers, " / ".join(", ".join(map(str, b)) if b else "?" for b in bits), *latency))
     console.table(columns, rows)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hil.passes import Layers, Memory
     from hil.store import Store
 
+ON_A_BOARD = "measure models on a board: latency; accuracy on images"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions:
@@ -41,7 +43,7 @@ class ProfileOptions:
 def add(commands: Commands) -> None:
     profile = commands.add_parser(
         "profile",
-        help="measure .tflite files on a board",
+        help=ON_A_BOARD,
         description="Measures the latency of .tflite files on a board. A golden pair beside a model (NAME.input.bin, "
         "NAME.expected.bin) is checked first. Several boards of one fleet (--board A,B) share the work.",
     )

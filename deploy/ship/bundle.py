@@ -18,6 +18,7 @@ from deploy.formats.digest import file_digest
 from deploy.formats.files import write_atomically
 from deploy.ship.manifest import (
     FORMAT,
+    Accuracy,
     BundleMeasurement,
     GoldenPair,
     ListedFile,
@@ -78,6 +79,7 @@ class Contents:
         task: a key of `TASK_OUTPUTS`.
         size: (H, W) of an image, in pixels.
         facts: shown in the README and kept in the manifest.
+        accuracy: kept in the manifest, where the model was evaluated.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Contents:
     size: tuple[int, int]
     measurement: BundleMeasurement
     facts: Mapping[str, str]
+    accuracy: Accuracy | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ def _fill(folder: Path, contents: Contents) -> None:
         facts=contents.facts,
         golden=(GoldenPair("golden/input.bin", "golden/output.bin", output.max_mismatch, output.max_abs_diff),),
         files={str(p.relative_to(folder)): ListedFile(file_digest(p), p.stat().st_size) for p in listed},
+        accuracy=contents.accuracy,
     ).write(folder / Manifest.FILE)
 
 

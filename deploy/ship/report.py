@@ -14,7 +14,7 @@ from deploy.latency.scatter import PAGE_WIDTH, scatter
 from deploy.latency.watermark import watermark
 from deploy.run.records import AgreementRecord, BundleRecord, ModelRecord, SearchRecord, Summary
 from deploy.ship.budgets import verdict_text
-from deploy.ship.differences import CONTROL, difference_text
+from deploy.ship.differences import CONTROL, board_text, difference_text, on_board_text
 from deploy.ship.report_figures import front_plot, models_plot
 from deploy.ship.training_curves import training_curves, training_plots
 from hil.measurement import Conditions
@@ -26,6 +26,7 @@ COLUMNS = (
     "model",
     "{metric} FP32, %",
     "{metric} INT8, %",
+    "{metric} by the board, %",
     "weights, kB",
     "bits: requested / stored / executed",
     "MMACs",
@@ -86,6 +87,7 @@ def _model_rows(model: ModelRecord) -> str:
         model.name,
         f"{model.score_fp32:.2f}",
         f"{model.score_int8:.2f}",
+        board_text(model),
         f"{model.size_bits / 8000:.1f}",
         bits_text(model),
         f"{model.macs / 1e6:.1f}",
@@ -103,9 +105,10 @@ def _model_rows(model: ModelRecord) -> str:
 
 
 def _verdicts_text(summary: Summary) -> str:
-    """What teacher_plus is, each model's difference to it, and whether each budget is kept."""
+    """What teacher_plus is, each model's difference to it and to its integers, whether each budget is kept."""
     lines = [f"{summary.teacher_plus.name}: {CONTROL} by the selected models' recipe, with as many steps"]
     lines += [f"{m.name}: {difference_text(d)}" for m in summary.models if (d := m.against_teacher_plus)]
+    lines += [f"{m.name}: {on_board_text(m.board, summary.conditions.board)}" for m in summary.all_models if m.board]
     lines += [verdict_text(verdict) for verdict in summary.budgets]
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 

@@ -37,6 +37,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "val")
+"""Those that every data set has."""
+
+ALL_SPLITS = (*SPLITS, "test")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def open_data(
 
     Args:
         spec: a key of `DATASETS`, with :FOLDER where the data is stored.
-        split: "train" or "val".
+        split: "train", "val", or "test", which only evaluation reads.
         seed: of generated images; stored ones do not depend on it.
         count: how many images to generate (by default the data set's COUNTS), or at most how many stored ones to take,
             evenly spaced.
@@ -115,7 +118,7 @@ def open_data(
     """
     name, colon, folder = spec.partition(":")
     _check_choice("data set", name, DATASETS)
-    _check_choice("split", split, SPLITS)
+    _check_choice("split", split, ALL_SPLITS)
     if min(size) < 1:
         raise ConfigError(f"size {size[0]}x{size[1]}: give a positive height and width")
     if count is not None and count < 1:

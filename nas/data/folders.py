@@ -20,7 +20,11 @@ from nas.data.sample import FULL_SIZE, Crops, Sample, TaskName
 from nas.data.text import read_lines
 from nas.errors import DataError
 
-SPLIT_FOLDERS: Mapping[str, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
+SPLIT_FOLDERS: Mapping[str, tuple[str, ...]] = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation", "test"),
+    "test": ("test",),
+}
 LABELS = "labels.txt"
 MOST = 2  # what is larger than MOST times the deployed size is kept at that
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hil.answer import LONGEST_US, Answer
+from hil.answer import LONGEST_US, Answer, ModelOutputs
 from hil.boards.ssh import SSHBoard
 from hil.errors import BoardError, HilError
 from hil.evaluate import evaluate
@@ -189,3 +191,32 @@ def test_any_line_to_a_session(line: str) -> None:
         assert "\n" not in str(error)
     finally:
         session._scripts.cleanup()
+
+
+PACKED = base64.b64encode(zlib.compress(b"abcdef")).decode()
+OUTPUTS: dict[str, Any] = {
+    "id": "job", "ok": True, "model_sha256": SHA256, "conditions": CONDITIONS.key(), "load_us": 900,
+    "invoke_us": [40, 20], "sizes": [2, 4], "outputs": PACKED, "delegated_nodes": 0,
+}  # fmt: skip
+
+
+def test_outputs_are_unpacked() -> None:
+    found = Answer.from_json(OUTPUTS, "board bench: the answer to m").outcome
+    assert found == ModelOutputs((b"ab", b"cdef"), 900, (40, 20), 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sizes": [2, 3]},
+        {"sizes": [2, 5]},
+        {"sizes": [1 << 60]},
+        {"sizes": []},
+        {"outputs": "no base64"},
+        {"outputs": base64.b64encode(b"no zlib").decode()},
+        {"outputs": base64.b64encode(zlib.compress(b"\0" * 10**7)).decode()},  # unfolds into more than announced
+    ],
+)
+def test_outputs_that_were_changed_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(BoardError, match=r"outputs|sizes"):
+        Answer.from_json(OUTPUTS | change, "board bench: the answer to m")

@@ -17,6 +17,7 @@ from deploy.run.records.base import Record, plain
 from deploy.run.records.data import DataRecord
 from deploy.run.records.final import (
     AgreementSummary,
+    BoardScore,
     BudgetVerdict,
     BundleRecord,
     DataSummary,
@@ -46,6 +47,7 @@ __all__ = [
     "AgreementRecord",
     "AgreementSummary",
     "AsMeasured",
+    "BoardScore",
     "BudgetVerdict",
     "BundleRecord",
     "Compared",

@@ -42,6 +42,22 @@ class PlacementRecord:
 
 
 @dataclass(frozen=True)
+class BoardScore:
+    """A model's metric from the board's own answers to the validation images.
+
+    Attributes:
+        score: in percent, with the interval that the images leave.
+        against_int8: less that of the integer simulation on the same images, in points.
+        failed: the images that the board had no output for; they count in neither.
+    """
+
+    score: Estimate
+    against_int8: Estimate
+    failed: tuple[str, ...] = field(default=(), metadata=OMITTED)
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class ModelRecord:
     """A final model.
 
@@ -54,6 +70,7 @@ class ModelRecord:
         scheme: how it is quantized; None where the experiment has one scheme for all.
         score_held_out: of a selected model, INT8 on held-out training images, in percent: what the bundle is chosen by.
         against_teacher_plus: of a selected model, `score_int8` less that of the teacher trained on, in points.
+        board: what the board itself scored; None where it gives no outputs (a replay, benchmark_model).
     """
 
     name: str
@@ -72,6 +89,7 @@ class ModelRecord:
     scheme: str | None = field(default=None, metadata=OMITTED)
     score_held_out: float | None = field(default=None, metadata=OMITTED)
     against_teacher_plus: Estimate | None = field(default=None, metadata=OMITTED)
+    board: BoardScore | None = field(default=None, metadata=OMITTED)
     __pydantic_config__ = STRICT
 
     def to_json(self) -> dict[str, Any]:

@@ -192,9 +192,10 @@ def test_killed_in_every_stage_it_goes_on_and_loses_nothing(finished, tmp_path):
         ("search", 7, lambda: len(stored(folder)) > agreed + 4),
         ("retrain", 15, (folder / "students" / "fast.pt").exists),
         ("ship", 5, lambda: len(stored(folder)) > agreed + confirmed + 1),
+        ("ship", 2 + BUDGETS + SHIPPED + 2, (folder / "evaluations" / "teacher_plus.jsonl").exists),
         (
             "ship",
-            2 + BUDGETS + SHIPPED + 1,
+            2 * (2 + BUDGETS) + SHIPPED + 1,
             lambda: any((folder / name).exists() for name in ("bundle", "bundle.part")),
         ),
     ]
