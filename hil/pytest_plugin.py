@@ -86,9 +86,9 @@ def board_benchmark(
             raise UsageError(f"{benchmark.name}: a second board_benchmark: measure one model per test, or parametrize")
         benchmark._mode = "board_benchmark(...)"  # else pytest-benchmark finds its fixture unused
         path = Path(model)
-        files = [None if name is None else Path(name) for name in (input, expected)]
+        given, wanted = (None if name is None else Path(name) for name in (input, expected))
         shapes = tuple(InputShape(name, tuple(shape)) for name, shape in (input_shapes or {}).items())
-        job = Job(path, path.stem, *files, input_shapes=shapes)
+        job = Job(path, path.stem, given, wanted, shapes)
         session = hilnas_session(board)
         with Store(tmp_path / "measurements.sqlite") as store:  # pytest keeps the folders of its last three calls
             done = list(measure(session, [job], replace(protocol or MeasureProtocol(), series=now()), store))
