@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from board_scripts.input_shapes import program_arguments
 from board_scripts.interpret import (
     MachineFault,
     cool_down,
@@ -74,6 +75,7 @@ def arguments(program: str, job: dict[str, Any], runs: int) -> list[str]:
         f"--num_runs={runs}",
         "--min_secs=0",
         f"--max_secs={seconds}",  # our deadlines decide; its own would cut the runs short
+        *program_arguments(job),
     ]
     if job.get("delegate"):
         argv.append(f"--external_delegate_path={job['delegate']}")

@@ -1,6 +1,6 @@
 """Runs one model once through: loads it, checks its outputs, warms it up, times it. Called by runner.py in a child.
 
-Needs Python 3.9, numpy and a TFLite runtime, nothing else.
+Needs Python 3.9, numpy and a TFLite runtime, nothing else but the runner's other parts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from board_scripts.input_shapes import set_shapes
 
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
 RESOLVERS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
@@ -136,8 +138,9 @@ def use_graph_cache(job: dict[str, Any]) -> str | None:
 
 
 def make_interpreter(runtime: Any, job: dict[str, Any]) -> tuple[Any, list[dict[str, Any]] | None]:
-    """(interpreter, its nodes once the configured delegate took its parts, or None without one)."""
-    delegates = None
+    """(interpreter with the job's input sizes, its nodes once the configured delegate took its parts, or None)."""
+    delegates: list[Any] = []
+    resized = job.get("input_shapes") is not None
     if job.get("delegate"):
         try:
             delegates = [runtime.load_delegate(job["delegate"], job.get("delegate_options") or {})]
@@ -146,11 +149,24 @@ def make_interpreter(runtime: Any, job: dict[str, Any]) -> tuple[Any, list[dict[
     interpreter = runtime.Interpreter(
         model_path=job["model"],
         num_threads=job["threads"],
-        experimental_delegates=delegates,
+        experimental_delegates=[] if resized else delegates,
         experimental_op_resolver_type=getattr(runtime.OpResolverType, RESOLVERS[job["kernels"]]),
     )
+    set_shapes(interpreter, job)
+    if resized:
+        apply_delegates(interpreter, delegates)
     # XNNPACK takes what is left when tensors are allocated, so what the delegate took is looked at before
     return interpreter, nodes_of(interpreter) if delegates else None
+
+
+def apply_delegates(interpreter: Any, delegates: Sequence[Any]) -> None:
+    """As the interpreter itself does, but after its inputs have their sizes, which decide what a delegate takes."""
+    try:
+        for delegate in delegates:
+            interpreter._interpreter.ModifyGraphWithDelegate(delegate._get_native_delegate_pointer())
+        interpreter._delegates = list(delegates)  # they live as long as it does
+    except AttributeError as error:
+        raise MachineFault(f"this runtime applies no delegate to a model with other input sizes: {error}") from error
 
 
 def nodes_of(interpreter: Any) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from board_scripts.benchmark import die_with_parent, run_benchmark
+from board_scripts.input_shapes import are_input_shapes
 from board_scripts.interpret import RESOLVERS, MachineFault, import_runtime, rehearse, run_job
 from board_scripts.kernel_log import KernelLog
 from board_scripts.passes import PASSES, kilobytes, run_layers, run_memory, run_outputs
@@ -260,6 +261,9 @@ def parse(line: bytes) -> dict[str, Any]:
         raise ValueError(f"delegate_options is {str(options)[:200]}: give texts by name")
     if job.get("graph_cache") and not is_id(job["graph_cache"]):
         raise ValueError(f"graph_cache is {job['graph_cache'][:200]!r}: give one plain name")
+    shapes = job.get("input_shapes")
+    if shapes is not None and not are_input_shapes(shapes):
+        raise ValueError(f"input_shapes is {str(shapes)[:200]}: give [name, [sizes]] of each input")
     limit = job.get("max_temperature_c")
     if limit is not None and (not isinstance(limit, (int, float)) or not -300 < limit < 1000):
         raise ValueError(f"max_temperature_c is {str(limit)[:200]}: give degrees Celsius")

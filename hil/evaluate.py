@@ -17,11 +17,12 @@ from hil.trust import flags
 def evaluate(
     answer: Answer, task: RoundTask, conditions: Conditions, config: BoardConfig, started_at: str
 ) -> Measurement:
-    """The record of an answer to a timed task.
+    """The record of an answer to a timed task; `conditions` are the session's.
 
     Raises BoardError for an answer that is not about this model under these conditions, or does not compare the
     outputs that were to be compared.
     """
+    conditions = task.job.under(conditions)
     who = f"board {config.name}: the answer to {task.job.name}"
     if answer.model_sha256 not in (None, task.model_sha256) or answer.conditions != conditions.key():
         raise BoardError(
@@ -76,7 +77,7 @@ def failed(task: RoundTask, conditions: Conditions, reason: str, started_at: str
         load_us=0,
         first_us=0,
         latencies_us=(),
-        conditions=conditions,
+        conditions=task.job.under(conditions),
         parity=None,
         operators=(),
         delegated_nodes=0,

@@ -11,7 +11,7 @@ import statistics
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ def _columns(m: Measurement) -> dict[str, Any]:
         **{name: getattr(m, name) for name in PLAIN},
         "flags": ";".join(m.flags),
         "conditions_key": m.conditions.key(),
-        **m.conditions.to_json(),
+        **asdict(m.conditions),
     }
 
 

@@ -58,6 +58,8 @@ class Conditions:
         temperature_c: the hottest zone when the session began, degrees Celsius; None without one; not compared.
         boot_id: changes when the board reboots; not compared.
         python: version of the board's Python; not compared.
+        input_shapes: of the inputs of the model that was measured (hil/input_shape.py); "" where they have the sizes of
+            its file, as a session's conditions always do.
     """
 
     board: str
@@ -77,6 +79,7 @@ class Conditions:
     temperature_c: float | None
     boot_id: str
     python: str
+    input_shapes: str = ""
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -84,15 +87,18 @@ class Conditions:
 
     def key(self) -> str:
         """16 hex digits over everything that must match before two latencies are compared."""
-        compared = {name: value for name, value in asdict(self).items() if name not in NOT_COMPARED}
+        compared = {name: value for name, value in self.to_json().items() if name not in NOT_COMPARED}
         return digest(compared)[:16]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        raw = asdict(self)
+        if not self.input_shapes:
+            del raw["input_shapes"]  # so that keys and records are those of before there were any
+        return raw
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Conditions:
-        return cls(**_known(cls, raw))
+        return cls(**_known(cls, {"input_shapes": "", **raw}))
 
 
 @dataclass(frozen=True)
@@ -225,7 +231,7 @@ class Measurement:
         return self.load_us + self.first_us + self.warmup_us + sum(self.latencies_us)
 
     def to_json(self) -> dict[str, Any]:
-        raw = asdict(self)
+        raw = {**asdict(self), "conditions": self.conditions.to_json()}
         for name in ("latencies_us", "operators", "cpu_operators", "flags"):
             raw[name] = list(raw[name])
         return raw

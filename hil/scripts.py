@@ -13,6 +13,7 @@ RUNNER = "runner.pyz"
 PARTS = (
     "__init__.py",
     "interpret.py",
+    "input_shapes.py",
     "passes.py",
     "benchmark.py",
     "workdir.py",

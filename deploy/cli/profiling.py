@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
+from deploy.cli.model_files import add_input_shapes, check_golden_pair, measurable
 from deploy.cli.options import Commands, add_board, add_json, add_protocol, add_store, bind
 from hil.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from hil.boards.config import BoardConfig
+    from hil.input_shape import InputShape
     from hil.job import Job, MeasureProtocol
     from hil.measurement import Measurement
     from hil.passes import Layers, Memory
@@ -24,7 +26,7 @@ ON_A_BOARD = "measure models on a board: latency; accuracy on images"
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions:
-    """`board`: several of one fleet are separated by commas."""
+    """`board`: several of one fleet are separated by commas; `input_shapes`: NAME=1x224x224x3."""
 
     models: tuple[Path, ...]
     board: str
@@ -38,6 +40,7 @@ class ProfileOptions:
     json: bool = False
     memory: bool = False
     layers: bool = False
+    input_shapes: tuple[str, ...] = ()
 
 
 def add(commands: Commands) -> None:
@@ -48,6 +51,7 @@ def add(commands: Commands) -> None:
         "NAME.expected.bin) is checked first. Several boards of one fleet (--board A,B) share the work.",
     )
     profile.add_argument("models", nargs="+", type=Path, metavar="MODEL.tflite")
+    add_input_shapes(profile)
     add_board(profile, "a name in --boards; several of one fleet: A,B (default %(default)s)")
     add_protocol(profile, runs=30, rounds=3)
     add_store(profile)
@@ -75,8 +79,9 @@ def run(options: ProfileOptions) -> int:
     from hil.job import MeasureProtocol
     from hil.measure import now
 
-    jobs = [job(path) for path in options.models]
     configs = [find_board(options.boards, name) for name in options.board.split(",")]
+    shapes = measurable(options.models, options.input_shapes, configs)
+    jobs = [job(path, sizes) for path, sizes in zip(options.models, shapes, strict=True)]
     protocol = MeasureProtocol(warmup_runs=options.warmup_runs, runs=options.runs, rounds=options.rounds)
     if options.memory or options.layers:
         if len(configs) > 1:
@@ -94,20 +99,16 @@ def run(options: ProfileOptions) -> int:
     return 0
 
 
-def job(path: Path) -> Job:
-    """A model with the golden pair beside it, `NAME.input.bin` and `NAME.expected.bin`, if there is one.
-
-    Raises `ModelError` for a file that is no model.
-    """
+def job(path: Path, input_shapes: tuple[InputShape, ...]) -> Job:
+    """A model with the golden pair beside it, `NAME.input.bin` and `NAME.expected.bin`, if there is one."""
     from deploy.compile.artifact import Artifact
-    from deploy.formats.tflite.read import read
     from hil.job import Job
 
-    read(path)
     pair = Artifact.at(path.parent, path.stem)
     if pair.input.is_file() and pair.expected.is_file():
-        return Job(path, path.name, pair.input, pair.expected)
-    return Job(path, path.name)
+        check_golden_pair((pair.input, pair.expected))
+        return Job(path, path.name, pair.input, pair.expected, input_shapes)
+    return Job(path, path.name, input_shapes=input_shapes)
 
 
 def _measured(
@@ -154,7 +155,8 @@ def _show(measurements: Sequence[Measurement], as_json: bool) -> None:
         delegated = "-" if one.conditions.delegate == "none" else _delegated(one)
         interval = f"{s.ci95_us[0] / 1000:.3f} - {s.ci95_us[1] / 1000:.3f}"
         first = f"{one.first_us / 1000:.2f}"
-        rows.append((name, f"{s.median_us / 1000:.3f}", interval, f"{s.p90_us / 1000:.3f}", str(s.n), first, delegated))
+        shown, p90 = f"{name} {one.conditions.input_shapes}".strip(), f"{s.p90_us / 1000:.3f}"
+        rows.append((shown, f"{s.median_us / 1000:.3f}", interval, p90, str(s.n), first, delegated))
     columns = ("model", "median ms", "95 % interval", "p90 ms", "runs", "first ms", "on the delegate")
     console.table(columns, rows)
     console.say(

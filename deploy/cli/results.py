@@ -185,7 +185,8 @@ def _show(found: Sequence[Result]) -> None:
     for result in found:
         rounds = len(result.measurements)
         flags = ", ".join(f"{flag} ({n} of {rounds} rounds)" for flag, n in result.flags.items())
-        which = (result.model, result.conditions.board, result.conditions.key())
+        model = f"{result.model} {result.conditions.input_shapes}".strip()
+        which = (model, result.conditions.board, result.conditions.key())
         rows.append((*which, *_numbers(result.latency), flags))
     numbers = ("median ms", "95 % interval", "p90 ms", "p95 ms", "MAD us", "n")
     left = ("board", "conditions", "flags")

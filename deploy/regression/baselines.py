@@ -7,7 +7,7 @@ NAME.json holds the samples, round by round, with their conditions, and may hold
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -82,7 +82,7 @@ class Baseline:
         before = self.record.conditions
         if before.key() == now.key():
             return []
-        compared = (name for name in before.to_json() if name not in NOT_COMPARED)
+        compared = (field.name for field in fields(Conditions) if field.name not in NOT_COMPARED)
         return [name for name in compared if getattr(before, name) != getattr(now, name)]
 
 

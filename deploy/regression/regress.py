@@ -17,6 +17,7 @@ from deploy.compile.artifact import Artifact
 from deploy.regression.baselines import Baseline, load_suite, save
 from deploy.run.records import Summary
 from hil.errors import Incomparable, ModelError, UsageError
+from hil.input_shape import shapes_in
 from hil.measure import Job, MeasureProtocol, measure
 from hil.measurement import Measurement
 from hil.regression import FEWEST_ROUNDS, Comparison, Rounds, compare
@@ -154,9 +155,11 @@ def regress(bench: Bench, heads: Mapping[str, Artifact], suite: Path, threshold:
 def _compared(
     bench: Bench, baseline: Baseline, head: Artifact, threshold: float, doubtful: Outcome | None = None
 ) -> Outcome:
-    base = baseline.artifact
+    base = replace(baseline.artifact, input_shapes=shapes_in(baseline.record.conditions.input_shapes))
     interleaved = base.exists and sha256_of(base.model) != sha256_of(head.model)
-    differing = [] if interleaved else baseline.differing(bench.session.conditions)
+    differing = [] if interleaved else baseline.differing(head.job().under(bench.session.conditions))
+    if interleaved and [entry.shape for entry in base.input_shapes] != [entry.shape for entry in head.input_shapes]:
+        differing = ["input_shapes"]
     if differing:
         return Outcome(
             head.name, gap=f"its samples were taken under other conditions ({', '.join(differing)}); --update"
