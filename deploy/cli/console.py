@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from deploy.run.folder import Progress
 
 SHORT_US = 100.0
-WIDTH_OF_A_FILE = 140  # columns, where no terminal says how many there are
+WIDTH_OF_A_FILE = 180  # columns, where no terminal says how many there are
 
 
 def say(line: str) -> None:

@@ -126,7 +126,7 @@ def test_a_lost_link_is_retried_once(session: Session, store: Store, tmp_path: P
 
 def test_a_runner_killed_during_a_job_is_the_boards_fault(store: Store, tmp_path: Path) -> None:
     with open_board(loopback("asyncssh")) as board, Session(board) as session:
-        long = MeasureProtocol(warmup_runs=0, runs=60_000, rounds=1)
+        long = MeasureProtocol(warmup_runs=0, runs=8_000, rounds=1)
         killed: list[int] = []
         threading.Thread(target=kill_runner, args=(str(board.folder), killed)).start()
         done = list(measure(session, [add_job(tmp_path, 1)], long, store))
