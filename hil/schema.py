@@ -135,7 +135,7 @@ def _from_2(connection: Connection, where: str) -> None:
     connection.execute(versions.update().values(version=SCHEMA_VERSION))
 
 
-def _pages(connection: Connection, table: Table) -> Iterator[Sequence[Row[tuple[int, str]]]]:
+def _pages(connection: Connection, table: Table) -> Iterator[Sequence[Row[Any, Any]]]:
     """(number, record) of all rows, some at once: a store may not fit into memory."""
     page = select(table.c.number, table.c.record).order_by(table.c.number).limit(ROWS_AT_ONCE)
     last = 0

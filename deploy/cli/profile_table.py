@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,7 @@ def flags_of(rounds: Sequence[Measurement]) -> dict[str, int]:
     return dict(sorted(Counter(flag for m in rounds for flag in m.flags).items()))
 
 
-def flags_cell(flags: dict[str, int], rounds: int) -> str:
+def flags_cell(flags: Mapping[str, int], rounds: int) -> str:
     """Those that only some rounds have with their number: "neighbours 1/3, unchecked"."""
     return ", ".join(flag if count == rounds else f"{flag} {count}/{rounds}" for flag, count in flags.items())
 

@@ -43,10 +43,10 @@ def summaries(measurements: Sequence[Measurement]) -> dict[str, LatencySummary]:
         named.setdefault(m.model, []).append(m)
     found = {}
     for name, rounds in named.items():
-        first, *others = pooled(rounds).values()
+        pool, *others = pooled(rounds).values()
         if others:
             raise Incomparable(f"{name}: {1 + len(others)} files were measured under this name: give each its own")
-        found[name] = summarize(first)
+        found[name] = summarize(pool)
     return found
 
 
