@@ -98,7 +98,8 @@ class _Measuring:
                     self._acknowledge([done.job_id])
             if done.status == "failed":
                 self.failed.setdefault(flight.task.identity, done)
-            yield replace(done, model=flight.task.job.name)  # the files may have been measured under another name
+            # the files may have been measured under another name, elsewhere
+            yield replace(done, model=flight.task.job.name, path=str(flight.task.job.model.absolute()))
 
     def _push(self, tasks: list[RoundTask], held: dict[str, Measurement]) -> list[RoundTask]:
         """The files of `tasks`, and the canary's, are on the board when this returns."""
@@ -212,8 +213,8 @@ class _Measuring:
             )
 
 
-def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[int, ...]]:
-    """Latencies (microseconds) over all rounds, by model sha256.
+def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[float, ...]]:
+    """Latencies (microseconds) over all rounds, by model sha256; of one file under two names each sample once.
 
     A model that failed in one round is left out: an output that was wrong once makes the other rounds doubtful.
 
@@ -227,8 +228,8 @@ def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[int, ...]]:
     if len(keys) > 1:
         raise Incomparable(f"measurements under {len(keys)} different conditions ({', '.join(sorted(keys))}): pick one")
     failed = {measurement.model_sha256 for measurement in kept if measurement.status == "failed"}
-    pools: dict[str, tuple[int, ...]] = {}
-    for measurement in kept:
+    pools: dict[str, tuple[float, ...]] = {}
+    for measurement in {(m.job_id, m.attempt): m for m in kept}.values():
         if measurement.model_sha256 not in failed:
             before = pools.get(measurement.model_sha256, ())
             pools[measurement.model_sha256] = before + measurement.latencies_us

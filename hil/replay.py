@@ -140,6 +140,9 @@ def _answer(job_id: str, recorded: Measurement, conditions: Conditions) -> Answe
         after=recorded.after,
         others_busy=recorded.others_busy,
         averaged="averaged" in recorded.flags,
+        cores=recorded.cores,
+        calls=recorded.calls,
+        clock_ns=recorded.clock_ns,
     )
     failure = recorded.failure and dataclasses.replace(recorded.failure, kind="model")
-    return Answer(job_id, conditions.key(), recorded.model_sha256, failure, runs)
+    return Answer(job_id, conditions.key(), recorded.model_sha256, failure, runs, recorded.started_at)

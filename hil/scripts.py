@@ -12,6 +12,8 @@ from hil.boards.config import BoardConfig
 RUNNER = "runner.pyz"
 PARTS = (
     "__init__.py",
+    "timing.py",
+    "neighbours.py",
     "interpret.py",
     "input_shapes.py",
     "passes.py",

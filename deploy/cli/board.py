@@ -268,7 +268,7 @@ def _known_good(board: Board) -> Iterator[Finding]:
     difference = f"{parity.mismatched} of {parity.elements} elements differ" if parity else "its output not compared"
     if board.config.delegate:
         difference += f"; the delegate took {done.delegated_nodes} parts of its {len(done.operators)} operators"
-    times = f"load {done.load_us} us, first inference {done.first_us} us, then {min(done.latencies_us)} us at best"
+    times = f"load {done.load_us} us, first inference {done.first_us} us, then {min(done.latencies_us):.4g} us at best"
     yield Finding(MODEL, "ok", f"ran {job.name}: {difference}; {times}")
 
 

@@ -150,11 +150,13 @@ def _show(outcome: Outcome) -> None:
         return
     shown = [_comparison(c) for c in (outcome.first, outcome.second) if c is not None]
     text = "; measured again: ".join(shown) + (f"; {outcome.failure}" if outcome.failure else "")
-    console.say(f"{state:7} {outcome.model} ({outcome.against}): {text}; allowed {1 + outcome.first.threshold:.3f}")
+    against = f"{outcome.against} {outcome.taken}".rstrip()
+    flags = f"; {', '.join(outcome.flags)}" if outcome.flags else ""
+    console.say(f"{state:7} {outcome.model} ({against}): {text}; allowed {1 + outcome.first.threshold:.3f}{flags}")
 
 
 def _comparison(c: Comparison) -> str:
     return (
-        f"{c.head_us / 1000:.3f} ms against {c.base_us / 1000:.3f} ms, ratio {c.ratio:.3f} "
+        f"{console.milliseconds(c.head_us)} ms against {console.milliseconds(c.base_us)} ms, ratio {c.ratio:.3f} "
         f"[{c.ci95[0]:.3f}, {c.ci95[1]:.3f}], p {c.p_value:.2g}"
     )

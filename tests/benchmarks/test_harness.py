@@ -106,5 +106,6 @@ def one_process_ms(session: Session, job: Job) -> float:
     answer = json.loads(process.receive(60))
     process.close()
     wall_ms = 1000 * (time.perf_counter() - start)
-    board_us = answer["load_us"] + answer["first_us"] + answer["warmup_us"] + sum(answer["latencies_us"])
+    steady_us = answer["calls"] * sum(answer["latencies_us"])
+    board_us = answer["load_us"] + answer["first_us"] + answer["warmup_us"] + steady_us
     return wall_ms - board_us / 1000
