@@ -7,6 +7,7 @@
     │   ├── Unreachable             no answer on the network, or nobody lets us in
     │   ├── HostKeyUnknown          the board's host key was never pinned
     │   ├── HostKeyChanged          another key than the pinned one answers
+    │   ├── HostKeyRevoked          known_hosts has revoked the key that answers
     │   ├── LinkLost                the connection or the process on the board ended
     │   ├── BoardFull               the board's disk takes no more
     │   ├── BoardBusy               somebody else is on it
@@ -58,6 +59,10 @@ class HostKeyUnknown(BoardError):
 
 class HostKeyChanged(BoardError):
     """Another host key than the pinned one answered: another machine, or a new image on it."""
+
+
+class HostKeyRevoked(BoardError):
+    """The key that answered, or the only one known, is marked @revoked."""
 
 
 class LinkLost(BoardError):
