@@ -56,6 +56,7 @@ class Attempt:
         only_rsa: whether all of those were RSA keys.
         methods: what the server takes, as far as it said.
         further: what it wants besides a key.
+        unsigned: whether ssh-agent did not sign with the last of them.
         ended: whether it closed the connection.
         overdue: whether it did not answer.
         said: paramiko's reason.
@@ -66,6 +67,7 @@ class Attempt:
     only_rsa: bool = False
     methods: tuple[str, ...] = ()
     further: tuple[str, ...] = ()
+    unsigned: bool = False
     ended: bool = False
     overdue: bool = False
     said: str = ""
@@ -74,14 +76,12 @@ class Attempt:
 class Heard(logging.Handler):
     """What a server says and paramiko only logs, while a connection is made."""
 
-    def __init__(self, transport: Any, name: str) -> None:
-        super().__init__(logging.DEBUG)
+    def __init__(self, transport: Any) -> None:
+        super().__init__()
         self.lines: list[str] = []
-        self._logger = logging.getLogger(f"paramiko.{name}")
-        self._before = self._logger.level
-        self._logger.setLevel(logging.DEBUG)
-        self._logger.addHandler(self)
-        transport.set_log_channel(self._logger.name)
+        self._transport, self._before = transport, transport.logger
+        transport.logger = logging.Logger("hilnas", logging.DEBUG)  # no child of the root: nobody else hears it
+        transport.logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         if len(self.lines) < HEARD_LINES:
@@ -97,8 +97,7 @@ class Heard(logging.Handler):
         return found[-1] if found else ""
 
     def close(self) -> None:
-        self._logger.removeHandler(self)
-        self._logger.setLevel(self._before)
+        self._transport.logger = self._before
         super().close()
 
 
@@ -140,14 +139,14 @@ def _incompatible(login: Login, error: Exception, heard: Heard, transport: Any) 
             f"{server} offers only {thing.name} that are no longer safe ({_listed(names)}): "
             f"update it to {NEW_ENOUGH}{keys}"
         )
-    ours = getattr(transport.get_security_options(), thing.ours)
+    ours = [name for name in getattr(transport.get_security_options(), thing.ours) if not OLD.fullmatch(name)]
     return Unreachable(
         f"{server} offers only {thing.name} that are not known here ({_listed(names)}): "
         f"allow one of {_listed(ours)} as {thing.setting} in its sshd_config"
     )
 
 
-def not_let_in(login: Login, attempt: Attempt, heard: Heard, transport: Any) -> BoardError:
+def not_let_in(login: Login, attempt: Attempt, heard: Heard) -> BoardError:
     """The server is the right one, and we cannot log in."""
     user, keys, limit_s = login.config.user, _listed(attempt.tried), login.config.connect_timeout_s
     more = "".join(f"; {note}" for note in (*attempt.offers.unusable, *login.notes))
@@ -161,6 +160,11 @@ def not_let_in(login: Login, attempt: Attempt, heard: Heard, transport: Any) -> 
         return Unreachable(
             f"{login.where}: its SSH server {how}: {MAKE} and put it there, or update it to {NEW_ENOUGH}{more}"
         )
+    if attempt.unsigned:
+        why = (
+            f"{attempt.tried[-1]} does not sign ({attempt.said}): see what ssh-agent asks for, or name a file as `key`"
+        )
+        return Unreachable(f"{login.where}: {why}{more}")
     if attempt.ended:
         what = f"its SSH server ends the connection after {keys} ({heard.farewell() or attempt.said})"
         todo = "name the right one as `key`" if len(attempt.tried) > 1 else "see its log"
@@ -175,8 +179,10 @@ def not_let_in(login: Login, attempt: Attempt, heard: Heard, transport: Any) -> 
         why = "; ".join(attempt.offers.unusable) or nowhere
         return Unreachable(f"{login.where}: no key to log in with: {why}")
     todo = f"add its public half to authorized_keys there ({copy})"
-    if attempt.only_rsa and "server-sig-algs" not in transport.server_extensions:
-        todo += f"; if it is there, RSA needs {NEW_ENOUGH} on the board, ed25519 does not"
+    if attempt.only_rsa:
+        todo += (
+            "; if it is there, that server may take RSA only with SHA-1, with which we never sign: try an ed25519 key"
+        )
     if user == "root":
         todo += "; PermitRootLogin there has to allow keys"
     return Unreachable(f"{login.where}: {user} is not let in with {keys}: {todo}{more}")

@@ -31,10 +31,12 @@ class Offer:
     Attributes:
         name: its file, or the agent's comment on it.
         key: paramiko's object.
+        agents: whether ssh-agent holds it.
     """
 
     name: str
     key: Any
+    agents: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def open_agent(login: Login) -> SSHAgent:
     try:
         with variable("SSH_AUTH_SOCK", path):
             connection = paramiko.Agent()
-        held = connection.get_keys()
-        keys = {key.asbytes(): Offer(f"ssh-agent's {key.comment or key.get_name()}", key) for key in held}
+        held = [key for key in connection.get_keys() if key.get_name()]  # an answer cut short has keys of zeros
+        keys = {key.asbytes(): Offer(f"ssh-agent's {key.comment or key.get_name()}", key, True) for key in held}
     except Exception as error:  # whatever an agent's odd answer leads to
         return SSHAgent(fault=f"ssh-agent does not answer ({error or type(error).__name__})")
     return SSHAgent(keys, "" if keys else "ssh-agent holds no key", connection)

@@ -107,7 +107,7 @@ def _logged_in(login: Login) -> SSHConnection:
             transport = greeting.connection.get_transport()
             failure = _log_in(transport, login.config.user, offers)
             if failure is not None:
-                raise not_let_in(login, failure, greeting.heard, transport)
+                raise not_let_in(login, failure, greeting.heard)
             transport.set_keepalive(KEEPALIVE_S)
             return greeting.connection
     finally:
@@ -122,7 +122,7 @@ def _greeted(login: Login, known: KnownKeys) -> Iterator[Greeting]:
     quiet_paramiko()
     link, below = _link(login)
     transport = paramiko.Transport(link)
-    connection, heard = SSHConnection(transport, below), Heard(transport, login.board)
+    connection, heard = SSHConnection(transport, below), Heard(transport)
     begin = time.monotonic()
     try:
         transport.banner_timeout = transport.auth_timeout = login.config.connect_timeout_s
@@ -189,7 +189,9 @@ def _log_in(transport: Any, user: str, offers: Offers) -> Attempt | None:
             if "timeout" in str(error).lower():
                 return replace(attempt, overdue=True)
             if not transport.is_active():
-                return replace(attempt, ended=True)
+                # the agent's refusal ends the connection, too: paramiko signs where it reads
+                unsigned = offer.agents and not isinstance(error, paramiko.AuthenticationException)
+                return replace(attempt, unsigned=unsigned, ended=True)
         else:
             return replace(attempt, further=tuple(further)) if further else None
     try:  # images of vendors let root in without anything, as ssh would find out, too

@@ -108,8 +108,7 @@ def test_an_encrypted_key_without_an_agent(server: Server, tmp_path: Path, style
 def test_no_key_at_all(server: Server, home: Path) -> None:
     said = refused(server.config(key=""), Unreachable)
     assert (
-        "no key to log in with: no ssh-agent runs, and ~/.ssh has no id_rsa, id_ecdsa, id_ed25519: make one with `ssh-keygen -t ed25519`"
-        in said
+        "log in with: no ssh-agent runs, and ~/.ssh has no id_rsa, id_ecdsa, id_ed25519: make one with `ssh-key" in said
     )
     assert f"`ssh-copy-id -p {server.port} " in said
 
@@ -181,6 +180,17 @@ class TestAgent:
         (tmp_path / "config").write_text("IdentityAgent none\n")
         assert "ssh-agent is not asked, and ~/.ssh has no" in refused(config, Unreachable)
 
+    def test_a_key_that_it_does_not_sign_with(
+        self, server: Server, agent: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("DISPLAY", raising=False)
+        subprocess.run(["ssh-add", "-q", "-D"], check=True)
+        subprocess.run(
+            ["ssh-add", "-q", "-c", str(server.folder / "client_key")], check=True
+        )  # asks somebody each time
+        said = refused(server.config(key=""), Unreachable)
+        assert "does not sign (key cannot be used for signing): see what ssh-agent asks for" in said
+
     def test_an_agent_that_is_empty(self, server: Server, agent: Path, home: Path) -> None:
         subprocess.run(["ssh-add", "-q", "-D"], check=True)
         assert "no key to log in with" in refused(server.config(key=""), Unreachable)
@@ -211,5 +221,5 @@ def test_an_agent_that_is_gone_or_talks_nonsense(
         monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "odd"))
         assert reached(server.config(key="")) == "in\n"
         (home / ".ssh" / "id_ed25519").unlink()
-        with pytest.raises(BoardError, match="log in with: ssh-agent does not answer"):
+        with pytest.raises(BoardError, match="log in with: ssh-agent holds no key, and"):
             reached(server.config(key=""))

@@ -20,7 +20,7 @@ FILES = {
     "negated": "Host * !evk\nUser wrong\nHost ev? !other\nUser right\n",
     "quoted": 'Host "evk" other\nUser "an na"\nIdentityFile "/keys/with space"\nIdentityFile /keys/b\n',
     "comments": "# Host evk\nHost evk # mine\nUser root # of course\nPort 22 #\n",
-    "keys": "IdentitiesOnly yes\nHost ev?\nIdentityFile /k/%h_%r\nUser u\nIdentityFile ~/n\nHost *\nIdentityFile /k/a\n",
+    "keys": "IdentitiesOnly yes\nHost ev?\nIdentityFile /%h_%r\nUser u\nIdentityFile ~/n\nHost *\nIdentityFile /k/a\n",
     "match": "Match host evk\nUser a\nMatch originalhost evk,b\nPort 5\nMatch user b\nPort 6\nMatch all\nUser c\n",
     "match not": "Match !host evk\nUser wrong\nMatch host * !originalhost other\nUser right\n",
     "jump": "Host evk\nProxyJump anna@gate:2200,inner\nHost *\nProxyJump none\n",
