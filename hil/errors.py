@@ -34,7 +34,8 @@ class HilError(Exception):
     exit_code: int = 3
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        super().__init__("".join(char if char.isprintable() else "?" for char in line))  # no escape codes of others
 
 
 class CheckFailed(HilError):

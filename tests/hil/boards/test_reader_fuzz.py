@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from tests.hil.boards.test_ssh_config import FILES
 from tests.hil.ssh_servers import write_key
 
 ROOT = Path(__file__).resolve().parents[3]
-IN_ALL = int(os.environ.get("HILNAS_FUZZ", "3000"))
+IN_ALL = int(os.environ.get("HILNAS_FUZZ", "2000"))
 LOGIN = find_login(BoardConfig("evk", "ssh", host="evk", key="/none", known_hosts="/none", ssh_config="none"))
 
 STUMBLING_BLOCKS = [
@@ -58,7 +57,7 @@ def ssh_config(path: Path) -> None:
 
 
 def private_key(path: Path) -> None:
-    find_offers(replace(LOGIN, keys=(path,)), SSHAgent())
+    find_offers(replace(LOGIN, keys=(path,), chosen=bool(path.stat().st_size % 2)), SSHAgent())
 
 
 def experiment(path: Path) -> None:
@@ -74,13 +73,13 @@ def target(path: Path) -> None:
 
 
 READERS: dict[Callable[[Path], None], float] = {
-    known_hosts: 0.4,
-    boards: 0.4,
-    ssh_config: 0.08,
-    private_key: 0.04,
-    space: 0.04,
-    target: 0.02,
-    experiment: 0.02,
+    known_hosts: 0.45,
+    boards: 0.45,
+    ssh_config: 0.04,
+    private_key: 0.025,
+    space: 0.02,
+    target: 0.01,
+    experiment: 0.005,
 }
 """Each with its share of the files: the slower, the fewer."""
 
@@ -156,11 +155,12 @@ def test_a_damaged_file_is_never_a_traceback(
     chance, path = random.Random(reader.__name__), tmp_path / "file.toml"
     for original in originals[reader.__name__]:
         path.write_bytes(original)
-        if reader is not known_hosts:  # what is sound is read; of these some are sound, and pin nothing
+        if reader in (boards, space, target, experiment):  # of the others some are sound and do not serve
             reader(path)
     read = 0
     for number in range(round(IN_ALL * READERS[reader])):
         content = damaged(chance.choice(originals[reader.__name__]), chance)
+        path.unlink()  # some file systems write a file out that is replaced by emptying it
         path.write_bytes(content)
         try:
             reader(path)
@@ -168,6 +168,5 @@ def test_a_damaged_file_is_never_a_traceback(
         except (HilError, NasError) as error:
             assert "\n" not in str(error) and str(error).isprintable(), (number, content)
         except Exception as error:
-            shutil.copy(path, kept := Path("fuzzed").absolute())
-            raise AssertionError(f"{reader.__name__}, input {number}, kept as {kept}: {error!r}") from error
+            raise AssertionError(f"{reader.__name__}, input {number} {content[:2000]!r}: {error!r}") from error
     assert 0 < read < round(IN_ALL * READERS[reader])
