@@ -22,7 +22,7 @@ from pathlib import Path
 from hil.boards.config import BoardConfig
 from hil.boards.ssh import SSHBoard
 from hil.errors import BoardError, Unreachable, UsageError
-from hil.user import account, user_name
+from hil.user import account, home, user_name
 
 START_TIMEOUT_S = 15.0
 ATTEMPTS = 3  # a free port can be taken between our look and the server's bind
@@ -178,10 +178,11 @@ def asyncssh_argv(folder: Path, port: int) -> list[str]:
 
 
 def server_environment() -> dict[str, str]:
-    """Ours, in which `python -m hil...` is found from any folder."""
+    """Ours, in which `python -m hil...` is found from any folder, with the home that asyncssh looks for."""
     root = str(Path(__file__).resolve().parents[2])
     before = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{before}" if before else root}
+    path = f"{root}{os.pathsep}{before}" if before else root
+    return {"HOME": str(home()), "LOGNAME": user_name(), **os.environ, "PYTHONPATH": path}
 
 
 def make_keys(folder: Path) -> None:
