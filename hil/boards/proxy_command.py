@@ -25,7 +25,7 @@ class ProxyCommand:
         self.link, theirs = socket.socketpair()
         try:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", f"exec {command}"], stdin=theirs, stdout=theirs, stderr=self._said
+                ["/bin/sh", "-c", f"exec {command}"], stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=self._said
             )
         except OSError as error:
             self._said.close()
