@@ -139,7 +139,7 @@ class _Text:
                 for found in sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))):
                     if not found.name.startswith(".") or path.name.startswith("."):
                         yield found
-            except (OSError, ValueError):
+            except (OSError, ValueError, LookupError):  # LookupError: glob of "/" itself
                 self.left_out.append(place)
 
     def _block(self, key: str, value: str, within: str, place: str) -> str:

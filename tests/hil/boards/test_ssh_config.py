@@ -136,6 +136,13 @@ def test_what_makes_no_sense_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     assert said in str(caught.value)
 
 
+def test_an_include_that_names_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text(f'Include /\nInclude {tmp_path} "" **/x\nHost evk\nUser root\n')
+    found = host_settings("evk", str(path))
+    assert found.user == "root" and found.left_out[0] == f"{path}:1"
+
+
 def test_a_named_file_has_to_exist(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="fix `ssh_config`"):
         host_settings("evk", str(tmp_path / "none"))
