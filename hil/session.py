@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import socket
 import tempfile
@@ -22,6 +21,7 @@ from hil.measurement import Conditions
 from hil.request import Acknowledgement, Request
 from hil.scripts import RUNNER, runner_archive, script_path
 from hil.stage import Stage
+from hil.user import user_name
 
 START_TIMEOUT_S = 120.0
 FOLDER_TIMEOUT_S = 30.0
@@ -240,4 +240,4 @@ class Session:
 
 def owner() -> str:
     """Our name in messages to others who want the board."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"{'_'.join(user_name().split())}@{socket.gethostname()}"

@@ -44,7 +44,7 @@ def test_a_changed_host_key_is_refused_and_explained(board: Board, tmp_path: Pat
     with pytest.raises(HostKeyChanged, match=r"SHA256:.*SHA256:.*remove the line.*hilnas board trust bench"):
         changed.run(["true"], 5)
     with pytest.raises(HostKeyChanged):
-        trust(changed.config)
+        list(trust(changed.config))
     assert (tmp_path / "known_hosts").read_text().count("\n") == 1
 
 
@@ -52,8 +52,9 @@ def test_an_unpinned_board_is_trusted_only_on_command(board: Board, tmp_path: Pa
     unpinned = pointed_at(board, known_hosts=str(tmp_path / "new" / "known_hosts"))
     with pytest.raises(HostKeyUnknown, match="hilnas board trust bench"):
         unpinned.run(["true"], 5)
-    assert trust(unpinned.config).startswith("SHA256:")
-    assert trust(unpinned.config) == trust(unpinned.config)
+    (pinned,) = trust(unpinned.config)
+    assert pinned.fingerprint.startswith("SHA256:") and "ssh_host_ed25519_key.pub" in pinned.compare
+    assert list(trust(unpinned.config)) == [pinned]
     assert unpinned.run(["echo", "in"], 5).stdout == "in\n"
     assert Path(unpinned.config.known_hosts).read_text().count("\n") == 1
     unpinned.close()
