@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from board_scripts.input_shapes import set_shapes
