@@ -31,6 +31,7 @@ from hil.boards.ssh_process import (
     SSHProcess,
     close_channel,
     collect,
+    end_channel,
     is_up,
     marked,
     new_mark,
@@ -83,7 +84,9 @@ class SSHBoard:
         try:
             output = collect(channel, mark, stdin, time.monotonic() + timeout_s, raw_stderr)
         except TimeoutError as error:
-            raise self._overdue(argv, timeout_s, split_stderr(bytes(raw_stderr), mark).pid) from error
+            overdue = self._overdue(argv, timeout_s, split_stderr(bytes(raw_stderr), mark).pid)
+            end_channel(channel)
+            raise overdue from error
         except raised() as error:
             raise self._told(_short(argv), error) from error
         finally:
@@ -218,12 +221,13 @@ class SSHBoard:
 
         channel = transport.open_session(timeout=CHANNEL_TIMEOUT_S)
         try:
+            channel.settimeout(CHANNEL_TIMEOUT_S)  # of silence
             channel.invoke_subsystem("sftp")
             return paramiko.SFTPClient(channel)
         except raised() as error:
             if not self._still_connected():
                 raise
-            close_channel(channel)
+            end_channel(channel)
             if isinstance(error, paramiko.SFTPError):
                 todo = "its login shell prints before SFTP begins: let it print nothing where it is not interactive"
             else:

@@ -162,6 +162,22 @@ def close_channel(channel: Any) -> None:
         channel.close()
 
 
+def end_channel(channel: Any) -> None:
+    """Closes it when its process has ended, or soon. Never raises.
+
+    dropbear closes a channel that was opened just when the process of another, closed one ends.
+    """
+    with suppress(Exception):
+        channel.shutdown_write()
+        channel.settimeout(POLL_S)
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while not channel.status_event.is_set() and time.monotonic() < deadline:
+            with suppress(TimeoutError):
+                if not channel.recv(65536):
+                    channel.status_event.wait(POLL_S)
+    close_channel(channel)
+
+
 def _drain_stderr(channel: Any, into: bytearray) -> None:
     """Both streams share one window: unread stderr would in the end stop stdout."""
     while channel.recv_stderr_ready():
