@@ -25,7 +25,8 @@ PARTS = (
 TOO_OLD = 79
 # In the grammar of any Python, as an older one has to read it whole. What lies in the home is no module of ours.
 FROM_STDIN = (
-    'import sys; sys.version_info >= (3, 9) or (sys.stderr.write("Python %d.%d.%d" % sys.version_info[:3]), sys.exit(79)); '
+    "import sys; "
+    'sys.version_info >= (3, 9) or (sys.stderr.write("Python %d.%d.%d" % sys.version_info[:3]), sys.exit(79)); '
     'sys.path[:1] == [""] and sys.path.pop(0); exec(compile(sys.stdin.buffer.read(), "NAME", "exec"))'
 )
 MAIN = "import sys\nfrom board_scripts.runner import main\n\nsys.exit(main())\n"

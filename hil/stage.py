@@ -140,9 +140,8 @@ class Stage:
             done = run_script(self._board, "unpack_batch.py", folder, self._objects, timeout_s=UNPACK_TIMEOUT_S)
         what = f"{files} files did not arrive whole"
         if done.exit_code == DAMAGED:
-            raise BoardError(
-                f"board {self._board.name}: {what}: {last_line(done.stderr)}: run again; if it persists, see `dmesg` there"
-            )
+            said = f"{what}: {last_line(done.stderr)}"
+            raise BoardError(f"board {self._board.name}: {said}: run again; if it persists, see `dmesg` there")
         if done.exit_code:
             raise refusal(self._board.name, what, done.stderr)
 

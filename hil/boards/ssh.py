@@ -23,7 +23,7 @@ from hil.boards.config import BoardConfig
 from hil.boards.hostkeys import changed, known_hosts_path, require_pinned
 from hil.boards.refusal import last_line
 from hil.boards.ssh_errors import as_ours, lost, raised, reason
-from hil.boards.ssh_files import get_by_sftp, get_by_shell, put_by_sftp, put_by_shell
+from hil.boards.ssh_files import ShellFiles, get_by_sftp, put_by_sftp
 from hil.boards.ssh_process import (
     KILL,
     LONGEST_COMMAND,
@@ -130,7 +130,7 @@ class SSHBoard:
         with self._transfer(f"copying {local} to {remote}", size) as sftp:
             refused = None if sftp is None else self._refused(lambda: put_by_sftp(sftp, local, remote))
         if sftp is None or refused:
-            put_by_shell(self._converse, self.name, local, remote, self._python(), _transfer_s(size))
+            self._through_shell().put(local, remote, _transfer_s(size))
             self._give_up_sftp(refused)
 
     def get(self, remote: str, local: Path) -> None:
@@ -139,7 +139,7 @@ class SSHBoard:
         with self._transfer(f"copying {remote}", MOST_BYTES) as sftp:
             refused = None if sftp is None else self._refused(lambda: taken.append(get_by_sftp(sftp, remote)))
         if not taken:
-            taken = [get_by_shell(self._converse, self.name, remote, self._python(), _transfer_s(MOST_BYTES))]
+            taken = [self._through_shell().get(remote, _transfer_s(MOST_BYTES))]
             self._give_up_sftp(refused)
         part = local.with_name(f"{local.name}.{uuid.uuid4().hex[:8]}.part")
         try:
@@ -195,8 +195,8 @@ class SSHBoard:
             self._client = connect(self.config)
         return self._client.get_transport()
 
-    def _python(self) -> str:
-        return self.config.python or "python3"
+    def _through_shell(self) -> ShellFiles:
+        return ShellFiles(self._converse, self.name, self.config.python or "python3")
 
     def _execute(self, argv: Sequence[str], line: bytes) -> Any:
         """The channel in which the board's shell runs `line`, for `argv`."""

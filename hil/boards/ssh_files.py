@@ -1,7 +1,7 @@
 """Files to and from a board: by SFTP, or through a shell command, slower, where the board has no SFTP server.
 
-SFTP has one word for a full disk, a read-only one and a dozen other reasons, a shell has one for each: what SFTP refuses
-is therefore tried once more through a shell.
+SFTP has one word for a full disk, a read-only one and a dozen other reasons, a shell has one for each: what SFTP
+refuses is therefore tried once more through a shell.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,27 +75,35 @@ def get_by_sftp(sftp: Any, remote: str) -> bytes:
     return data.getvalue()
 
 
-def put_by_shell(converse: Converse, board: str, local: Path, remote: str, python: str, timeout_s: float) -> None:
-    """Raises BoardFull, BoardError; UsageError where the file here cannot be read."""
-    try:
-        with local.open("rb") as file:
-            wanted = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            done = converse(["sh", "-c", PUT, "sh", f"{remote}.part", python, wanted, remote], timeout_s, file)
-    except OSError as error:
-        raise UsageError(f"{local}: {error.strerror}: name a file that can be read") from error
-    if done.exit_code:
-        raise _problem(board, remote, done)
+@dataclass(frozen=True)
+class ShellFiles:
+    """Copies through a board's shell; `python` is what hashes where the board has no program for that."""
 
+    converse: Converse
+    board: str
+    python: str
 
-def get_by_shell(converse: Converse, board: str, remote: str, python: str, timeout_s: float) -> bytes:
-    """Raises BoardError."""
-    done = converse(["sh", "-c", GET, "sh", remote, python], timeout_s, None)
-    if done.exit_code:
-        raise _problem(board, remote, done)
-    if hashlib.sha256(done.stdout).hexdigest().encode() not in done.stderr:
-        raise BoardError(f"board {board}: {remote} changed while it was copied: copy it again")
-    return done.stdout
+    def put(self, local: Path, remote: str, timeout_s: float) -> None:
+        """Raises BoardFull, BoardError; UsageError where the file here cannot be read."""
+        try:
+            with local.open("rb") as file:
+                wanted = hashlib.file_digest(file, "sha256").hexdigest()
+                file.seek(0)
+                argv = ["sh", "-c", PUT, "sh", f"{remote}.part", self.python, wanted, remote]
+                done = self.converse(argv, timeout_s, file)
+        except OSError as error:
+            raise UsageError(f"{local}: {error.strerror}: name a file that can be read") from error
+        if done.exit_code:
+            raise _problem(self.board, remote, done)
+
+    def get(self, remote: str, timeout_s: float) -> bytes:
+        """Raises BoardError."""
+        done = self.converse(["sh", "-c", GET, "sh", remote, self.python], timeout_s, None)
+        if done.exit_code:
+            raise _problem(self.board, remote, done)
+        if hashlib.sha256(done.stdout).hexdigest().encode() not in done.stderr:
+            raise BoardError(f"board {self.board}: {remote} changed while it was copied: copy it again")
+        return done.stdout
 
 
 def _problem(board: str, remote: str, done: Output) -> BoardError:

@@ -1,7 +1,7 @@
 """SSH servers as on small boards: dropbear, or sshd with another login shell, other tools, other disks.
 
-Each runs in a mount namespace of its own, in which /etc/passwd gives the user `bench` (with our id) a home of the test's:
-nobody's own home is read or written. Neither root nor a container's consent is needed, only user namespaces.
+Each runs in a mount namespace of its own, in which /etc/passwd gives the user `bench` (with our id) a home of the
+test's: nobody's own home is read or written. Neither root nor a container's consent is needed, only user namespaces.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Private:
     Attributes:
         server: "dropbear" or "sshd".
         sftp: the program of its SFTP server; None: there is none.
-        shell: the user's login shell.
+        login_shell: of the user.
         bashrc: what that shell, if it is bash, runs first.
         key_options: what stands before the key in authorized_keys.
         mounts: what is mounted where: a path, "ro" for an empty read-only disk, or the size of an empty disk ("64k").
@@ -74,7 +74,7 @@ class Private:
 
     server: str = "dropbear"
     sftp: Path | None = SFTP_SERVER
-    shell: str = "/bin/sh"
+    login_shell: str = "/bin/sh"
     bashrc: str = ""
     key_options: str = ""
     mounts: Sequence[tuple[str, Path]] = ()
@@ -113,9 +113,9 @@ def private_board(folder: Path, private: Private, **settings: object) -> Iterato
     (home / ".ssh" / "authorized_keys").chmod(0o600)
     (home / ".bashrc").write_text(private.bashrc)
     others = [line for line in Path("/etc/passwd").read_text().splitlines() if line.split(":")[2] != str(os.getuid())]
-    ours = f"{USER}:x:{os.getuid()}:{os.getgid()}::{home}:{private.shell}"
+    ours = f"{USER}:x:{os.getuid()}:{os.getgid()}::{home}:{private.login_shell}"
     (folder / "passwd").write_text("\n".join([ours, *others]) + "\n")
-    (folder / "shells").write_text(f"/bin/sh\n/bin/bash\n{private.shell}\n")
+    (folder / "shells").write_text(f"/bin/sh\n/bin/bash\n{private.login_shell}\n")
     with _serving(folder, private, program, namespace) as port:
         yield BoardConfig(
             "small", "ssh", host="127.0.0.1", port=port, user=USER, key=str(folder / "client_key"),

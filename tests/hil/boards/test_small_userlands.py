@@ -70,7 +70,7 @@ def few_tools(folder: Path, busybox: bool) -> Path:
 @pytest.mark.parametrize("busybox", [False, True], ids=["few-tools", "busybox"])
 def test_a_userland_without_tar_and_sha256sum(busybox: bool, sftp: Path | None, tmp_path: Path) -> None:
     shell = few_tools(tmp_path / "userland", busybox)
-    private = Private(shell=str(shell), sftp=sftp)
+    private = Private(login_shell=str(shell), sftp=sftp)
     with private_board(tmp_path / "board", private) as config, open_board(config) as board:
         for tool in ("tar", "sha256sum", "openssl", "timeout"):
             assert board.run([tool, "--help"], 10).exit_code == 127 or busybox
@@ -98,7 +98,7 @@ def test_without_tar_files_are_staged_as_whole_by_python(tmp_path: Path, monkeyp
 
         monkeypatch.setattr(board, "put", damaged)
         (tmp_path / "model").write_bytes(b"right")
-        with pytest.raises(BoardError, match="1 files did not arrive whole: the sha256 of .* is another there"):
+        with pytest.raises(BoardError, match=r"1 files did not arrive whole: the sha256 of .* is another there"):
             Stage(board, str(tmp_path / "work")).stage(tmp_path / "model")
     assert not (tmp_path / "work" / "objects" / sha256_of(tmp_path / "model")).exists()
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["objects"]
