@@ -29,7 +29,7 @@ from tests.deploy.networks import block_data
 
 OVERHEAD_LIMIT_MS = 10.0
 BUSY_LIMIT = 0.95
-SHELL_COPY_LIMIT_MS = 45.0  # what was measured, and half of it
+SHELL_COPY_LIMIT_MS = 38.0  # 25.6 measured on two busy cores, and half of it
 COPIED_MB, COPIES = 8, 5
 MODELS = 500
 ONE_BY_ONE = 5
@@ -100,7 +100,7 @@ def test_board_busy(benchmark, measured):
 def test_copy_through_a_shell(benchmark, tmp_path):
     """What a board without an SFTP server pays for its files."""
     (tmp_path / "sent").write_bytes(os.urandom(COPIED_MB * 10**6))
-    with open_board(BoardConfig("loopback", "loopback")) as board:
+    with open_board(BoardConfig("loopback", "loopback", server="asyncssh")) as board:  # no start-up file of a shell
         by_sftp_ms = copy_ms(board, tmp_path)
         board._without_sftp = True
         by_shell_ms = copy_ms(board, tmp_path)

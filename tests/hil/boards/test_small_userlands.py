@@ -159,9 +159,12 @@ def test_no_room_for_the_runner_is_named(sftp: Path | None, tmp_path: Path) -> N
 @pytest.mark.system
 def test_a_folder_in_which_the_user_may_not_write(sftp: Path | None, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("some")
-    with private_board(tmp_path / "board", Private(sftp=sftp)) as config, SSHBoard(config) as board:
-        with pytest.raises(BoardError, match="Permission denied: its user may not write there"):
-            board.put(tmp_path / "file", "/sys/hilnas-test")  # not even root
+    with (
+        private_board(tmp_path / "board", Private(sftp=sftp)) as config,
+        SSHBoard(config) as board,
+        pytest.raises(BoardError, match="Permission denied: its user may not write there"),
+    ):
+        board.put(tmp_path / "file", "/sys/hilnas-test")  # not even root
 
 
 def old_python(version: Path) -> str:
