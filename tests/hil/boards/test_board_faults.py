@@ -20,6 +20,7 @@ from hil.boards.board import Board
 from hil.boards.kinds import open_board, trust
 from hil.boards.loopback import free_port, make_keys
 from hil.boards.ssh import SSHBoard
+from hil.boards.ssh_socket import open_socket
 from hil.errors import HostKeyChanged, HostKeyUnknown, LinkLost, Unreachable, UsageError
 from tests.hil.loopback_boards import SERVERS, loopback
 from tests.hil.server_processes import connections, end, server_processes
@@ -180,3 +181,9 @@ def test_close_removes_the_server_and_its_folder(fresh_board: Board) -> None:
     fresh_board.close()
     assert not folder.exists()
     assert not psutil.wait_procs(family, timeout=5)[1]
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "lab..local", "nul\0"])
+def test_what_is_no_host_name(board: Board, host: str) -> None:
+    with pytest.raises(UsageError, match="is no host name: fix `host`"):
+        open_socket(dataclasses.replace(board.config, host=host))
