@@ -200,8 +200,12 @@ class SSHBoard:
         if not argv or any("\0" in word for word in argv):
             raise UsageError(f"board {self.name}: a command is at least one word, without NUL")
         with self._watched(f"starting {_short(argv)}", CHANNEL_TIMEOUT_S):
-            channel = self._transport().open_session(timeout=CHANNEL_TIMEOUT_S)
-            channel.exec_command(line)
+            try:
+                channel = self._transport().open_session(timeout=CHANNEL_TIMEOUT_S)
+                channel.exec_command(line)
+            except EOFError:  # the connection's, no channel's: paramiko may not have noticed yet
+                self._abort()
+                raise
         return channel
 
     @contextmanager

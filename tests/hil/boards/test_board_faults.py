@@ -185,5 +185,5 @@ def test_close_removes_the_server_and_its_folder(fresh_board: Board) -> None:
 
 @pytest.mark.parametrize("host", ["a" * 70, "lab..local", "nul\0"])
 def test_what_is_no_host_name(board: Board, host: str) -> None:
-    with pytest.raises(UsageError, match="is no host name: fix `host`"):
+    with pytest.raises(UsageError, match="is no name or address of a host: fix `host`"):
         open_socket(dataclasses.replace(board.config, host=host))

@@ -162,14 +162,15 @@ def test_files_pass_whole(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_closing_leaves_no_connection_behind(bench: Bench) -> None:
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     with SSHBoard(bench.alias(jump="gate")) as board:
         board.run(["true"], 10)
-        assert threading.active_count() > threads
+        ours = set(threading.enumerate()) - before
+        assert ours
     deadline = time.monotonic() + 5
-    while threading.active_count() > threads and time.monotonic() < deadline:
+    while any(thread.is_alive() for thread in ours) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert threading.active_count() == threads
+    assert not any(thread.is_alive() for thread in ours)
 
 
 def test_a_jump_host_that_goes_away_is_a_lost_link(bench: Bench, tmp_path: Path) -> None:
