@@ -325,6 +325,9 @@ def _compare(options: LutOptions) -> int:
 
     if options.plot:
         check_image(options.plot)
+    for name, count in (("--seeds", options.seeds), ("--most-blocks", options.most_blocks)):
+        if count is not None and count < 1:
+            raise UsageError(f"{name} {count}: give at least 1")
     recorded = Recorded.load(Path(options.words[1]))
     most = options.most_blocks or len(recorded.rows_of("block")) // 20
     outcomes = []

@@ -213,9 +213,10 @@ def few_bits_table(options: FewBitsOptions) -> int:
 def ranking_table(options: RankingOptions) -> int:
     """The exit code."""
     from deploy.pipeline.loop import loop
-    from deploy.studies.ranking import ranking, ranking_rows
+    from deploy.studies.ranking import check_counts, ranking, ranking_rows
     from deploy.studies.ranking_record import RankingRecord
 
+    check_counts(options.retrained, options.retrainings)
     with open_run(options) as context:
         console.follow(loop(context, "tables"))
         console.follow(ranking(context, options.retrained, options.retrainings))

@@ -185,7 +185,7 @@ class _Confirming:
         try:
             ranked = yield from self.ask(budget, count_of_all)
         except ConfigError as error:
-            # By the corrected table nothing fits any more; or not yet, and the table may be wrong by some per cent.
+            # By the corrected table nothing fits any more; or not yet, and the table may be wrong.
             ranked = [] if self.measured else (yield from self._nearly(budget, count_of_all, error))
         self.proposed.setdefault(budget.name, {}).update(dict.fromkeys(ranked))
         kept = {self._executed(candidate) for candidate in self.kept(budget)}

@@ -38,15 +38,19 @@ PLAIN = "nsr"
 STAGE = "ranking"
 
 
-def ranking(context: Context, models: int, retrainings: int) -> Iterator[Progress]:
-    """Retrain, rank, compare: ranking.json in the run's folder. Needs the tables stage.
-
-    Raises `UsageError` for too few models, `CheckFailed` where all turn out equal.
-    """
+def check_counts(models: int, retrainings: int) -> None:
+    """Raises `UsageError` for too few: before the loop, not after it."""
     if models < FEWEST or retrainings < 1:
         raise UsageError(
             f"--models {models} --retrainings {retrainings}: give at least {FEWEST} models and 1 retraining"
         )
+
+
+def ranking(context: Context, models: int, retrainings: int) -> Iterator[Progress]:
+    """Retrain, rank, compare: ranking.json in the run's folder. Needs the tables stage.
+
+    Raises `CheckFailed` where all turn out equal.
+    """
     experiment, seed = context.experiment, context.experiment.seed
     tables = {name: Table.load(context.path / "tables" / f"{name}.parquet") for name in ("nsr", "size", WEIGHTED_NSR)}
     architectures = spread(context.space, tables, models, seed)

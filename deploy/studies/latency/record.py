@@ -126,6 +126,8 @@ class Recorded:
             space = build(SearchSpace, header["space"], "space")
             record = cls(rows, space, tuple(header["size"]), header["scheme"], header["conditions"])
             found = header["format"]
+        except FileNotFoundError:
+            raise TableError(f"{path}: no such file; give one that `hilnas lut latency record` made") from None
         except (OSError, pa.ArrowException, ConfigError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             message = f"{path}: not a record of this kit ({reason}); give one that `hilnas lut latency record` made"

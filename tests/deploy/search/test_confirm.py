@@ -283,17 +283,18 @@ def test_a_budget_below_the_smallest_model_is_refused_by_name(bench: Bench, monk
         bench.confirmed(bench.budget(0.01))
 
 
-def test_a_table_by_which_nothing_fits_may_be_wrong_by_a_few_per_cent(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [0.95, 0.7])
+def test_a_table_by_which_nothing_fits_may_be_wrong(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: float
 ) -> None:
-    """The constant of slow models makes the smallest ones look slower than they are: measuring decides."""
+    """The smallest models may look slower than they are: measuring decides."""
     smallest = min(bench.predicted(c.architecture) for c in bench.best(bench.budget(50.0)))
-    board = on_board(monkeypatch, lambda a: 0.8 * bench.predicted(a))
-    found = bench.confirmed(bench.budget(0.95 * smallest))
+    board = on_board(monkeypatch, lambda a: (error - 0.15) * bench.predicted(a))
+    found = bench.confirmed(bench.budget(error * smallest))
     assert found.candidates["fast"] and board.measured_models
     on_board(monkeypatch, bench.predicted)
     with pytest.raises(CheckFailed, match="no measured candidate keeps"):
-        bench.confirmed(bench.budget(0.95 * smallest))
+        bench.confirmed(bench.budget(error * smallest))
 
 
 def test_a_scheme_whose_models_are_slower_than_its_table_gives_way(

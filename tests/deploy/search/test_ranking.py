@@ -294,3 +294,12 @@ def test_models_of_the_study_lie_on_the_front_and_all_over_the_space(populated, 
         assert min(everything(space), key=tables["nsr"].total) in chosen  # an end of the front
         sums = sorted(tables["nsr"].total(a) for a in everything(space))
         assert max(tables["nsr"].total(a) for a in chosen) > sums[len(sums) * 3 // 4]
+
+
+@pytest.mark.parametrize("counts", [("--models", "4"), ("--retrainings", "0")])
+def test_too_few_models_are_refused_before_the_loop(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], counts: tuple[str, str]
+) -> None:
+    assert main(["study", "ranking", "--runs-dir", str(tmp_path / "runs"), *counts]) == 2
+    assert "give at least 5 models and 1 retraining" in capfd.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from deploy.cli import main
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.shipped import load_space
 from deploy.studies.latency.record import Recorded
@@ -71,3 +72,10 @@ def test_the_recording_that_ships_is_of_table1(repository):
     assert recorded.space.blocks == space.blocks and recorded.space.choices == space.choices
     assert {row.name for row in recorded.rows_of("block")} == {str(subnet) for subnet in space.all_subnets()}
     assert len(recorded.rows_of("held-out")) == 100 and len(recorded.rows_of("pool", "front")) == 40
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--most-blocks"])
+def test_a_comparison_of_nothing_is_refused(repository, capfd, option):
+    command = ["lut", "latency", "compare", str(repository / "docs/results/latency-table1.parquet"), option, "0"]
+    assert main(command) == 2
+    assert f"{option} 0: give at least 1" in capfd.readouterr().err
