@@ -202,11 +202,12 @@ def show_summary(summary: Summary, folder: Path) -> None:
     from deploy.latency.gate import gate_text
     from deploy.search.estimates import split_half_text
     from deploy.ship.budgets import verdict_text
-    from deploy.ship.differences import difference_text, on_board_text
+    from deploy.ship.differences import difference_text, measured_text, on_board_text
     from nas.table import Table
 
     _show_watermark(summary.conditions)
     _show_models(summary)
+    console.say(measured_text(summary.all_models))
     for m in summary.models:
         console.say(f"  {m.name}: {m.subnet}{f' ({m.scheme})' if m.scheme else ''}")
         if m.against_teacher_plus:

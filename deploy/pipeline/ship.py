@@ -37,7 +37,6 @@ from deploy.ship.bundle import Contents, export, verify
 from deploy.ship.manifest import Accuracy, BundleMeasurement
 from hil.boards.kinds import open_board
 from hil.measurement import Conditions, Measurement
-from hil.stats import LatencySummary
 from nas.estimate import Estimate
 from nas.networks.segmenter import Encoder
 from nas.tasks.counted import Counted, paired_difference
@@ -66,7 +65,7 @@ class Final:
     scheme: str | None = None
 
     def record(
-        self, metric: str, latency: LatencySummary, board: BoardScore | None, against: Estimate | None = None
+        self, metric: str, latency: LatencyRecord, board: BoardScore | None, against: Estimate | None = None
     ) -> ModelRecord:
         """With its latency and score on the board, the scores' metric, its difference to the teacher trained on."""
         placed = self.read_back.placement
@@ -83,7 +82,7 @@ class Final:
             placement=PlacementRecord(**asdict(placed)) if placed else None,
             macs=self.macs,
             predicted_us=self.predicted_us,
-            latency_us=LatencyRecord(latency.median_us, latency.p90_us, latency.n, latency.ci95_us),
+            latency_us=latency,
             scheme=self.scheme,
             score_held_out=self.score_held_out,
             against_teacher_plus=against,
@@ -138,21 +137,21 @@ def ship(context: Context) -> Iterator[Progress]:
         yield Progress("ship", 2 + len(models), total, f"{entry.name} evaluated")
 
     measurements, budgets = yield from _measured(context, teacher, teacher_plus, models)
-    conditions, medians = measurements[0].conditions, summaries(measurements)
+    conditions, latencies = measurements[0].conditions, _latencies(measurements)
     files = {final.name: (final.artifact.model, final.int8) for final in (teacher, teacher_plus, *models)}
     boards = yield from board_scores(context, files, total + len(measurements))
-    best = _best(models, budgets, medians)
-    bundle = _bundle(context, best, medians[best.name], boards.get(best.name), conditions)
+    best = _best(models, budgets, latencies)
+    bundle = _bundle(context, best, latencies[best.name], boards.get(best.name), conditions)
     with open_board(context.board) as board:
         verified = verify(bundle, board)
     metric = context.task.key
     compared = [(model, paired_difference([model.int8], [teacher_plus.int8])) for model in models]
     FinalRecord(
         models=(
-            teacher.record(metric, medians[TEACHER], boards.get(TEACHER)),
-            *(model.record(metric, medians[model.name], boards.get(model.name), d) for model, d in compared),
+            teacher.record(metric, latencies[TEACHER], boards.get(TEACHER)),
+            *(model.record(metric, latencies[model.name], boards.get(model.name), d) for model, d in compared),
         ),
-        teacher_plus=teacher_plus.record(metric, medians[TEACHER_PLUS], boards.get(TEACHER_PLUS)),
+        teacher_plus=teacher_plus.record(metric, latencies[TEACHER_PLUS], boards.get(TEACHER_PLUS)),
         budgets=budgets,
         conditions=conditions,
         bundle=BundleRecord(str(bundle), best.name, True, verified.board, plain(verified.latency_us)),
@@ -184,15 +183,23 @@ def _measured(
         settings = replace(settings, rounds=2 * settings.rounds)
 
 
-def _best(models: Sequence[Final], budgets: Sequence[BudgetVerdict], medians: Mapping[str, LatencySummary]) -> Final:
+def _latencies(measurements: Sequence[Measurement]) -> dict[str, LatencyRecord]:
+    """By model."""
+    return {
+        name: LatencyRecord.of(latency, [m for m in measurements if m.model == name])
+        for name, latency in summaries(measurements).items()
+    }
+
+
+def _best(models: Sequence[Final], budgets: Sequence[BudgetVerdict], latencies: Mapping[str, LatencyRecord]) -> Final:
     """What is bundled: of the models that keep their budgets, if any does, the best on held-out training images."""
     broken = {verdict.name for verdict in budgets if not verdict.kept}
     kept = [model for model in models if model.name not in broken] or models
-    return max(kept, key=lambda model: (model.score_held_out or 0.0, -medians[model.name].median_us))
+    return max(kept, key=lambda model: (model.score_held_out or 0.0, -latencies[model.name].median))
 
 
 def _bundle(
-    context: Context, final: Final, latency: LatencySummary, board: BoardScore | None, conditions: Conditions
+    context: Context, final: Final, latency: LatencyRecord, board: BoardScore | None, conditions: Conditions
 ) -> Path:
     metric = context.task.metric
     data = context.experiment.data.name
@@ -203,7 +210,7 @@ def _bundle(
         "data": data,
         **accuracy.facts(),
         "size": f"{final.size_bits / 8000:.1f} kB of weights",
-        "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions.board} "
+        "latency": f"{latency.median / 1000:.3f} ms median on {conditions.board} "
         f"({conditions.machine}, {conditions.runtime})",
     }
     contents = Contents(
@@ -212,7 +219,7 @@ def _bundle(
         context.task.name,
         context.val_data.classes,
         context.experiment.data.size,
-        BundleMeasurement.of(latency, conditions),
+        BundleMeasurement(latency, conditions),
         facts,
         accuracy,
     )

@@ -15,7 +15,6 @@ from deploy.run.records import BoardScore, LatencyRecord, Record
 from deploy.run.records.base import OMITTED
 from hil.errors import ModelError
 from hil.measurement import Conditions
-from hil.stats import LatencySummary
 from nas.errors import ConfigError
 from nas.settings import STRICT, build
 
@@ -133,10 +132,6 @@ class BundleMeasurement(Record):
 
     FILE: ClassVar[str] = "measurement.json"
     COMMAND: ClassVar[str] = "bundle export"
-
-    @classmethod
-    def of(cls, latency: LatencySummary, conditions: Conditions) -> BundleMeasurement:
-        return cls(LatencyRecord(latency.median_us, latency.p90_us, latency.n, latency.ci95_us), conditions)
 
 
 @dataclass(frozen=True)

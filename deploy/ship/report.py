@@ -14,7 +14,7 @@ from deploy.latency.scatter import PAGE_WIDTH, scatter
 from deploy.latency.watermark import watermark
 from deploy.run.records import AgreementRecord, BundleRecord, ModelRecord, SearchRecord, Summary
 from deploy.ship.budgets import verdict_text
-from deploy.ship.differences import CONTROL, board_text, difference_text, on_board_text
+from deploy.ship.differences import CONTROL, board_text, difference_text, measured_text, on_board_text
 from deploy.ship.report_figures import front_plot, models_plot
 from deploy.ship.training_curves import training_curves, training_plots
 from hil.measurement import Conditions
@@ -105,8 +105,9 @@ def _model_rows(model: ModelRecord) -> str:
 
 
 def _verdicts_text(summary: Summary) -> str:
-    """What teacher_plus is, each model's difference to it and to its integers, whether each budget is kept."""
+    """What teacher_plus is, when latencies were measured, each model's differences, whether each budget is kept."""
     lines = [f"{summary.teacher_plus.name}: {CONTROL} by the selected models' recipe, with as many steps"]
+    lines += [measured_text(summary.all_models)]
     lines += [f"{m.name}: {difference_text(d)}" for m in summary.models if (d := m.against_teacher_plus)]
     lines += [f"{m.name}: {on_board_text(m.board, summary.conditions.board)}" for m in summary.all_models if m.board]
     lines += [verdict_text(verdict) for verdict in summary.budgets]

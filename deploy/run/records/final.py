@@ -6,13 +6,14 @@ there, KEY being the metric's key, miou or top1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from deploy.run.records.agreement import Correction, GateRecord, Interval
 from deploy.run.records.base import OMITTED, Record, plain_fields
-from hil.measurement import Conditions
+from hil.measurement import Conditions, Measurement
+from hil.stats import LatencySummary
 from nas.estimate import Estimate
 from nas.settings import STRICT
 
@@ -22,13 +23,24 @@ SCORES = ("fp32", "int8", "held_out")
 
 @dataclass(frozen=True)
 class LatencyRecord:
-    """A latency in microseconds: median and its 95 % interval, 90th percentile, over `n` runs."""
+    """A latency in microseconds: median and its 95 % interval, 90th percentile, over `n` runs.
+
+    Attributes:
+        measured_at: when its first sample was taken, ISO 8601 in UTC; None in a record of an earlier version.
+    """
 
     median: float
     p90: float
     n: int
     ci95: Interval
+    measured_at: str | None = field(default=None, metadata=OMITTED)
     __pydantic_config__ = STRICT
+
+    @classmethod
+    def of(cls, latency: LatencySummary, rounds: Iterable[Measurement]) -> LatencyRecord:
+        """`rounds`: what the summary is of."""
+        first = min(m.started_at for m in rounds)
+        return cls(latency.median_us, latency.p90_us, latency.n, latency.ci95_us, first)
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def test_a_changed_setting_redoes_that_stage_and_the_later_ones(finished, tmp_pa
     assert {stage: after[stage] for stage in kept} == {stage: state[stage] for stage in kept}
     redone = {name for name, stamp in contents(folder).items() if before.get(name) != stamp}
     assert {name.split("/")[0] for name in redone} <= {
-        "students", "models", "bundle", "final.json", "state.json", "measurements.sqlite",
+        "students", "models", "evaluations", "bundle", "final.json", "state.json", "measurements.sqlite",
     }  # fmt: skip
     assert not {name for name in redone if "sample" in name}
     assert stored(folder)[: len(rows)] == rows  # append-only

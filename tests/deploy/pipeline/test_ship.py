@@ -21,13 +21,12 @@ from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.run.networks import retrained
 from deploy.run.quantizing import quantize_network
-from deploy.run.records import BudgetVerdict, FinalRecord
+from deploy.run.records import BudgetVerdict, FinalRecord, LatencyRecord
 from deploy.run.settings.deployment import Budget
 from deploy.ship.manifest import Manifest
 from hil.boards.catalog import find_board
 from hil.measurement import Measurement
 from hil.outputs import InputOutputs, outputs_of
-from hil.stats import summarize
 from nas.estimate import Estimate
 from nas.tasks.counted import Counted
 from nas.tasks.task import counted_integer, score_integer, training_loss
@@ -97,17 +96,21 @@ def context_architecture(folder: Path):
     return SearchRecord.read(folder / "search.json").model("fast").architecture
 
 
+def latency(us: float) -> LatencyRecord:
+    return LatencyRecord(us, us, 1, (us, us))
+
+
 def final(name: str, held_out: float) -> Final:
     return Final(name, "", None, 0.0, None, held_out, 1, 1, None, None)
 
 
 def test_the_bundle_is_chosen_on_held_out_images_among_models_that_keep_their_budgets():
-    medians = {"a": summarize([30]), "b": summarize([20]), "c": summarize([10])}
+    latencies = {"a": latency(30), "b": latency(20), "c": latency(10)}
     broken = BudgetVerdict("a", "latency", 0.5, Estimate(0.9, None, 0.8, 1.0, 4, "measured"))
     models = [final("a", 40.0), final("b", 30.0), final("c", 30.0)]
-    assert _best(models, [], medians).name == "a"
-    assert _best(models, [broken], medians).name == "c"  # of two as accurate, the faster one
-    assert _best(models, [replace(broken, name=name) for name in "abc"], medians).name == "a"
+    assert _best(models, [], latencies).name == "a"
+    assert _best(models, [broken], latencies).name == "c"  # of two as accurate, the faster one
+    assert _best(models, [replace(broken, name=name) for name in "abc"], latencies).name == "a"
 
 
 def test_a_budget_that_is_not_kept_is_exit_code_1_once_all_is_written_and_again(
