@@ -58,14 +58,14 @@ class _Batch:
 
 def outputs_of(
     session: JobSession,
-    model: Path,
+    job: Job,
     inputs: Iterable[bytes],
     deadlines: MeasureProtocol = DEADLINES,
     *,
     canary: Job | None = None,
     runs: bool = False,
 ) -> Generator[InputOutputs, None, None]:
-    """The outputs of `model` for each of `inputs`, in order, as they come; the board always has one batch ahead.
+    """The outputs of a job's model for each of `inputs`, in order, as they come; the board has one batch ahead.
 
     Inputs are raw bytes of all input tensors, one after the other, all as long. `deadlines`: of loading with the first
     inference, and of each inference after it. A link that is lost is made again once for each batch.
@@ -85,7 +85,7 @@ def outputs_of(
             "install ai-edge-litert or tflite-runtime there and remove `driver` from boards.toml, or name no board"
         )
     with tempfile.TemporaryDirectory(prefix="hilnas-inputs-") as scratch:
-        asking = _Asking(session, model, deadlines, canary, Path(scratch), well=int(runs))
+        asking = _Asking(session, job, deadlines, canary, Path(scratch), well=int(runs))
         try:
             yield from asking.run(iter(inputs))
         finally:
@@ -104,7 +104,7 @@ class _Asking:
     """
 
     session: Session
-    model: Path
+    job: Job
     deadlines: MeasureProtocol
     canary: Job | None
     scratch: Path
@@ -116,7 +116,7 @@ class _Asking:
     bench_checked: bool = False
 
     def __post_init__(self) -> None:
-        self._sha256, self._numbers = sha256_of(self.model), count()
+        self._sha256, self._numbers = sha256_of(self.job.model), count()
 
     def run(self, inputs: Iterator[bytes]) -> Iterator[InputOutputs]:
         waiting = True
@@ -125,7 +125,7 @@ class _Asking:
                 given = tuple(islice(inputs, self.size))
                 waiting = bool(given)
                 if given:
-                    self._depart(self._batch(self.model, given))
+                    self._depart(self._batch(self.job, given))
             if self.flights:
                 yield from self._landed(self.flights.popleft())
             if sum(path.stat().st_size for path in self.files) > KEPT_BYTES:
@@ -140,14 +140,16 @@ class _Asking:
             path.unlink()
         self.files = [path for path in self.files if path in but]
 
-    def _batch(self, model: Path, inputs: Sequence[bytes]) -> _Batch:
+    def _batch(self, job: Job, inputs: Sequence[bytes]) -> _Batch:
         """The batch, its file written."""
         path = self.scratch / f"{next(self._numbers)}.bin"
         path.write_bytes(b"".join(inputs))
         self.files.append(path)
-        sha256 = self._sha256 if model == self.model else sha256_of(model)
-        job_id = digest([sha256, self.session.conditions.key(), "outputs", sha256_of(path), len(inputs)])
-        return _Batch(RoundTask(Job(model, model.name, path), "", 0, job_id, sha256), tuple(inputs))
+        sha256 = self._sha256 if job == self.job else sha256_of(job.model)
+        key = job.under(self.session.conditions).key()
+        job_id = digest([sha256, key, "outputs", sha256_of(path), len(inputs)])
+        task = RoundTask(replace(job, input=path, expected=None), "", 0, job_id, sha256)
+        return _Batch(task, tuple(inputs))
 
     def _depart(self, batch: _Batch) -> None:
         self._send(batch)
@@ -159,7 +161,7 @@ class _Asking:
         batch.sent = False
         with suppress(LinkLost, BoardTimeout):
             paths = self.session.stage_many(files_of(batch.task.job))
-            key = self.session.conditions.key()
+            key = batch.task.job.under(self.session.conditions).key()
             self.session.send(request_of(batch.task, config, key, protocol, paths, measured="outputs"))
             batch.sent = True
 
@@ -170,13 +172,13 @@ class _Asking:
             return self._read(batch, answer)
         if len(batch.inputs) == 1:
             return [self._failed(answer.failure.reason)]
-        return [found for one in batch.inputs for found in self._landed(self._alone(self.model, one))]
+        return [found for one in batch.inputs for found in self._landed(self._alone(self.job, one))]
 
-    def _alone(self, model: Path, one: bytes) -> _Batch:
+    def _alone(self, job: Job, one: bytes) -> _Batch:
         """One input, sent when the board has answered all else: answers come in the order of the requests."""
         for flight in self.flights:
             self._answered(flight)
-        batch = self._batch(model, [one])
+        batch = self._batch(job, [one])
         self._send(batch)
         return batch
 
@@ -236,18 +238,18 @@ class _Asking:
         self._check_bench(reason)
         if not self.well and self.failed >= ALL_FAIL:
             board = self.session.board.name
-            raise ModelError(f"board {board}: {self.model.name} fails on each of the first {ALL_FAIL} inputs: {reason}")
+            raise ModelError(f"board {board}: {self.job.name} fails on each of the first {ALL_FAIL} inputs: {reason}")
         return InputOutputs(b"", failure=reason)
 
     def _check_bench(self, why: str) -> None:
         """Raises BoardError where the known-good model does not run; asked once."""
         if self.bench_checked or self.canary is None or self.canary.input is None:
             return
-        failure = self._answered(self._alone(self.canary.model, self.canary.input.read_bytes())).failure
+        failure = self._answered(self._alone(self.canary, self.canary.input.read_bytes())).failure
         self.bench_checked = True
         if failure is not None:
             name = self.session.board.name
             raise BoardError(
-                f"board {name}: {self.model.name} failed ({why}), and so does the known-good model: {failure.reason}: "
+                f"board {name}: {self.job.name} failed ({why}), and so does the known-good model: {failure.reason}: "
                 f"fix the bench (`hilnas board check {name}`), then go on"
             )

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.cli import console
+from deploy.cli import console, evaluation_table
+from deploy.cli.model_files import add_input_shapes, measurable
 from deploy.cli.options import Commands, add_boards, add_json, bind
 from deploy.cli.profiling import ON_A_BOARD
 from deploy.cli.runs import RunOptions, view_run
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
     from deploy.run.folder import Progress
     from deploy.ship.evaluate import Finished
     from deploy.ship.evaluated_models import ImagesAsked
-    from deploy.ship.evaluation_record import EvaluationRecord
     from hil.boards.config import BoardConfig
-
-MOST_CLASSES = 40  # that are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +34,7 @@ class EvaluateOptions:
         board: None: no board, what this machine simulates alone.
         images: how many; None: all.
         normalize: how pixels become a file's input, "MEAN,STD" or "MEAN,MEAN,MEAN,STD,STD,STD".
+        input_shapes: of a file that leaves sizes open, "NAME=1x224x224x3".
         out: the folder of evaluations; each has its own in it.
     """
 
@@ -49,6 +48,7 @@ class EvaluateOptions:
     images: int | None = None
     seed: int | None = None
     normalize: str | None = None
+    input_shapes: tuple[str, ...] = ()
     config: Path | None = None
     out: Path
     retry_failed: bool = False
@@ -91,6 +91,7 @@ def add(commands: Commands) -> None:
         metavar="MEAN,STD",
         help="a file's input is (pixel - MEAN) / STD, pixels from 0 to 255; three of each for R, G and B",
     )
+    add_input_shapes(evaluate)
     evaluate.add_argument(
         "--config",
         type=Path,
@@ -131,7 +132,7 @@ def run(options: EvaluateOptions) -> int:
     if options.json:
         console.say_json(finished.record.to_json())
     else:
-        show_evaluation(finished.record)
+        evaluation_table.show(finished.record)
         console.say(f"written to {folder}")
     for one in every:
         _require_all(one)
@@ -167,8 +168,9 @@ def _context(options: EvaluateOptions, subject: Path) -> Context | None:
         return None
     if not (subject / FinalRecord.FILE).is_file():
         raise UsageError(f"{subject}: no finished run there; run `hilnas loop` to its end, or give a .tflite file")
-    if options.normalize:
-        raise UsageError("--normalize is for a file alone: a run's models take images as they were trained on")
+    for given, option in ((options.normalize, "--normalize"), (options.input_shapes, "--input-shape")):
+        if given:
+            raise UsageError(f"{option} is for a file alone: a run's models take images as they were trained on")
     unit = FinalRecord.read(subject / FinalRecord.FILE).conditions.unit
     made_with = RunOptions(
         config=options.config,
@@ -220,7 +222,8 @@ def _finished(
         if options.model:
             raise UsageError(f"--model {options.model}: {subject} is no run; leave it out")
         path = subject if subject.is_file() else subject / Manifest.read(subject / Manifest.FILE).model
-        model, data = file_model(path, images, _normalization(options.normalize))
+        (shapes,) = measurable([path], options.input_shapes, [board] if board else [])
+        model, data = file_model(path, images, _normalization(options.normalize), input_shapes=shapes)
     if options.images is not None and len(data) < options.images:
         console.warn(f"{images.spec}, split {images.split}, has {len(data)} images, fewer than --images")
     asked = (file_digest(model.path), images.spec, images.split, images.seed, images.count, board and board.name)
@@ -254,51 +257,3 @@ def _normalization(text: str | None) -> Normalization | None:
     if len(numbers) not in (2, 6) or not all(abs(n) < float("inf") for n in numbers) or 0 in std:
         raise UsageError(f"--normalize {text}: give MEAN,STD, or three of each, STD not 0; 127.5,127.5 is -1 to 1")
     return Normalization(mean, std)
-
-
-# Printing
-
-
-def show_evaluation(record: EvaluationRecord) -> None:
-    """What was assumed, the metric by what predicted, per class, differences, and the images to look at."""
-    from deploy.ship.differences import difference_text
-
-    images, failed = record.images, len(record.failed)
-    left_out = f", {failed} more failed" if failed else ""
-    height, width = images.size
-    console.say(f"{record.model} on {images.data}, split {images.split}: {images.scored} images{left_out}")
-    console.say(f"images: resized to {height} x {width} bilinearly; input: {record.input}")
-    console.say(f"output: {record.output}")
-    if record.conditions:
-        c = record.conditions
-        console.say(f"board: {c.board} ({c.soc or c.machine}), {c.runtime}, kernels {c.kernels}, delegate {c.delegate}")
-    else:
-        console.say("board: none took part (--board NAME); the scores are of this machine")
-    interval = "95 % interval over images"
-    rows = [
-        (one.predictor, f"{one.score.value:.2f}", f"{one.score.low:.2f} - {one.score.high:.2f}")
-        for one in record.scores
-    ]
-    console.table(("predicted by", f"{record.metric.name} %", interval), rows)
-    _show_classes(record)
-    for difference in record.differences:
-        text = difference_text(difference.points, f"the {difference.other}")
-        console.say(f"{difference.predictor}: {text}")
-    for other in record.against:
-        console.say(f"{other.predictor}: {difference_text(other.points, other.model)}")
-    if len(record.scores) > 1:
-        first, second = record.scores[0].predictor, record.scores[1].predictor
-        most = ", ".join(f"{image.image} ({image.share:.2%})" for image in record.differ_most)
-        console.say(f"{first} and {second} differ most on: {most or 'no image'}")
-
-
-def _show_classes(record: EvaluationRecord) -> None:
-    what = "IoU %" if record.metric.key == "miou" else "right %"
-    columns = ("class", *(f"{one.predictor}, {what}" for one in record.scores))
-    shown = (
-        (name, *("-" if (v := one.classes[i]) is None else f"{v:.2f}" for one in record.scores))
-        for i, name in enumerate(record.images.classes[:MOST_CLASSES])
-    )
-    console.table(columns, shown)
-    if (more := len(record.images.classes) - MOST_CLASSES) > 0:
-        console.say(f"{more} more classes: evaluation.json")

@@ -79,7 +79,7 @@ def evaluate(
         for score in image_scores(model, data, sessions, journal, canary=canary, retry_failed=retry_failed):
             scores.append(score)
             yield Progress(STAGE, len(scores), total, f"{model.name}: image {score.index}")
-        conditions = sessions[BOARD].conditions if board else None
+        conditions = model.job.under(sessions[BOARD].conditions) if board else None
     evaluated = ScoredImages.of(data, sorted(scores, key=lambda score: score.index), model.name)
     task = TASKS[data.task]
     record = EvaluationRecord(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.compile.artifact import Artifact, kernels_of
 from deploy.compile.scheme import QuantizationScheme
+from deploy.formats.tflite.input_shapes import resized
 from deploy.formats.tflite.normalization import Normalization
-from deploy.formats.tflite.read import read
+from deploy.formats.tflite.read import ModelInfo, read
 from deploy.formats.tflite.writer import write
 from deploy.run.context import Context
 from deploy.run.networks import retrained
@@ -21,6 +22,7 @@ from deploy.ship.evaluation import FLOAT, INTEGER, EvaluatedModel, float_predict
 from deploy.ship.model_ends import input_of, output_of
 from deploy.targets.inspection import inspect_model
 from hil.errors import ModelError, UsageError
+from hil.input_shape import InputShape
 from nas.data import Dataset, open_data
 from nas.networks.segmenter import Encoder
 from nas.space import Architecture
@@ -43,26 +45,36 @@ class ImagesAsked:
 
 
 def file_model(
-    path: Path, images: ImagesAsked, given: Normalization | None = None, name: str | None = None
+    path: Path,
+    images: ImagesAsked,
+    given: Normalization | None = None,
+    name: str | None = None,
+    input_shapes: tuple[InputShape, ...] = (),
 ) -> tuple[EvaluatedModel, Dataset]:
     """The model of a file, and the images at its size.
 
-    `given`: how pixels become numbers, before what the file says. Raises `ModelError` naming the file and what of it
-    cannot be evaluated, `UsageError`, `ConfigError`, `DataError`.
+    `given`: how pixels become numbers, before what the file says. `input_shapes`: as of a job. Raises `ModelError`
+    naming the file and what of it cannot be evaluated, `UsageError`, `ConfigError`, `DataError`.
     """
     with _naming(path):
-        size = input_of(read(path), given).size
+        size = input_of(_sized(path, input_shapes), given).size
     data = images.open(size)
-    return model_on(path, data, name or path.stem, given), data
+    return model_on(path, data, name or path.stem, given, input_shapes), data
 
 
-def model_on(path: Path, data: Dataset, name: str, given: Normalization | None = None) -> EvaluatedModel:
-    """The model of a file for images that have its size; `given` and errors as of `file_model`."""
-    model = read(path)
+def model_on(
+    path: Path,
+    data: Dataset,
+    name: str,
+    given: Normalization | None = None,
+    input_shapes: tuple[InputShape, ...] = (),
+) -> EvaluatedModel:
+    """The model of a file for images that have its size; other arguments and errors as of `file_model`."""
+    model = _sized(path, input_shapes)
     with _naming(path):
         source = input_of(model, given)
         output = output_of(model, TASKS[data.task], data.classes, data.size)
-    return EvaluatedModel(name, path, source, output)
+    return EvaluatedModel(name, path, source, output, input_shapes=input_shapes)
 
 
 def run_model(context: Context, name: str | None, images: ImagesAsked) -> tuple[EvaluatedModel, Dataset]:
@@ -110,6 +122,12 @@ def _teacher(context: Context) -> Encoder:
 
 def _metadata(path: Path) -> Mapping[str, object]:
     return inspect_model(read(path)).hilnas or {}
+
+
+def _sized(path: Path, shapes: Sequence[InputShape]) -> ModelInfo:
+    """The model in a file, at these sizes of its inputs."""
+    model = read(path)
+    return resized(model, path.read_bytes(), shapes, str(path)) if shapes else model
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from deploy.formats.journal import Journal
 from deploy.ship.model_ends import ModelInput, ModelOutput
 from hil.errors import ModelError
+from hil.input_shape import InputShape
 from hil.job import Job
 from hil.outputs import InputOutputs, outputs_of
 from hil.sessions import JobSession
@@ -50,6 +51,7 @@ class EvaluatedModel:
     Attributes:
         input, output: of the file.
         others: by name (INTEGER, FLOAT), from samples to their classes (N, H, W), or (N,).
+        input_shapes: as of a job.
     """
 
     name: str
@@ -57,6 +59,11 @@ class EvaluatedModel:
     input: ModelInput
     output: ModelOutput
     others: Mapping[str, Predict] = field(default_factory=dict)
+    input_shapes: tuple[InputShape, ...] = ()
+
+    @property
+    def job(self) -> Job:
+        return Job(self.path, self.path.name, input_shapes=self.input_shapes)
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ def image_scores(
     read, *given = tee(inputs(), 1 + len(devices))
     with ExitStack() as streams:
         answers = {
-            name: streams.enter_context(closing(outputs_of(session, model.path, stream, canary=canary, runs=runs)))
+            name: streams.enter_context(closing(outputs_of(session, model.job, stream, canary=canary, runs=runs)))
             for (name, session), stream in zip(devices.items(), given, strict=True)
         }
         for start in range(0, len(todo), AT_ONCE):

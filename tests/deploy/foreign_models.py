@@ -21,9 +21,9 @@ class Foreign:
     Attributes:
         dtype: of the input: FLOAT32, UINT8 or INT8 (dequantized at once).
         output: "scores" (float32), "classes" (int32), "classes64" (int64), or "column" (int32, (1, H, W, 1)).
-        shape: of the input, where it is not (1, *size, 3).
         scale, zero_point: of a quantized input.
         normalization: (mean, std) in TFLite metadata; None: no metadata.
+        open_size: height and width are left open, and 1 in the file.
     """
 
     size: tuple[int, int] = (32, 40)
@@ -33,6 +33,7 @@ class Foreign:
     scale: float = 1 / 255
     zero_point: int = 0
     normalization: tuple[Sequence[float], Sequence[float]] | None = None
+    open_size: bool = False
 
     @property
     def weights(self) -> NDArray[np.float32]:
@@ -101,6 +102,10 @@ class Foreign:
             shape, flat = tensor("shape", (4,), Types.INT32, np.array([1, height, width, 1], np.int32)), end
             end = tensor("column", (1, height, width, 1), Types.INT32)
             operator(schema.BuiltinOperator.RESHAPE, [flat, shape], end, None)
+        for one in tensors if self.open_size else ():
+            if tuple(one.shape[1:3]) == self.size:
+                one.shapeSignature = [1, -1, -1, *one.shape[3:]]
+                one.shape = [1, 1, 1, *one.shape[3:]]
         graph = schema.SubGraphT()
         graph.tensors, graph.operators = tensors, [made for _, made in operators]
         graph.inputs, graph.outputs, graph.name = [source], [end], b"main"

@@ -16,7 +16,7 @@ from hil.boards.board import Board
 from hil.boards.config import BoardConfig
 from hil.boards.kinds import open_board
 from hil.errors import BoardError, ModelError, UsageError
-from hil.job import MeasureProtocol
+from hil.job import Job, MeasureProtocol
 from hil.outputs import FIRST_BATCH, InputOutputs, outputs_of
 from hil.session import Session
 from hil.sessions import open_session
@@ -58,7 +58,7 @@ def test_every_input_has_its_outputs_in_order_in_few_requests(board, tmp_path, m
     model, given = tiny_model.int8_add(tmp_path / "add.tflite", constant=3), integers(100)
     with Session(board) as session:
         sent = requests_of(session, monkeypatch)
-        found = list(outputs_of(session, model, (x.tobytes() for x in given), DEADLINES))
+        found = list(outputs_of(session, Job(model, model.name), (x.tobytes() for x in given), DEADLINES))
         assert not list((Path(session.workdir) / "objects").glob("*.bin")), "inputs stay on the board"
         assert not list((Path(session.workdir) / "spool").iterdir())
     assert [one.data for one in found] == [(x + 3).astype(np.int8).tobytes() for x in given]
@@ -71,14 +71,16 @@ def test_batches_are_no_larger_than_an_answer_may_be(board, tmp_path, monkeypatc
     monkeypatch.setattr(outputs, "BATCH_BYTES", 5 * size)
     with Session(board) as session:
         sent = requests_of(session, monkeypatch)
-        list(outputs_of(session, model, (x.tobytes() for x in integers(30)), DEADLINES))
+        list(outputs_of(session, Job(model, model.name), (x.tobytes() for x in integers(30)), DEADLINES))
     assert max(sent) == 5
 
 
 def test_an_input_that_the_model_fails_on_is_told_from_the_others(board, tmp_path) -> None:
     model, bad = tiny_model.float_log(tmp_path / "log.tflite"), (6, 7, 25)
     with Session(board) as session:
-        found = list(outputs_of(session, model, reals(30, bad=bad), DEADLINES, canary=add_job(tmp_path, 1)))
+        found = list(
+            outputs_of(session, Job(model, model.name), reals(30, bad=bad), DEADLINES, canary=add_job(tmp_path, 1))
+        )
     assert [i for i, one in enumerate(found) if one.failure is not None] == list(bad)
     assert "NaN" in (found[6].failure or "") and found[6].data == b""
     for i in set(range(30)) - set(bad):
@@ -89,24 +91,24 @@ def test_an_input_that_the_model_fails_on_is_told_from_the_others(board, tmp_pat
 def test_a_model_that_fails_on_every_input_is_the_models_fault(board, tmp_path) -> None:
     model = tiny_model.float_log(tmp_path / "log.tflite")
     with Session(board) as session, pytest.raises(ModelError, match=r"log.tflite fails on each of the first 3 .*NaN"):
-        list(outputs_of(session, model, reals(30, bad=tuple(range(30))), DEADLINES))
+        list(outputs_of(session, Job(model, model.name), reals(30, bad=tuple(range(30))), DEADLINES))
     cut = tmp_path / "cut.tflite"
     cut.write_bytes(model.read_bytes()[:200])
     with Session(board) as session, pytest.raises(ModelError, match="loading the model"):
-        list(outputs_of(session, cut, reals(9), DEADLINES))
+        list(outputs_of(session, Job(cut, cut.name), reals(9), DEADLINES))
 
 
 def test_inputs_of_another_size_are_the_callers_fault_on_each(board, tmp_path) -> None:
     model = tiny_model.int8_add(tmp_path / "add.tflite")
     with Session(board) as session, pytest.raises(ModelError, match="the model reads 1024"):
-        list(outputs_of(session, model, [b"\0" * 1025] * 5, DEADLINES))
+        list(outputs_of(session, Job(model, model.name), [b"\0" * 1025] * 5, DEADLINES))
 
 
 def test_a_bench_that_fails_too_is_not_the_models_fault(board, tmp_path) -> None:
     model, canary = tiny_model.float_log(tmp_path / "log.tflite"), add_job(tmp_path, 1)
     canary.model.write_bytes(b"broken")
     with Session(board) as session, pytest.raises(BoardError, match="so does the known-good model"):
-        list(outputs_of(session, model, reals(9, bad=(2,)), DEADLINES, canary=canary))
+        list(outputs_of(session, Job(model, model.name), reals(9, bad=(2,)), DEADLINES, canary=canary))
 
 
 def test_a_lost_link_loses_nothing(board, tmp_path) -> None:
@@ -114,7 +116,7 @@ def test_a_lost_link_loses_nothing(board, tmp_path) -> None:
     model, given = tiny_model.int8_add(tmp_path / "add.tflite", constant=2), integers(40)
     with Session(board) as session:
         found = []
-        for one in outputs_of(session, model, (x.tobytes() for x in given), DEADLINES):
+        for one in outputs_of(session, Job(model, model.name), (x.tobytes() for x in given), DEADLINES):
             found.append(one)
             if len(found) in (1, 20):
                 psutil.Process(json.loads((Path(session.workdir) / "runner.lock").read_text())["pid"]).kill()
@@ -124,7 +126,7 @@ def test_a_lost_link_loses_nothing(board, tmp_path) -> None:
 def test_what_is_not_asked_for_any_more_is_cleared_away(board, tmp_path) -> None:
     model = tiny_model.int8_add(tmp_path / "add.tflite")
     with Session(board) as session:
-        stream = outputs_of(session, model, (x.tobytes() for x in integers(40)), DEADLINES)
+        stream = outputs_of(session, Job(model, model.name), (x.tobytes() for x in integers(40)), DEADLINES)
         next(stream)
         stream.close()
         assert not list((Path(session.workdir) / "objects").glob("*.bin"))
@@ -139,7 +141,7 @@ def test_boards_that_give_no_outputs_are_named(settings, words, tmp_path) -> Non
     with open_board(config) as board:
         session = open_session(board)
         with pytest.raises(UsageError, match=words):
-            next(outputs_of(session, tiny_model.int8_add(tmp_path / "add.tflite"), [b""]))
+            next(outputs_of(session, Job(tiny_model.int8_add(tmp_path / "add.tflite"), "add"), [b""]))
 
 
 def test_a_delegate_that_takes_nothing_is_refused(tmp_path, monkeypatch) -> None:
@@ -148,7 +150,7 @@ def test_a_delegate_that_takes_nothing_is_refused(tmp_path, monkeypatch) -> None
         board.config = replace(board.config, delegate="libvx_delegate.so")
         monkeypatch.setattr(outputs, "request_of", lambda task, config, *rest, **more: _plain(task, config, rest, more))
         with pytest.raises(ModelError, match=r"libvx_delegate.so took no part of add.tflite"):
-            list(outputs_of(session, model, (x.tobytes() for x in integers(4)), DEADLINES))
+            list(outputs_of(session, Job(model, model.name), (x.tobytes() for x in integers(4)), DEADLINES))
 
 
 def _plain(task, config, rest, more):
@@ -159,4 +161,4 @@ def _plain(task, config, rest, more):
 
 def test_no_input_no_request(board, tmp_path) -> None:
     with Session(board) as session:
-        assert list[InputOutputs](outputs_of(session, tiny_model.int8_add(tmp_path / "a.tflite"), [])) == []
+        assert list[InputOutputs](outputs_of(session, Job(tiny_model.int8_add(tmp_path / "a.tflite"), "add"), [])) == []

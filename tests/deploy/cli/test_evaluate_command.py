@@ -21,6 +21,7 @@ from deploy.ship.evaluation_record import CONFUSIONS, EvaluationRecord
 from hil import outputs
 from nas.data import open_data
 from tests.deploy.foreign_models import Foreign
+from tests.deploy.inspected_models import edited
 from tests.deploy.tiny_experiment import Finished, finished_run, one_line, record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -202,6 +203,19 @@ def test_any_file_is_evaluated_by_what_it_says(evaluate, tmp_path, dtype, output
     assert f"{dtype.lower()} 64 x 96 RGB" in ended.out
 
 
+@pytest.mark.parametrize("output", ["scores", "classes"])
+def test_a_file_that_leaves_its_size_open_is_evaluated_at_the_size_given(evaluate, tmp_path, output) -> None:
+    model = Foreign(SIZE, 11, "UINT8", output, open_size=True).write(tmp_path / "m.tflite")
+    command = (model, "--data", f"camvid:{camvid(tmp_path / 'camvid')}", "--board", "reference")
+    ended = evaluate(*command, "--input-shape", "image=1x64x96x3")
+    assert ended.code == 0, ended.err
+    assert scores(ended.folders[0]) == {"board": 100.0, "this machine": 100.0}
+    conditions = EvaluationRecord.read(ended.folders[0] / EvaluationRecord.FILE).conditions
+    assert conditions is not None and conditions.input_shapes == "image=1x64x96x3"
+    other = evaluate(*command, "--input-shape", "image=1x32x48x3")
+    assert other.code == 0 and len(other.folders) == 2 and "uint8 32 x 48 RGB" in other.out
+
+
 def test_a_files_metadata_is_followed_and_may_be_overridden(evaluate, tmp_path) -> None:
     wrong = Foreign(SIZE, 11, normalization=([200], [1])).write(tmp_path / "m.tflite")
     data = f"camvid:{camvid(tmp_path / 'camvid')}"
@@ -278,6 +292,8 @@ def test_an_image_that_the_board_fails_on_is_named_and_counted(evaluate, tmp_pat
         ({"dtype": "UINT8"}, ("--images", "0"), ("count 0",)),
         ({"dtype": "UINT8"}, ("--board", "lopback"), ("lopback", "did you mean 'loopback'")),
         ({"dtype": "UINT8", "size": (16, 16)}, (), ("too small to show a street",)),
+        ({"dtype": "UINT8", "open_size": True}, (), ("leaves sizes of its inputs open", "--input-shape image=1xHxWx3")),
+        ({"dtype": "UINT8"}, ("--input-shape", "x=1x64x96x3"), ("no model has an input 'x'", "'image'")),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(evaluate, tmp_path, settings, more, words) -> None:
@@ -292,6 +308,18 @@ def test_a_class_that_the_data_has_not_is_named_with_its_image(evaluate, tmp_pat
     ended = evaluate(model, "--data", f"camvid:{camvid(tmp_path / 'camvid')}")
     assert ended.code == 4
     one_line(ended.err, "val/0.png", "class 20 is predicted", "camvid names 11")
+
+
+def test_a_file_compiled_for_another_npu_is_named_before_any_image(evaluate, tmp_path) -> None:
+    def compiled(model: Any) -> None:
+        model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = 32
+        model.operatorCodes[0].customCode = b"edgetpu-custom-op"
+
+    path = Foreign(SIZE, 11, "UINT8").write(tmp_path / "edgetpu.tflite")
+    path.write_bytes(edited(path.read_bytes(), compiled))
+    ended = evaluate(path, "--data", "scenes", "--board", "loopback")
+    assert ended.code == 4
+    one_line(ended.err, "edgetpu.tflite", "Edge TPU")
 
 
 def test_subjects_that_are_none_are_named(evaluate, tmp_path, finished) -> None:
