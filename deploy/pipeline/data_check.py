@@ -54,11 +54,8 @@ def check_data(context: Context) -> Iterator[Progress]:
         record = DataRecord(stamp, len(data), len(val), _of_all(checked), _of_all(hashes), in_both)
         record.write(path)
         yield Progress(STAGE, total, total, "done")
-    if record.in_both:
-        logger.warning(
-            f"{len(record.in_both)} of {record.val} validation images are in the training split too, as"
-            f" {record.in_both[0]}: a score on what was trained on says nothing; remove them from one split"
-        )
+    if record.warning:
+        logger.warning(record.warning)
 
 
 def _more(bad: int, images: int, spec: str) -> str:

@@ -12,7 +12,7 @@ from deploy.formats.plots.svg import inline
 from deploy.latency.gate import gate_text
 from deploy.latency.scatter import PAGE_WIDTH, scatter
 from deploy.latency.watermark import watermark
-from deploy.run.records import AgreementRecord, BundleRecord, ModelRecord, SearchRecord, Summary
+from deploy.run.records import AgreementRecord, BundleRecord, DataRecord, ModelRecord, SearchRecord, Summary
 from deploy.ship.budgets import verdict_text
 from deploy.ship.differences import CONTROL, board_text, difference_text, measured_text, on_board_text
 from deploy.ship.report_figures import front_plot, models_plot
@@ -38,9 +38,9 @@ COLUMNS = (
 
 
 def write_report(path: Path, summary: Summary, agreement: AgreementRecord, search: SearchRecord) -> None:
-    """The page for one run, from its records, and from the training curves in the page's folder."""
-    mark = watermark(summary.conditions)
-    banner = f'<p class="warning">{escape(mark)}</p>' if mark else ""
+    """The page for one run, from its records, and from the training curves and data.json in the page's folder."""
+    marks = (watermark(summary.conditions), _data_warning(path.with_name(DataRecord.FILE)))
+    banner = "".join(f'<p class="warning">{escape(mark)}</p>' for mark in marks if mark)
     plots = [inline(plot) for plot in (models_plot(summary), front_plot(search))]
     compared = [inline(scatter(agreement), PAGE_WIDTH)]
     curves = [inline(plot) for curve in training_curves(path.parent) for plot in training_plots(curve)]
@@ -64,6 +64,11 @@ def off_text(model: ModelRecord) -> str:
     """The share of a model's multiply-accumulates off the target's fast place."""
     placed = model.placement
     return f"{placed.off_share:.1%} off {placed.target}'s {placed.fast_place}" if placed else "?"
+
+
+def _data_warning(path: Path) -> str | None:
+    """What the check of the run's files found; None for generated images, which have none."""
+    return DataRecord.read(path).warning if path.exists() else None
 
 
 def _conditions_text(conditions: Conditions) -> str:

@@ -123,11 +123,18 @@ def open_data(
         raise ConfigError(f"size {size[0]}x{size[1]}: give a positive height and width")
     if count is not None and count < 1:
         raise ConfigError(f"count {count}: give at least 1, or leave it out for the full split")
-    path = Path(folder).expanduser() if colon else None
+    path = _expanded(folder) if colon else None
     data = DATASETS[name](DatasetRequest(path, split, size, seed, count, crops))
     if warn and (text := left_out_text(data)):
         _warn_once(f"{spec}, {split}: {text}")
     return data
+
+
+def _expanded(folder: str) -> Path:
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:  # a container's bare user id, or a name that nobody has
+        raise ConfigError(f"{folder}: whose home that is is not known here; give the full path") from error
 
 
 def check_split(

@@ -28,3 +28,13 @@ class DataRecord(Record):
 
     FILE: ClassVar[str] = "data.json"
     COMMAND: ClassVar[str] = "loop"
+
+    @property
+    def warning(self) -> str | None:
+        """Of validation images that are trained on; None where there are none."""
+        if not self.in_both:
+            return None
+        return (
+            f"{len(self.in_both)} of {self.val} validation images are in the training split too, as {self.in_both[0]}: "
+            "a score on what was trained on says nothing; remove them from one split"
+        )
