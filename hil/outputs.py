@@ -6,8 +6,10 @@ gives no numbers on is separated from the others, which all have their outputs.
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
+import time
 from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -26,7 +28,7 @@ from hil.stage import sha256_of
 FIRST_BATCH, MOST_INPUTS = 4, 256
 BATCH_BYTES = 8 << 20  # of inputs or outputs: an answer is one line, and what is under way is lost with the host
 KEPT_BYTES = 64 << 20  # of inputs that are answered
-LOADING_SHARE = 0.1  # of a batch's time: an NPU may compile the graph at each load
+FIXED_SHARE = 0.1  # of a batch's time: to send it, and to load the model, for which an NPU may compile the graph
 ALL_FAIL = 3  # inputs, the first of all: then it is the model
 DEADLINES = MeasureProtocol(warmup_runs=0, runs=1, rounds=1)
 
@@ -100,6 +102,7 @@ class _Asking:
         flights: batches that were sent, in order.
         files: those of inputs that are here and on the board.
         size: how many inputs the next batch has.
+        sending_us: the shortest time that sending a batch took.
         well, failed: how many inputs are known to have outputs, and how many have none.
     """
 
@@ -111,6 +114,7 @@ class _Asking:
     flights: deque[_Batch] = field(default_factory=deque)
     files: list[Path] = field(default_factory=list)
     size: int = FIRST_BATCH
+    sending_us: float = math.inf
     well: int = 0
     failed: int = 0
     bench_checked: bool = False
@@ -158,12 +162,12 @@ class _Asking:
     def _send(self, batch: _Batch) -> None:
         """A lost link shows when the answer is waited for."""
         config, protocol = self.session.board.config, replace(self.deadlines, warmup_runs=0, runs=len(batch.inputs))
-        batch.sent = False
+        batch.sent, begun = False, time.perf_counter()
         with suppress(LinkLost, BoardTimeout):
             paths = self.session.stage_many(files_of(batch.task.job))
             key = batch.task.job.under(self.session.conditions).key()
             self.session.send(request_of(batch.task, config, key, protocol, paths, measured="outputs"))
-            batch.sent = True
+            batch.sent, self.sending_us = True, min(self.sending_us, 1e6 * (time.perf_counter() - begun))
 
     def _landed(self, batch: _Batch) -> list[InputOutputs]:
         """The batch's outputs, those of its inputs one by one where it failed as a whole."""
@@ -225,10 +229,10 @@ class _Asking:
         return [InputOutputs(data, us) for data, us in zip(found.outputs, found.invoke_us, strict=True)]
 
     def _next_size(self, found: ModelOutputs, input_bytes: int) -> int:
-        """As many inputs as make loading a small share of a batch, and fit into a line."""
+        """As many inputs as make sending and loading a small share of a batch, and fit into a line."""
         first_us, *others_us = found.invoke_us
         each_us = statistics.median(others_us) if others_us else first_us
-        wanted = (found.load_us + first_us) / (LOADING_SHARE * max(each_us, 1))
+        wanted = (self.sending_us + found.load_us + first_us) / (FIXED_SHARE * max(each_us, 1))
         fitting = BATCH_BYTES // max(input_bytes, len(found.outputs[0]), 1)
         return max(1, min(round(max(wanted, FIRST_BATCH)), fitting, MOST_INPUTS))
 

@@ -20,7 +20,7 @@ from hil.session import Session
 from nas.data import open_data
 from tests.deploy.networks import small_segmenter_graph
 
-OVERHEAD_LIMIT_MS = 4.0
+OVERHEAD_LIMIT_MS = 6.0  # 3.9 measured, and half of it
 SIZE, IMAGES = (112, 144), 256  # the demo's
 REPEATS = 3
 
