@@ -17,15 +17,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from board_scripts.interpret import (
-    MachineFault,
-    cool_down,
-    cpu_ticks,
-    others_busy,
-    own_ticks,
-    readings,
-    use_graph_cache,
-)
+from board_scripts.input_shapes import program_arguments
+from board_scripts.interpret import MachineFault, cool_down, readings, use_graph_cache
+from board_scripts.neighbours import cores, counters, others_busy
 from board_scripts.passes import TEXT_BYTES, VENDOR_LOG, clip, digest_of
 
 PR_SET_PDEATHSIG = 1
@@ -74,6 +68,7 @@ def arguments(program: str, job: dict[str, Any], runs: int) -> list[str]:
         f"--num_runs={runs}",
         "--min_secs=0",
         f"--max_secs={seconds}",  # our deadlines decide; its own would cut the runs short
+        *program_arguments(job),
     ]
     if job.get("delegate"):
         argv.append(f"--external_delegate_path={job['delegate']}")
@@ -127,7 +122,7 @@ def run_benchmark(program: str, job: dict[str, Any], mark: Callable[[str], None]
     mark("cool")
     cool_down(job, sysfs)
     shares = split(job["runs"]) if timing else [1]
-    before, since, texts = readings(sysfs), (cpu_ticks(proc), own_ticks()), []
+    before, since, texts = readings(sysfs), counters(proc), []
     for runs in shares:
         mark("load")
         texts.append(run_program(arguments(program, job, runs), TEXT_BYTES // len(shares), mark))
@@ -137,5 +132,6 @@ def run_benchmark(program: str, job: dict[str, Any], mark: Callable[[str], None]
         "cache": "none" if cache is None else "warm" if cached else "cold",
         "before": before,
         "after": readings(sysfs),
-        "others_busy": others_busy(since, proc),
+        "others_busy": others_busy(since, counters(proc), crowded=True),  # the program waits, not this process
+        "cores": cores(sysfs),
     }

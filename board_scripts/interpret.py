@@ -1,6 +1,6 @@
 """Runs one model once through: loads it, checks its outputs, warms it up, times it. Called by runner.py in a child.
 
-Needs Python 3.9, numpy and a TFLite runtime, nothing else.
+Needs Python 3.9, numpy and a TFLite runtime, nothing else but the runner's other parts.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from board_scripts.input_shapes import set_shapes
+from board_scripts.neighbours import cores, counters, others_busy
+from board_scripts.timing import batch_of, clock_step_ns, sample_us, timed, warm_up
+
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
 RESOLVERS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 GATE_POLL_S = 0.25
-STEADY_WINDOW = 3
-STEADY_WITHIN = 0.02
 GRAPH_CACHE = "VIV_VX_CACHE_BINARY_GRAPH_DIR"
 
 
@@ -68,27 +70,6 @@ def readings(sysfs: str) -> dict[str, Any]:
     return {"temperature_c": None if hottest is None else hottest / 1000, "frequency_khz": clock}
 
 
-def cpu_ticks(proc: str) -> tuple[int, int]:
-    """(busy, all) clock ticks of all cores together since boot; zeros where that cannot be read."""
-    with contextlib.suppress(OSError, ValueError, IndexError), open(f"{proc}/stat", encoding="ascii") as file:
-        ticks = [int(word) for word in file.readline().split()[1:9]]  # up to steal
-        return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
-    return 0, 0
-
-
-def own_ticks() -> float:
-    """Ours, and those of programs that we waited for."""
-    return sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
-
-
-def others_busy(since: tuple[tuple[int, int], float], proc: str) -> float:
-    """The share of all cores' time that other processes had `since` (cpu_ticks, own_ticks), 0 to 1."""
-    (busy_before, all_before), own_before = since
-    (busy, every), own = cpu_ticks(proc), own_ticks()
-    others = (busy - busy_before - (own - own_before)) / max(every - all_before, 1)
-    return round(min(max(others, 0.0), 1.0), 3)
-
-
 def cool_down(job: dict[str, Any], sysfs: str) -> None:
     """Waits until the board is cool enough. Raises BoardFault when it does not get there in time."""
     limit, deadline = job.get("max_temperature_c"), time.monotonic() + job.get("cool_down_s", 0)
@@ -103,27 +84,6 @@ def cool_down(job: dict[str, Any], sysfs: str) -> None:
         time.sleep(GATE_POLL_S)
 
 
-def is_steady(latencies_us: Sequence[int]) -> bool:
-    """The medians of the last three runs and of the three before differ by at most 2 %."""
-    if len(latencies_us) < 2 * STEADY_WINDOW:
-        return False
-    before, last = (
-        sorted(part)[STEADY_WINDOW // 2]
-        for part in (latencies_us[-2 * STEADY_WINDOW : -STEADY_WINDOW], latencies_us[-STEADY_WINDOW:])
-    )
-    return abs(last - before) <= STEADY_WITHIN * before + 1  # a clock of whole microseconds
-
-
-def warm_up(job: dict[str, Any], invoke: Callable[[], object]) -> tuple[list[int], bool]:
-    """Runs until steady, at least `warmup_runs` and at most `warmup_runs_most`: (latencies, steady)."""
-    least = job["warmup_runs"]
-    most = max(least, job.get("warmup_runs_most", least))
-    latencies_us: list[int] = []
-    while len(latencies_us) < most and (len(latencies_us) < least or not is_steady(latencies_us)):
-        latencies_us.append(timed(invoke))
-    return latencies_us, is_steady(latencies_us)
-
-
 def use_graph_cache(job: dict[str, Any]) -> str | None:
     """A folder for this model, driver and environment alone; the driver makes none itself."""
     base, key = os.environ.get(GRAPH_CACHE), job.get("graph_cache")
@@ -136,8 +96,9 @@ def use_graph_cache(job: dict[str, Any]) -> str | None:
 
 
 def make_interpreter(runtime: Any, job: dict[str, Any]) -> tuple[Any, list[dict[str, Any]] | None]:
-    """(interpreter, its nodes once the configured delegate took its parts, or None without one)."""
-    delegates = None
+    """(interpreter with the job's input sizes, its nodes once the configured delegate took its parts, or None)."""
+    delegates: list[Any] = []
+    resized = job.get("input_shapes") is not None
     if job.get("delegate"):
         try:
             delegates = [runtime.load_delegate(job["delegate"], job.get("delegate_options") or {})]
@@ -146,11 +107,24 @@ def make_interpreter(runtime: Any, job: dict[str, Any]) -> tuple[Any, list[dict[
     interpreter = runtime.Interpreter(
         model_path=job["model"],
         num_threads=job["threads"],
-        experimental_delegates=delegates,
+        experimental_delegates=[] if resized else delegates,
         experimental_op_resolver_type=getattr(runtime.OpResolverType, RESOLVERS[job["kernels"]]),
     )
+    set_shapes(interpreter, job)
+    if resized:
+        apply_delegates(interpreter, delegates)
     # XNNPACK takes what is left when tensors are allocated, so what the delegate took is looked at before
     return interpreter, nodes_of(interpreter) if delegates else None
+
+
+def apply_delegates(interpreter: Any, delegates: Sequence[Any]) -> None:
+    """As the interpreter itself does, but after its inputs have their sizes, which decide what a delegate takes."""
+    try:
+        for delegate in delegates:
+            interpreter._interpreter.ModifyGraphWithDelegate(delegate._get_native_delegate_pointer())
+        interpreter._delegates = list(delegates)  # they live as long as it does
+    except AttributeError as error:
+        raise MachineFault(f"this runtime applies no delegate to a model with other input sizes: {error}") from error
 
 
 def nodes_of(interpreter: Any) -> list[dict[str, Any]]:
@@ -243,16 +217,11 @@ def rehearse(sysfs: str, proc: str) -> None:
     numpy.iinfo(numpy.int8)
     compare(numpy, [numpy.zeros(1, numpy.int8)], b"\1")
     readings(sysfs)
-    others = cpu_ticks(proc), own_ticks()
-    hashlib.sha256(repr(others).encode()).hexdigest()
+    hashlib.sha256(repr(counters(proc)).encode()).hexdigest()
+    cores(sysfs)
+    clock_step_ns()
     gc.collect()
     gc.freeze()  # a collection in a child would copy the pages that it shares with its parent
-
-
-def timed(call: Callable[[], object]) -> int:
-    begin = time.monotonic_ns()
-    call()
-    return (time.monotonic_ns() - begin) // 1000
 
 
 def run_job(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> dict[str, Any]:
@@ -273,24 +242,29 @@ def run_job(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> d
     for index, array in make_inputs(numpy, interpreter, data):
         interpreter.set_tensor(index, array)
     mark("first")
-    first_us = timed(interpreter.invoke)
+    first_us = timed(interpreter.invoke) // 1000
     parities = [compare(numpy, read_outputs(numpy, interpreter), expected)]
     mark("cool")
     cool_down(job, sysfs)
     mark("run")
-    before, since = readings(sysfs), (cpu_ticks(proc), own_ticks())
-    warmup_us, steady = warm_up(job, interpreter.invoke)
-    latencies_us = [timed(interpreter.invoke) for _ in range(job["runs"])]
-    others, after = others_busy(since, proc), readings(sysfs)
+    usable = cores(sysfs)
+    before, since = readings(sysfs), counters(proc, job["threads"])
+    warm_ns, steady = warm_up(job, interpreter.invoke)
+    clock_ns = clock_step_ns()
+    batch = batch_of(interpreter.invoke, warm_ns, clock_ns)
+    latencies_us = [sample_us(interpreter.invoke, batch.calls) for _ in range(job["runs"])]
+    end, after = counters(proc, job["threads"]), readings(sysfs)
     parities.append(compare(numpy, read_outputs(numpy, interpreter), expected))
     return {
         "model_sha256": hashlib.sha256(content).hexdigest(),
         "load_us": load_us,
         "first_us": first_us,
-        "warmup_us": sum(warmup_us),
-        "warmup_runs": len(warmup_us),
+        "warmup_us": (sum(warm_ns) + batch.tried_ns) // 1000,
+        "warmup_runs": len(warm_ns) + batch.tried,
         "steady": steady,
         "latencies_us": latencies_us,
+        "calls": batch.calls,
+        "clock_ns": clock_ns,
         "parity": max(parities, key=lambda found: int(found["mismatched"])) if expected is not None else None,
         "operators": [str(node["op_name"]) for node in nodes if node["op_name"] != "DELEGATE"],
         "delegated_nodes": len(parts_of(nodes if delegated is None else delegated)),
@@ -298,5 +272,6 @@ def run_job(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> d
         "cache": "none" if cache is None else "warm" if cached else "cold",
         "before": before,
         "after": after,
-        "others_busy": others,
+        "others_busy": others_busy(since, end, crowded=job["threads"] > usable),
+        "cores": usable,
     }

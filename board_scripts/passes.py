@@ -1,21 +1,34 @@
-"""A model's memory and its layers, each in a separate pass: both would slow down a timed run. Called in a child.
+"""A model's memory, its layers and its outputs, each in a separate pass, beside the timed run. Called in a child.
 
 Needs Python 3.9, numpy and a TFLite runtime, nothing else.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import hashlib
 import os
 import tempfile
+import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
-from board_scripts.interpret import make_inputs, make_interpreter, read_file, use_graph_cache
+from board_scripts.interpret import (
+    MachineFault,
+    cool_down,
+    make_inputs,
+    make_interpreter,
+    parts_of,
+    read_file,
+    read_outputs,
+    use_graph_cache,
+)
+from board_scripts.timing import timed
 
-PASSES = ("time", "memory", "layers")
+PASSES = ("time", "memory", "layers", "outputs")
 VENDOR_LOG = {"CNN_PERF": "1", "VIV_VX_DEBUG_LEVEL": "1"}  # VeriSilicon's driver then prints the time of each layer
 TEXT_BYTES = 256 << 10
 LEFT_OUT = "[... left out here: %d bytes ...]"
@@ -102,3 +115,46 @@ def run_layers(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -
         libc.fflush(None)
         log.seek(0)
         return {"model_sha256": digest, "log": clip(log.read())}
+
+
+def run_outputs(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> dict[str, Any]:
+    """The outputs for each of `runs` inputs, which the input file holds one after the other, and each one's time.
+
+    Each input has the deadline of the steady runs.
+    """
+    import numpy
+
+    digest, count = digest_of(job["model"]), job["runs"]
+    if not job.get("input"):
+        raise MachineFault("the pass 'outputs' was asked for without an input")
+    content = read_file(job["input"])
+    use_graph_cache(job)
+    begin = time.monotonic_ns()
+    interpreter, delegated = make_interpreter(runtime, job)
+    interpreter.allocate_tensors()
+    load_us = (time.monotonic_ns() - begin) // 1000
+    size, left = divmod(len(content), count)
+    if left or not size:
+        raise ValueError(f"input file has {len(content)} bytes, which are no {count} inputs of one size")
+    mark("first")
+    outputs: list[bytes] = []
+    invoke_us: list[int] = []
+    for start in range(0, len(content), size):
+        for index, array in make_inputs(numpy, interpreter, content[start : start + size]):
+            interpreter.set_tensor(index, array)
+        if len(invoke_us) == 1:
+            mark("cool")
+            cool_down(job, job.get("sys", "/sys"))
+        if invoke_us:
+            mark("run")  # its deadline begins anew
+        invoke_us.append(timed(interpreter.invoke) // 1000)
+        arrays = read_outputs(numpy, interpreter)
+        outputs.append(b"".join(array.astype(array.dtype.newbyteorder("<")).tobytes() for array in arrays))
+    return {
+        "model_sha256": digest,
+        "load_us": load_us,
+        "invoke_us": invoke_us,
+        "sizes": [len(output) for output in outputs],
+        "outputs": base64.b64encode(zlib.compress(b"".join(outputs), 1)).decode("ascii"),
+        "delegated_nodes": len(parts_of(delegated or [])),
+    }

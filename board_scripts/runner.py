@@ -6,7 +6,7 @@ benchmark_model, that program runs the models instead, and neither numpy nor a r
 
 Job:    {"id", "model", "input"?, "expected"?, "warmup_runs", "warmup_runs_most"?, "runs", "threads", "kernels",
          "delegate"?, "delegate_options"?, "graph_cache"?, "max_temperature_c"?, "cool_down_s"?, "conditions"?,
-         "compile_deadline_s", "run_deadline_s", "pass"?: "time" | "memory" | "layers"}
+         "compile_deadline_s", "run_deadline_s", "pass"?: "time" | "memory" | "layers" | "outputs"}
 Answer: {"id", "ok": true, "model_sha256", "conditions", "load_us", "first_us", "warmup_us", "warmup_runs", "steady",
          "latencies_us", "parity", "operators", "delegated_nodes", "cpu_operators", "cache", "before", "after",
          "others_busy"}
@@ -16,7 +16,8 @@ Answer: {"id", "ok": true, "model_sha256", "conditions", "load_us", "first_us", 
 
 The first line that it writes is {"ready": true, "runtime"} or {"ready": false, "reason"}. While a model runs, and
 now and then when none does, {"beat": id or null, "stage"} shows that the board is alive. Input and expected files hold
-the tensors' raw little-endian bytes, one after the other. Ends when stdin does.
+the tensors' raw little-endian bytes, one after the other; for the pass "outputs" those of `runs` inputs. Ends when
+stdin does.
 
 With --workdir, every file must lie in it, only one runner serves it at a time, and an answer stays in its `spool`
 until {"ack": [id, ...]} arrives: a job sent again after a lost link is answered, not run again.
@@ -36,9 +37,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from board_scripts.benchmark import die_with_parent, run_benchmark
+from board_scripts.input_shapes import are_input_shapes
 from board_scripts.interpret import RESOLVERS, MachineFault, import_runtime, rehearse, run_job
 from board_scripts.kernel_log import KernelLog
-from board_scripts.passes import PASSES, kilobytes, run_layers, run_memory
+from board_scripts.passes import PASSES, kilobytes, run_layers, run_memory, run_outputs
 from board_scripts.reserve import reserved_by_another
 from board_scripts.workdir import Busy, Stuck, Workdir, is_id, only_one, pinned_governor
 
@@ -98,7 +100,7 @@ def child_main(runtime: Any, job: dict[str, Any], pipe: int) -> NoReturn:
 def run_pass(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> dict[str, Any]:
     if isinstance(runtime, str):
         return run_benchmark(runtime, job, mark)
-    runs = {"time": run_job, "memory": run_memory, "layers": run_layers}
+    runs = {"time": run_job, "memory": run_memory, "layers": run_layers, "outputs": run_outputs}
     return runs[job.get("pass", "time")](runtime, job, mark)
 
 
@@ -259,6 +261,9 @@ def parse(line: bytes) -> dict[str, Any]:
         raise ValueError(f"delegate_options is {str(options)[:200]}: give texts by name")
     if job.get("graph_cache") and not is_id(job["graph_cache"]):
         raise ValueError(f"graph_cache is {job['graph_cache'][:200]!r}: give one plain name")
+    shapes = job.get("input_shapes")
+    if shapes is not None and not are_input_shapes(shapes):
+        raise ValueError(f"input_shapes is {str(shapes)[:200]}: give [name, [sizes]] of each input")
     limit = job.get("max_temperature_c")
     if limit is not None and (not isinstance(limit, (int, float)) or not -300 < limit < 1000):
         raise ValueError(f"max_temperature_c is {str(limit)[:200]}: give degrees Celsius")

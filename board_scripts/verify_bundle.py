@@ -128,10 +128,19 @@ def make_interpreter(model: Path, options: argparse.Namespace) -> Any:
         interpreter = runtime.Interpreter(
             model_path=str(model), num_threads=options.threads, experimental_delegates=delegates
         )
+        check_sizes(interpreter.get_input_details())
         interpreter.allocate_tensors()
     except (OSError, RuntimeError, ValueError) as error:
         raise NotVerified(f"{model.name} does not load: {error}") from error
     return interpreter
+
+
+def check_sizes(inputs: Sequence[Any]) -> None:
+    """A golden pair shows nothing of a model that its user runs at another size."""
+    for detail in inputs:
+        signature = [int(size) for size in detail.get("shape_signature", detail["shape"])]
+        open_sizes = [size for size in signature[1 if len(signature) > 1 else 0 :] if size < 1]  # a batch alone is 1
+        require(not open_sizes, f"the model leaves sizes of its input {detail['name']} open: {signature}")
 
 
 def feed(interpreter: Any, data: bytes) -> None:

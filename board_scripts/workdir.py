@@ -23,6 +23,7 @@ from board_scripts.reserve import write_whole
 SPOOL_KEPT_S = 7 * 86400
 UPLOAD_KEPT_S = 3600  # somebody else may be uploading right now
 REAP_S = 3.0
+ANSWERS = 2  # another number where an answer has other fields: what an older runner kept is run again
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -70,14 +71,14 @@ class Workdir:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             record = json.loads(read_file_or_none(self._file(job["id"])) or b"")
             if record["job"] == job_digest(job):
-                answer: dict[str, Any] = record["answer"]
-                return answer
+                kept_s = min(max(time.time() - record["at"], 0.0), SPOOL_KEPT_S)  # somebody may have set the clock
+                return {**record["answer"], "kept_s": round(kept_s, 3)}
         return None
 
     def keep(self, job: dict[str, Any], answer: dict[str, Any]) -> None:
         path = self._file(job["id"])
         with contextlib.suppress(OSError):  # a full disk costs the safety net, not the measurement
-            write_whole(path, {"job": job_digest(job), "answer": answer})
+            write_whole(path, {"job": job_digest(job), "answer": answer, "at": time.time()})
 
     def forget(self, job_ids: Sequence[str]) -> None:
         for job_id in job_ids:
@@ -94,7 +95,7 @@ def read_file_or_none(path: str) -> bytes | None:
 
 
 def job_digest(job: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([ANSWERS, job], sort_keys=True).encode()).hexdigest()
 
 
 class Busy(Exception):  # noqa: N818

@@ -17,6 +17,7 @@ from hil.errors import BoardError, ModelError
 
 EXTERNAL = "EXTERNAL"  # how the program calls a delegate that it loads from a file
 LAST_CHARACTERS = 300
+SHORT_US = 100.0
 LARGEST = 1e12  # microseconds (eleven days) or counts: a larger number is damage
 LINE_CHARACTERS = 2000  # what a hostile line may cost to match
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
@@ -144,9 +145,12 @@ def runs_of(texts: Sequence[str], *, external: bool) -> TimedRuns:
     """The runs of one job as the Python driver would report them, from the texts of its invocations: one sample each.
 
     `external`: only what the configured delegate took counts as delegated, and the least of all invocations.
-    Cold times are the first invocation's. Raises as `read_report` does.
+    Of runs below 100 us the sample is the mean. Cold times are the first invocation's. Raises as `read_report` does.
     """
     reports = [read_report(text) for text in texts]
+    # the program's percentiles are whole microseconds, its means are not
+    short = min(report.runs.typical_us for report in reports) < SHORT_US
+    mean = short or all(report.runs.median_us is None for report in reports)
     warmups = [report.warmup for report in reports if report.warmup is not None]
     all_kernels = [
         report.kernels_of(EXTERNAL) if external else sum(found.kernels for found in report.delegations)
@@ -160,7 +164,8 @@ def runs_of(texts: Sequence[str], *, external: bool) -> TimedRuns:
         first_us=round(reports[0].first_us),
         warmup_us=round(sum(runs.count * runs.avg_us - runs.first_us for runs in warmups)),
         warmup_runs=sum(runs.count - 1 for runs in warmups),
-        latencies_us=tuple(round(report.runs.typical_us) for report in reports),
+        latencies_us=tuple(report.runs.avg_us if short else report.runs.typical_us for report in reports),
+        calls=min(report.runs.count for report in reports) if mean else 1,
         averaged=True,
         delegated_nodes=min(all_kernels),
         delegate_said="; ".join(said)[:LAST_CHARACTERS],

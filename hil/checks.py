@@ -16,6 +16,11 @@ def whole(most: int) -> Check:
     return lambda value: type(value) is int and 0 <= value <= most
 
 
+def counted(most: int) -> Check:
+    """A whole number from 1 to `most`."""
+    return lambda value: type(value) is int and 1 <= value <= most
+
+
 def number(least: float, most: float) -> Check:
     # NaN is in no interval
     return lambda value: type(value) in (int, float) and least <= value <= most

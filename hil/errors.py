@@ -7,6 +7,7 @@
     │   ├── Unreachable             no answer on the network, or nobody lets us in
     │   ├── HostKeyUnknown          the board's host key was never pinned
     │   ├── HostKeyChanged          another key than the pinned one answers
+    │   ├── HostKeyRevoked          known_hosts has revoked the key that answers
     │   ├── LinkLost                the connection or the process on the board ended
     │   ├── BoardFull               the board's disk takes no more
     │   ├── BoardBusy               somebody else is on it
@@ -33,7 +34,8 @@ class HilError(Exception):
     exit_code: int = 3
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        super().__init__("".join(char if char.isprintable() else "?" for char in line))  # no escape codes of others
 
 
 class CheckFailed(HilError):
@@ -58,6 +60,10 @@ class HostKeyUnknown(BoardError):
 
 class HostKeyChanged(BoardError):
     """Another host key than the pinned one answered: another machine, or a new image on it."""
+
+
+class HostKeyRevoked(BoardError):
+    """The key that answered, or the only one known, is marked @revoked."""
 
 
 class LinkLost(BoardError):

@@ -11,17 +11,18 @@ from hil.boards.config import BoardConfig
 from hil.errors import BoardError, ModelError
 from hil.job import RoundTask
 from hil.measurement import Conditions, Failure, Measurement
-from hil.trust import flags
+from hil.trust import Timer, flags
 
 
 def evaluate(
     answer: Answer, task: RoundTask, conditions: Conditions, config: BoardConfig, started_at: str
 ) -> Measurement:
-    """The record of an answer to a timed task.
+    """The record of an answer to a timed task; `conditions` are the session's.
 
     Raises BoardError for an answer that is not about this model under these conditions, or does not compare the
     outputs that were to be compared.
     """
+    conditions = task.job.under(conditions)
     who = f"board {config.name}: the answer to {task.job.name}"
     if answer.model_sha256 not in (None, task.model_sha256) or answer.conditions != conditions.key():
         raise BoardError(
@@ -52,7 +53,7 @@ def evaluate(
         operators=runs.operators,
         delegated_nodes=runs.delegated_nodes,
         failure=None if reason is None else Failure("model", reason),
-        started_at=started_at,
+        started_at=answer.taken_at or started_at,
         warmup_us=runs.warmup_us,
         warmup_runs=runs.warmup_runs,
         cache=runs.cache,
@@ -60,8 +61,12 @@ def evaluate(
         after=runs.after,
         others_busy=runs.others_busy,
         cpu_operators=runs.cpu_operators,
-        flags=_flags(runs) if reason is None else (),
+        flags=_flags(runs, conditions) if reason is None else (),
         attempt=task.attempt,
+        cores=runs.cores,
+        calls=runs.calls,
+        clock_ns=runs.clock_ns,
+        path=str(task.job.model.absolute()),
     )
 
 
@@ -76,13 +81,14 @@ def failed(task: RoundTask, conditions: Conditions, reason: str, started_at: str
         load_us=0,
         first_us=0,
         latencies_us=(),
-        conditions=conditions,
+        conditions=task.job.under(conditions),
         parity=None,
         operators=(),
         delegated_nodes=0,
         failure=Failure("model", reason),
         started_at=started_at,
         attempt=task.attempt,
+        path=str(task.job.model.absolute()),
     )
 
 
@@ -106,6 +112,7 @@ def _timed_runs(answer: Answer, config: BoardConfig, who: str) -> tuple[TimedRun
                 before=printed.before,
                 after=printed.after,
                 others_busy=printed.others_busy,
+                cores=printed.cores,
             )
             return runs, reason
         case other:
@@ -115,7 +122,7 @@ def _timed_runs(answer: Answer, config: BoardConfig, who: str) -> tuple[TimedRun
             )
 
 
-def _flags(runs: TimedRuns) -> tuple[str, ...]:
+def _flags(runs: TimedRuns, conditions: Conditions) -> tuple[str, ...]:
     return flags(
         runs.latencies_us,
         steady=runs.steady,
@@ -124,6 +131,8 @@ def _flags(runs: TimedRuns) -> tuple[str, ...]:
         others_busy=runs.others_busy,
         checked=runs.parity is not None,
         averaged=runs.averaged,
+        oversubscribed=runs.cores is not None and conditions.threads > runs.cores,
+        timer=Timer(runs.calls, runs.clock_ns),
     )
 
 

@@ -9,22 +9,23 @@ import io
 import json
 import statistics
 from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from hil.errors import Incomparable, UsageError
 from hil.measurement import Conditions, Measurement
+from hil.names import told_apart
 from hil.results import Result
 
 if TYPE_CHECKING:
     import pyarrow
 
 BENCHMARK_VERSION = "5.3.1"  # the pytest-benchmark whose layout this is
-PLAIN = ("job_id", "attempt", "model", "model_sha256", "round", "started_at", "load_us", "first_us", "warmup_us",
-         "warmup_runs", "cache", "delegated_nodes", "others_busy")  # fmt: skip
+PLAIN = ("job_id", "attempt", "model", "model_sha256", "path", "round", "started_at", "load_us", "first_us",
+         "warmup_us", "warmup_runs", "cache", "delegated_nodes", "others_busy", "cores", "calls",
+         "clock_ns")  # fmt: skip
 
 
 def export(found: Iterable[Result], form: str) -> bytes:
@@ -47,7 +48,7 @@ def samples(found: Sequence[Result]) -> pyarrow.Table:
     counts = [len(m.latencies_us) for m in kept]
     repeated = rows.take(np.repeat(np.arange(len(kept)), counts))
     index = np.array([number for count in counts for number in range(count)], dtype=np.int64)
-    latencies = np.array([value for m in kept for value in m.latencies_us], dtype=np.int64)
+    latencies = np.array([value for m in kept for value in m.latencies_us], dtype=np.float64)
     return repeated.append_column("sample", pyarrow.array(index)).append_column("latency_us", pyarrow.array(latencies))
 
 
@@ -56,13 +57,13 @@ def _columns(m: Measurement) -> dict[str, Any]:
         **{name: getattr(m, name) for name in PLAIN},
         "flags": ";".join(m.flags),
         "conditions_key": m.conditions.key(),
-        **m.conditions.to_json(),
+        **asdict(m.conditions),
     }
 
 
 def _schema() -> list[tuple[str, str]]:
     """Given, not guessed: where no board has a thermometer, its column is a float all the same."""
-    arrow = {"str": "string", "int": "int64", "float": "float64", "float | None": "float64"}
+    arrow = {"str": "string", "int": "int64", "int | None": "int64", "float": "float64", "float | None": "float64"}
     declared = {field.name: field.type for field in fields(Measurement)}
     plain = [(name, arrow.get(str(declared[name]), "string")) for name in PLAIN]
     conditions = [(field.name, arrow[str(field.type)]) for field in fields(Conditions)]
@@ -89,12 +90,13 @@ def _pytest_benchmark(found: Sequence[Result]) -> bytes:
     """As `pytest --benchmark-json` writes it. A benchmark is compared with its namesakes, so the conditions are in
     its full name: other conditions, another benchmark.
     """
-    names = Counter((result.model, result.conditions.key()) for result in found)
+    names: dict[str, Iterator[str]] = {}
+    for key in {result.conditions.key() for result in found}:
+        names[key] = iter(told_apart([result.known for result in found if result.conditions.key() == key]))
     benchmarks = []
     for result in found:
         key = result.conditions.key()
-        twins = names[result.model, key] > 1  # two files of one name
-        name = f"{result.model}@{result.model_sha256[:8]}" if twins else result.model
+        name = next(names[key])
         pool = [value for m in result.measurements for value in m.latencies_us]
         record = result.to_json()
         benchmarks.append(
@@ -106,7 +108,7 @@ def _pytest_benchmark(found: Sequence[Result]) -> bytes:
                 "param": None,
                 "extra_info": {name: record[name] for name in ("model_sha256", "rounds", "flags", "conditions")},
                 "options": {"warmup": any(m.warmup_runs for m in result.measurements)},
-                "stats": benchmark_stats(pool),
+                "stats": {**benchmark_stats(pool), "iterations": min(m.calls for m in result.measurements)},
             }
         )
     boards = sorted({result.conditions.board for result in found})
@@ -121,7 +123,7 @@ def _pytest_benchmark(found: Sequence[Result]) -> bytes:
     return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
 
 
-def benchmark_stats(latencies_us: Sequence[int]) -> dict[str, Any]:
+def benchmark_stats(latencies_us: Sequence[float]) -> dict[str, Any]:
     """pytest-benchmark's `stats` of one benchmark, in seconds, computed as it does (quartiles by method 2 or 3)."""
     data = [value / 1e6 for value in latencies_us]
     ordered = sorted(data)

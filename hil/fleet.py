@@ -151,7 +151,7 @@ def _collected(
     results: queue.SimpleQueue[Measurement | Lost | Exception | None], boards: int, work: _Queue
 ) -> Iterator[Measurement | Lost]:
     lost: list[Lost] = []
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     while boards:
         result = results.get()
         if result is None:
@@ -161,8 +161,8 @@ def _collected(
         elif isinstance(result, Lost):
             lost.append(result)
             yield result
-        elif result.job_id not in seen:  # a batch given back shows again what the lost board had done of it
-            seen.add(result.job_id)
+        elif (shown := (result.job_id, result.model)) not in seen:  # a lost board had done a part of its batch
+            seen.add(shown)
             yield result
         if work.error is not None:
             raise work.error

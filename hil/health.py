@@ -12,7 +12,7 @@ from hil.boards.board import Board
 from hil.boards.config import BoardConfig
 from hil.facts import PROBE_TIMEOUT_S, Disk, Facts, Library, probe_arguments, read_facts
 from hil.reservation import occupancy
-from hil.scripts import inline
+from hil.scripts import run_script
 from hil.session import DEFAULT_WORKDIR
 
 State = Literal["ok", "advice", "failed"]
@@ -70,7 +70,7 @@ def facts(board: Board) -> Facts:
     """What board_scripts/probe.py finds on the board now. Raises BoardError."""
     config = board.config
     arguments = ["--workdir", config.workdir or DEFAULT_WORKDIR, *probe_arguments(config, "sys", "proc", "etc", "dev")]
-    return read_facts(board.run(inline(config, "probe.py", *arguments), PROBE_TIMEOUT_S), config)
+    return read_facts(run_script(board, "probe.py", *arguments, timeout_s=PROBE_TIMEOUT_S), config)
 
 
 def clock(board_s: float, before_s: float, after_s: float) -> Finding:

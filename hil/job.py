@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hil.boards.config import BoardConfig
 from hil.errors import UsageError
-from hil.measurement import digest
+from hil.input_shape import InputShape, text_of
+from hil.measurement import Conditions, digest
 from hil.request import Pass, Request
 from hil.stage import sha256_of
 
@@ -23,16 +24,22 @@ class Job:
         name: the model's name in reports.
         input: raw little-endian bytes of its inputs, one after the other; None: random, the same each time.
         expected: raw little-endian bytes of its outputs for that input; None: parity is not checked.
+        input_shapes: the sizes of all of its inputs in the model's order; empty: those of its file.
     """
 
     model: Path
     name: str
     input: Path | None = None
     expected: Path | None = None
+    input_shapes: tuple[InputShape, ...] = ()
 
     def __post_init__(self) -> None:
         if self.expected is not None and self.input is None:
             raise UsageError(f"job {self.name}: expected outputs belong to an input: give both files")
+
+    def under(self, conditions: Conditions) -> Conditions:
+        """A session's conditions with the sizes of this model's inputs, where they are not those of its file."""
+        return replace(conditions, input_shapes=text_of(self.input_shapes)) if self.input_shapes else conditions
 
 
 @dataclass(frozen=True)
@@ -101,10 +108,14 @@ def tasks_of(
 
 
 def identity_of(job: Job, model_sha256: str, config: BoardConfig) -> str:
-    """Over the files, and over the tolerances where they decide: with looser ones, a refused model runs again."""
+    """Over the files and the sizes of the inputs where they are not those of the file, and over the tolerances where
+    they decide: with looser ones, a refused model runs again.
+    """
     files = [sha256_of(path) if path is not None else None for path in (job.input, job.expected)]
     tolerances = [config.parity_max_abs_diff, config.parity_max_mismatch] if job.expected is not None else []
-    return digest([model_sha256, *files, *tolerances, bool(config.delegate) and not config.allow_fallback])
+    shapes = [[entry.name, list(entry.shape)] for entry in job.input_shapes]
+    needs_delegate = bool(config.delegate) and not config.allow_fallback
+    return digest([model_sha256, *files, *tolerances, needs_delegate, *([shapes] if shapes else [])])
 
 
 def files_of(job: Job) -> list[Path]:
@@ -120,7 +131,7 @@ def request_of(
     *,
     measured: Pass = "time",
 ) -> Request:
-    """The task as a request to the runner; `paths` are the files' on the board."""
+    """The task as a request to the runner; `paths` are the files' on the board, `conditions_key` is of `Job.under`."""
     job, limited = task.job, bool(config.max_temperature_c)
     return Request(
         id=task.job_id,
@@ -144,5 +155,6 @@ def request_of(
         delegate_options=config.delegate_options,
         max_temperature_c=config.max_temperature_c if limited else None,
         cool_down_s=config.cool_down_s if limited else None,
+        input_shapes=job.input_shapes,
         measured=measured,
     )

@@ -67,19 +67,20 @@ class _Measuring:
         self.flights: deque[_Flight] = deque()
         self.acknowledged: deque[str] = deque(maxlen=4 * AHEAD)  # a lost link may have lost these too
 
-    @property
-    def _conditions_key(self) -> str:
-        return self.session.conditions.key()
+    def _key(self, job: Job) -> str:
+        """Of the conditions under which a job is measured."""
+        return job.under(self.session.conditions).key()
 
     def run(self, jobs: Sequence[Job], seed: int, retry_failed: bool) -> Iterator[Measurement]:
-        tasks = list(tasks_of(jobs, self.session.board.config, self._conditions_key, self.protocol, seed))
+        tasks = list(tasks_of(jobs, self.session.board.config, self.session.conditions.key(), self.protocol, seed))
         held = self.store.find(task.job_id for task in tasks)
         if retry_failed:
             again = {i: m.attempt + 1 for i, m in held.items() if m.status == "failed"}
             tasks = [replace(task, attempt=again.get(task.job_id, 0)) for task in tasks]
             held = {i: m for i, m in held.items() if m.status == "ok"}
         self._acknowledge(held)  # a kill may have come between the store and the acknowledgement
-        self.quarantined = self.store.quarantined(self._conditions_key)
+        keys = {self._key(job) for job in jobs}
+        self.quarantined = {(key, model): why for key in keys for model, why in self.store.quarantined(key).items()}
         waiting, pushed = deque(tasks), deque[RoundTask]()
         while waiting or pushed or self.flights:
             if waiting and len(pushed) < AHEAD:
@@ -97,7 +98,8 @@ class _Measuring:
                     self._acknowledge([done.job_id])
             if done.status == "failed":
                 self.failed.setdefault(flight.task.identity, done)
-            yield replace(done, model=flight.task.job.name)  # the files may have been measured under another name
+            # the files may have been measured under another name, elsewhere
+            yield replace(done, model=flight.task.job.name, path=str(flight.task.job.model.absolute()))
 
     def _push(self, tasks: list[RoundTask], held: dict[str, Measurement]) -> list[RoundTask]:
         """The files of `tasks`, and the canary's, are on the board when this returns."""
@@ -113,8 +115,9 @@ class _Measuring:
         flight = _Flight(task, now(), done=held.get(task.job_id))
         if flight.done is None and task.identity in self.failed:
             flight.done = _again(self.failed[task.identity], task)
-        if flight.done is None and task.model_sha256 in self.quarantined:
-            reason = f"quarantined: {self.quarantined[task.model_sha256]}; `hilnas quarantine clear` lets it run again"
+        quarantined = self.quarantined.get((self._key(task.job), task.model_sha256))
+        if flight.done is None and quarantined is not None:
+            reason = f"quarantined: {quarantined}; `hilnas quarantine clear` lets it run again"
             flight.done = failed(task, self.session.conditions, reason, flight.started_at)
         self.flights.append(flight)
         if flight.done is None:
@@ -123,7 +126,7 @@ class _Measuring:
     def _send(self, task: RoundTask) -> None:
         """A lost link shows when the answer is waited for."""
         paths = self.session.stage_many(files_of(task.job))
-        request = request_of(task, self.session.board.config, self._conditions_key, self.protocol, paths)
+        request = request_of(task, self.session.board.config, self._key(task.job), self.protocol, paths)
         with suppress(LinkLost, BoardTimeout):
             self.session.send(request)
 
@@ -153,7 +156,7 @@ class _Measuring:
             self._drain()
             self._check_bench(f"{done.model} failed ({done.failure.reason})")
             if answer.failure is not None:  # it crashed or hung; a wrong output harms no other model
-                self.store.quarantine(done.model_sha256, self._conditions_key, done.failure.reason)
+                self.store.quarantine(done.model_sha256, done.conditions.key(), done.failure.reason)
         return done
 
     def _answered(self, flight: _Flight) -> Answer:
@@ -189,7 +192,7 @@ class _Measuring:
             raise second from first
         reason = f"took the board down twice, and the board then ran the known-good model: {second}"
         done = failed(flight.task, self.session.conditions, reason, flight.started_at)
-        self.store.quarantine(done.model_sha256, self._conditions_key, reason)
+        self.store.quarantine(done.model_sha256, done.conditions.key(), reason)
         self._send_again(*self.flights)
         return done
 
@@ -210,20 +213,23 @@ class _Measuring:
             )
 
 
-def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[int, ...]]:
-    """Latencies (microseconds) over all rounds, by model sha256.
+def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[float, ...]]:
+    """Latencies (microseconds) over all rounds, by model sha256; of one file under two names each sample once.
 
     A model that failed in one round is left out: an output that was wrong once makes the other rounds doubtful.
 
-    Raises Incomparable when the measurements were taken under different conditions.
+    Raises Incomparable when the measurements were taken under different conditions; other models may have inputs of
+    other sizes, the same one may not.
     """
     kept = list(measurements)
-    keys = {measurement.conditions.key() for measurement in kept}
+    sizes = {(measurement.model_sha256, measurement.conditions.input_shapes) for measurement in kept}
+    one_each = len(sizes) == len({model for model, _ in sizes})
+    keys = {(replace(m.conditions, input_shapes="") if one_each else m.conditions).key() for m in kept}
     if len(keys) > 1:
         raise Incomparable(f"measurements under {len(keys)} different conditions ({', '.join(sorted(keys))}): pick one")
     failed = {measurement.model_sha256 for measurement in kept if measurement.status == "failed"}
-    pools: dict[str, tuple[int, ...]] = {}
-    for measurement in kept:
+    pools: dict[str, tuple[float, ...]] = {}
+    for measurement in {(m.job_id, m.attempt): m for m in kept}.values():
         if measurement.model_sha256 not in failed:
             before = pools.get(measurement.model_sha256, ())
             pools[measurement.model_sha256] = before + measurement.latencies_us

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
 from hil.errors import UsageError
@@ -21,6 +21,9 @@ Status = Literal["ok", "failed"]
 Cache = Literal["none", "cold", "warm"]
 
 NOT_COMPARED = frozenset({"unit", "temperature_c", "boot_id", "python"})
+
+WHOLE_MICROSECONDS_NS = 1000
+"""The step in which benchmark_model counts, as did earlier versions of this record."""
 
 
 def _known(cls: type, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +61,8 @@ class Conditions:
         temperature_c: the hottest zone when the session began, degrees Celsius; None without one; not compared.
         boot_id: changes when the board reboots; not compared.
         python: version of the board's Python; not compared.
+        input_shapes: of the inputs of the model that was measured (hil/input_shape.py); "" where they have the sizes of
+            its file, as a session's conditions always do.
     """
 
     board: str
@@ -77,6 +82,7 @@ class Conditions:
     temperature_c: float | None
     boot_id: str
     python: str
+    input_shapes: str = ""
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -84,15 +90,18 @@ class Conditions:
 
     def key(self) -> str:
         """16 hex digits over everything that must match before two latencies are compared."""
-        compared = {name: value for name, value in asdict(self).items() if name not in NOT_COMPARED}
+        compared = {name: value for name, value in self.to_json().items() if name not in NOT_COMPARED}
         return digest(compared)[:16]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        raw = asdict(self)
+        if not self.input_shapes:
+            del raw["input_shapes"]  # so that keys and records are those of before there were any
+        return raw
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Conditions:
-        return cls(**_known(cls, raw))
+        return cls(**_known(cls, {"input_shapes": "", **raw}))
 
 
 @dataclass(frozen=True)
@@ -170,7 +179,7 @@ class Measurement:
         job_id: digest of files, conditions, protocol and round.
         load_us: interpreter creation, delegate and tensor allocation, microseconds.
         first_us: first inference, which compiles the graph on an NPU, microseconds.
-        latencies_us: the steady runs, raw and in order, microseconds.
+        latencies_us: the steady runs, raw and in order, microseconds; of short runs, each the mean of `calls` of them.
         operators: names of the model's operators in order, where the runtime reports them.
         delegated_nodes: number of graph parts that a delegate took.
         cpu_operators: operators that the configured delegate left to the CPU; empty without a delegate.
@@ -181,6 +190,10 @@ class Measurement:
         before: read before the steady runs.
         after: read after the steady runs.
         others_busy: share of the cores' time that other processes had during the steady runs, 0 to 1.
+        cores: that the board's process might use; None where it is not known (records of an earlier version).
+        calls: of the model that one latency is the mean of.
+        clock_ns: the smallest step of the clock that timed them, nanoseconds.
+        path: the model's file on the host; "" where it is not known (records of an earlier version).
         flags: why the latencies deserve less trust (hil/trust.py); empty when nothing speaks against them.
         attempt: 0, and one more each time that a failed job is measured again.
     """
@@ -192,7 +205,7 @@ class Measurement:
     status: Status
     load_us: int
     first_us: int
-    latencies_us: tuple[int, ...]
+    latencies_us: tuple[float, ...]
     conditions: Conditions
     parity: Parity | None
     operators: tuple[str, ...]
@@ -208,6 +221,10 @@ class Measurement:
     cpu_operators: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     attempt: int = 0
+    cores: int | None = None
+    calls: int = 1
+    clock_ns: int = WHOLE_MICROSECONDS_NS
+    path: str = ""
 
     def __post_init__(self) -> None:
         ok = self.status == "ok"
@@ -218,14 +235,16 @@ class Measurement:
         counts = (self.load_us, self.first_us, self.warmup_us, self.warmup_runs, self.round, self.delegated_nodes)
         if min(*counts, *self.latencies_us, self.attempt, self.others_busy) < 0 or self.cache not in get_args(Cache):
             raise UsageError(f"measurement of {self.model}: a time or count is negative, or its cache unknown")
+        if min(self.calls, self.clock_ns, 1 if self.cores is None else self.cores) < 1:
+            raise UsageError(f"measurement of {self.model}: no call, no step of the clock or no core")
 
     @property
-    def board_us(self) -> int:
+    def board_us(self) -> float:
         """How long the board ran the model."""
-        return self.load_us + self.first_us + self.warmup_us + sum(self.latencies_us)
+        return self.load_us + self.first_us + self.warmup_us + self.calls * sum(self.latencies_us)
 
     def to_json(self) -> dict[str, Any]:
-        raw = asdict(self)
+        raw = {**asdict(self), "conditions": self.conditions.to_json()}
         for name in ("latencies_us", "operators", "cpu_operators", "flags"):
             raw[name] = list(raw[name])
         return raw
@@ -246,7 +265,12 @@ class Measurement:
 
 def now() -> str:
     """The host's clock, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return ago(0.0)
+
+
+def ago(seconds: float) -> str:
+    """As `now`, so long before."""
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 
 def digest(value: Any) -> str:

@@ -116,7 +116,7 @@ def _ask(session: JobSession, job: Job, protocol: MeasureProtocol, measured: Pas
     config, sha256 = session.board.config, sha256_of(job.model)
     task = RoundTask(job, "", 0, uuid.uuid4().hex, sha256)
     paths = session.stage_many(files_of(job))
-    session.send(request_of(task, config, session.conditions.key(), protocol, paths, measured=measured))
+    session.send(request_of(task, config, job.under(session.conditions).key(), protocol, paths, measured=measured))
     answer = session.receive(task.job_id)
     session.acknowledge([task.job_id])
     if answer.failure is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +63,8 @@ def board_benchmark(
 ) -> BoardBenchmark:
     """`board_benchmark(model, input=None, expected=None, board=None, protocol=None)` returns one measurement per round.
 
-    Files and protocol as for `hil.measure.Job` and `MeasureProtocol`. One call per test. Raises ModelError for a model
+    Files and protocol as for `hil.measure.Job` and `MeasureProtocol`; `input_shapes={"x": (1, 224, 224, 3)}` gives all
+    inputs their sizes, in the model's order. One call per test. Raises ModelError for a model
     that crashes, hangs or answers wrongly, UsageError, BoardError.
     """
 
@@ -74,8 +75,10 @@ def board_benchmark(
         *,
         board: str | None = None,
         protocol: MeasureProtocol | None = None,
+        input_shapes: Mapping[str, Sequence[int]] | None = None,
     ) -> list[Measurement]:
         from hil.errors import ModelError, UsageError
+        from hil.input_shape import InputShape
         from hil.measure import Job, MeasureProtocol, measure, now
         from hil.store import Store
 
@@ -83,8 +86,9 @@ def board_benchmark(
             raise UsageError(f"{benchmark.name}: a second board_benchmark: measure one model per test, or parametrize")
         benchmark._mode = "board_benchmark(...)"  # else pytest-benchmark finds its fixture unused
         path = Path(model)
-        files = [None if name is None else Path(name) for name in (input, expected)]
-        job = Job(path, path.stem, *files)
+        given, wanted = (None if name is None else Path(name) for name in (input, expected))
+        shapes = tuple(InputShape(name, tuple(shape)) for name, shape in (input_shapes or {}).items())
+        job = Job(path, path.stem, given, wanted, shapes)
         session = hilnas_session(board)
         with Store(tmp_path / "measurements.sqlite") as store:  # pytest keeps the folders of its last three calls
             done = list(measure(session, [job], replace(protocol or MeasureProtocol(), series=now()), store))

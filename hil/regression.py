@@ -18,15 +18,17 @@ import numpy.typing as npt
 
 from hil.errors import Incomparable, UsageError
 
-Rounds: TypeAlias = Sequence[Sequence[int]]
+Rounds: TypeAlias = Sequence[Sequence[float]]
 """A model's runs, microseconds, round by round; as many in each."""
 
-Samples: TypeAlias = npt.NDArray[np.int64]
+Samples: TypeAlias = npt.NDArray[np.float64]
+Indices: TypeAlias = npt.NDArray[np.int64]
 
 FEWEST_ROUNDS = 4  # fewer do not show how rounds differ
 RESAMPLES = 1000
 QUANTILES = (0.025, 0.975)  # of a 95 % interval
 SIGNIFICANT = 0.01
+SHORTEST_US = 0.001
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def levels(samples: Samples) -> Samples:
     return np.sort(samples, axis=-1)[..., samples.shape[-1] // 10]
 
 
-def draws(shape: tuple[int, ...], rng: np.random.Generator, resamples: int) -> tuple[Samples, Samples]:
+def draws(shape: tuple[int, ...], rng: np.random.Generator, resamples: int) -> tuple[Indices, Indices]:
     """For samples of that shape, (rounds, runs): which rounds, (resamples, rounds), and which runs in each of them."""
     return rng.integers(0, shape[0], (resamples, shape[0])), rng.integers(0, shape[1], (resamples, *shape))
 
@@ -133,7 +135,7 @@ def _ratio(base_us: Samples, head_us: Samples, interleaved: bool) -> npt.NDArray
 def _mann_whitney(base: Samples, head: Samples, interleaved: bool) -> float:
     from scipy.stats import mannwhitneyu
 
-    b, h = base.astype(float), head.astype(float)
+    b, h = base, head
     if interleaved:  # without what both of a round share
         shared = np.median(np.concatenate([b, h], axis=1), axis=1, keepdims=True)
         b, h = b / shared, h / shared
@@ -147,4 +149,4 @@ def _samples(rounds: Rounds) -> Samples:
             f"{len(rounds)} rounds of {', '.join(map(str, sorted(runs)))} runs: "
             f"measure {FEWEST_ROUNDS} rounds or more, of equally many runs each"
         )
-    return np.maximum(np.asarray(rounds, dtype=np.int64), 1)  # a clock of whole microseconds may read 0
+    return np.maximum(np.asarray(rounds, dtype=np.float64), SHORTEST_US)  # a coarse clock may read 0

@@ -14,6 +14,7 @@ from types import TracebackType
 from hil.answer import Answer, TimedRuns
 from hil.boards.board import Board
 from hil.errors import UsageError
+from hil.input_shape import text_of
 from hil.measurement import Conditions, Measurement
 from hil.request import Request
 from hil.stage import sha256_of
@@ -21,7 +22,7 @@ from hil.store import Store
 
 
 class ReplaySession:
-    """Answers a request with the measurement of the same model in the same round with as many runs.
+    """Answers a request with the measurement of the same model and sizes in the same round with as many runs.
 
     Of several conditions that the board was recorded under, the latest ones count. Raises UsageError for a store that
     is not there or holds nothing of the board, and for a job that was not recorded.
@@ -42,8 +43,8 @@ class ReplaySession:
     def __enter__(self) -> ReplaySession:
         config = self.board.config
         recorded = self._of_board()
-        last = recorded[-1].conditions
-        self._records = [m for m in recorded if m.conditions.key() == last.key()]
+        last = _of_session(recorded[-1])
+        self._records = [m for m in recorded if _of_session(m).key() == last.key()]
         self.conditions = dataclasses.replace(
             last, board=f"replay of {last.board}", unit=config.name, kind="replay", boot_id="replay"
         )
@@ -64,17 +65,20 @@ class ReplaySession:
         if request.measured != "time":
             raise UsageError(f"board {config.name} is a replay: memory and layers are not recorded, name a real board")
         sha256 = sha256_of(Path(request.model))
-        of_model = [m for m in self._records if m.model_sha256 == sha256]
+        sizes = text_of(request.input_shapes)
+        of_model = [m for m in self._records if m.model_sha256 == sha256 and m.conditions.input_shapes == sizes]
         of_round = [m for m in of_model if m.round == request.round]
         fitting = [m for m in of_round if not _missing(m, request)]
         if not fitting:
-            missing = f"round {request.round + 1}" if of_model else "measurement of it"
+            missing = f"measurement of it with inputs {sizes}" if sizes else "measurement of it"
+            missing = f"round {request.round + 1}" if of_model else missing
             missing = _missing(of_round[-1], request) if of_round else missing
             raise UsageError(
                 f"board {config.name}: {Path(request.model).name} ({sha256[:12]}) is not recorded so in "
                 f"{config.store}: no {missing}; measure it on a real board, or ask for what was recorded"
             )
-        self._answers[request.id] = _answer(request.id, fitting[-1], self.conditions)
+        conditions = dataclasses.replace(self.conditions, input_shapes=sizes)
+        self._answers[request.id] = _answer(request.id, fitting[-1], conditions)
 
     def receive(self, job_id: str) -> Answer:
         return self._answers.pop(job_id)
@@ -104,6 +108,11 @@ class ReplaySession:
         return chosen
 
 
+def _of_session(measurement: Measurement) -> Conditions:
+    """The conditions without what belongs to one model."""
+    return dataclasses.replace(measurement.conditions, input_shapes="")
+
+
 def _missing(recorded: Measurement, request: Request) -> str:
     """What of the request this record does not answer, in words; empty when it answers it."""
     if recorded.failure is None and len(recorded.latencies_us) != request.runs:
@@ -131,6 +140,9 @@ def _answer(job_id: str, recorded: Measurement, conditions: Conditions) -> Answe
         after=recorded.after,
         others_busy=recorded.others_busy,
         averaged="averaged" in recorded.flags,
+        cores=recorded.cores,
+        calls=recorded.calls,
+        clock_ns=recorded.clock_ns,
     )
     failure = recorded.failure and dataclasses.replace(recorded.failure, kind="model")
-    return Answer(job_id, conditions.key(), recorded.model_sha256, failure, runs)
+    return Answer(job_id, conditions.key(), recorded.model_sha256, failure, runs, recorded.started_at)

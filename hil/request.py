@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Pass = Literal["time", "memory", "layers"]
+from hil.input_shape import InputShape
+
+Pass = Literal["time", "memory", "layers", "outputs"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,9 @@ class Request:
         graph_cache: name of the folder for the NPU's compiled graph; None: no cache.
         max_temperature_c: the runs begin only below it; None: at any temperature.
         cool_down_s: how long cooling down may take.
-        measured: what the pass measures; each pass has its own answer (hil/answer.py).
+        input_shapes: the sizes of all inputs in the model's order; empty: those of its file.
+        measured: what the pass measures; each pass has its own answer (hil/answer.py). For "outputs" the file `input`
+            holds `runs` inputs, one after the other.
     """
 
     id: str
@@ -44,6 +48,7 @@ class Request:
     delegate_options: Mapping[str, str] = field(default_factory=dict)
     max_temperature_c: float | None = None
     cool_down_s: float | None = None
+    input_shapes: Sequence[InputShape] = ()
     measured: Pass = "time"
 
     def to_json(self) -> dict[str, Any]:
@@ -68,6 +73,7 @@ class Request:
             "delegate_options": dict(self.delegate_options) if self.delegate is not None else None,
             "max_temperature_c": self.max_temperature_c,
             "cool_down_s": self.cool_down_s,
+            "input_shapes": [[entry.name, list(entry.shape)] for entry in self.input_shapes] or None,
             "pass": None if self.measured == "time" else self.measured,
         }
         return {name: value for name, value in raw.items() if value is not None}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from hil.boards.board import Board
+from hil.boards.refusal import last_line, refusal
+from hil.checks import json_object
 from hil.errors import BoardBusy, BoardError, UsageError
-from hil.scripts import inline
+from hil.scripts import run_script
 from hil.session import DEFAULT_WORKDIR, owner
 
 TIMEOUT_S = 30.0
@@ -92,15 +92,19 @@ def seconds_of(text: str) -> int:
 def _ask(board: Board, action: str, *arguments: str) -> tuple[bool, Occupancy]:
     """Whether it was done, and who has the board now."""
     workdir = board.config.workdir or DEFAULT_WORKDIR
-    said = board.run(inline(board.config, "reserve.py", action, "--workdir", workdir, *arguments), TIMEOUT_S)
-    try:
-        if said.exit_code:
-            raise ValueError((said.stderr.strip().splitlines() or ["no message"])[-1])
-        found: dict[str, Any] = json.loads(said.stdout)
-        held, runner = found["reservation"], found["runner"]
-        who = f"{runner['owner']} since {runner['since']} (process {runner['pid']} there)" if runner else ""
-        return bool(found["done"]), Occupancy(Reservation(**held) if held else None, who)
-    except (ValueError, KeyError, TypeError) as error:
+    said = run_script(board, "reserve.py", action, "--workdir", workdir, *arguments, timeout_s=TIMEOUT_S)
+    if said.exit_code and "[Errno" in said.stderr:
+        raise refusal(board.name, "does not say who has it", said.stderr)
+    if said.exit_code:
         raise BoardError(
-            f"board {board.name} does not say who has it ({error}): see `python` and `workdir` in boards.toml"
-        ) from error
+            f"board {board.name}: {board.config.python or 'python3'} cannot say who has it (exit {said.exit_code}): "
+            f"{last_line(said.stderr)}: set `python` in boards.toml to one from 3.9 on"
+        )
+    who = f"board {board.name}: what its reservation script printed"
+    try:
+        found = json_object(said.stdout, who)
+        held, runner = found["reservation"], found["runner"]
+        using = f"{runner['owner']} since {runner['since']} (process {runner['pid']} there)" if runner else ""
+        return bool(found["done"]), Occupancy(Reservation(**held) if held else None, using)
+    except (KeyError, TypeError) as error:
+        raise BoardError(f"{who} is {said.stdout[:200]!r}: clean the board's workdir and try again") from error

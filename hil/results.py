@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from pathlib import PurePath
 from typing import Any
 
 from hil.errors import Incomparable, UsageError
 from hil.measure import pooled
 from hil.measurement import Conditions, Measurement, Status
+from hil.names import Known
 from hil.stats import LatencySummary, summarize
 
 
@@ -24,7 +26,7 @@ class Wanted:
     """Which results.
 
     Attributes:
-        model: a glob over the models' names, case and all.
+        model: a glob over the models' names and paths, case and all.
         board: the board's name or its fleet's; None: any.
         status: "failed" where any round failed; None: any.
         since: measurements that began earlier do not count.
@@ -60,6 +62,11 @@ class Result:
         return self.measurements[-1].model_sha256
 
     @property
+    def known(self) -> Known:
+        last = self.measurements[-1]
+        return Known(last.model, last.path, last.model_sha256)
+
+    @property
     def conditions(self) -> Conditions:
         """Of the last round; earlier ones may differ in what is not compared."""
         return self.measurements[-1].conditions
@@ -68,6 +75,9 @@ class Result:
         return {
             "model": self.model,
             "model_sha256": self.model_sha256,
+            "path": self.known.path,
+            "measured_from": min(m.started_at for m in self.measurements),
+            "measured_to": max(m.started_at for m in self.measurements),
             "status": "ok" if self.latency else "failed",
             "rounds": len(self.measurements),
             **(asdict(self.latency) if self.latency else {}),
@@ -85,6 +95,20 @@ def moment(text: str) -> datetime:
     except ValueError as error:
         raise UsageError(f"{text}: no ISO 8601 time; for example 2026-01-31 or 2026-01-31T20:00+01:00") from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def days(measurements: Iterable[Measurement]) -> str:
+    """When they were taken, in UTC: a day, or the first and the last one."""
+    taken = sorted({moment(m.started_at).astimezone(UTC).date().isoformat() for m in measurements})
+    return " to ".join(dict.fromkeys((taken[0], taken[-1])))
+
+
+def minutes(measurements: Iterable[Measurement]) -> str:
+    """As `days`, with the time of the first one."""
+    kept = list(measurements)
+    first = min(moment(m.started_at) for m in kept).astimezone(UTC)
+    day, *last = days(kept).split(" to ")
+    return " to ".join([f"{day} {first:%H:%M}", *last])
 
 
 def results(measurements: Iterable[Measurement], wanted: Wanted) -> list[Result]:
@@ -105,8 +129,9 @@ def results(measurements: Iterable[Measurement], wanted: Wanted) -> list[Result]
 
 
 def _is_wanted(m: Measurement, wanted: Wanted) -> bool:
+    names = (m.model, PurePath(m.model).name, m.path)
     return (
-        fnmatchcase(m.model, wanted.model)
+        any(fnmatchcase(name, wanted.model) for name in names)
         and wanted.board in (None, m.conditions.board, m.conditions.unit)
         and (wanted.since is None or moment(m.started_at) >= wanted.since)
     )

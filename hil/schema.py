@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -12,10 +12,12 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Row,
     String,
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     func,
     inspect,
     select,
@@ -23,9 +25,10 @@ from sqlalchemy import (
 )
 
 from hil.errors import UsageError
-from hil.measurement import Measurement
+from hil.measurement import WHOLE_MICROSECONDS_NS, Measurement
+from hil.trust import Timer
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ROWS_AT_ONCE = 1000
 PREPARING = 0x68696C6E6173  # "hilnas": the advisory lock under which PostgreSQL's tables are made
 
@@ -100,6 +103,8 @@ def prepare(connection: Connection, where: str, *, create: bool) -> None:
     found = list(connection.execute(select(versions.c.version)).scalars())
     if found == [1]:
         _from_1(connection, where)
+    elif found == [2]:
+        _from_2(connection, where)
     elif found != [SCHEMA_VERSION]:
         raise UsageError(
             f"{where}: written with schema {', '.join(map(str, found)) or 'unknown'}, "
@@ -113,14 +118,30 @@ def _from_1(connection: Connection, where: str) -> None:
     connection.execute(text("ALTER TABLE measurements RENAME TO measurements_1"))
     _metadata.create_all(connection)
     old = Table("measurements_1", MetaData(), Column("number", Integer), Column("record", Text))
-    page = select(old).order_by(old.c.number).limit(ROWS_AT_ONCE)
-    last = 0
-    while rows := connection.execute(page.where(old.c.number > last)).all():
-        moved = [row_of(read(row.record, where, _record_from_1)) for row in rows]
+    for rows in _pages(connection, old):
+        moved = [row_of(read(row.record, where, lambda raw: _record_from_2(_record_from_1(raw)))) for row in rows]
         connection.execute(measurements.insert(), moved)
-        last = rows[-1].number
     old.drop(connection)
-    connection.execute(versions.update().values(version=2))
+    connection.execute(versions.update().values(version=SCHEMA_VERSION))
+
+
+def _from_2(connection: Connection, where: str) -> None:
+    """Version 2 had the same tables; its records knew no cores, no batches of runs and no path."""
+    change = measurements.update().where(measurements.c.number == bindparam("at"))
+    for rows in _pages(connection, measurements):
+        changed = [row_of(read(row.record, where, _record_from_2))["record"] for row in rows]
+        values = [{"at": row.number, "record": record} for row, record in zip(rows, changed, strict=True)]
+        connection.execute(change.values(record=bindparam("record")), values)
+    connection.execute(versions.update().values(version=SCHEMA_VERSION))
+
+
+def _pages(connection: Connection, table: Table) -> Iterator[Sequence[Row[Any, Any]]]:
+    """(number, record) of all rows, some at once: a store may not fit into memory."""
+    page = select(table.c.number, table.c.record).order_by(table.c.number).limit(ROWS_AT_ONCE)
+    last = 0
+    while rows := connection.execute(page.where(table.c.number > last)).all():
+        yield rows
+        last = rows[-1].number
 
 
 def _record_from_1(raw: dict[str, Any]) -> dict[str, Any]:
@@ -140,4 +161,17 @@ def _record_from_1(raw: dict[str, Any]) -> dict[str, Any]:
         "cpu_operators": [],
         "flags": ["unchecked"] if unchecked else [],
         "attempt": 0,
+    }
+
+
+def _record_from_2(raw: dict[str, Any]) -> dict[str, Any]:
+    """A record of version 2 with what version 3 added. It timed every run by itself, in whole microseconds."""
+    coarse = Timer().too_coarse(raw["latencies_us"])
+    return {
+        **raw,
+        "flags": [*raw["flags"], *(["coarse"] if coarse else [])],
+        "cores": None,
+        "calls": 1,
+        "clock_ns": WHOLE_MICROSECONDS_NS,
+        "path": "",
     }

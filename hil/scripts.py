@@ -7,18 +7,30 @@ import zipfile
 from importlib import resources
 from pathlib import Path
 
-from hil.boards.config import BoardConfig
+from hil.boards.board import Board, CommandResult
+from hil.boards.refusal import last_line
+from hil.errors import BoardError
 
 RUNNER = "runner.pyz"
 PARTS = (
     "__init__.py",
+    "timing.py",
+    "neighbours.py",
     "interpret.py",
+    "input_shapes.py",
     "passes.py",
     "benchmark.py",
     "workdir.py",
     "reserve.py",
     "kernel_log.py",
     "runner.py",
+)
+TOO_OLD = 79
+# In the grammar of any Python, as an older one has to read it whole. What lies in the home is no module of ours.
+FROM_STDIN = (
+    "import sys; "
+    'sys.version_info >= (3, 9) or (sys.stderr.write("Python %d.%d.%d" % sys.version_info[:3]), sys.exit(79)); '
+    'sys.path[:1] == [""] and sys.path.pop(0); exec(compile(sys.stdin.buffer.read(), "NAME", "exec"))'
 )
 MAIN = "import sys\nfrom board_scripts.runner import main\n\nsys.exit(main())\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's own; the archive is named by its content
@@ -39,10 +51,25 @@ def runner_archive() -> bytes:
     return packed.getvalue()
 
 
-def inline(config: BoardConfig, name: str, *arguments: str) -> list[str]:
-    """The command that runs a script without a file: its text is an argument, so that it runs on a full disk too."""
+def run_script(board: Board, name: str, *arguments: str, timeout_s: float) -> CommandResult:
+    """Runs a script without a file there, so that it runs on a full disk too, and of any length: over stdin.
+
+    Raises BoardError where the board's Python is missing or too old; how the script ended is the caller's to read.
+    """
+    config = board.config
     environment = [f"{key}={value}" for key, value in config.env.items()]
-    return ["env", *environment, config.python or "python3", "-c", script_path(name).read_text("utf-8"), *arguments]
+    python = config.python or "python3"
+    argv = ["env", *environment, python, "-c", FROM_STDIN.replace("NAME", name), *arguments]
+    done = board.run(argv, timeout_s, script_path(name).read_bytes())
+    said = last_line(done.stderr)
+    if done.exit_code == TOO_OLD:
+        raise BoardError(f"board {config.name}: {python} is {said}: set `python` in boards.toml to one from 3.9 on")
+    if done.exit_code in (126, 127):  # as a shell and env have it
+        raise BoardError(
+            f"board {config.name}: cannot run {python}: {said}: install Python 3.9 or newer there, "
+            "or set `python` in boards.toml to where it is"
+        )
+    return done
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

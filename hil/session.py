@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import socket
 import tempfile
@@ -15,13 +14,15 @@ from types import TracebackType
 from hil.answer import Answer, Beat, Hello, read_line
 from hil.boards.board import Board, Process
 from hil.boards.power import answering
+from hil.boards.refusal import ENGLISH, refusal
 from hil.checks import json_object
 from hil.errors import BoardBusy, BoardError, BoardFault, BoardTimeout, LinkLost, UsageError
 from hil.facts import PROBE_TIMEOUT_S, Facts, Library, probe_arguments, read_facts, root_arguments
 from hil.measurement import Conditions
 from hil.request import Acknowledgement, Request
-from hil.scripts import RUNNER, runner_archive, script_path
+from hil.scripts import RUNNER, run_script, runner_archive
 from hil.stage import Stage
+from hil.user import user_name
 
 START_TIMEOUT_S = 120.0
 FOLDER_TIMEOUT_S = 30.0
@@ -57,9 +58,9 @@ class Session:
         self._scripts = tempfile.TemporaryDirectory(prefix="hilnas-scripts-")
 
     def __enter__(self) -> Session:
-        (Path(self._scripts.name) / RUNNER).write_bytes(runner_archive())
-        self._prepare()
+        self._archive().write_bytes(runner_archive())
         self.conditions = self._probe()
+        self._prepare()
         self._start()
         return self
 
@@ -116,7 +117,6 @@ class Session:
         self._stop()
         self.board.disconnect()
         self.stage.forget()
-        self._prepare()
         now = self._probe()
         if now.key() != self.conditions.key():
             raise BoardError(
@@ -124,6 +124,7 @@ class Session:
                 "delegate or governor): begin a new session, its numbers do not compare with the old ones"
             )
         self.conditions = now
+        self._prepare()
         self._start()
 
     def _runner_or_lost(self) -> Process:
@@ -131,30 +132,26 @@ class Session:
             raise LinkLost(f"board {self.board.name}: no runner")
         return self._runner
 
-    def _argv(self, script: str, *arguments: str) -> list[str]:
+    def _argv(self, *arguments: str) -> list[str]:
+        """The runner's command."""
         config = self.board.config
         environment = [f"{key}={value}" for key, value in config.env.items()]
-        remote = self.stage.stage(self._script(script))
-        return ["env", *environment, config.python or "python3", remote, *arguments]
+        return ["env", *environment, config.python or "python3", self.stage.stage(self._archive()), *arguments]
 
-    def _script(self, name: str) -> Path:
-        return Path(self._scripts.name) / RUNNER if name == RUNNER else script_path(name)
+    def _archive(self) -> Path:
+        return Path(self._scripts.name) / RUNNER
 
     def _prepare(self) -> None:
-        """Our scripts, the workdir, and what the environment names in it: a graph cache makes no folder."""
+        """The workdir, and what the environment names in it: a graph cache makes no folder."""
         inside = [value for value in self.board.config.env.values() if value.startswith(f"{self.workdir}/")]
-        made = self.board.run(["mkdir", "-p", self.workdir, *inside], FOLDER_TIMEOUT_S)
+        made = self.board.run([*ENGLISH, "mkdir", "-p", self.workdir, *inside], FOLDER_TIMEOUT_S)
         if made.exit_code:
-            raise BoardError(
-                f"board {self.board.name}: cannot make {self.workdir}: {made.stderr}: "
-                "give it another workdir in boards.toml, or free space there"
-            )
-        self.stage.stage_many([self._script("probe.py"), self._script(RUNNER)])  # one upload for both
+            raise refusal(self.board.name, f"cannot make {self.workdir}", made.stderr)
 
     def _probe(self) -> Conditions:
         config = self.board.config
-        argv = self._argv("probe.py", *probe_arguments(config, "sys", "proc", "etc"))
-        found = read_facts(self.board.run(argv, PROBE_TIMEOUT_S), config)
+        arguments = probe_arguments(config, "sys", "proc", "etc")
+        found = read_facts(run_script(self.board, "probe.py", *arguments, timeout_s=PROBE_TIMEOUT_S), config)
         runtime = self._require_runtime(found)
         if found.delegate is not None:
             self._require_delegate(found.delegate)
@@ -224,9 +221,11 @@ class Session:
             arguments += ["--governor", config.governor]
         if self._program:
             arguments += ["--program", self._program]
-        self._runner = self.board.start(self._argv(RUNNER, *arguments))
+        self._runner = self.board.start(self._argv(*arguments))
         who = f"board {config.name}: the runner's first line"
         hello = Hello.from_json(json_object(self._runner.receive(START_TIMEOUT_S), who), who)
+        if "[Errno" in hello.reason:  # of its folder
+            raise refusal(config.name, f"the runner does not start in {self.workdir}", hello.reason)
         if not hello.ready:
             kind = BoardBusy if hello.busy else BoardTimeout if hello.stuck else BoardError
             raise kind(f"board {config.name}: the runner does not start: {hello.reason}")
@@ -240,4 +239,4 @@ class Session:
 
 def owner() -> str:
     """Our name in messages to others who want the board."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"{'_'.join(user_name().split())}@{socket.gethostname()}"

@@ -16,17 +16,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hil.boards.board import Board
+from hil.boards.refusal import ENGLISH, last_line, refusal
 from hil.errors import BoardError, BoardFull, UsageError
+from hil.scripts import run_script
 
-BATCH_FILES = 1000  # the board's shell lists them on one command line
+BATCH_FILES = 1000  # the board's shell lists them on one command line: `mv *`
 BATCH_BYTES = 256 << 20  # /tmp is often memory
 UNPACK_TIMEOUT_S = 120.0
 
-# $1: the folder to unpack in, which holds batch.tar; $2: objects. POSIX tools, BusyBox has them all.
+# $1: the folder to unpack in, which holds batch.tar; $2: objects. POSIX tools, BusyBox may have them all. Where one is
+# missing or of another kind, the board's Python does the same: board_scripts/unpack_batch.py.
 UNPACK = """
-cd "$1" && tar -xf batch.tar && rm -f batch.tar && sha256sum -c sums >&2 && rm -f sums && mv -f -- * "$2"/
-code=$?; cd / && rm -rf -- "$1"; exit $code
+cd "$1" && mkdir new && tar -xf batch.tar -C new && cd new && sha256sum -c sums >&2 && rm -f sums &&
+mv -f -- * "$2"/ && cd / && rm -rf -- "$1"
 """
+REMOVE = 'cd "$1" && while read -r name; do rm -f -- "$name"; done'  # their names come over stdin
+DAMAGED = 3  # unpack_batch.py's exit code
 
 
 def sha256_of(path: Path) -> str:
@@ -67,6 +72,11 @@ class Stage:
             held.update((name, path.stat().st_size) for name, path in batch)
         return {path: f"{self._objects}/{name}" for path, name in objects.items()}
 
+    def discard(self, paths: Iterable[Path]) -> None:
+        """These files are not needed there again; what else has their content goes with them."""
+        names = dict.fromkeys(map(self._object_name, paths))
+        self._remove([name for name in names if name in self._list()])
+
     def forget(self) -> None:
         """The board may have rebooted or been cleaned: list it anew the next time."""
         self._held = None
@@ -86,11 +96,14 @@ class Stage:
                 f"board {self._board.name}: these files need {over >> 20} MB more than the quota: "
                 "raise quota_mb in boards.toml, or measure fewer at once"
             )
-        for start in range(0, len(leaving), BATCH_FILES):
-            batch = leaving[start : start + BATCH_FILES]
-            self._board.run(["rm", "-f", "--", *(f"{self._objects}/{name}" for name in batch)], UNPACK_TIMEOUT_S)
-        for name in leaving:
-            del held[name]
+        self._remove(leaving)
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for start in range(0, len(names), BATCH_FILES):
+            batch = "".join(f"{name}\n" for name in names[start : start + BATCH_FILES]).encode()
+            self._board.run(["sh", "-c", REMOVE, "sh", self._objects], UNPACK_TIMEOUT_S, batch)
+        for name in names:
+            del self._list()[name]
 
     def _object_name(self, path: Path) -> str:
         try:
@@ -106,21 +119,18 @@ class Stage:
     def _list(self) -> dict[str, int]:
         if self._held is None:
             script = 'mkdir -p "$1" && ls -lnrtc "$1"'
-            listed = self._board.run(["sh", "-c", script, "sh", self._objects], UNPACK_TIMEOUT_S)
+            listed = self._board.run([*ENGLISH, "sh", "-c", script, "sh", self._objects], UNPACK_TIMEOUT_S)
             if listed.exit_code:
-                raise BoardError(
-                    f"board {self._board.name}: cannot make or list {self._objects}: {listed.stderr}: "
-                    "give it a workdir that its user may write"
-                )
+                raise refusal(self._board.name, f"cannot make or list {self._objects}", listed.stderr)
             rows = [line.split() for line in listed.stdout.splitlines()]
             self._held = {row[-1]: int(row[4]) for row in rows if len(row) >= 9 and row[0].startswith("-")}
         return self._held
 
     def _upload(self, batch: Sequence[tuple[str, Path]]) -> None:
         folder = f"{self._workdir}/incoming-{uuid.uuid4().hex[:12]}"
-        made = self._board.run(["mkdir", "-p", folder], UNPACK_TIMEOUT_S)
+        made = self._board.run([*ENGLISH, "mkdir", "-p", folder], UNPACK_TIMEOUT_S)
         if made.exit_code:
-            raise BoardError(f"board {self._board.name}: cannot make {folder}: {made.stderr}: free space there")
+            raise refusal(self._board.name, f"cannot make {folder}", made.stderr)
         with tempfile.TemporaryDirectory(prefix="hilnas-stage-") as here:
             archive = Path(here) / "batch.tar"
             _write_tar(archive, batch)
@@ -129,14 +139,18 @@ class Stage:
             except BoardFull:
                 self._board.run(["rm", "-rf", folder], UNPACK_TIMEOUT_S)
                 raise
+        self._unpack(folder, len(batch))
+
+    def _unpack(self, folder: str, files: int) -> None:
         done = self._board.run(["sh", "-c", UNPACK, "sh", folder, self._objects], UNPACK_TIMEOUT_S)
         if done.exit_code:
-            said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            kind = BoardFull if "space left" in done.stderr or "quota" in done.stderr else BoardError
-            raise kind(
-                f"board {self._board.name}: {len(batch)} files did not arrive whole: {said}: "
-                "free space there (see `df`) and run again"
-            )
+            done = run_script(self._board, "unpack_batch.py", folder, self._objects, timeout_s=UNPACK_TIMEOUT_S)
+        what = f"{files} files did not arrive whole"
+        if done.exit_code == DAMAGED:
+            said = f"{what}: {last_line(done.stderr)}"
+            raise BoardError(f"board {self._board.name}: {said}: run again; if it persists, see `dmesg` there")
+        if done.exit_code:
+            raise refusal(self._board.name, what, done.stderr)
 
 
 def stage(board: Board, local: Path, workdir: str) -> str:

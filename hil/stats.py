@@ -32,7 +32,7 @@ class LatencySummary:
     n: int
 
 
-def summarize(latencies_us: Sequence[int]) -> LatencySummary:
+def summarize(latencies_us: Sequence[float]) -> LatencySummary:
     """Raises Incomparable when there is no sample."""
     if not len(latencies_us):
         raise Incomparable("no latency samples to summarize: measure the model first")

@@ -23,10 +23,10 @@ STRICT = {"extra": "forbid"}
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; `ConfigError` if it is missing or malformed."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give one that exists") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # tomllib raises more than its own where numbers are huge
         raise ConfigError(f"{path}: not readable as TOML: {error}") from None
 
 

@@ -12,7 +12,9 @@ from deploy.cli import (
     bundle,
     compare,
     compile,
+    data,
     doctor,
+    evaluate,
     init,
     lcpaq,
     loop,
@@ -31,9 +33,9 @@ from deploy.cli.exit import ended
 from deploy.cli.help import TopParser
 
 GROUPS: Mapping[str, Sequence[ModuleType]] = {
-    "Run the loop": (init, loop),
+    "Run the loop": (init, data, loop),
     "Ask": (search, space, lut, predict, compare, lcpaq),
-    "Your models": (compile, profiling, models, bundle),
+    "Your models": (compile, profiling, evaluate, models, bundle),
     "Boards": (board, doctor),
     "Results": (results, regress, studies),
 }

@@ -92,7 +92,7 @@ def add(commands: Commands) -> None:
     check = _one_board(actions, "check", "is it fit to measure on? runs a known-good model at the end")
     add_json(check)
     bind(check, CheckOptions, check_board)
-    trusted = _one_board(actions, "trust", "pin its SSH host key (compare the fingerprint!)")
+    trusted = _one_board(actions, "trust", "pin its SSH host key, and its jump hosts' (compare the fingerprints!)")
     bind(trusted, BoardOptions, trust_board)
     reserve = _one_board(actions, "reserve", "keep it for yourself for a time; others' sessions are refused until then")
     reserve.add_argument(
@@ -156,9 +156,11 @@ def check_board(options: CheckOptions) -> int:
 
 
 def trust_board(options: BoardOptions) -> int:
-
-    config = options.config
-    console.say(f"pinned {trust(config)} for {config.name}: compare it with the one on the board's own console")
+    for pinned in trust(options.config):
+        console.say(
+            f"pinned {pinned.fingerprint} for {pinned.server}: compare it with what {pinned.compare} prints on its own "
+            "console"
+        )
     return 0
 
 
@@ -268,7 +270,7 @@ def _known_good(board: Board) -> Iterator[Finding]:
     difference = f"{parity.mismatched} of {parity.elements} elements differ" if parity else "its output not compared"
     if board.config.delegate:
         difference += f"; the delegate took {done.delegated_nodes} parts of its {len(done.operators)} operators"
-    times = f"load {done.load_us} us, first inference {done.first_us} us, then {min(done.latencies_us)} us at best"
+    times = f"load {done.load_us} us, first inference {done.first_us} us, then {min(done.latencies_us):.4g} us at best"
     yield Finding(MODEL, "ok", f"ran {job.name}: {difference}; {times}")
 
 
@@ -295,10 +297,17 @@ def _shared(config: BoardConfig) -> Iterator[Board]:
         yield board
 
 
+def _address(config: BoardConfig) -> str:
+    """What boards.toml says of it; the rest is ~/.ssh/config's."""
+    user, port = (f"{config.user}@" if config.user else ""), (f":{config.port}" if config.port else "")
+    jump = f" through {config.jump}" if config.jump else ""
+    return f"{user}{config.host}{port}{jump}"
+
+
 def _show_board(config: BoardConfig, occupancy: str) -> None:
     """One line; `occupancy` is empty where no board was asked."""
     where = {
-        "ssh": f"{config.user}@{config.host}:{config.port}",
+        "ssh": _address(config),
         "labgrid": f"place {config.place}",
         "replay": f"recorded in {config.store}",
     }.get(config.kind, "this machine")

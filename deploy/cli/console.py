@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from deploy.run.folder import Progress
 
-WIDTH_OF_A_FILE = 140  # columns, where no terminal says how many there are
+SHORT_US = 100.0
+WIDTH_OF_A_FILE = 180  # columns, where no terminal says how many there are
 
 
 def say(line: str) -> None:
@@ -31,6 +32,11 @@ def show_warnings() -> None:
     import logging
 
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+
+
+def milliseconds(us: float) -> str:
+    """With a digit more than 0.1 %: 12.346 for 12 345.6 us, 0.01123 for 11.23 us."""
+    return f"{us / 1000:.3f}" if us >= SHORT_US else f"{us / 1000:.5f}"
 
 
 def say_json(record: object) -> None:

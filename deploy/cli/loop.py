@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hil.measurement import Conditions
 
 LAST = "ship"
+EVERY_STAGE = "run every stage of a configuration (demo: generated scenes)"
 STAGE_COMMANDS = {
     "teacher": "trains the network that the blocks learn from",
     "distil": "trains every block's supernet on the teacher's feature maps",
@@ -54,7 +55,7 @@ def add(commands: Commands) -> None:
     loop = add_run(
         commands.add_parser(
             "loop",
-            help="run every stage of a configuration",
+            help=EVERY_STAGE,
             description="Runs every stage that is not done under the present settings: teacher, distil, tables, "
             "profile (every subnet on the board), agree (full models on the board), search, retrain, ship. It may be "
             "stopped at any time: the same command goes on.",
@@ -66,7 +67,7 @@ def add(commands: Commands) -> None:
     demo = add_run(
         commands.add_parser(
             "demo",
-            help="the loop on generated scenes and a loopback board",
+            help=EVERY_STAGE,
             description="Runs the demo: images of generated scenes and a loopback board, or the --data given.",
         )
     )
@@ -201,15 +202,18 @@ def show_summary(summary: Summary, folder: Path) -> None:
     from deploy.latency.gate import gate_text
     from deploy.search.estimates import split_half_text
     from deploy.ship.budgets import verdict_text
-    from deploy.ship.differences import difference_text
+    from deploy.ship.differences import difference_text, measured_text, on_board_text
     from nas.table import Table
 
     _show_watermark(summary.conditions)
     _show_models(summary)
+    console.say(measured_text(summary.all_models))
     for m in summary.models:
         console.say(f"  {m.name}: {m.subnet}{f' ({m.scheme})' if m.scheme else ''}")
         if m.against_teacher_plus:
             console.say(f"  {m.name}: {difference_text(m.against_teacher_plus)}")
+        if m.board:
+            console.say(f"  {m.name}: {on_board_text(m.board, summary.conditions.board)}")
     for limit in summary.budgets:
         console.say(verdict_text(limit))
     off = ", ".join(f"{m.name} {_off_text(m)}" for m in summary.all_models)
@@ -237,13 +241,15 @@ def show_summary(summary: Summary, folder: Path) -> None:
 
 
 def _show_models(summary: Summary) -> None:
+    from deploy.ship.differences import board_text
+
     name = summary.metric.name
-    scores = (f"{name} FP32 %", f"{name} INT8 %")
+    scores = (f"{name} FP32 %", f"{name} INT8 %", f"{name} board %")
     columns = ("model", *scores, "weights kB", "bits req./stored/exec.", "latency ms", "p90 ms", "runs")
     rows = []
     for m in summary.all_models:
         bits = (m.requested_bits, m.stored_bits, m.executed_bits)
-        numbers = (f"{m.score_fp32:.2f}", f"{m.score_int8:.2f}", f"{m.size_bits / 8000:.1f}")
+        numbers = (f"{m.score_fp32:.2f}", f"{m.score_int8:.2f}", board_text(m), f"{m.size_bits / 8000:.1f}")
         latency = (f"{m.latency_us.median / 1000:.3f}", f"{m.latency_us.p90 / 1000:.3f}", str(m.latency_us.n))
         rows.append((m.name, *numbers, " / ".join(", ".join(map(str, b)) if b else "?" for b in bits), *latency))
     console.table(columns, rows)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
+from deploy.cli.model_files import add_input_shapes, parse_input_shapes
 from deploy.cli.options import TARGETS, Commands, add_json, add_targets, bind
 from hil.errors import CheckFailed, ModelError
 
@@ -26,6 +27,7 @@ class InspectOptions:
     model: Path
     target: str | None = None
     targets: Path = TARGETS
+    input_shapes: tuple[str, ...] = ()
     json: bool = False
 
 
@@ -37,6 +39,7 @@ class LintOptions:
     target: str
     targets: Path = TARGETS
     max_off_nn: float = 0.0
+    input_shapes: tuple[str, ...] = ()
     json: bool = False
 
 
@@ -112,6 +115,7 @@ def _add_lint(commands: Commands) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL.tflite")
+    add_input_shapes(parser)
     add_targets(parser)
     add_json(parser)
 
@@ -120,7 +124,7 @@ def inspect_file(options: InspectOptions) -> int:
     from deploy.targets.placement import load_target, place, placement_record
 
     target = load_target(options.targets, options.target) if options.target else None
-    model = _inspected(options.model)
+    model, notes = _inspected(options.model, options.input_shapes)
     placements = place(model, target) if target else []
     if options.json:
         record = model.to_json()
@@ -129,6 +133,8 @@ def inspect_file(options: InspectOptions) -> int:
         console.say_json(record)
     else:
         _show_inspection(str(options.model), model, placements)
+        for note in notes:
+            console.say(f"note: {note}")
     return 0
 
 
@@ -137,7 +143,8 @@ def lint_file(options: LintOptions) -> int:
     from deploy.targets.placement import lint, load_target
 
     target = load_target(options.targets, options.target)
-    found = lint(_inspected(options.model), target, options.max_off_nn)
+    model, _ = _inspected(options.model, options.input_shapes, sized=True)
+    found = lint(model, target, options.max_off_nn)
     if options.json:
         console.say_json(found.to_json())
     else:
@@ -167,18 +174,50 @@ def pack_model(options: PackOptions) -> int:
 def unpack_model(options: UnpackOptions) -> int:
     from deploy.formats.pack import unpack_file
 
+    _check_packed(options.packed)
     size = unpack_file(options.packed, options.out)
     _show_packed(str(options.out), size, str(options.packed), options.packed.stat().st_size)
     return 0
 
 
-def _inspected(path: Path) -> Inspection:
-    """Raises `ModelError` that names the file."""
+def _check_packed(path: Path) -> None:
+    """Raises `ModelError` for a file that was never packed; what else is wrong with one, unpacking says."""
+    from deploy.formats.pack import MAGIC
+    from deploy.formats.wrong_file import identified
+    from deploy.formats.wrong_text import MARK, pointer, text_of
+
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        begins = file.read(1024)
+        if begins.startswith(MAGIC[:-1]):  # of any version
+            return
+        what = "a TFLite model already" if begins[4:8] == MARK else identified(file)[0]
+    found = pointer(text_of(begins) or "")
+    advice = found[1] if found else "give a file that `hilnas pack` made"
+    raise ModelError(f"{path}: {what}, not a packed model; {advice}")
+
+
+def _inspected(path: Path, texts: Sequence[str], *, sized: bool = False) -> tuple[Inspection, list[str]]:
+    """A model at the input sizes of `texts`, or where `sized` is not asked for, at those of its file; and notes on it.
+
+    Raises `ModelError` that names the file, `UsageError` for sizes that are missing or do not fit.
+    """
+    from deploy.formats.tflite.input_shapes import check_names, input_shapes, options_for, resized
+    from deploy.formats.tflite.precompiled import compiled_for
     from deploy.formats.tflite.read import read
     from deploy.targets.inspection import inspect_model
 
+    given, model = parse_input_shapes(texts), read(path)
+    check_names(given, [model])
+    shapes = input_shapes(model, given, str(path)) if given or sized else ()
+    if shapes:
+        model = resized(model, path.read_bytes(), shapes, str(path))
+    missing, compiled = options_for(model), compiled_for(model)
+    notes = [f"sizes that are left open (-1) count as 1 here; {missing} gives them yours"] if missing else []
+    notes += [f"{compiled}; to measure it elsewhere, {compiled.advice}"] if compiled else []
     try:
-        return inspect_model(read(path))
+        return inspect_model(model), notes
     except ModelError as error:
         raise error if str(path) in str(error) else ModelError(f"{path}: {error}") from None
 
@@ -189,7 +228,7 @@ def _show_inspection(name: str, model: Inspection, placements: Sequence[Placemen
         one = len(tensor.scale) == 1
         scale = f"scale {tensor.scale[0]:.6g} zero point {tensor.zero_point[0]}" if one else "not quantized"
         kind = scale if len(tensor.scale) < 2 else "per channel"
-        console.say(f"{word:4}{tensor.name} {list(tensor.shape)} {tensor.dtype}, {kind}")
+        console.say(f"{word:4}{tensor.name} {list(tensor.signature or tensor.shape)} {tensor.dtype}, {kind}")
     if model.signatures:
         console.say(f"signatures: {', '.join(model.signatures)}")
     if model.hilnas is not None:

@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
+from deploy.cli.model_files import add_input_shapes, check_golden_pair, measurable
 from deploy.cli.options import Commands, add_board, add_json, add_protocol, add_store, bind
 from hil.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from hil.boards.config import BoardConfig
+    from hil.input_shape import InputShape
     from hil.job import Job, MeasureProtocol
     from hil.measurement import Measurement
     from hil.passes import Layers, Memory
     from hil.store import Store
 
+ON_A_BOARD = "measure models on a board: latency; accuracy on images"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions:
-    """`board`: several of one fleet are separated by commas."""
+    """`board`: several of one fleet are separated by commas; `input_shapes`: NAME=1x224x224x3."""
 
     models: tuple[Path, ...]
     board: str
@@ -36,16 +40,18 @@ class ProfileOptions:
     json: bool = False
     memory: bool = False
     layers: bool = False
+    input_shapes: tuple[str, ...] = ()
 
 
 def add(commands: Commands) -> None:
     profile = commands.add_parser(
         "profile",
-        help="measure .tflite files on a board",
+        help=ON_A_BOARD,
         description="Measures the latency of .tflite files on a board. A golden pair beside a model (NAME.input.bin, "
         "NAME.expected.bin) is checked first. Several boards of one fleet (--board A,B) share the work.",
     )
     profile.add_argument("models", nargs="+", type=Path, metavar="MODEL.tflite")
+    add_input_shapes(profile)
     add_board(profile, "a name in --boards; several of one fleet: A,B (default %(default)s)")
     add_protocol(profile, runs=30, rounds=3)
     add_store(profile)
@@ -67,14 +73,19 @@ def run(options: ProfileOptions) -> int:
     """Measure and show. Raises `ModelError` naming the first model that failed."""
     import tempfile
 
+    from deploy.cli import profile_table
     from deploy.cli.results import open_store
     from deploy.compile.canary import known_good
     from hil.boards.catalog import find_board
     from hil.job import MeasureProtocol
     from hil.measure import now
+    from hil.names import shortest
 
-    jobs = [job(path) for path in options.models]
+    paths = list({path.absolute(): path for path in options.models}.values())
     configs = [find_board(options.boards, name) for name in options.board.split(",")]
+    shapes = measurable(paths, options.input_shapes, configs)
+    named = zip(paths, shapes, shortest(paths), strict=True)
+    jobs = [replace(job(path, sizes), name=name) for path, sizes, name in named]
     protocol = MeasureProtocol(warmup_runs=options.warmup_runs, runs=options.runs, rounds=options.rounds)
     if options.memory or options.layers:
         if len(configs) > 1:
@@ -82,30 +93,30 @@ def run(options: ProfileOptions) -> int:
         return _passes(options, jobs, protocol, configs[0])
     if not options.skip_existing:
         protocol = replace(protocol, series=now())  # nothing that was measured before is of this series
+    begun = now()
     with tempfile.TemporaryDirectory() as scratch, open_store(options.store) as store:
         canary = known_good(Path(scratch))
         done = list(_measured(configs, jobs, protocol, store, canary=canary, retry_failed=options.retry_failed))
-    _show(done, options.json)
+    if options.json:
+        console.say_json([{**m.to_json(), "stored": m.started_at < begun} for m in done])
+    else:
+        profile_table.show(profile_table.rows_of(done, begun), options.store)
     failed = [m for m in done if m.failure is not None]
     if failed and failed[0].failure is not None:
         raise ModelError(f"{failed[0].model} failed on {failed[0].conditions.unit}: {failed[0].failure.reason}")
     return 0
 
 
-def job(path: Path) -> Job:
-    """A model with the golden pair beside it, `NAME.input.bin` and `NAME.expected.bin`, if there is one.
-
-    Raises `ModelError` for a file that is no model.
-    """
+def job(path: Path, input_shapes: tuple[InputShape, ...]) -> Job:
+    """A model with the golden pair beside it, `NAME.input.bin` and `NAME.expected.bin`, if there is one."""
     from deploy.compile.artifact import Artifact
-    from deploy.formats.tflite.read import read
     from hil.job import Job
 
-    read(path)
     pair = Artifact.at(path.parent, path.stem)
     if pair.input.is_file() and pair.expected.is_file():
-        return Job(path, path.name, pair.input, pair.expected)
-    return Job(path, path.name)
+        check_golden_pair((pair.input, pair.expected))
+        return Job(path, path.name, pair.input, pair.expected, input_shapes)
+    return Job(path, path.name, input_shapes=input_shapes)
 
 
 def _measured(
@@ -131,41 +142,6 @@ def _measured(
             console.warn(f"lost {result.board}: {result.reason}")
         else:
             yield result
-
-
-def _show(measurements: Sequence[Measurement], as_json: bool) -> None:
-    from deploy.latency.table import summaries
-    from deploy.latency.watermark import watermark
-
-    if as_json:
-        console.say_json([m.to_json() for m in measurements])
-        return
-    well = [m for m in measurements if m.failure is None]
-    if not well:
-        return
-    c = well[0].conditions
-    if mark := watermark(c):
-        console.say(mark)
-    rows = []
-    for name, s in summaries(well).items():
-        one = next(m for m in well if m.model == name)
-        delegated = "-" if one.conditions.delegate == "none" else _delegated(one)
-        interval = f"{s.ci95_us[0] / 1000:.3f} - {s.ci95_us[1] / 1000:.3f}"
-        first = f"{one.first_us / 1000:.2f}"
-        rows.append((name, f"{s.median_us / 1000:.3f}", interval, f"{s.p90_us / 1000:.3f}", str(s.n), first, delegated))
-    columns = ("model", "median ms", "95 % interval", "p90 ms", "runs", "first ms", "on the delegate")
-    console.table(columns, rows)
-    console.say(
-        f"on {c.board} ({c.soc or c.machine}), {c.runtime}, kernels {c.kernels}, threads {c.threads}, "
-        f"delegate {c.delegate}"
-    )
-
-
-def _delegated(measurement: Measurement) -> str:
-    """How much of a model the delegate took: "1 part" when all."""
-    parts = f"{measurement.delegated_nodes} part{'s' if measurement.delegated_nodes != 1 else ''}"
-    left = measurement.cpu_operators
-    return f"{parts}; on the CPU: {', '.join(sorted(set(left)))} ({len(left)})" if left else parts
 
 
 # Passes of their own, printed and not stored

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
+from deploy.cli.model_files import add_input_shapes, check_golden_pair, measurable
 from deploy.cli.options import Commands, add_board, add_json, add_protocol, bind
-from hil.errors import CheckFailed
+from hil.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deploy.regression.baselines import Baseline
     from deploy.regression.regress import Outcome
     from hil.regression import Comparison
 
@@ -33,6 +37,7 @@ class RegressOptions:
     warmup_runs: int
     runs: int
     rounds: int
+    input_shapes: tuple[str, ...] = ()
 
     @property
     def store_path(self) -> str | Path:
@@ -70,6 +75,7 @@ def add(commands: Commands) -> None:
     )
     regress.add_argument("--update", action="store_true", help="make today's models and latencies the baseline")
     regress.add_argument("--store", metavar="FILE|URL", help="default regress.sqlite in the run, or in runs/")
+    add_input_shapes(regress)
     add_json(regress)
     add_board(regress)
     add_protocol(regress, runs=20, rounds=10)
@@ -77,7 +83,10 @@ def add(commands: Commands) -> None:
 
 
 def run(options: RegressOptions) -> int:
-    """`CheckFailed` if a model became slower; `ModelError`, `Incomparable` as `deploy.regression.regress.conclude`."""
+    """`CheckFailed` if a model became slower; `ModelError`, `Incomparable` as `deploy.regression.regress.conclude`.
+
+    What is wrong with files is refused before the board is used.
+    """
     from deploy.cli.results import open_store
     from deploy.regression import regress
     from deploy.regression.baselines import load_suite, suite_folder
@@ -90,8 +99,11 @@ def run(options: RegressOptions) -> int:
     config = find_board(options.boards, options.board)
     suite = suite_folder(options.baselines, config)
     heads = regress.heads_of_folder(options.suite) if options.suite else regress.heads_of_run(options.run)
+    shapes = measurable([head.model for head in heads.values()], options.input_shapes, [config])
+    heads = {n: replace(head, input_shapes=sizes) for (n, head), sizes in zip(heads.items(), shapes, strict=True)}
+    check_golden_pair(path for head in heads.values() for path in (head.input, head.expected))
     if not options.update:
-        load_suite(suite)  # refuses before the board is used
+        _check_baselines(load_suite(suite))
     protocol = MeasureProtocol(warmup_runs=options.warmup_runs, runs=options.runs, rounds=options.rounds)
     protocol = replace(protocol, series=f"regress {now()}")
     outcomes: list[Outcome] = []
@@ -117,6 +129,20 @@ def run(options: RegressOptions) -> int:
     return 0
 
 
+def _check_baselines(suite: Mapping[str, Baseline]) -> None:
+    """Raises as `measurable` for models that are kept beside their samples."""
+    from deploy.formats.tflite.input_shapes import options_for
+    from deploy.formats.tflite.read import read
+
+    for base in suite.values():
+        kept = base.artifact
+        if not kept.exists:
+            continue
+        if options_for(read(kept.model)) and not base.record.conditions.input_shapes:
+            raise UsageError(f"{kept.model}: its file leaves input sizes open, and it was measured at 1; --update")
+        check_golden_pair((kept.input, kept.expected))
+
+
 def _show(outcome: Outcome) -> None:
     state = STATES[outcome.status]
     if outcome.first is None:
@@ -124,11 +150,13 @@ def _show(outcome: Outcome) -> None:
         return
     shown = [_comparison(c) for c in (outcome.first, outcome.second) if c is not None]
     text = "; measured again: ".join(shown) + (f"; {outcome.failure}" if outcome.failure else "")
-    console.say(f"{state:7} {outcome.model} ({outcome.against}): {text}; allowed {1 + outcome.first.threshold:.3f}")
+    against = f"{outcome.against} {outcome.taken}".rstrip()
+    flags = f"; {', '.join(outcome.flags)}" if outcome.flags else ""
+    console.say(f"{state:7} {outcome.model} ({against}): {text}; allowed {1 + outcome.first.threshold:.3f}{flags}")
 
 
 def _comparison(c: Comparison) -> str:
     return (
-        f"{c.head_us / 1000:.3f} ms against {c.base_us / 1000:.3f} ms, ratio {c.ratio:.3f} "
+        f"{console.milliseconds(c.head_us)} ms against {console.milliseconds(c.base_us)} ms, ratio {c.ratio:.3f} "
         f"[{c.ci95[0]:.3f}, {c.ci95[1]:.3f}], p {c.p_value:.2g}"
     )

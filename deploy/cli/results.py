@@ -181,22 +181,27 @@ def _wanted(options: QueryOptions) -> list[Result]:
 
 def _show(found: Sequence[Result]) -> None:
     """One row per model and conditions; below, why the failed ones failed."""
+    from deploy.cli.profile_table import flags_cell
+    from hil.names import told_apart
+    from hil.results import days
+
+    names = told_apart([result.known for result in found])
     rows = []
-    for result in found:
-        rounds = len(result.measurements)
-        flags = ", ".join(f"{flag} ({n} of {rounds} rounds)" for flag, n in result.flags.items())
-        which = (result.model, result.conditions.board, result.conditions.key())
+    for name, result in zip(names, found, strict=True):
+        flags = flags_cell(result.flags, len(result.measurements))
+        model = f"{name} {result.conditions.input_shapes}".strip()
+        which = (model, result.conditions.board, result.conditions.key(), days(result.measurements))
         rows.append((*which, *_numbers(result.latency), flags))
     numbers = ("median ms", "95 % interval", "p90 ms", "p95 ms", "MAD us", "n")
-    left = ("board", "conditions", "flags")
-    console.table(("model", "board", "conditions", *numbers, "flags"), rows, left)
-    for result in found:
+    left = ("board", "conditions", "measured", "flags")
+    console.table(("model", "board", "conditions", "measured", *numbers, "flags"), rows, left)
+    for name, result in zip(names, found, strict=True):
         if result.reason is not None:
-            console.say(f"{result.model} failed on {result.conditions.board}: {result.reason}")
+            console.say(f"{name} failed on {result.conditions.board}: {result.reason}")
 
 
 def _numbers(s: LatencySummary | None) -> tuple[str, ...]:
     if s is None:
         return ("failed", *[""] * 5)
-    median, low, high, p90, p95 = (f"{us / 1000:.3f}" for us in (s.median_us, *s.ci95_us, s.p90_us, s.p95_us))
-    return median, f"{low} - {high}", p90, p95, f"{s.mad_us:.1f}", str(s.n)
+    median, low, high, p90, p95 = map(console.milliseconds, (s.median_us, *s.ci95_us, s.p90_us, s.p95_us))
+    return median, f"{low} - {high}", p90, p95, f"{s.mad_us:.3g}", str(s.n)

@@ -23,6 +23,7 @@ from deploy.formats.tflite.writer import write
 from deploy.targets.inspection import inspect_model
 from deploy.targets.placement import Lint, Target, lint
 from hil.errors import ModelError
+from hil.input_shape import InputShape
 from hil.measure import Job
 from nas.lcpaq.policy import Policy, applied
 from nas.quant import post_training, simulate, uint8
@@ -38,12 +39,13 @@ IN_A_BLOCK = re.compile(r"b\d+/")
 
 @dataclass(frozen=True)
 class Artifact:
-    """A compiled model and its golden pair."""
+    """A compiled model and its golden pair; `input_shapes` as a `Job` has them."""
 
     name: str
     model: Path
     input: Path
     expected: Path
+    input_shapes: tuple[InputShape, ...] = ()
 
     @classmethod
     def at(cls, folder: Path, name: str, shared_input: str | None = None) -> Artifact:
@@ -55,7 +57,7 @@ class Artifact:
         return self.model.exists() and self.input.exists() and self.expected.exists()
 
     def job(self) -> Job:
-        return Job(model=self.model, name=self.name, input=self.input, expected=self.expected)
+        return Job(self.model, self.name, self.input, self.expected, self.input_shapes)
 
 
 def quantize(

@@ -25,7 +25,7 @@ def latency_shares(measurements: Sequence[Measurement], base: str, *, seed: int 
     What models of a round share, heat and other processes, cancels. No measurement may have failed; raises
     Incomparable for too few rounds.
     """
-    rounds: dict[str, list[tuple[int, ...]]] = {}
+    rounds: dict[str, list[tuple[float, ...]]] = {}
     for m in sorted(measurements, key=lambda m: m.round):
         rounds.setdefault(m.model, []).append(m.latencies_us)
     found = {}

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from deploy.targets.precision import executed_as
-from hil.errors import ModelError
+from hil.errors import Incomparable, ModelError
 from hil.measure import pooled
 from hil.measurement import Measurement
 from hil.stats import LatencySummary, summarize
@@ -25,7 +25,10 @@ CPU_OPERATORS = "cpu-operators"
 
 
 def summaries(measurements: Sequence[Measurement]) -> dict[str, LatencySummary]:
-    """For each model's name the summary of all its rounds; `ModelError` naming the first that failed."""
+    """For each model's name the summary of all its rounds.
+
+    Raises `ModelError` naming the first that failed, `Incomparable` for a name of two files and unlike conditions.
+    """
     failed = [m for m in measurements if m.failure is not None]
     if failed:
         first = failed[0]
@@ -34,8 +37,17 @@ def summaries(measurements: Sequence[Measurement]) -> dict[str, LatencySummary]:
             f"{len({m.model for m in failed})} of {len({m.model for m in measurements})} models failed "
             f"on the board; the first is {first.model}: {first.failure.reason}"
         )
-    pools = pooled(measurements)
-    return {m.model: summarize(pools[m.model_sha256]) for m in measurements}
+    pooled(measurements)  # refuses unlike conditions
+    named: dict[str, list[Measurement]] = {}
+    for m in measurements:
+        named.setdefault(m.model, []).append(m)
+    found = {}
+    for name, rounds in named.items():
+        pool, *others = pooled(rounds).values()
+        if others:
+            raise Incomparable(f"{name}: {1 + len(others)} files were measured under this name: give each its own")
+        found[name] = summarize(pool)
+    return found
 
 
 def measured_as(space: SearchSpace, subnet: Subnet) -> Subnet:
@@ -63,7 +75,7 @@ def cpu_operators_table(
 
 def halves(measurements: Sequence[Measurement]) -> dict[str, tuple[float, float]]:
     """For each model's name the medians of its even and odd rounds, or runs where there is one round, microseconds."""
-    rounds: dict[str, list[tuple[int, ...]]] = {}
+    rounds: dict[str, list[tuple[float, ...]]] = {}
     for m in sorted(measurements, key=lambda m: m.round):
         rounds.setdefault(m.model, []).append(m.latencies_us)
     pairs = {

@@ -16,6 +16,7 @@ from deploy.run.context import protocol
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
 from deploy.run.measuring import measured
+from deploy.run.records import LatencyRecord
 from deploy.ship.bundle import Contents, export, verify
 from deploy.ship.manifest import BundleMeasurement
 from hil.boards.kinds import open_board
@@ -50,7 +51,10 @@ def ship(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
     latency, conditions = summaries(measurements)[artifact.name], measurements[0].conditions
     yield Progress("lcpaq ship", 2, 3, "measured")
     facts = {"policy": str(policy), "quantized by": quantized_by, **_facts(subject, graph, int8, latency, conditions)}
-    bundle = export(_contents(subject, artifact, latency, conditions, facts), subject.folder / "bundle")
+    bundle = export(
+        _contents(subject, artifact, LatencyRecord.of(latency, measurements), conditions, facts),
+        subject.folder / "bundle",
+    )
     with open_board(context.board) as board:
         verify(bundle, board)
     record = ShippedRecord(
@@ -83,7 +87,7 @@ def _facts(
 
 
 def _contents(
-    subject: Subject, artifact: Artifact, latency: LatencySummary, conditions: Conditions, facts: dict[str, str]
+    subject: Subject, artifact: Artifact, latency: LatencyRecord, conditions: Conditions, facts: dict[str, str]
 ) -> Contents:
     context = subject.context
     return Contents(
@@ -92,6 +96,6 @@ def _contents(
         context.task.name,
         context.val_data.classes,
         context.experiment.data.size,
-        BundleMeasurement.of(latency, conditions),
+        BundleMeasurement(latency, conditions),
         facts,
     )

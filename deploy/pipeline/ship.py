@@ -13,12 +13,14 @@ from deploy.compile.artifact import Artifact, ReadBack, kernels_of, model_metada
 from deploy.compile.scheme import QuantizationScheme
 from deploy.latency.shares import MORE_ROUNDS, enough_rounds, latency_shares
 from deploy.latency.table import summaries
+from deploy.pipeline.board_scores import board_scores
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.measuring import measure_with_progress
 from deploy.run.networks import retrained
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import (
+    BoardScore,
     BudgetVerdict,
     BundleRecord,
     FinalRecord,
@@ -32,10 +34,9 @@ from deploy.run.records.search import SelectedModel
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from deploy.ship.budgets import verdicts
 from deploy.ship.bundle import Contents, export, verify
-from deploy.ship.manifest import BundleMeasurement
+from deploy.ship.manifest import Accuracy, BundleMeasurement
 from hil.boards.kinds import open_board
 from hil.measurement import Conditions, Measurement
-from hil.stats import LatencySummary
 from nas.estimate import Estimate
 from nas.networks.segmenter import Encoder
 from nas.tasks.counted import Counted, paired_difference
@@ -63,8 +64,10 @@ class Final:
     read_back: ReadBack
     scheme: str | None = None
 
-    def record(self, metric: str, latency: LatencySummary, against: Estimate | None = None) -> ModelRecord:
-        """With its latency, the key of its scores' metric, and its difference to the teacher trained on."""
+    def record(
+        self, metric: str, latency: LatencyRecord, board: BoardScore | None, against: Estimate | None = None
+    ) -> ModelRecord:
+        """With its latency and score on the board, the scores' metric, its difference to the teacher trained on."""
         placed = self.read_back.placement
         return ModelRecord(
             name=self.name,
@@ -79,10 +82,11 @@ class Final:
             placement=PlacementRecord(**asdict(placed)) if placed else None,
             macs=self.macs,
             predicted_us=self.predicted_us,
-            latency_us=LatencyRecord(latency.median_us, latency.p90_us, latency.n, latency.ci95_us),
+            latency_us=latency,
             scheme=self.scheme,
             score_held_out=self.score_held_out,
             against_teacher_plus=against,
+            board=board,
         )
 
 
@@ -133,24 +137,26 @@ def ship(context: Context) -> Iterator[Progress]:
         yield Progress("ship", 2 + len(models), total, f"{entry.name} evaluated")
 
     measurements, budgets = yield from _measured(context, teacher, teacher_plus, models)
-    conditions, medians = measurements[0].conditions, summaries(measurements)
-    best = _best(models, budgets, medians)
-    bundle = _bundle(context, best, medians[best.name], conditions)
+    conditions, latencies = measurements[0].conditions, _latencies(measurements)
+    files = {final.name: (final.artifact.model, final.int8) for final in (teacher, teacher_plus, *models)}
+    boards = yield from board_scores(context, files, total + len(measurements))
+    best = _best(models, budgets, latencies)
+    bundle = _bundle(context, best, latencies[best.name], boards.get(best.name), conditions)
     with open_board(context.board) as board:
         verified = verify(bundle, board)
     metric = context.task.key
     compared = [(model, paired_difference([model.int8], [teacher_plus.int8])) for model in models]
     FinalRecord(
         models=(
-            teacher.record(metric, medians[TEACHER]),
-            *(model.record(metric, medians[model.name], difference) for model, difference in compared),
+            teacher.record(metric, latencies[TEACHER], boards.get(TEACHER)),
+            *(model.record(metric, latencies[model.name], boards.get(model.name), d) for model, d in compared),
         ),
-        teacher_plus=teacher_plus.record(metric, medians[TEACHER_PLUS]),
+        teacher_plus=teacher_plus.record(metric, latencies[TEACHER_PLUS], boards.get(TEACHER_PLUS)),
         budgets=budgets,
         conditions=conditions,
         bundle=BundleRecord(str(bundle), best.name, True, verified.board, plain(verified.latency_us)),
     ).write(context.path / FinalRecord.FILE)
-    ended = total + len(measurements) + 1
+    ended = total + len(measurements) + len(boards) + 1
     yield Progress("ship", ended, ended, "bundle verified")
 
 
@@ -177,21 +183,34 @@ def _measured(
         settings = replace(settings, rounds=2 * settings.rounds)
 
 
-def _best(models: Sequence[Final], budgets: Sequence[BudgetVerdict], medians: Mapping[str, LatencySummary]) -> Final:
+def _latencies(measurements: Sequence[Measurement]) -> dict[str, LatencyRecord]:
+    """By model."""
+    return {
+        name: LatencyRecord.of(latency, [m for m in measurements if m.model == name])
+        for name, latency in summaries(measurements).items()
+    }
+
+
+def _best(models: Sequence[Final], budgets: Sequence[BudgetVerdict], latencies: Mapping[str, LatencyRecord]) -> Final:
     """What is bundled: of the models that keep their budgets, if any does, the best on held-out training images."""
     broken = {verdict.name for verdict in budgets if not verdict.kept}
     kept = [model for model in models if model.name not in broken] or models
-    return max(kept, key=lambda model: (model.score_held_out or 0.0, -medians[model.name].median_us))
+    return max(kept, key=lambda model: (model.score_held_out or 0.0, -latencies[model.name].median))
 
 
-def _bundle(context: Context, final: Final, latency: LatencySummary, conditions: Conditions) -> Path:
+def _bundle(
+    context: Context, final: Final, latency: LatencyRecord, board: BoardScore | None, conditions: Conditions
+) -> Path:
+    metric = context.task.metric
+    data = context.experiment.data.name
+    accuracy = Accuracy(metric, data, "val", final.score_fp32, final.int8.score, conditions.board, board)
     facts = {
         "subnet": final.subnet,
         **({"scheme": final.scheme} if final.scheme else {}),
-        "data": context.experiment.data.name,
-        f"{context.task.metric} (INT8, validation)": f"{final.int8.score:.2f} %",
+        "data": data,
+        **accuracy.facts(),
         "size": f"{final.size_bits / 8000:.1f} kB of weights",
-        "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions.board} "
+        "latency": f"{latency.median / 1000:.3f} ms median on {conditions.board} "
         f"({conditions.machine}, {conditions.runtime})",
     }
     contents = Contents(
@@ -200,7 +219,8 @@ def _bundle(context: Context, final: Final, latency: LatencySummary, conditions:
         context.task.name,
         context.val_data.classes,
         context.experiment.data.size,
-        BundleMeasurement.of(latency, conditions),
+        BundleMeasurement(latency, conditions),
         facts,
+        accuracy,
     )
     return export(contents, context.path / "bundle")

@@ -11,6 +11,7 @@ import torch
 
 from deploy.formats.digest import digest
 from deploy.formats.tflite.read import convolutions, read
+from deploy.pipeline.data_check import check_data
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.networks import finishing, has_finish, retraining, start_of_retraining, student_path
@@ -32,7 +33,7 @@ def train_teacher(context: Context) -> Iterator[Progress]:
     """Train the network that the blocks will learn from, into teacher.pt."""
     settings = context.experiment.teacher
     model = context.untrained_teacher()
-    context.check_val_data()
+    yield from check_data(context)
     if settings.encoder_from:
         folded = [
             (torch.from_numpy(w), torch.from_numpy(b)) for w, b in convolutions(read(Path(settings.encoder_from)))

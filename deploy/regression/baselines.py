@@ -6,20 +6,24 @@ NAME.json holds the samples, round by round, with their conditions, and may hold
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from datetime import UTC
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import StrictFloat, StrictInt
+from pydantic import StrictFloat, StrictStr
 
 from deploy.compile.artifact import Artifact
 from deploy.formats.files import read_json, write_atomically
-from deploy.run.records.base import VERSION, Record
+from deploy.run.records.base import OMITTED, VERSION, Record
 from hil.boards.config import BoardConfig
 from hil.errors import Incomparable, UsageError
 from hil.measurement import NOT_COMPARED, Conditions, Measurement
+from hil.results import moment
 from hil.stage import sha256_of
+from hil.trust import Timer
 from nas.errors import ConfigError
 
 FORMER = "hilnas-baseline/2"
@@ -35,12 +39,16 @@ class BaselineRecord(Record):
         model_sha256: of the .tflite that was measured.
         conditions: of the samples.
         rounds_us: latencies, microseconds, one tuple per round.
+        measured_at: when the first round began, ISO 8601 in UTC; None: not known, an earlier version wrote it.
+        resolution_us: the smallest difference between two samples; None: whole microseconds, as earlier versions timed.
     """
 
     threshold: StrictFloat | None
     model_sha256: str
     conditions: Conditions
-    rounds_us: tuple[tuple[StrictInt, ...], ...]
+    rounds_us: tuple[tuple[StrictFloat, ...], ...]
+    measured_at: StrictStr | None = field(default=None, metadata=OMITTED)
+    resolution_us: StrictFloat | None = field(default=None, metadata=OMITTED)
 
     FILE: ClassVar[str] = "NAME.json"
     COMMAND: ClassVar[str] = "regress --update"
@@ -50,6 +58,8 @@ class BaselineRecord(Record):
             raise ConfigError(f"'threshold': {self.threshold}: give a share above 0, or null")
         if any(us < 0 for latencies_us in self.rounds_us for us in latencies_us):
             raise ConfigError("'rounds_us': a latency is below 0")
+        if self.resolution_us is not None and not self.resolution_us > 0:
+            raise ConfigError(f"'resolution_us': {self.resolution_us}: give microseconds above 0, or leave it out")
 
     @classmethod
     def read(cls, path: Path) -> BaselineRecord:
@@ -77,12 +87,26 @@ class Baseline:
     artifact: Artifact
     record: BaselineRecord
 
+    @property
+    def taken(self) -> str:
+        """When its samples were taken, for people."""
+        at = self.record.measured_at
+        return f"{moment(at).astimezone(UTC):%Y-%m-%d %H:%M}" if at else "at an unknown time"
+
+    @property
+    def too_coarse(self) -> str:
+        """Why its samples are too coarse to compare with, or ""; what is timed now is not in whole microseconds."""
+        latencies_us = [us for round_us in self.record.rounds_us for us in round_us]
+        if self.record.resolution_us is not None or not Timer().too_coarse(latencies_us):
+            return ""
+        return f"its samples ({statistics.median(latencies_us):g} us) were taken in whole microseconds"
+
     def differing(self, now: Conditions) -> list[str]:
         """The conditions that keep its samples from being compared; empty when they may be."""
         before = self.record.conditions
         if before.key() == now.key():
             return []
-        compared = (name for name in before.to_json() if name not in NOT_COMPARED)
+        compared = (field.name for field in fields(Conditions) if field.name not in NOT_COMPARED)
         return [name for name in compared if getattr(before, name) != getattr(now, name)]
 
 
@@ -114,4 +138,11 @@ def save(folder: Path, head: Artifact, measured: Sequence[Measurement]) -> None:
         if source.resolve() != target.resolve():
             write_atomically(target, source.read_bytes())
     rounds_us = tuple(m.latencies_us for m in sorted(measured, key=lambda m: m.round))
-    BaselineRecord(threshold, sha256_of(kept.model), measured[0].conditions, rounds_us).write(path)
+    BaselineRecord(
+        threshold,
+        sha256_of(kept.model),
+        measured[0].conditions,
+        rounds_us,
+        measured_at=min(m.started_at for m in measured),
+        resolution_us=max(Timer(m.calls, m.clock_ns).resolution_us for m in measured),
+    ).write(path)

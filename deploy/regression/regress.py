@@ -8,6 +8,7 @@ While the threshold is inside the interval, which other processes make wide, mor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +18,14 @@ from deploy.compile.artifact import Artifact
 from deploy.regression.baselines import Baseline, load_suite, save
 from deploy.run.records import Summary
 from hil.errors import Incomparable, ModelError, UsageError
+from hil.input_shape import shapes_in
 from hil.measure import Job, MeasureProtocol, measure
 from hil.measurement import Measurement
 from hil.regression import FEWEST_ROUNDS, Comparison, Rounds, compare
 from hil.sessions import JobSession
 from hil.stage import sha256_of
 from hil.store import Store
+from hil.trust import FLAGS
 
 LONGEST = 4  # times the rounds that were asked for, at most
 
@@ -40,6 +43,8 @@ class Outcome:
         second: the one that had to confirm it.
         failure: why head or base does not run on the board.
         gap: why there was nothing to compare.
+        taken: when the stored samples were taken, for people; "" where base was measured now.
+        flags: why today's latencies of head or base deserve less trust (hil/trust.py): of half of the rounds or more.
     """
 
     model: str
@@ -48,6 +53,8 @@ class Outcome:
     second: Comparison | None = None
     failure: str = ""
     gap: str = ""
+    taken: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def regressed(self) -> bool:
@@ -68,6 +75,8 @@ class Outcome:
             "second": self.second.to_json() if self.second else None,
             "failure": self.failure,
             "gap": self.gap,
+            "taken": self.taken,
+            "flags": list(self.flags),
         }
 
 
@@ -117,16 +126,16 @@ class Bench:
         if self.protocol.rounds < FEWEST_ROUNDS:
             raise UsageError(f"{self.protocol.rounds} rounds do not show how rounds differ: --rounds {FEWEST_ROUNDS}")
 
-    def rounds(self, jobs: Sequence[Job], start: int, stop: int) -> dict[str, Rounds]:
-        """The runs of the rounds from `start` to before `stop`, by the job's name. Raises ModelError."""
+    def rounds(self, jobs: Sequence[Job], start: int, stop: int) -> dict[str, list[Measurement]]:
+        """The rounds from `start` to before `stop`, by the job's name. Raises ModelError."""
         protocol = replace(self.protocol, rounds=stop)  # what the store holds is not run again
-        found: dict[str, list[Sequence[int]]] = {job.name: [] for job in jobs}
+        found: dict[str, list[Measurement]] = {job.name: [] for job in jobs}
         for m in measure(self.session, jobs, protocol, self.store):
             if m.failure is not None:
                 raise ModelError(f"{m.model}: {m.failure.reason}")
             if m.round >= start:
-                found[m.model].append(m.latencies_us)
-        return dict(found)
+                found[m.model].append(m)
+        return found
 
 
 def regress(bench: Bench, heads: Mapping[str, Artifact], suite: Path, threshold: float) -> Iterator[Outcome]:
@@ -154,13 +163,18 @@ def regress(bench: Bench, heads: Mapping[str, Artifact], suite: Path, threshold:
 def _compared(
     bench: Bench, baseline: Baseline, head: Artifact, threshold: float, doubtful: Outcome | None = None
 ) -> Outcome:
-    base = baseline.artifact
+    base = replace(baseline.artifact, input_shapes=shapes_in(baseline.record.conditions.input_shapes))
     interleaved = base.exists and sha256_of(base.model) != sha256_of(head.model)
-    differing = [] if interleaved else baseline.differing(bench.session.conditions)
+    differing = [] if interleaved else baseline.differing(head.job().under(bench.session.conditions))
+    if interleaved and [entry.shape for entry in base.input_shapes] != [entry.shape for entry in head.input_shapes]:
+        differing = ["input_shapes"]
     if differing:
         return Outcome(
             head.name, gap=f"its samples were taken under other conditions ({', '.join(differing)}); --update"
         )
+    if not interleaved and (coarse := baseline.too_coarse):
+        return Outcome(head.name, gap=f"{coarse}, too coarse to compare with; --update")
+    taken = "" if interleaved else baseline.taken
     jobs = [head.job(), *([replace(base.job(), name=f"{base.name} (base)")] if interleaved else [])]
     against: Against = "interleaved" if interleaved else "stored"
     allowed = threshold if baseline.record.threshold is None else baseline.record.threshold
@@ -169,12 +183,25 @@ def _compared(
         try:
             runs = bench.rounds(jobs, start, stop)
         except ModelError as error:
-            return Outcome(head.name, against, failure=str(error))
-        before = runs[jobs[-1].name] if interleaved else baseline.record.rounds_us
-        comparison = compare(before, runs[head.name], allowed, interleaved=interleaved)
+            return Outcome(head.name, against, failure=str(error), taken=taken)
+        before = _latencies(runs[jobs[-1].name]) if interleaved else baseline.record.rounds_us
+        comparison = compare(before, _latencies(runs[head.name]), allowed, interleaved=interleaved)
         if comparison.decided:
             break
-    return replace(doubtful, second=comparison) if doubtful else Outcome(head.name, against, comparison)
+    flags = _flags(runs.values())
+    if doubtful:
+        return replace(doubtful, second=comparison, flags=tuple(dict.fromkeys((*doubtful.flags, *flags))))
+    return Outcome(head.name, against, comparison, taken=taken, flags=flags)
+
+
+def _latencies(rounds: Sequence[Measurement]) -> Rounds:
+    return [m.latencies_us for m in rounds]
+
+
+def _flags(models: Iterable[Sequence[Measurement]]) -> tuple[str, ...]:
+    """Those that half of the rounds of one model have, or more."""
+    counts = [(Counter(flag for m in rounds for flag in m.flags), len(rounds)) for rounds in models]
+    return tuple(flag for flag in FLAGS if any(2 * found[flag] >= rounds > 0 for found, rounds in counts))
 
 
 def update(bench: Bench, heads: Mapping[str, Artifact], suite: Path) -> list[str]:

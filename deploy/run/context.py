@@ -106,10 +106,14 @@ class Context:
         return self._training_parts[1]
 
     @cached_property
-    def _training_parts(self) -> tuple[Part, Part]:
+    def training_split(self) -> Dataset:
+        """All of it; training gets `train_data`."""
         data, seed = self.experiment.data, self.experiment.seed
-        images = open_data(data.spec, "train", data.size, seed=seed, count=data.train, crops=data.crops)
-        return data.split_training(images)
+        return open_data(data.spec, "train", data.size, seed=seed, count=data.train, crops=data.crops)
+
+    @cached_property
+    def _training_parts(self) -> tuple[Part, Part]:
+        return self.experiment.data.split_training(self.training_split)
 
     @cached_property
     def val_data(self) -> Dataset:
@@ -117,10 +121,10 @@ class Context:
         data = self.experiment.data
         return open_data(data.spec, "val", data.size, seed=self.experiment.seed, count=data.val)
 
-    def check_val_data(self) -> None:
-        """Refuses a validation split that could not be opened: now, not hours later."""
+    def check_val_data(self) -> tuple[Path, ...]:
+        """Refuses a validation split that could not be opened, now and not hours later; its image files, unread."""
         data = self.experiment.data
-        check_split(data.spec, "val", data.size, seed=self.experiment.seed, count=data.val)
+        return check_split(data.spec, "val", data.size, seed=self.experiment.seed, count=data.val)
 
     @property
     def task(self) -> Task:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from deploy.compile.artifact import Artifact
@@ -18,6 +17,7 @@ from deploy.formats.digest import file_digest
 from deploy.formats.files import write_atomically
 from deploy.ship.manifest import (
     FORMAT,
+    Accuracy,
     BundleMeasurement,
     GoldenPair,
     ListedFile,
@@ -29,6 +29,7 @@ from deploy.ship.manifest import (
 from deploy.ship.preprocessing import input_type, preprocessing
 from hil.boards.board import Board
 from hil.errors import ModelError, UsageError
+from hil.scripts import run_script, script_path
 from hil.session import DEFAULT_WORKDIR
 
 VERIFIER = "verify_bundle.py"
@@ -78,6 +79,7 @@ class Contents:
         task: a key of `TASK_OUTPUTS`.
         size: (H, W) of an image, in pixels.
         facts: shown in the README and kept in the manifest.
+        accuracy: kept in the manifest, where the model was evaluated.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Contents:
     size: tuple[int, int]
     measurement: BundleMeasurement
     facts: Mapping[str, str]
+    accuracy: Accuracy | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def _fill(folder: Path, contents: Contents) -> None:
     shutil.copyfile(contents.artifact.model, folder / "model.tflite")
     shutil.copyfile(contents.artifact.input, folder / "golden/input.bin")
     shutil.copyfile(contents.artifact.expected, folder / "golden/output.bin")
-    (folder / VERIFIER).write_bytes(files("board_scripts").joinpath(VERIFIER).read_bytes())
+    (folder / VERIFIER).write_bytes(script_path(VERIFIER).read_bytes())
     write_atomically(folder / "labels.txt", "\n".join(contents.classes) + "\n")
     kind, steps = input_type(contents.artifact.model), preprocessing(contents.artifact.model, contents.size)
     steps.write(folder / Preprocessing.FILE)
@@ -138,6 +141,7 @@ def _fill(folder: Path, contents: Contents) -> None:
         facts=contents.facts,
         golden=(GoldenPair("golden/input.bin", "golden/output.bin", output.max_mismatch, output.max_abs_diff),),
         files={str(p.relative_to(folder)): ListedFile(file_digest(p), p.stat().st_size) for p in listed},
+        accuracy=contents.accuracy,
     ).write(folder / Manifest.FILE)
 
 
@@ -164,17 +168,16 @@ model. The latency of measurement.json is that of the board named there, under t
 def verify(bundle: Path, board: Board, runs: int = 30) -> Verification:
     """Run the kit's own verifier (not the bundle's copy) on the board.
 
-    Raises `UsageError` if there is no bundle, `ModelError` naming the first check that does not hold.
+    Raises `UsageError` if there is no bundle, `ModelError` naming the first check that does not hold, and `BoardError`
+    where the board's Python is missing or too old.
     """
     if not (bundle / Manifest.FILE).is_file():
         raise UsageError(f"{bundle}: no bundle there (no {Manifest.FILE}); make one with `hilnas bundle export`")
     workdir = (board.config.workdir or DEFAULT_WORKDIR).rstrip("/")
     remote = f"{workdir}/bundles/{file_digest(bundle / Manifest.FILE)[:16]}"
     _push(bundle, board, remote)
-    verifier = f"{remote}.{VERIFIER}"
-    board.put(Path(str(files("board_scripts").joinpath(VERIFIER))), verifier)
-    result = board.run(_command(board, verifier, remote, runs), timeout_s=900)
-    board.run(["rm", "-rf", "--", remote, verifier], timeout_s=30)
+    result = run_script(board, VERIFIER, remote, *_options(board, runs), timeout_s=900)
+    board.run(["rm", "-rf", "--", remote], timeout_s=30)
     where = f"{bundle} on {board.name}"
     checks, verdict = read_verifier(result.stdout, where)
     if verdict is None:
@@ -188,10 +191,10 @@ def verify(bundle: Path, board: Board, runs: int = 30) -> Verification:
     return Verification(board.name, len(checks), verdict.latency_us)
 
 
-def _command(board: Board, verifier: str, remote: str, runs: int) -> list[str]:
+def _options(board: Board, runs: int) -> list[str]:
+    """Of the verifier."""
     config = board.config
-    argv = ["env", *(f"{k}={v}" for k, v in config.env.items()), config.python or "python3", verifier, remote]
-    argv += ["--runs", str(runs), "--threads", str(config.threads)]
+    argv = ["--runs", str(runs), "--threads", str(config.threads)]
     if config.delegate:
         argv += ["--delegate", config.delegate]
         for key, value in config.delegate_options.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from deploy.compile.artifact import Artifact
 from deploy.run.records import Summary
 from deploy.ship.bundle import Contents, export
-from deploy.ship.manifest import BundleMeasurement, Manifest, Preprocessing
+from deploy.ship.manifest import Accuracy, BundleMeasurement, Manifest, Preprocessing
 from hil.errors import UsageError
 from nas.space import Architecture
 
@@ -27,12 +27,14 @@ def export_from_run(run: Path, model: str | None, out: Path) -> Path:
     shipped = run / "bundle"
     size = Preprocessing.read(shipped / Preprocessing.FILE).size
     labels = (shipped / Manifest.read(shipped / Manifest.FILE).labels).read_text(encoding="utf8").split("\n")[:-1]
+    metric, data, on = summary.metric.name, summary.data.spec, summary.conditions.board
+    accuracy = Accuracy(metric, data, "val", record.score_fp32, record.score_int8, on, record.board)
     facts = {
         "subnet": record.subnet,
-        "data": summary.data.spec,
-        f"{summary.metric.name} (INT8, validation)": f"{record.score_int8:.2f} %",
+        "data": data,
+        **accuracy.facts(),
         "size": f"{record.size_bits / 8000:.1f} kB of weights",
     }
     measurement = BundleMeasurement(record.latency_us, summary.conditions)
-    contents = Contents(f"{summary.name}-{name}", artifact, summary.task, labels, size, measurement, facts)
+    contents = Contents(f"{summary.name}-{name}", artifact, summary.task, labels, size, measurement, facts, accuracy)
     return export(contents, out)

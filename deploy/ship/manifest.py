@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from deploy.run.records import LatencyRecord, Record
+from deploy.run.records import BoardScore, LatencyRecord, Record
+from deploy.run.records.base import OMITTED
 from hil.errors import ModelError
 from hil.measurement import Conditions
-from hil.stats import LatencySummary
 from nas.errors import ConfigError
 from nas.settings import STRICT, build
 
@@ -47,12 +47,43 @@ class GoldenPair:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """The task's metric on images that nothing was trained on or chosen by, in percent.
+
+    Attributes:
+        fp32, int8: of the float network and of the integer simulation.
+        on: the board; `board`: the metric from its own answers, None where it gives none.
+    """
+
+    metric: str
+    data: str
+    split: str
+    fp32: float
+    int8: float
+    on: str
+    board: BoardScore | None = field(default=None, metadata=OMITTED)
+    __pydantic_config__ = STRICT
+
+    def facts(self) -> dict[str, str]:
+        """For people."""
+        facts = {f"{self.metric} (INT8, validation)": f"{self.int8:.2f} %"}
+        if self.board:
+            score, failed = self.board.score, len(self.board.failed)
+            left_out = f", {failed} more failed" if failed else ""
+            facts[f"{self.metric} (on {self.on}, validation)"] = (
+                f"{score.value:.2f} % [{score.low:.2f}, {score.high:.2f}] over {score.n} images{left_out}"
+            )
+        return facts
+
+
+@dataclass(frozen=True)
 class Manifest(Record):
     """A bundle's contents; paths are relative to its folder, `files` are all but the manifest itself.
 
     Attributes:
         format: `FORMAT`, by which the verifier knows what it reads.
         facts: for people, as in the README.
+        accuracy: None in a bundle of a hilnas that did not evaluate on the board.
     """
 
     format: str
@@ -64,6 +95,7 @@ class Manifest(Record):
     facts: Mapping[str, str]
     golden: tuple[GoldenPair, ...]
     files: Mapping[str, ListedFile]
+    accuracy: Accuracy | None = field(default=None, metadata=OMITTED)
 
     FILE: ClassVar[str] = "manifest.json"
     COMMAND: ClassVar[str] = "bundle export"
@@ -100,10 +132,6 @@ class BundleMeasurement(Record):
 
     FILE: ClassVar[str] = "measurement.json"
     COMMAND: ClassVar[str] = "bundle export"
-
-    @classmethod
-    def of(cls, latency: LatencySummary, conditions: Conditions) -> BundleMeasurement:
-        return cls(LatencyRecord(latency.median_us, latency.p90_us, latency.n, latency.ci95_us), conditions)
 
 
 @dataclass(frozen=True)

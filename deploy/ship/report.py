@@ -12,9 +12,9 @@ from deploy.formats.plots.svg import inline
 from deploy.latency.gate import gate_text
 from deploy.latency.scatter import PAGE_WIDTH, scatter
 from deploy.latency.watermark import watermark
-from deploy.run.records import AgreementRecord, BundleRecord, ModelRecord, SearchRecord, Summary
+from deploy.run.records import AgreementRecord, BundleRecord, DataRecord, ModelRecord, SearchRecord, Summary
 from deploy.ship.budgets import verdict_text
-from deploy.ship.differences import CONTROL, difference_text
+from deploy.ship.differences import CONTROL, board_text, difference_text, measured_text, on_board_text
 from deploy.ship.report_figures import front_plot, models_plot
 from deploy.ship.training_curves import training_curves, training_plots
 from hil.measurement import Conditions
@@ -26,6 +26,7 @@ COLUMNS = (
     "model",
     "{metric} FP32, %",
     "{metric} INT8, %",
+    "{metric} by the board, %",
     "weights, kB",
     "bits: requested / stored / executed",
     "MMACs",
@@ -37,9 +38,9 @@ COLUMNS = (
 
 
 def write_report(path: Path, summary: Summary, agreement: AgreementRecord, search: SearchRecord) -> None:
-    """The page for one run, from its records, and from the training curves in the page's folder."""
-    mark = watermark(summary.conditions)
-    banner = f'<p class="warning">{escape(mark)}</p>' if mark else ""
+    """The page for one run, from its records, and from the training curves and data.json in the page's folder."""
+    marks = (watermark(summary.conditions), _data_warning(path.with_name(DataRecord.FILE)))
+    banner = "".join(f'<p class="warning">{escape(mark)}</p>' for mark in marks if mark)
     plots = [inline(plot) for plot in (models_plot(summary), front_plot(search))]
     compared = [inline(scatter(agreement), PAGE_WIDTH)]
     curves = [inline(plot) for curve in training_curves(path.parent) for plot in training_plots(curve)]
@@ -65,6 +66,11 @@ def off_text(model: ModelRecord) -> str:
     return f"{placed.off_share:.1%} off {placed.target}'s {placed.fast_place}" if placed else "?"
 
 
+def _data_warning(path: Path) -> str | None:
+    """What the check of the run's files found; None for generated images, which have none."""
+    return DataRecord.read(path).warning if path.exists() else None
+
+
 def _conditions_text(conditions: Conditions) -> str:
     values = conditions.to_json()
     return f"{HOW.get(conditions.kind, 'Measured on')}: " + ", ".join(
@@ -86,6 +92,7 @@ def _model_rows(model: ModelRecord) -> str:
         model.name,
         f"{model.score_fp32:.2f}",
         f"{model.score_int8:.2f}",
+        board_text(model),
         f"{model.size_bits / 8000:.1f}",
         bits_text(model),
         f"{model.macs / 1e6:.1f}",
@@ -103,9 +110,11 @@ def _model_rows(model: ModelRecord) -> str:
 
 
 def _verdicts_text(summary: Summary) -> str:
-    """What teacher_plus is, each model's difference to it, and whether each budget is kept."""
+    """What teacher_plus is, when latencies were measured, each model's differences, whether each budget is kept."""
     lines = [f"{summary.teacher_plus.name}: {CONTROL} by the selected models' recipe, with as many steps"]
+    lines += [measured_text(summary.all_models)]
     lines += [f"{m.name}: {difference_text(d)}" for m in summary.models if (d := m.against_teacher_plus)]
+    lines += [f"{m.name}: {on_board_text(m.board, summary.conditions.board)}" for m in summary.all_models if m.board]
     lines += [verdict_text(verdict) for verdict in summary.budgets]
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 

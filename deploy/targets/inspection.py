@@ -73,13 +73,17 @@ class Operator:
 
 @dataclass(frozen=True)
 class GraphTensor:
-    """An input or output of the model; `scale` is empty where it is not quantized."""
+    """An input or output of the model; `scale` is empty where it is not quantized.
+
+    `signature` is its shape with -1 for each size that the file leaves open; empty where it leaves none open.
+    """
 
     name: str
     shape: Shape
     dtype: str
     scale: tuple[float, ...]
     zero_point: tuple[int, ...]
+    signature: Shape = ()
 
 
 @dataclass(frozen=True)
@@ -270,6 +274,7 @@ def _graph_tensor(tensor: TensorInfo) -> GraphTensor:
         tensor.dtype,
         tuple(float(s) for s in tensor.scale),
         tuple(int(z) for z in tensor.zero_point),
+        tensor.signature,
     )
 
 

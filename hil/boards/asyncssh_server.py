@@ -17,17 +17,21 @@ from pathlib import Path
 
 import asyncssh
 
+from hil.user import account, home, user_name
+
 BLOCK_BYTES = 65536
 
 
 def login_environment() -> dict[str, str]:
     """As sshd gives it: nothing of ours leaks into a command."""
-    user = pwd.getpwuid(os.getuid())
+    name, folder = account() or user_name(), str(home())
+    with suppress(KeyError):  # a bare user id has no entry
+        folder = pwd.getpwuid(os.getuid()).pw_dir
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return {
-        "HOME": user.pw_dir,
-        "USER": user.pw_name,
-        "LOGNAME": user.pw_name,
+        "HOME": folder,
+        "USER": name,
+        "LOGNAME": name,
         "SHELL": "/bin/sh",
         "PATH": path,
     }

@@ -52,8 +52,11 @@ class Board(Protocol):
     name: str
     config: BoardConfig
 
-    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
-        """Runs to the end. Past the deadline the command is killed and BoardTimeout raised."""
+    def run(self, argv: Sequence[str], timeout_s: float, stdin: bytes = b"") -> CommandResult:
+        """Runs to the end, with `stdin`. Past the deadline the command is killed and BoardTimeout raised.
+
+        Without `stdin` the command may be of any length, with it of a few KB: programs travel as `stdin` or as files.
+        """
         ...
 
     def put(self, local: Path, remote: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hil.boards.config import BoardConfig, load_boards
 from hil.errors import UsageError
+from hil.user import home
 
 FILE_NAME = "boards.toml"
 BUILT_IN: Mapping[str, BoardConfig] = {
@@ -24,7 +25,7 @@ BUILT_IN: Mapping[str, BoardConfig] = {
 def configuration_folder() -> Path:
     """The user's: $XDG_CONFIG_HOME/hilnas, or ~/.config/hilnas where that is not an absolute path."""
     base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".config") / "hilnas"
+    return (base if base.is_absolute() else home() / ".config") / "hilnas"
 
 
 def boards_file(path: Path | None = None) -> Path | None:

@@ -8,7 +8,6 @@ even `kill -9` brings, stops the server and removes the folder.
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import importlib.util
 import os
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 from hil.boards.config import BoardConfig
 from hil.boards.ssh import SSHBoard
 from hil.errors import BoardError, Unreachable, UsageError
+from hil.user import account, home, user_name
 
 START_TIMEOUT_S = 15.0
 ATTEMPTS = 3  # a free port can be taken between our look and the server's bind
@@ -87,7 +87,7 @@ class LoopbackBoard(SSHBoard):
             config,
             host="127.0.0.1",
             port=port,
-            user=getpass.getuser(),
+            user=account() or user_name(),
             key=str(self.folder / "client_key"),
             known_hosts=str(self.folder / "known_hosts"),
             python=config.python or sys.executable,
@@ -147,9 +147,13 @@ class LoopbackBoard(SSHBoard):
 
 def choose_server(config: BoardConfig) -> str:
     """ "sshd" or "asyncssh". Raises UsageError when the wanted one is not installed."""
-    if config.server != "asyncssh" and find_sshd() is not None:
+    if config.server != "asyncssh" and find_sshd() is not None and account():
         return "sshd"
     if config.server == "sshd":
+        if not account():
+            raise UsageError(
+                f'board {config.name}: sshd lets in no user id without a passwd entry: set server = "asyncssh"'
+            )
         raise UsageError(f'board {config.name}: no sshd here: install openssh-server, or set server = "asyncssh"')
     if importlib.util.find_spec("asyncssh") is None:
         raise UsageError(f"board {config.name}: neither sshd nor asyncssh is installed: pip install asyncssh")
@@ -162,7 +166,7 @@ def find_sshd() -> str | None:
 
 
 def sshd_argv(folder: Path, port: int) -> list[str]:
-    text = SSHD_CONFIG.format(folder=folder, port=port, user=getpass.getuser())
+    text = SSHD_CONFIG.format(folder=folder, port=port, user=account() or user_name())
     (folder / "sshd_config").write_text(text)
     if os.geteuid() == 0:
         PRIVILEGE_SEPARATION_DIR.mkdir(mode=0o755, exist_ok=True)
@@ -174,10 +178,11 @@ def asyncssh_argv(folder: Path, port: int) -> list[str]:
 
 
 def server_environment() -> dict[str, str]:
-    """Ours, in which `python -m hil...` is found from any folder."""
+    """Ours, in which `python -m hil...` is found from any folder, with the home that asyncssh looks for."""
     root = str(Path(__file__).resolve().parents[2])
     before = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{before}" if before else root}
+    path = f"{root}{os.pathsep}{before}" if before else root
+    return {"HOME": str(home()), "LOGNAME": user_name(), **os.environ, "PYTHONPATH": path}
 
 
 def make_keys(folder: Path) -> None:

@@ -30,6 +30,7 @@ from hil.boards.power import ACTIONS
 from hil.boards.qemu_image import Image, default_folder, find_image
 from hil.boards.ssh import SSHBoard
 from hil.errors import BoardError, BoardTimeout, HilError, Unreachable, UsageError
+from hil.user import expanded
 
 PROGRAM = "qemu-system-aarch64"
 MEMORY_MB = 1024
@@ -184,7 +185,7 @@ class QemuBoard(SSHBoard):
     machine: Machine
 
     def __init__(self, config: BoardConfig) -> None:
-        folder = Path(config.image).expanduser() if config.image else default_folder()
+        folder = expanded(config.image) if config.image else default_folder()
         self._guard: subprocess.Popen[bytes] | None = None
         started = _started(folder)
         self.machine = started if started is not None and started.is_on() else self._private(find_image(folder))

@@ -30,6 +30,7 @@ from typing import Any
 from hil.boards.arm64_packages import fetch, members, opened, run, which
 from hil.boards.loopback import make_keys
 from hil.errors import UsageError
+from hil.user import home
 
 PROGRAMS = {  # program: Debian's package of it
     "apt-get": "apt",
@@ -118,7 +119,7 @@ class Image:
 
 
 def default_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hilnas" / "qemu"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "hilnas" / "qemu"
 
 
 def find_image(folder: Path) -> Image:

@@ -19,7 +19,7 @@ class ReplayBoard:
         self.name = config.name
         self.config = config
 
-    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:  # noqa: ARG002
+    def run(self, argv: Sequence[str], timeout_s: float, stdin: bytes = b"") -> CommandResult:  # noqa: ARG002
         self._refuse()
 
     def put(self, local: Path, remote: str) -> None:  # noqa: ARG002

@@ -6,22 +6,33 @@ import logging
 import socket
 
 from hil.boards.config import BoardConfig
-from hil.errors import Unreachable
+from hil.boards.ssh_errors import reason
+from hil.errors import Unreachable, UsageError
 
 
 def open_socket(config: BoardConfig) -> socket.socket:
-    """A TCP connection that the kernel gives up after 20 s without an acknowledgement. Raises Unreachable."""
+    """A TCP connection that the kernel gives up after 20 s without an acknowledgement.
+
+    Raises Unreachable, UsageError for what is no host name at all.
+    """
     try:
         connection = socket.create_connection((config.host, config.port), timeout=config.connect_timeout_s)
     except OSError as error:
-        why = error.strerror or str(error) or type(error).__name__
-        raise Unreachable(
-            f"board {config.name}: {config.host} port {config.port}: {why}: "
-            "is it on, on this network, and does its SSH server run?"
-        ) from error
+        where = f"board {config.name}: {config.host} port {config.port}"
+        raise Unreachable(f"{where}: {reason(error)}: {_advice(error)}") from error
+    except ValueError as error:  # also UnicodeError: a label of more than 63 characters, an empty one
+        raise UsageError(f"board {config.name}: {config.host[:100]!r} is no host name: fix `host`") from error
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)
     return connection
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "fix `host`, or this machine's name service; an IP address works without one"
+    if isinstance(error, ConnectionRefusedError):
+        return "it is on, but no SSH server listens there: start it, or fix `port`"
+    return "is it on, and on this network?"
 
 
 def quiet_paramiko() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas.data.files import Pair, PairedFiles, evenly_spaced, label_table
+from nas.data.files import Pair, PairedFiles, evenly_spaced
+from nas.data.labels import label_table
+from nas.data.names import Folder, Names, subfolder, why_missing
 from nas.data.sample import FULL_SIZE, IGNORE, Crops
 from nas.errors import DataError
 
@@ -32,7 +34,7 @@ CLASSES = (
 # Ids of the classes above, in order, and the highest id: cityscapesScripts, helpers/labels.py.
 TRAIN_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 LAST_ID = 33
-IMAGE_ENDING = "_leftImg8bit.png"
+IMAGE_ENDING = "_leftImg8bit"
 IDS_ENDING = "_gtFine_labelIds.png"
 TRAIN_IDS_ENDING = "_gtFine_labelTrainIds.png"
 TABLES = {
@@ -54,21 +56,38 @@ def open_cityscapes(
     Raises:
         DataError: a folder or a label is missing, or there is no image.
     """
-    images, labels = root / "leftImg8bit" / split, root / "gtFine" / split
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; give Cityscapes' root, which holds leftImg8bit/ and gtFine/")
-    found = sorted(images.glob(f"*/*{IMAGE_ENDING}"))
-    if not found:
-        raise DataError(f"{images}: holds no city/*{IMAGE_ENDING}; unpack leftImg8bit_trainvaltest.zip there")
-    pairs = [Pair(image, _label(image, labels)) for image in found]
-    return PairedFiles("cityscapes", CLASSES, size, evenly_spaced(pairs, count), TABLES, crops)
+    images, labels = (_split_folder(root, name, split) for name in ("leftImg8bit", "gtFine"))
+    cities = Folder.of(images)
+    left_out, pairs = list(cities.files), list[Pair]()
+    for city in cities.folders:
+        inside = Folder.of(city).images()
+        frames = [file for file in inside.files if file.stem.endswith(IMAGE_ENDING)]
+        left_out += [*inside.left_out, *(file for file in inside.files if not file.stem.endswith(IMAGE_ENDING))]
+        if frames:
+            folder = subfolder(labels, city.name)
+            by_name = Names(Folder.of(folder).files) if folder else Names(())
+            pairs += [Pair(frame, _label(frame, folder or labels / city.name, by_name)) for frame in frames]
+    if not pairs:
+        raise DataError(f"{images}: holds no city/*{IMAGE_ENDING}.png; unpack leftImg8bit_trainvaltest.zip there")
+    return PairedFiles(
+        "cityscapes", CLASSES, size, evenly_spaced(pairs, count), TABLES, crops, left_out=tuple(left_out)
+    )
 
 
-def _label(image: Path, labels: Path) -> Path:
-    stem = image.name.removesuffix(IMAGE_ENDING)
-    folder = labels / image.parent.name
+def _split_folder(root: Path, name: str, split: str) -> Path:
+    folder = subfolder(root, name)
+    inside = subfolder(folder, split) if folder else None
+    if inside is None:
+        raise DataError(
+            f"{root / name / split}: no such folder; give Cityscapes' root, which holds leftImg8bit/ and gtFine/"
+            f"{why_missing(root, ('leftImg8bit', 'gtFine'))}"
+        )
+    return inside
+
+
+def _label(image: Path, folder: Path, labels: Names) -> Path:
+    stem = image.stem.removesuffix(IMAGE_ENDING)
     for ending in (TRAIN_IDS_ENDING, IDS_ENDING):
-        if (path := folder / f"{stem}{ending}").is_file():
+        if path := labels.find(f"{stem}{ending}"):
             return path
     raise DataError(f"{folder / f'{stem}{IDS_ENDING}'}: no label for {image}; add it or remove the image")

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from nas.data.cache import SampleCache
+from nas.data.images import QUARTER_TURNED, read_facts, read_rgb, verified_size
+from nas.data.labels import Palette, classes_of, stored_values
+from nas.data.names import same_name
 from nas.data.sample import FULL_SIZE, Crops, Sample, TaskName
 from nas.errors import DataError
 
 T = TypeVar("T")
-INVALID = -1  # in a lookup table of `label_table`: a value that the layout does not define
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,43 @@ class Pair:
     label: Path
 
 
-def label_table(classes: Mapping[int, int]) -> NDArray[np.int16]:
-    """int16 (256,): the class of each stored label value, INVALID where `classes` does not name it."""
-    table = np.full(256, INVALID, np.int16)
-    table[list(classes)] = list(classes.values())
-    return table
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What the files of one sample hold.
+
+    Attributes:
+        size: (H, W) of the upright image.
+        label: the classes, uint8 (H, W), or int64 () for the image.
+        image: uint8 (H, W, 3); None where its file was only verified.
+        stored: the label file's values, uint8 (H, W); None with one label per image.
+    """
+
+    size: tuple[int, int]
+    label: NDArray[np.uint8] | NDArray[np.int64]
+    image: NDArray[np.uint8] | None = None
+    stored: NDArray[np.uint8] | None = None
+
+
+@runtime_checkable
+class StoredFiles(Protocol):
+    """A `Dataset` over files. `left_out`: what lies beside them and is no image."""
+
+    @property
+    def left_out(self) -> tuple[Path, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def sources(self, index: int) -> tuple[Path, ...]:
+        """The files of a sample, its image first."""
+        ...
+
+    def examine(self, index: int, *, fully: bool) -> Examined:
+        """Read a sample past all caches; not `fully`: the image's file is only verified (`verified_size`).
+
+        Raises:
+            DataError: a file is bad.
+        """
+        ...
 
 
 def evenly_spaced(items: Sequence[T], count: int | None) -> tuple[T, ...]:
@@ -64,6 +98,8 @@ class PairedFiles:
         pairs: the files.
         tables: for each pair's label, by file name ending, the table of `label_table`.
         crops: how training shows the samples.
+        palette: what colours in label files stand for; None: they may hold values only.
+        left_out: files beside the images that are none.
         cache: of resized samples; originals: of those as stored. CamVid's 367 take 250 MB; of Cityscapes' 2 975, of
             8 MB each, the first 64 are kept, and the others decoded whenever they are needed.
         task: segmentation.
@@ -75,6 +111,8 @@ class PairedFiles:
     pairs: tuple[Pair, ...]
     tables: Mapping[str, NDArray[np.int16]]
     crops: Crops = FULL_SIZE
+    palette: Palette | None = None
+    left_out: tuple[Path, ...] = ()
     cache: SampleCache = field(default_factory=SampleCache)
     originals: SampleCache = field(default_factory=SampleCache)
     task: TaskName = field(default="segmentation", init=False)
@@ -96,49 +134,41 @@ class PairedFiles:
         """The sample as it is stored, read-only; raises as indexing does."""
         return self.originals.get(range(len(self.pairs))[index], self._read)
 
-    def _read(self, index: int) -> Sample:
+    def sources(self, index: int) -> tuple[Path, ...]:
+        """The image's file and the label's."""
         pair = self.pairs[index]
-        image = decode(pair.image).convert("RGB")
-        label = decode(pair.label)
-        if label.mode not in ("L", "P"):
-            raise DataError(
-                f"{pair.label}: a label must be 8-bit with one channel, this one is {label.mode};"
-                " store class indices, not colours"
-            )
-        if label.size != image.size:
-            raise DataError(
-                f"{pair.label}: {label.width}x{label.height}, but its image {pair.image.name} is"
-                f" {image.width}x{image.height}; export the label at the image's size"
-            )
-        return Sample(np.array(image), self._map(np.asarray(label), pair.label))
+        return pair.image, pair.label
 
-    def _map(self, stored: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
-        table = next(table for ending, table in self.tables.items() if path.name.endswith(ending))
-        mapped = table[stored]
-        if (wrong := stored[mapped == INVALID]).size:
-            known = ", ".join(_spans(np.flatnonzero(table != INVALID).tolist()))
-            raise DataError(
-                f"{path}: label value {int(wrong[0])} in {wrong.size} pixels, {self.name} knows {known};"
-                " use the official label files or map the values"
-            )
-        return mapped.astype(np.uint8)
+    def examine(self, index: int, *, fully: bool) -> Examined:
+        """The sample and its stored label values, past all caches; raises as indexing does."""
+        pair = self.pairs[index]
+        image = read_rgb(pair.image) if fully else None
+        stored = stored_values(pair.label, self.palette)
+        size = verified_size(pair.image) if image is None else (image.shape[0], image.shape[1])
+        if stored.shape != size:
+            if image is None:  # an orientation behind a PNG's pixels shows only when all is read
+                return self.examine(index, fully=True)
+            raise DataError(_sizes_differ(pair, stored.shape, size))
+        table = self._table(pair.label)
+        return Examined(size, classes_of(stored, table, pair.label, self.name), image, stored)
 
+    def _table(self, label: Path) -> NDArray[np.int16]:
+        name = same_name(label.name)
+        return next(table for ending, table in self.tables.items() if name.endswith(same_name(ending)))
 
-def _spans(values: Sequence[int]) -> list[str]:
-    """Sorted integers as spans: [0, 1, 2, 255] -> ["0-2", "255"]."""
-    starts = [v for v in values if v - 1 not in values]
-    ends = [v for v in values if v + 1 not in values]
-    return [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
+    def _read(self, index: int) -> Sample:
+        found = self.examine(index, fully=True)
+        if found.image is None:
+            raise AssertionError("examined fully")
+        return Sample(found.image, found.label)
 
 
-def decode(path: Path) -> Image.Image:
-    """The image of a file; `DataError` naming it if there is none."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: gone since the data set was opened; restore it and open it again") from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for a broken PNG chunk
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read as an image ({reason}); copy the file anew") from error
+def _sizes_differ(pair: Pair, label: tuple[int, ...], image: tuple[int, int]) -> str:
+    (height, width), name = image, pair.image.name
+    shown = f"{pair.label}: {label[1]}x{label[0]}, but its image {name} is {width}x{height}"
+    if label == image[::-1] and read_facts(pair.image).orientation >= QUARTER_TURNED:
+        return (
+            f"{shown} as its EXIF orientation turns it; turn the label too, or, where labels are drawn on pixels as"
+            " stored, remove the orientation from every image (exiftool -Orientation= FOLDER)"
+        )
+    return f"{shown}; export the label at the image's size"

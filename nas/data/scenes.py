@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nas.data.cache import SampleCache
-from nas.data.camvid import CLASSES
+from nas.data.camvid_colors import CLASSES
 from nas.data.files import resized
 from nas.data.sample import FULL_SIZE, Crops, Sample, TaskName
 from nas.data.street.backdrop import paint_ground, paint_row, paint_sky
@@ -27,7 +27,7 @@ from nas.data.street.layout import (
 from nas.data.street.light import develop
 from nas.errors import ConfigError
 
-COUNTS = {"train": 256, "val": 64}
+COUNTS = {"train": 256, "val": 64, "test": 64}
 SMALLEST_PX = 32
 DETAIL = 2  # the highest scale of training crops; at 112x144 a scene takes 12 ms, drawn at that size 7 ms
 GRASSY = 0.3  # how likely a side of the street is green rather than paved

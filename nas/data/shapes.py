@@ -19,7 +19,7 @@ from nas.data.cache import SampleCache
 from nas.data.sample import FULL_SIZE, RGB_CHANNELS, Crops, Sample, TaskName
 from nas.errors import ConfigError
 
-COUNTS = {"train": 4096, "val": 256}
+COUNTS = {"train": 4096, "val": 256, "test": 256}
 SMALLEST_PX = 24
 SUPERSAMPLING = 3
 NOISE = 8.0  # standard deviation, of 255

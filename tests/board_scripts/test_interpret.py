@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections.abc import Sequence
@@ -13,39 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from board_scripts import interpret
-
-
-def is_steady_slowly(latencies_us: Sequence[int]) -> bool:
-    if len(latencies_us) < 6:
-        return False
-    before, last = statistics.median(latencies_us[-6:-3]), statistics.median(latencies_us[-3:])
-    return abs(last - before) <= 0.02 * before + 1
-
-
-@given(st.lists(st.integers(0, 300) | st.integers(0, 10**7), max_size=12))
-def test_steady_is_what_it_says(latencies_us: list[int]) -> None:
-    assert interpret.is_steady(latencies_us) == is_steady_slowly(latencies_us)
-
-
-@pytest.mark.parametrize(
-    ("scripted", "least", "most", "wanted"),
-    [
-        ([100] * 20, 5, 20, (6, True)),
-        ([100] * 20, 8, 20, (8, True)),
-        ([100] * 20, 2, 2, (2, False)),
-        ([900, 500, 300, 200, 150, 120, 100, 100, 100, 100, 100, 100], 2, 20, (11, True)),
-        (list(range(1000, 100, -30)), 3, 12, (12, False)),
-        ([100] * 20, 0, 0, (0, False)),
-        ([100] * 20, 7, 3, (7, True)),
-    ],
-)
-def test_the_warm_up_ends_when_runs_are_steady(
-    monkeypatch: pytest.MonkeyPatch, scripted: list[int], least: int, most: int, wanted: tuple[int, bool]
-) -> None:
-    remaining = iter(scripted)
-    monkeypatch.setattr(interpret, "timed", lambda call: next(remaining))
-    found = interpret.warm_up({"warmup_runs": least, "warmup_runs_most": most}, lambda: None)
-    assert found == (scripted[: wanted[0]], wanted[1])
 
 
 def write(path: Path, text: str) -> Path:
@@ -82,20 +48,6 @@ def test_the_gate_waits_for_the_board_to_cool(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(interpret.MachineFault, match=r"still 95 C after 0\.3 s, allowed are 60: cool the board"):
         interpret.cool_down({**job, "cool_down_s": 0.3}, str(tmp_path))
     interpret.cool_down({}, str(tmp_path))
-
-
-def test_others_are_all_but_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ticks of all cores: user nice system idle iowait irq softirq steal; guest counts in user already."""
-    stat = write(tmp_path / "stat", "cpu 100 0 50 800 50 0 0 0 7 7\ncpu0 1 2 3\n")
-    own = iter((20.0, 50.0, 1000.0))
-    monkeypatch.setattr(interpret, "own_ticks", lambda: next(own))
-    since = (interpret.cpu_ticks(str(tmp_path)), interpret.own_ticks())
-    assert since[0] == (150, 1000)
-    stat.write_text("cpu 160 5 70 900 50 3 2 0 9 9\n")  # 90 busy of 190, 30 of them ours
-    assert interpret.others_busy(since, str(tmp_path)) == round(60 / 190, 3)
-    assert interpret.others_busy(since, str(tmp_path)) == 0.0  # never below
-    monkeypatch.setattr(interpret, "own_ticks", lambda: 0.0)
-    assert interpret.others_busy(((0, 0), 0.0), str(tmp_path / "none")) == 0.0
 
 
 def test_a_graph_cache_is_cold_once(golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

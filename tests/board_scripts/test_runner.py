@@ -37,7 +37,8 @@ def test_a_model_runs_with_parity(runner: Runner, golden, kernels: str) -> None:
     assert answer["operators"] == ["ADD"]
     assert answer["delegated_nodes"] == (1 if kernels == "xnnpack" else 0)
     assert len(answer["latencies_us"]) == 3
-    assert all(isinstance(value, int) for value in [answer["load_us"], answer["first_us"], *answer["latencies_us"]])
+    assert all(isinstance(answer[name], int) for name in ("load_us", "first_us", "warmup_us", "calls", "clock_ns"))
+    assert all(isinstance(value, float) and value > 0 for value in answer["latencies_us"])
     assert runner.hello["ready"]
     assert runner.close() == 0
 

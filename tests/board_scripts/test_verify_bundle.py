@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.board_scripts.script_programs import SCRIPTS
+from tests.hil import tiny_model
 
 
 @pytest.fixture
@@ -130,3 +131,13 @@ def test_a_wrong_call_exits_2(tmp_path: Path, bundle) -> None:
     assert verify(folder, "--delegate-option", "novalue")[0] == 2
     code, said = verify(folder, "--delegate", "/no/such.so")
     assert code == 1 and "such.so" in said[-2]["detail"]
+
+
+def test_a_model_of_open_size_proves_nothing(bundle, tmp_path: Path) -> None:
+    folder = bundle()
+    model = tiny_model.int8_open(folder / "model.tflite").read_bytes()
+    listed = {"sha256": hashlib.sha256(model).hexdigest(), "bytes": len(model)}
+    edit(folder, lambda manifest: manifest["files"].update({"model.tflite": listed}))
+    code, said = verify(folder)
+    assert code == 1 and said[-2]["check"] == "model" and not said[-1]["verified"]
+    assert "leaves sizes of its input x open: [1, -1, -1, 16]" in said[-2]["detail"]

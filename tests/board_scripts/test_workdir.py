@@ -5,9 +5,11 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from board_scripts import workdir
 from board_scripts.kernel_log import KernelLog
 from board_scripts.workdir import Busy, Workdir, only_one, pinned_governor
 from tests.board_scripts.script_programs import Runner
@@ -20,10 +22,35 @@ def test_an_answer_is_kept_for_this_very_job(tmp_path: Path) -> None:
     work = Workdir(str(tmp_path))
     assert work.kept(JOB) is None
     work.keep(JOB, ANSWER)
-    assert Workdir(str(tmp_path)).kept(dict(reversed(JOB.items()))) == ANSWER
+    assert untimed(Workdir(str(tmp_path)).kept(dict(reversed(JOB.items())))) == ANSWER
     assert work.kept({**JOB, "runs": 4}) is None
     work.forget(["two", "one", "one"])
     assert work.kept(JOB) is None and not list((tmp_path / "spool").iterdir())
+
+
+def untimed(kept: dict[str, Any] | None) -> dict[str, Any]:
+    assert kept is not None and kept["kept_s"] >= 0
+    return {name: value for name, value in kept.items() if name != "kept_s"}
+
+
+@pytest.mark.parametrize(("passed_s", "wanted_s"), [(3600.0, 3600.0), (-5.0, 0.0), (1e9, 7 * 86400.0)])
+def test_a_kept_answer_has_its_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passed_s: float, wanted_s: float
+) -> None:
+    """By the board's clock, which somebody may have set meanwhile."""
+    work, now = Workdir(str(tmp_path)), time.time()
+    monkeypatch.setattr(workdir.time, "time", lambda: now)
+    work.keep(JOB, ANSWER)
+    monkeypatch.setattr(workdir.time, "time", lambda: now + passed_s)
+    assert work.kept(JOB) == {**ANSWER, "kept_s": pytest.approx(wanted_s)}
+
+
+def test_what_an_older_runner_kept_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Workdir(str(tmp_path))
+    monkeypatch.setattr(workdir, "ANSWERS", workdir.ANSWERS - 1)
+    work.keep(JOB, ANSWER)
+    monkeypatch.undo()
+    assert work.kept(JOB) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"job": 1}', '{"answer": {}}', "\xff"])

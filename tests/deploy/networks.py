@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +12,9 @@ import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
+from deploy.compile.artifact import quantize
 from nas.networks.blocks import MBConv, recalibrate
+from nas.networks.segmenter import Head, student
 from nas.nsr import BlockData
 from nas.quant import reference, simulate, splice
 from nas.quant.float_graph import INPUT
@@ -19,7 +22,7 @@ from nas.quant.folding import fold_layers
 from nas.quant.integer_graph import IntegerGraph, QConv, Weighted
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate, minmax
-from nas.quant.scheme import Granularity
+from nas.quant.scheme import Granularity, Scheme
 from nas.space import SearchSpace, Subnet
 
 REPOSITORY = Path(__file__).parents[2]
@@ -105,3 +108,13 @@ def widest_span(op: Weighted) -> int:
     axis = 3 if isinstance(op, QConv) and op.depthwise else 0
     rows = np.moveaxis(op.weight.astype(int), axis, 0).reshape(op.weight.shape[axis], -1)
     return int((rows.max(1) - rows.min(1)).max())
+
+
+def small_segmenter_graph(size: tuple[int, int] = (32, 40), classes: int = 11) -> IntegerGraph:
+    """A whole segmenter of the demo's space with random weights, as integers."""
+    torch.manual_seed(0)
+    demo = space("demo")
+    model = student(demo, demo.sample(random.Random(0)), classes, Head(8, (2,))).eval()
+    images = (torch.randint(0, 256, (2, 3, *size)).float() - 128) / 128
+    recalibrate(model, images)
+    return quantize(model, [images], size, scheme=Scheme("tensor"))

@@ -1,6 +1,7 @@
 /* An external delegate for TFLite with which a test stages what a vendor's may do; option "fault":
  *   none    takes nothing and says nothing: the silent fallback
- *   hang, abort, oom    takes every node, computes y = x + c, but fails so in a graph of two tensors (no constant)
+ *   hang, abort, oom    takes every node, computes y = x + c (a short c repeats), but fails so in a graph of two
+ *                       tensors (no constant)
  * Option "kmsg": a file to which it writes, before it fails, what a driver's kernel part would.
  * The structures are the beginnings of those in TFLite's C API (tensorflow/lite/core/c/common.h), stable since 2.4. */
 #include <signal.h>
@@ -42,7 +43,7 @@ static int invoke(Context* context, void* node) {
   }
   const int8_t *x = context->tensors[0].data, *c = context->tensors[1].data;
   int8_t* y = context->tensors[2].data;
-  for (size_t i = 0; i < context->tensors[2].bytes; i++) y[i] = (int8_t)(x[i] + c[i]);
+  for (size_t i = 0; i < context->tensors[2].bytes; i++) y[i] = (int8_t)(x[i] + c[i % context->tensors[1].bytes]);
   return 0;
 }
 

@@ -18,10 +18,16 @@ from hil.sessions import open_session
 from hil.store import Store
 from tests.hil.labgrid_bench import labgrid_board
 from tests.hil.loopback_boards import SERVERS, add_job, loopback
+from tests.hil.private_servers import Private, private_board
 
 QUICK = MeasureProtocol(warmup_runs=1, warmup_runs_most=1, runs=4, rounds=2, compile_deadline_s=60, run_deadline_s=60)
+SMALL_SERVERS = [
+    pytest.param("dropbear", id="dropbear", marks=pytest.mark.system),
+    pytest.param("dropbear-without-sftp", id="dropbear-without-sftp", marks=pytest.mark.system),
+]
 KINDS = [
     *SERVERS,
+    *SMALL_SERVERS,
     pytest.param("labgrid", id="labgrid"),
     pytest.param("replay", id="replay"),
     pytest.param("qemu", id="qemu", marks=pytest.mark.qemu),
@@ -40,6 +46,12 @@ def settings_of(kind: str, folder: Path) -> Iterator[BoardConfig]:
     """A board's settings, but for a replay."""
     if kind == "labgrid":
         with labgrid_board(folder / "labgrid") as config:
+            yield config
+    elif kind == "dropbear":
+        with private_board(folder, Private()) as config:
+            yield config
+    elif kind == "dropbear-without-sftp":
+        with private_board(folder, Private(sftp=None)) as config:
             yield config
     elif kind == "qemu":
         if os.environ.get("HILNAS_QEMU") != "1":

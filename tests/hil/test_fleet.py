@@ -53,6 +53,15 @@ def together(monkeypatch: pytest.MonkeyPatch) -> dict[str, Board]:
 
 
 @pytest.mark.usefixtures("together")
+def test_one_file_under_two_names_is_shown_under_both(tmp_path: Path) -> None:
+    job = add_job(tmp_path, 1)
+    with Store(tmp_path / "s.db") as store:
+        found = measure_on_fleet(two_boards(tmp_path), [job, replace(job, name="copy")], QUICK, store, batch=2)
+        assert Counter(m.model for m in found if isinstance(m, Measurement)) == {job.name: 2, "copy": 2}
+        assert len(store.all()) == 2
+
+
+@pytest.mark.usefixtures("together")
 def test_two_boards_share_the_work(tmp_path: Path) -> None:
     jobs = [add_job(tmp_path, constant) for constant in range(1, 13)]
     with Store(tmp_path / "s.db") as store:
@@ -71,7 +80,7 @@ def test_two_boards_share_the_work(tmp_path: Path) -> None:
 
 def test_a_board_that_dies_gives_its_jobs_back(tmp_path: Path, together: dict[str, Board]) -> None:
     jobs = [add_job(tmp_path, constant) for constant in range(1, 11)]
-    slow = replace(QUICK, runs=200_000, rounds=1)
+    slow = replace(QUICK, runs=6_000, rounds=1)
     lost, done = [], []
     with Store(tmp_path / "s.db") as store:
         for result in measure_on_fleet(two_boards(tmp_path), jobs, slow, store, batch=2):

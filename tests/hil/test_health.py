@@ -152,9 +152,9 @@ def test_the_clocks_are_compared() -> None:
 def test_a_python_that_is_not_there(machine: LoopbackBoard) -> None:
     before, machine.config = machine.config, replace(machine.config, python="python9")
     try:
-        with pytest.raises(BoardError, match="who has it"):
+        with pytest.raises(BoardError, match="cannot run python9"):
             list(examine(machine))
-        with pytest.raises(BoardError, match="cannot run the probe"):
+        with pytest.raises(BoardError, match="cannot run python9"):
             facts(machine)
     finally:
         machine.config = before
@@ -198,7 +198,7 @@ def test_power_settings_are_checked(tmp_path: Path) -> None:
     for line, said in (
         ("power = 'x'", "list of texts"),
         ("power = ['x', 1]", "list of"),
-        ("return_deadline_s = -1", "0 or"),
+        ("return_deadline_s = -1", "times are within 0"),
     ):
         (tmp_path / "boards.toml").write_text(f'[a]\nkind = "loopback"\n{line}\n')
         with pytest.raises(UsageError, match=said):

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -125,7 +126,7 @@ def test_a_lost_link_is_retried_once(session: Session, store: Store, tmp_path: P
 
 def test_a_runner_killed_during_a_job_is_the_boards_fault(store: Store, tmp_path: Path) -> None:
     with open_board(loopback("asyncssh")) as board, Session(board) as session:
-        long = MeasureProtocol(warmup_runs=0, runs=2_000_000, rounds=1)
+        long = MeasureProtocol(warmup_runs=0, runs=8_000, rounds=1)
         killed: list[int] = []
         threading.Thread(target=kill_runner, args=(str(board.folder), killed)).start()
         done = list(measure(session, [add_job(tmp_path, 1)], long, store))
@@ -146,8 +147,23 @@ def test_unlike_conditions_are_never_pooled(session: Session, store: Store, tmp_
     other = replace(one, conditions=replace(one.conditions, governor="powersave"))
     with pytest.raises(Incomparable):
         pooled([one, other])
-    warmer = replace(one, conditions=replace(one.conditions, temperature_c=70.0))
+    warmer = replace(one, job_id="warmer", conditions=replace(one.conditions, temperature_c=70.0))
     assert len(pooled([one, warmer])[one.model_sha256]) == 8
+
+
+def test_a_sample_counts_once_however_many_names_its_file_has(session: Session, store: Store, tmp_path: Path) -> None:
+    job = add_job(tmp_path, 1)
+    done = list(measure(session, [job, replace(job, name="copy")], QUICK, store))
+    assert Counter(m.model for m in done) == {job.name: 2, "copy": 2} and len(store.all()) == 2
+    assert [len(pool) for pool in pooled(done).values()] == [8]
+
+
+def test_short_runs_are_timed_together(session: Session, store: Store, tmp_path: Path) -> None:
+    (one,) = measure(session, [add_job(tmp_path, 1)], replace(QUICK, rounds=1), store)
+    assert one.calls > 1 and one.clock_ns < 100_000
+    assert all(one.calls * us >= 50 for us in one.latencies_us)  # 100 us are aimed at
+    assert one.cores is not None and 1 <= one.cores <= len(os.sched_getaffinity(0))
+    assert one.path == str(tmp_path / "add1.tflite") and not {"oversubscribed", "coarse"} & set(one.flags)
 
 
 def test_files_that_do_not_exist_are_a_usage_error(session: Session, store: Store, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.chain_model import conv_chain
+from tests.hil import tiny_model
 from tests.hil.loopback_boards import add_job
 
 TEST = """
@@ -103,6 +104,21 @@ def test_a_wrong_answer_and_a_second_call_fail(folder: Path) -> None:
     assert "UsageError: test_twice: a second board_benchmark" in done.stdout
     assert "UsageError: nowhere.tflite" in done.stdout
     assert "test_wrong" not in benchmarks(folder / "one.json")
+
+
+def test_the_sizes_of_inputs_that_a_file_leaves_open(folder: Path) -> None:
+    tiny_model.int8_open(folder / "open.tflite")
+    (folder / "test_inner.py").write_text(
+        "import pytest\nfrom hil.errors import ModelError\n"
+        "def test_sized(board_benchmark):\n"
+        "    done = board_benchmark('open.tflite', input_shapes={'x': (1, 8, 8, 16)})\n"
+        "    assert done[0].conditions.input_shapes == 'x=1x8x8x16'\n"
+        "def test_open(board_benchmark):\n"
+        "    with pytest.raises(ModelError, match='leaves sizes of input x open'):\n"
+        "        board_benchmark('open.tflite')\n"
+    )
+    done = inner(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_board_that_is_not_in_the_file(folder: Path) -> None:

@@ -119,5 +119,14 @@ def test_a_threshold_is_above_0(threshold):
         compare([[1]] * 4, [[1]] * 4, threshold, interleaved=True)
 
 
-def test_runs_too_short_for_the_clock_count_one_microsecond():
+def test_one_percent_of_eleven_microseconds_is_one_percent():
+    """In whole microseconds it would be nothing, or 9 %."""
+    base = [[us * 11 / 1000 for us in runs] for runs in rounds_of(1)]
+    head = [[us * 11.11 / 1000 for us in runs] for runs in rounds_of(2)]
+    found = compare(base, head, 0.02, interleaved=True)
+    assert found.ratio == pytest.approx(1.01, abs=0.003) and not found.slower
+    assert compare(base, head, 0.005, interleaved=True).slower
+
+
+def test_runs_too_short_for_the_clock_count_one_nanosecond():
     assert compare([[0, 0]] * 4, [[0, 0]] * 4, 0.05, interleaved=True).ratio == 1.0

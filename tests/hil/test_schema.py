@@ -38,6 +38,8 @@ RECORD = (
     '{"elements": 10, "max_abs_diff": 2.0, "mismatched": 1}, "round": 0, "started_at": '
     '"2026-01-01T00:00:00+00:00", "status": "ok"}'
 )
+ADDED = {"cores", "calls", "clock_ns", "path"}
+"""What version 3 has and version 2 had not."""
 CONDITIONS = Conditions(
     board="bench", unit="bench", kind="loopback", machine="aarch64", soc="some", kernel="6.6.36", bsp="unknown",
     npu="unknown", driver="python", runtime="tflite 2.16", delegate="none", kernels="xnnpack", threads=1,
@@ -63,7 +65,8 @@ def upgraded(number: int) -> Measurement:
         parity=Parity(10, 1, 2.0) if checked else None, operators=("ADD",), delegated_nodes=0,
         failure=None if ok else Failure("model", "why"), started_at="2026-01-01T00:00:00+00:00", warmup_us=0,
         warmup_runs=0, cache="none", before=Readings(), after=Readings(), others_busy=0.0,
-        flags=("unchecked",) if ok and not checked else (), attempt=0,
+        flags=(*(("unchecked",) if ok and not checked else ()), *(("coarse",) if ok else ())), attempt=0,
+        cores=None, calls=1, clock_ns=1000, path="",
     )  # fmt: skip
 
 
@@ -110,6 +113,49 @@ def test_version_1_is_brought_up_to_date_and_loses_nothing(where: str) -> None:
     assert content(where)[0] == ["hilnas_schema", "measurements", "quarantine"]
 
 
+def write_version_2(where: str, numbers: range) -> None:
+    """As version 2 wrote them: today's tables, records without what version 3 added."""
+    write_version_1(where, [raw(n) for n in numbers])
+    Store(where).close()
+    engine = create_engine(where if "://" in where else f"sqlite:///{where}")
+    with engine.begin() as connection:
+        for number, record in connection.execute(text("SELECT number, record FROM measurements")).all():
+            old = {name: value for name, value in json.loads(record).items() if name not in ADDED}
+            old["flags"] = [flag for flag in old["flags"] if flag != "coarse"]
+            change = text("UPDATE measurements SET record = :r WHERE number = :n")
+            connection.execute(change, {"r": json.dumps(old, sort_keys=True), "n": number})
+        connection.execute(text("UPDATE hilnas_schema SET version = 2"))
+    engine.dispose()
+
+
+def test_version_2_is_brought_up_to_date_and_loses_nothing(where: str) -> None:
+    numbers = range(2500)
+    write_version_2(where, numbers)
+    execute(where, "INSERT INTO quarantine (model_sha256, conditions_key, reason, since) VALUES ('a', 'b', 'c', 'd')")
+    before = [row[:-1] for row in content(where)[1]]
+    with Store(where, create=False) as store:
+        assert store.all() == [upgraded(n) for n in numbers]
+        assert store.find(["j7"]) == {"j7": upgraded(7)} and len(store.quarantines()) == 1
+    assert [row[:-1] for row in content(where)[1]] == before  # numbers, ids and states stay
+    with Store(where) as store:
+        assert len(store.all()) == 2500
+
+
+def test_one_damaged_record_leaves_version_2_as_it_was(where: str) -> None:
+    write_version_2(where, range(1500))
+    execute(where, "UPDATE measurements SET record = '{\"flags\": []}' WHERE job_id = 'j1300'")
+    before = content(where)
+    with pytest.raises(UsageError, match="damaged record"):
+        Store(where)
+    assert content(where) == before
+
+
+def test_runs_that_were_long_enough_are_not_coarse(where: str) -> None:
+    write_version_1(where, [{**raw(1), "latencies_us": [99, 101, 100]}, {**raw(2), "latencies_us": [99, 99, 101]}])
+    with Store(where) as store:
+        assert [m.flags for m in store.all()] == [(), ("coarse",)]
+
+
 def test_one_damaged_record_leaves_version_1_as_it_was(where: str) -> None:
     damaged = raw(1300)
     del damaged["status"]
@@ -133,8 +179,8 @@ def test_several_may_open_version_1_at_once(where: str) -> None:
 
 def test_a_newer_version_is_refused_and_left_alone(where: str, tmp_path: Path) -> None:
     Store(where).close()
-    execute(where, "UPDATE hilnas_schema SET version = 3")
+    execute(where, "UPDATE hilnas_schema SET version = 4")
     before = content(where)
-    with pytest.raises(UsageError, match="schema 3, this hilnas reads up to 2"):
+    with pytest.raises(UsageError, match="schema 4, this hilnas reads up to 3"):
         Store(where)
     assert content(where) == before

@@ -20,6 +20,19 @@ def int8_add(path: Path, *, constant: int = 3) -> Path:
     return _write(path, tensors, schema.BuiltinOperator.ADD, (schema.BuiltinOptions.AddOptions, options), added)
 
 
+def int8_open(path: Path, *, signature: tuple[int, ...] = (1, -1, -1, 16), name: str = "x") -> Path:
+    """y = x + 3, int8 as above; 1 in place of each size that the signature leaves open, as a converter writes it."""
+    x, y = _tensor(name, 0), _tensor("y", 0)
+    for tensor in (x, y):
+        tensor.shape = [max(size, 1) for size in signature]
+        tensor.shapeSignature = list(signature)
+    c = _tensor("c", 1)
+    c.shape = [1]
+    options = (schema.BuiltinOptions.AddOptions, schema.AddOptionsT())
+    options[1].potScaleInt16 = True
+    return _write(path, [x, c, y], schema.BuiltinOperator.ADD, options, np.full(1, 3, np.int8))
+
+
 def float_log(path: Path) -> Path:
     """y = log(x), float32, shape (1, 8, 8, 16): NaN for a negative x."""
     tensors = [_tensor("x", 0, schema.TensorType.FLOAT32), _tensor("y", 0, schema.TensorType.FLOAT32)]

@@ -116,6 +116,15 @@ def test_a_broken_file_is_one_line(tmp_path):
         SearchSpace.load(tmp_path / "none.toml")
 
 
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path, repository):
+    """Notepad writes one."""
+    text = (repository / "nas/spaces/demo.toml").read_text(encoding="utf8").replace("\n", "\r\n")
+    (tmp_path / "space.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert (
+        SearchSpace.load(tmp_path / "space.toml").digest == SearchSpace.load(repository / "nas/spaces/demo.toml").digest
+    )
+
+
 def spaced(teacher: str, depth: int | None = None) -> SearchSpace:
     return SearchSpace("t", 8, 8, (Block(2, 12, 1, depth), Block(1, 16, 2, depth)), (3,), (2,), teacher=teacher)
 

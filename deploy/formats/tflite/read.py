@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.formats.wrong_file import damage, wrong_file
+from deploy.formats.wrong_path import missing, wrong_directory
+from deploy.formats.wrong_text import MARK
 from hil.errors import ModelError, UsageError
 
 BUILTIN_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
@@ -36,7 +40,10 @@ EXPECTED_OPTIONS = {
 
 @dataclass(frozen=True, eq=False)
 class TensorInfo:
-    """A tensor. `data` (empty unless constant) is a view of the file: tensors that share a buffer cost nothing."""
+    """A tensor. `data` (empty unless constant) is a view of the file: tensors that share a buffer cost nothing.
+
+    `signature` is its shape with -1 for each size that the file leaves open; empty where it leaves none open.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -46,6 +53,7 @@ class TensorInfo:
     axis: int
     data: memoryview
     blockwise: bool = False
+    signature: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,10 @@ class OperatorInfo:
 
 @dataclass(frozen=True, eq=False)
 class ModelInfo:
-    """The first subgraph of a model, and the rest of the file."""
+    """The first subgraph of a model, and the rest of the file.
+
+    `signatures` are all of the file's, `other_signatures` those of its other subgraphs: an interpreter runs the first.
+    """
 
     tensors: tuple[TensorInfo, ...]
     operators: tuple[OperatorInfo, ...]
@@ -95,27 +106,37 @@ class ModelInfo:
     subgraphs: int
     signatures: tuple[str, ...]
     metadata: Mapping[str, memoryview]
+    other_signatures: tuple[str, ...] = ()
 
 
 def read(path: Path) -> ModelInfo:
     """The model in `path`. Raises `UsageError` if the file cannot be read, and as `parse` does."""
+    if path.is_dir():
+        raise UsageError(f"{path}: {wrong_directory(path)}")
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            if file.seekable() and file.peek(8)[4:8] != MARK:  # what is no model may be larger than the memory
+                raise ModelError(f"{path}: {wrong_file(file)}")
+            content = file.read()
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: {error.strerror}; {missing(path)}") from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}; give the path of a .tflite file") from None
     return parse(content, str(path))
 
 
 def parse(content: bytes, where: str) -> ModelInfo:
-    """The model whose file has these bytes; `ModelError` naming `where` if they are not a whole .tflite."""
-    if content[4:8] != b"TFL3":
-        raise ModelError(f"{where}: not a TFLite file (no TFL3 identifier); export the model again")
+    """The model whose file has these bytes.
+
+    Raises `ModelError` naming `where` and saying what they are, if they are not a whole .tflite.
+    """
+    if content[4:8] != MARK:
+        raise ModelError(f"{where}: {wrong_file(io.BytesIO(content))}")
     try:
         return _Reader(content).model()
     except Exception as error:  # the generated reader raises whatever a wrong offset leads to
         raise ModelError(
-            f"{where}: a TFLite file, but cut short or corrupt "
-            f"({type(error).__name__}: {error}); export or copy it again"
+            f"{where}: a TFLite file, but cut short or corrupt ({type(error).__name__}: {error}); {damage(content)}"
         ) from None
 
 
@@ -188,12 +209,12 @@ class _Reader:
         if not (inputs and outputs) or any(not 0 <= index < len(tensors) for index in (*inputs, *outputs)):
             raise ValueError("no inputs or outputs, or they refer to tensors that are not there")
         _check_order(operators, len(tensors))
-        signatures = tuple(self.text(s.SignatureKey()) for s in self.each(root, "SignatureDefs"))
+        named = [(self.text(s.SignatureKey()), s.SubgraphIndex()) for s in self.each(root, "SignatureDefs")]
+        signatures, others = tuple(name for name, _ in named), tuple(name for name, index in named if index)
         entries = ((self.text(m.Name()), m.Buffer()) for m in self.each(root, "Metadata"))
         metadata = {name: self.data(buffer) for name, buffer in entries}
-        return ModelInfo(
-            tensors, operators, inputs, outputs, len(self.content), root.SubgraphsLength(), signatures, metadata
-        )
+        size, count = len(self.content), root.SubgraphsLength()
+        return ModelInfo(tensors, operators, inputs, outputs, size, count, signatures, metadata, others)
 
     def data(self, index: int) -> memoryview:
         """A buffer's bytes, in place; `Offset` is where a file of over 2 GB keeps them, behind the tables."""
@@ -225,7 +246,10 @@ class _Reader:
                 raise ValueError("a tensor's scales are no finite numbers, or not as many as its zero points")
         if q is not None:
             blockwise = _names("QuantizationDetails").get(q.DetailsType()) == "BlockwiseQuantization"
-        return TensorInfo(self.text(tensor.Name()), shape, dtype, scale, zero, axis, data, blockwise)
+        signature = self.integers(tensor.ShapeSignatureAsNumpy())
+        if len(signature) != len(shape) or min(signature, default=0) >= 0:
+            signature = ()
+        return TensorInfo(self.text(tensor.Name()), shape, dtype, scale, zero, axis, data, blockwise, signature)
 
     def operator(self, op: Any, codes: Sequence[tuple[str, int, str]]) -> OperatorInfo:
         name, version, custom = codes[op.OpcodeIndex()]

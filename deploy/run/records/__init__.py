@@ -14,8 +14,10 @@ from deploy.run.records.agreement import (
     Regrets,
 )
 from deploy.run.records.base import Record, plain
+from deploy.run.records.data import DataRecord
 from deploy.run.records.final import (
     AgreementSummary,
+    BoardScore,
     BudgetVerdict,
     BundleRecord,
     DataSummary,
@@ -45,6 +47,7 @@ __all__ = [
     "AgreementRecord",
     "AgreementSummary",
     "AsMeasured",
+    "BoardScore",
     "BudgetVerdict",
     "BundleRecord",
     "Compared",
@@ -53,6 +56,7 @@ __all__ = [
     "ConfirmRound",
     "ConfirmedBudget",
     "Correction",
+    "DataRecord",
     "DataSummary",
     "ExcludedModel",
     "FinalRecord",

@@ -6,13 +6,14 @@ there, KEY being the metric's key, miou or top1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from deploy.run.records.agreement import Correction, GateRecord, Interval
 from deploy.run.records.base import OMITTED, Record, plain_fields
-from hil.measurement import Conditions
+from hil.measurement import Conditions, Measurement
+from hil.stats import LatencySummary
 from nas.estimate import Estimate
 from nas.settings import STRICT
 
@@ -22,13 +23,24 @@ SCORES = ("fp32", "int8", "held_out")
 
 @dataclass(frozen=True)
 class LatencyRecord:
-    """A latency in microseconds: median and its 95 % interval, 90th percentile, over `n` runs."""
+    """A latency in microseconds: median and its 95 % interval, 90th percentile, over `n` runs.
+
+    Attributes:
+        measured_at: when its first sample was taken, ISO 8601 in UTC; None in a record of an earlier version.
+    """
 
     median: float
     p90: float
     n: int
     ci95: Interval
+    measured_at: str | None = field(default=None, metadata=OMITTED)
     __pydantic_config__ = STRICT
+
+    @classmethod
+    def of(cls, latency: LatencySummary, rounds: Iterable[Measurement]) -> LatencyRecord:
+        """`rounds`: what the summary is of."""
+        first = min(m.started_at for m in rounds)
+        return cls(latency.median_us, latency.p90_us, latency.n, latency.ci95_us, first)
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,22 @@ class PlacementRecord:
     target: str
     fast_place: str
     off_share: float
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class BoardScore:
+    """A model's metric from the board's own answers to the validation images.
+
+    Attributes:
+        score: in percent, with the interval that the images leave.
+        against_int8: less that of the integer simulation on the same images, in points.
+        failed: the images that the board had no output for; they count in neither.
+    """
+
+    score: Estimate
+    against_int8: Estimate
+    failed: tuple[str, ...] = field(default=(), metadata=OMITTED)
     __pydantic_config__ = STRICT
 
 
@@ -54,6 +82,7 @@ class ModelRecord:
         scheme: how it is quantized; None where the experiment has one scheme for all.
         score_held_out: of a selected model, INT8 on held-out training images, in percent: what the bundle is chosen by.
         against_teacher_plus: of a selected model, `score_int8` less that of the teacher trained on, in points.
+        board: what the board itself scored; None where it gives no outputs (a replay, benchmark_model).
     """
 
     name: str
@@ -72,6 +101,7 @@ class ModelRecord:
     scheme: str | None = field(default=None, metadata=OMITTED)
     score_held_out: float | None = field(default=None, metadata=OMITTED)
     against_teacher_plus: Estimate | None = field(default=None, metadata=OMITTED)
+    board: BoardScore | None = field(default=None, metadata=OMITTED)
     __pydantic_config__ = STRICT
 
     def to_json(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.cli import main
-from tests.deploy.cli.failing import BOARDS, MODEL, USAGE, changed, truncate
+from tests.deploy.cli.failing import BOARD, BOARDS, MODEL, USAGE, changed, truncate
 
 
 @pytest.fixture
@@ -50,6 +50,15 @@ def test_a_bundle_without_a_manifest(fails, tmp_path, bundle):
     (bundle / "manifest.json").unlink()
     fails(USAGE, ["bundle", "verify", bundle, "--boards", BOARDS], str(bundle), "no manifest.json")
     fails(USAGE, ["bundle", "verify", tmp_path / "none", "--boards", BOARDS], "none", "no manifest.json")
+
+
+def test_a_board_whose_python_cannot_verify_is_named(fails, tmp_path, bundle):
+    old, boards = tmp_path / "python3", tmp_path / "boards.toml"
+    old.write_text("#!/bin/sh\nprintf 'Python 3.8.10' >&2\nexit 79\n")  # what such a Python answers
+    old.chmod(0o755)
+    boards.write_text(f'[old]\nkind = "loopback"\npython = "{old}"\n[none]\nkind = "loopback"\npython = "/no/python"\n')
+    for board, words in (("old", "is Python 3.8.10: set `python`"), ("none", "cannot run /no/python")):
+        fails(BOARD, ["bundle", "verify", bundle, "--boards", boards, "--board", board], f"board {board}", words)
 
 
 def test_an_exported_bundle_verifies(tmp_path, finished, capfd):

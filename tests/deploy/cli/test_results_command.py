@@ -53,8 +53,8 @@ def test_query_shows_a_table(store: str, capsys: pytest.CaptureFixture[str]) -> 
     shown = said(capsys, "results", "query", "--store", store)
     good, bad = (next(line for line in shown.splitlines() if name in line) for name in ("good", "bad"))
     assert [cell.strip() for cell in good.split("│")[1:-1]] == [
-        "good[bold].tflite", "bench", CONDITIONS.key(), "5.500", "5.000 - 6.000", "5.700", "5.850", "0.0", "7",
-        "unchecked (1 of 2 rounds)",
+        "good[bold].tflite", "bench", CONDITIONS.key(), "2026-01-01", "5.500", "5.000 - 6.000", "5.700", "5.850", "0",
+        "7", "unchecked 1/2",
     ]  # fmt: skip
     assert "failed" in bad and "bad.tflite failed on bench: hung [in] its first inference" in shown
 
@@ -66,6 +66,28 @@ def test_query_as_json(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert record[1]["conditions"] == CONDITIONS.to_json()
     only = json.loads(said(capsys, "results", "query", "--store", store, "--json", "--status", "failed"))
     assert only == record[:1]
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By their paths; a file that changed, by its content."""
+    where = str(tmp_path / "twins.sqlite")
+    one = replace(GOOD, model="m.tflite", path="/w/a/m.tflite")
+    two = replace(one, job_id="2", path="/w/b/m.tflite", model_sha256="b" * 64, started_at="2026-01-03T12:30:00+00:00")
+    again = replace(two, job_id="3", model_sha256="c" * 64)
+    with Store(where) as opened:
+        opened.add(one)
+        opened.add(two)
+        opened.add(replace(two, job_id="4", round=1, started_at="2026-01-05T00:00:00+00:00"))
+    shown = said(capsys, "results", "query", "--store", where)
+    rows = {cells[1].strip(): cells[4].strip() for line in shown.splitlines() if len(cells := line.split("│")) > 4}
+    assert rows == {"a/m.tflite": "2026-01-01", "b/m.tflite": "2026-01-03 to 2026-01-05"}
+    with Store(where) as opened:
+        opened.add(again)
+    names = [line.split("│")[1].strip() for line in said(capsys, "results", "query", "--store", where).splitlines()
+             if line.startswith("│")]  # fmt: skip
+    assert [name for name in names if name] == ["a/m.tflite", "b/m.tflite@bbbbbbbb", "b/m.tflite@cccccccc"]
+    record = json.loads(said(capsys, "results", "query", "--store", where, "--json", "--model", "/w/b/*"))
+    assert [(r["path"], r["measured_from"]) for r in record] == [("/w/b/m.tflite", "2026-01-03T12:30:00+00:00")] * 2
 
 
 def test_export_writes_a_file(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,7 +177,7 @@ def _fewer_labels(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (_empty_class, ("train/green: holds no .jpg or .png image",)),
+        (_empty_class, ("train/green: holds no image that can be read; add some or remove the folder",)),
         (_unknown_class, ("val/violet: ", "has no class 'violet'")),
         (_unreadable, ("train/blue/", "cannot be read as an image")),
         (_fewer_labels, ("labels.txt: names 2 classes and not 'green', one of the 3 folders",)),

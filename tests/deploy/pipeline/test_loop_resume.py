@@ -142,7 +142,7 @@ def test_a_changed_setting_redoes_that_stage_and_the_later_ones(finished, tmp_pa
     assert {stage: after[stage] for stage in kept} == {stage: state[stage] for stage in kept}
     redone = {name for name, stamp in contents(folder).items() if before.get(name) != stamp}
     assert {name.split("/")[0] for name in redone} <= {
-        "students", "models", "bundle", "final.json", "state.json", "measurements.sqlite",
+        "students", "models", "evaluations", "bundle", "final.json", "state.json", "measurements.sqlite",
     }  # fmt: skip
     assert not {name for name in redone if "sample" in name}
     assert stored(folder)[: len(rows)] == rows  # append-only
@@ -192,9 +192,10 @@ def test_killed_in_every_stage_it_goes_on_and_loses_nothing(finished, tmp_path):
         ("search", 7, lambda: len(stored(folder)) > agreed + 4),
         ("retrain", 15, (folder / "students" / "fast.pt").exists),
         ("ship", 5, lambda: len(stored(folder)) > agreed + confirmed + 1),
+        ("ship", 2 + BUDGETS + SHIPPED + 2, (folder / "evaluations" / "teacher_plus.jsonl").exists),
         (
             "ship",
-            2 + BUDGETS + SHIPPED + 1,
+            2 * (2 + BUDGETS) + SHIPPED + 1,
             lambda: any((folder / name).exists() for name in ("bundle", "bundle.part")),
         ),
     ]

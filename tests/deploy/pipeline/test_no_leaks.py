@@ -1,4 +1,7 @@
-"""Nothing is chosen by what the report is made from: no stage before `ship` opens the validation split."""
+"""Nothing is chosen by what the report is made from: no stage before `ship` opens the validation split.
+
+Of one on disk the files are looked for, and hashed to find those that are trained on; none is opened as an image.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from deploy.lcpaq import proxy, steps
 from deploy.lcpaq.settings import StepSettings
@@ -16,8 +20,10 @@ from deploy.run import context as contexts
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
+from deploy.run.records import DataRecord
 from nas.data import Dataset, scenes
 from nas.data.sample import Sample
+from tests.deploy.camvid_files import write_camvid
 from tests.deploy.tiny_experiment import REPOSITORY, write_experiment
 
 # The search goes by labels of fine-tuned models: whatever may choose does.
@@ -38,8 +44,8 @@ BRIEF = {
 }
 
 
-class LeakError(Exception):
-    """The validation split was opened."""
+class LeakError(BaseException):
+    """The validation split was opened; nothing that handles exceptions handles this."""
 
 
 @pytest.fixture
@@ -97,3 +103,24 @@ def test_held_out_images_are_in_no_training_calibration_or_table(context: Contex
     assert not {image.numpy().tobytes() for image in context.calibration} & {
         image.numpy().tobytes() for image in context.evaluation
     }
+
+
+def test_no_image_of_a_stored_validation_split_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files' hashes are read before the first step, and that is all."""
+    root = write_camvid(tmp_path / "camvid", (64, 96), 16, 4)
+    opened = Image.open
+
+    def open_image(path: Path, *arguments: object, **options: object) -> Image.Image:
+        if Path(path).parent.name in ("val", "valannot"):
+            raise LeakError("opened")
+        return opened(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image, "open", open_image)
+    config = write_experiment(tmp_path, {**BRIEF, 'spec = "scenes"': f'spec = "camvid:{root}"'})
+    with Run(tmp_path / "runs" / "tiny") as run:
+        stored = Context(*load_experiment(config, Overrides()), run, REPOSITORY / "boards.toml")
+        for _ in loop(stored, "tables"):
+            pass
+        assert DataRecord.read(stored.path / DataRecord.FILE).val == 4
+        with pytest.raises(LeakError):
+            stored.val_data[0]

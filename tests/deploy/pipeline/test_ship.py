@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +14,22 @@ import torch
 
 from deploy.cli import main
 from deploy.pipeline import ship as ship_module
+from deploy.pipeline.board_scores import board_scores
 from deploy.pipeline.ship import Final, _best, ship
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
 from deploy.run.networks import retrained
 from deploy.run.quantizing import quantize_network
-from deploy.run.records import BudgetVerdict, FinalRecord
+from deploy.run.records import BudgetVerdict, FinalRecord, LatencyRecord
 from deploy.run.settings.deployment import Budget
+from deploy.ship.manifest import Manifest
+from hil.boards.catalog import find_board
 from hil.measurement import Measurement
-from hil.stats import summarize
+from hil.outputs import InputOutputs, outputs_of
 from nas.estimate import Estimate
-from nas.tasks.task import score_integer, training_loss
+from nas.tasks.counted import Counted
+from nas.tasks.task import counted_integer, score_integer, training_loss
 from nas.training.train import load, train
 from tests.deploy.tiny_experiment import (
     REPOSITORY,
@@ -91,17 +96,21 @@ def context_architecture(folder: Path):
     return SearchRecord.read(folder / "search.json").model("fast").architecture
 
 
+def latency(us: float) -> LatencyRecord:
+    return LatencyRecord(us, us, 1, (us, us))
+
+
 def final(name: str, held_out: float) -> Final:
     return Final(name, "", None, 0.0, None, held_out, 1, 1, None, None)
 
 
 def test_the_bundle_is_chosen_on_held_out_images_among_models_that_keep_their_budgets():
-    medians = {"a": summarize([30]), "b": summarize([20]), "c": summarize([10])}
+    latencies = {"a": latency(30), "b": latency(20), "c": latency(10)}
     broken = BudgetVerdict("a", "latency", 0.5, Estimate(0.9, None, 0.8, 1.0, 4, "measured"))
     models = [final("a", 40.0), final("b", 30.0), final("c", 30.0)]
-    assert _best(models, [], medians).name == "a"
-    assert _best(models, [broken], medians).name == "c"  # of two as accurate, the faster one
-    assert _best(models, [replace(broken, name=name) for name in "abc"], medians).name == "a"
+    assert _best(models, [], latencies).name == "a"
+    assert _best(models, [broken], latencies).name == "c"  # of two as accurate, the faster one
+    assert _best(models, [replace(broken, name=name) for name in "abc"], latencies).name == "a"
 
 
 def test_a_budget_that_is_not_kept_is_exit_code_1_once_all_is_written_and_again(
@@ -175,3 +184,83 @@ def test_a_budget_that_is_undecided_is_measured_longer(finished, tmp_path, monke
                 next(ship_module._measured(context, final, final, [final]))
             assert asked == rounds
             assert ended.value.value[1][0].decided == (limit == 0.86)
+
+
+def test_the_board_scores_what_the_integers_score(finished, tmp_path):
+    """On a loopback exactly, in every record, and in the bundle's manifest and README."""
+    final, summary = (record(finished.folder / name) for name in ("final.json", "summary.json"))
+    assert len(summary["models"]) == 1
+    for model in (*final["models"], final["teacher_plus"]):
+        board = model["board"]
+        assert board["score"]["value"] == model["miou_int8"] and board["score"]["n"] == 4 and "failed" not in board
+        assert [board["against_int8"][name] for name in ("value", "low", "high")] == [0, 0, 0]
+        assert board["score"]["low"] <= board["score"]["value"] <= board["score"]["high"]
+    assert summary["models"][0]["board"] == final["models"][1]["board"]
+    shipped, manifest = final["models"][1], Manifest.read(finished.folder / "bundle/manifest.json")
+    accuracy = manifest.accuracy
+    assert accuracy is not None and accuracy.board is not None and accuracy.on == "loopback"
+    assert (accuracy.metric, accuracy.data, accuracy.split) == ("mIoU", "scenes", "val")
+    assert accuracy.int8 == accuracy.board.score.value == shipped["miou_int8"]
+    assert accuracy.fp32 == shipped["miou_fp32"]
+    text = f"{shipped['miou_int8']:.2f} % ["
+    assert text in manifest.facts["mIoU (on loopback, validation)"]
+    assert text in (finished.folder / "bundle/README.md").read_text(encoding="utf8")
+    page = (finished.folder / "report.html").read_text(encoding="utf8")
+    assert "<th>mIoU by the board, %</th>" in page and "fast: on loopback" in page
+    out = tmp_path / "other"
+    assert main(["bundle", "export", "--run", str(finished.folder), "--model", "teacher", "--out", str(out)]) == 0
+    exported = Manifest.read(out / "manifest.json").accuracy
+    assert exported is not None and exported.board is not None
+    assert exported.board.score.value == final["models"][0]["miou_int8"]
+
+
+def test_what_the_board_scored_is_not_scored_again(finished, tmp_path, monkeypatch):
+    folder = finished.copy(tmp_path)
+    assert {path.stem for path in (folder / "evaluations").iterdir()} == {"teacher", "teacher_plus", "fast"}
+    monkeypatch.setattr("deploy.ship.evaluation.outputs_of", lambda *_, **__: (1 / 0 for _ in range(9)))
+    with Run(folder) as run:
+        context = context_of(finished.config, run)
+        (name, path), int8 = ("fast", folder / "models/fast.tflite"), _int8(context)
+        steps = board_scores(context, {name: (path, int8)}, 0)
+        assert [step.text for step in iter(steps)] == ["fast scored on loopback"]
+
+
+def _int8(context: Context) -> Counted:
+    architecture = context_architecture(context.path)
+    graph = quantize_network(context, retrained(context, "fast", architecture), architecture)
+    return counted_integer(graph, context.val_data)
+
+
+def test_images_that_the_board_fails_on_are_left_out_aloud(finished, tmp_path, monkeypatch, caplog):
+    folder = finished.copy(tmp_path)
+    shutil.rmtree(folder / "evaluations")
+
+    def failing(session, model, inputs, **options):
+        for number, found in enumerate(outputs_of(session, model, inputs, **options)):
+            yield InputOutputs(b"", failure="killed by SIGSEGV") if number == 1 else found
+
+    monkeypatch.setattr("deploy.ship.evaluation.outputs_of", failing)
+    with Run(folder) as run, caplog.at_level("WARNING"):
+        context = context_of(finished.config, run)
+        int8 = _int8(context)
+        steps = board_scores(context, {"fast": (folder / "models/fast.tflite", int8)}, 0)
+        found = ended_with(steps)["fast"]
+    assert found.failed == ("scenes 1",) and found.score.n == 3 and found.against_int8.value == 0
+    assert "failed on 1 of 4 validation images" in caplog.text and "scenes 1: board: killed by SIGSEGV" in caplog.text
+
+
+def ended_with(steps):
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def test_a_board_that_gives_no_outputs_has_no_score(finished, tmp_path, caplog):
+    with Run(finished.copy(tmp_path)) as run, caplog.at_level("WARNING"):
+        context = context_of(finished.config, run)
+        for change in ({"kind": "replay", "store": "x"}, {"driver": "benchmark_model"}):
+            context.board = replace(find_board(None, "loopback"), **change)
+            assert ended_with(board_scores(context, {"fast": (Path("none"), None)}, 0)) == {}
+    assert caplog.text.count("gives no outputs") == 2

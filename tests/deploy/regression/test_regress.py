@@ -141,16 +141,43 @@ def test_update_writes_files_and_samples_for_the_kind_of_board(bench, run):
     record = bench.record("fast")
     assert [len(runs) for runs in record["rounds_us"]] == [RUNS] * ROUNDS
     assert record["conditions"]["board"] == "here" and record["threshold"] is None
+    assert record["measured_at"].startswith("20") and 0 < record["resolution_us"] < 1
 
 
 def test_the_very_same_files_are_held_against_the_stored_samples(bench, run, capsys):
     assert bench.regress(run, threshold="5.0") == 0
     said = capsys.readouterr()
-    assert [line.split()[:3] for line in said.out.splitlines()] == [
-        ["ok", "fast", "(stored):"],
-        ["ok", "teacher", "(stored):"],
+    measured = bench.record("fast")["measured_at"][:10]
+    assert [line.split()[:4] for line in said.out.splitlines()] == [
+        ["ok", "fast", "(stored", measured],
+        ["ok", "teacher", "(stored", measured],
     ]
     assert said.err == ""
+
+
+def test_stored_samples_of_an_earlier_version_have_no_date_and_whole_microseconds(bench, run, capsys):
+    """They are compared with unless a microsecond is more than 1 % of them."""
+    for name in ("fast", "teacher"):
+        record = {k: v for k, v in bench.record(name).items() if k not in ("measured_at", "resolution_us")}
+        record["rounds_us"] = [[int(us) for us in runs] for runs in record["rounds_us"]]
+        (bench.suite / f"{name}.json").write_text(json.dumps(record))
+    bench.change("fast", rounds_us=[[11, 12] * (RUNS // 2)] * ROUNDS)
+    assert bench.regress(run, threshold="5.0") == 5
+    said = capsys.readouterr()
+    assert "fast: its samples (11.5 us) were taken in whole microseconds, too coarse to compare with; --up" in said.out
+    assert "ok      teacher (stored at an unknown time):" in said.out
+    assert "fast: its samples" in said.err and "too coarse" in said.err
+
+
+def test_what_is_doubtful_stands_beside_the_comparison(bench, run, tmp_path, capsys):
+    bench.boards.write_text(BOARDS.replace('fleet = "here"', 'fleet = "here"\nthreads = 64'))
+    for name in ("fast", "teacher"):
+        bench.change(name, conditions={**bench.record(name)["conditions"], "threads": 64})
+    assert bench.regress(run, threshold="90") == 0
+    assert all("oversubscribed" in line for line in capsys.readouterr().out.splitlines())
+    assert bench.regress(run, "--json", threshold="90") == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert all("oversubscribed" in m["flags"] and m["taken"].startswith("20") for m in models)
 
 
 def test_a_slower_head_is_measured_twice_and_fails(bench, tmp_path, capsys):
@@ -191,9 +218,9 @@ def test_nothing_old_answers(bench, run, tmp_path, capsys):
 def test_samples_alone_are_a_baseline_too(bench, run, capsys):
     (bench.suite / "fast.tflite").unlink()
     record = bench.record("fast")
-    bench.change("fast", rounds_us=[[us // 10 for us in runs] for runs in record["rounds_us"]])
+    bench.change("fast", rounds_us=[[us / 10 for us in runs] for runs in record["rounds_us"]])
     assert bench.regress(run) == 1
-    assert "SLOWER  fast (stored):" in capsys.readouterr().out
+    assert "SLOWER  fast (stored 20" in capsys.readouterr().out
 
 
 def test_a_threshold_of_the_models_own_survives_an_update(bench, run, tmp_path, capsys):
@@ -254,6 +281,8 @@ def test_a_board_that_is_not_there(bench, run, capsys):
         {"threshold": -1},
         {"threshold": "5"},
         {"rounds_us": [[1, "2"]]},
+        {"resolution_us": 0},
+        {"measured_at": 5},
         {"rounds_us": [3]},
         {"conditions": []},
         {"conditions": {"board": "here"}},
@@ -271,7 +300,7 @@ def test_a_baseline_of_an_earlier_version_is_read(bench, run, capsys):
     record.pop("schema_version")
     (bench.suite / "fast.json").write_text(json.dumps({"format": "hilnas-baseline/2", **record}))
     assert bench.regress(run, threshold="5.0") == 0
-    assert "fast (stored)" in capsys.readouterr().out
+    assert "fast (stored 20" in capsys.readouterr().out
     assert bench.regress(run, "--update") == 0
     assert bench.record("fast")["schema_version"] == 1 and "format" not in bench.record("fast")
     (bench.suite / "fast.json").write_text(json.dumps({"format": "hilnas-baseline/1", **record}))

@@ -23,7 +23,6 @@ from deploy.ship.manifest import (
     read_verifier,
 )
 from hil.errors import ModelError, UsageError
-from hil.stats import LatencySummary
 from tests.deploy.run_records import summary
 
 MANIFEST = Manifest(
@@ -38,8 +37,8 @@ MANIFEST = Manifest(
     {"labels.txt": ListedFile("0" * 64, 4)},
 )
 PREPROCESSING = Preprocessing("int8, NHWC, batch 1, RGB", "int8 = uint8 - 128", 1 / 128, 0, "bilinear", (112, 144))
-LATENCY = LatencySummary(1500.0, 1600.0, 1650.0, 10.0, (1450.0, 1550.0), 30)
-MEASUREMENT = BundleMeasurement.of(LATENCY, summary().conditions)
+LATENCY = LatencyRecord(1500.0, 1600.0, 30, (1450.0, 1550.0), "2026-01-31T20:00:00+00:00")
+MEASUREMENT = BundleMeasurement(LATENCY, summary().conditions)
 
 
 @pytest.mark.parametrize("record", [MANIFEST, PREPROCESSING, MEASUREMENT])
@@ -60,10 +59,6 @@ def test_the_names_that_the_board_reads_stay() -> None:
         {"input": "golden/input.bin", "output": "golden/output.bin", "max_mismatch": 0.02, "max_abs_diff": None}
     ]
     assert raw["files"] == {"labels.txt": {"sha256": "0" * 64, "bytes": 4}} and raw["format"] == "hilnas-bundle/1"
-
-
-def test_the_latency_of_a_measurement() -> None:
-    assert MEASUREMENT.latency_us == LatencyRecord(1500.0, 1600.0, 30, (1450.0, 1550.0))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.run.records import DataRecord
 from deploy.ship.report import bits_text, off_text, write_report
 from tests.deploy.run_records import agreement, search, summary
 
@@ -49,6 +50,15 @@ def test_the_page_has_the_models_and_what_the_agreement_means(tmp_path: Path) ->
         assert f"<td>{cell}</td>" in page
     assert "<th>mIoU INT8, %</th>" in page and "b1_k3e1_w8" in page and "teacher 80 s" in page
     assert "verified on imx8mp" in page and "Training" not in page
+
+
+@pytest.mark.parametrize(("shared", "marked"), [(("val/<a>.png",), True), ((), False)])
+def test_validation_images_that_were_trained_on_are_marked(
+    tmp_path: Path, shared: tuple[str, ...], marked: bool
+) -> None:
+    DataRecord("", 8, 4, "", "", shared).write(tmp_path / DataRecord.FILE)
+    said = "1 of 4 validation images are in the training split too, as val/&lt;a&gt;.png"
+    assert (f'<p class="warning">{said}' in written(tmp_path)) == marked
 
 
 def test_the_page_has_the_controls_and_the_budgets(tmp_path: Path) -> None:

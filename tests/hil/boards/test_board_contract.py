@@ -14,10 +14,12 @@ from hil.boards.board import Board
 from hil.boards.kinds import open_board
 from hil.errors import BoardError, BoardFull, BoardTimeout, LinkLost, UsageError
 from tests.hil.loopback_boards import SERVERS
-from tests.hil.measuring_benches import settings_of
+from tests.hil.measuring_benches import SMALL_SERVERS, settings_of
 
 MACHINES = [
     *SERVERS,
+    pytest.param("asyncssh-by-shell", id="loopback-asyncssh-by-shell"),
+    *SMALL_SERVERS,
     pytest.param("labgrid", id="labgrid"),
     pytest.param("qemu", id="qemu", marks=pytest.mark.qemu),
 ]
@@ -26,7 +28,10 @@ ODD = ["a b", "c'd", 'e"f', "g\nh", "$HOME", "`id`", "*", "", "--", "ünï", "\\
 
 @pytest.fixture(scope="module", params=MACHINES)
 def board(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    with settings_of(request.param, tmp_path_factory.mktemp("machine")) as config, open_board(config) as opened:
+    server, by_shell, _ = request.param.partition("-by-shell")
+    with settings_of(server, tmp_path_factory.mktemp("machine")) as config, open_board(config) as opened:
+        if by_shell:
+            opened._without_sftp = True  # as where none is installed: real servers without one are below
         yield opened
 
 
@@ -67,6 +72,25 @@ def test_much_output_on_both_streams_does_not_block(board: Board) -> None:
     assert (len(result.stdout), len(result.stderr)) == (3_000_000, 3_000_000)
 
 
+def test_a_command_of_any_length_arrives(board: Board) -> None:
+    words = [f"{number:06d}'\\" for number in range(15_000)]
+    result = board.run(["sh", "-c", 'echo "$#"; cat; printf "%s|" "$@"', "sh", *words], 20)
+    assert result.stdout == "15000\n" + "".join(f"{word}|" for word in words)
+    assert board.run(["no-such-program", *words], 10).exit_code == 127
+
+
+def test_stdin_arrives_whole_and_ends(board: Board) -> None:
+    text = "".join(f"line {number} ü\n" for number in range(100_000))
+    assert board.run(["cat"], 30, text.encode()).stdout == text
+    assert board.run(["cat"], 10).stdout == ""
+
+
+def test_a_command_may_leave_its_stdin_unread(board: Board) -> None:
+    for exit_code in (0, 3):
+        done = board.run(["sh", "-c", f"echo enough; exit {exit_code}"], 20, bytes(5_000_000))
+        assert (done.exit_code, done.stdout) == (exit_code, "enough\n")
+
+
 def test_past_its_deadline_a_command_is_killed(board: Board, there: str) -> None:
     begin = time.monotonic()
     with pytest.raises(BoardTimeout, match=r"within 3 s"):
@@ -75,6 +99,15 @@ def test_past_its_deadline_a_command_is_killed(board: Board, there: str) -> None
     pid = int(board.run(["cat", f"{there}/pid"], 10).stdout)
     assert eventually(lambda: ended(board, pid))
     assert board.run(["echo", "well"], 10).stdout == "well\n"
+
+
+def test_past_its_deadline_what_a_command_started_is_killed_too(board: Board, there: str) -> None:
+    script = f"sleep 60 & echo $! > {there}/pid; (sleep 61; true) & wait"
+    with pytest.raises(BoardTimeout, match="was killed"):
+        board.run(["sh", "-c", script], 3)
+    pid = int(board.run(["cat", f"{there}/pid"], 10).stdout)
+    assert eventually(lambda: ended(board, pid))
+    assert eventually(lambda: not board.run(["sh", "-c", "grep -al '^sleep.61' /proc/[0-9]*/cmdline"], 10).stdout)
 
 
 def test_a_command_killed_by_a_signal_is_no_result(board: Board) -> None:

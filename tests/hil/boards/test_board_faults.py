@@ -20,6 +20,7 @@ from hil.boards.board import Board
 from hil.boards.kinds import open_board, trust
 from hil.boards.loopback import free_port, make_keys
 from hil.boards.ssh import SSHBoard
+from hil.boards.ssh_socket import open_socket
 from hil.errors import HostKeyChanged, HostKeyUnknown, LinkLost, Unreachable, UsageError
 from tests.hil.loopback_boards import SERVERS, loopback
 from tests.hil.server_processes import connections, end, server_processes
@@ -44,7 +45,7 @@ def test_a_changed_host_key_is_refused_and_explained(board: Board, tmp_path: Pat
     with pytest.raises(HostKeyChanged, match=r"SHA256:.*SHA256:.*remove the line.*hilnas board trust bench"):
         changed.run(["true"], 5)
     with pytest.raises(HostKeyChanged):
-        trust(changed.config)
+        list(trust(changed.config))
     assert (tmp_path / "known_hosts").read_text().count("\n") == 1
 
 
@@ -52,8 +53,9 @@ def test_an_unpinned_board_is_trusted_only_on_command(board: Board, tmp_path: Pa
     unpinned = pointed_at(board, known_hosts=str(tmp_path / "new" / "known_hosts"))
     with pytest.raises(HostKeyUnknown, match="hilnas board trust bench"):
         unpinned.run(["true"], 5)
-    assert trust(unpinned.config).startswith("SHA256:")
-    assert trust(unpinned.config) == trust(unpinned.config)
+    (pinned,) = trust(unpinned.config)
+    assert pinned.fingerprint.startswith("SHA256:") and "ssh_host_ed25519_key.pub" in pinned.compare
+    assert list(trust(unpinned.config)) == [pinned]
     assert unpinned.run(["echo", "in"], 5).stdout == "in\n"
     assert Path(unpinned.config.known_hosts).read_text().count("\n") == 1
     unpinned.close()
@@ -179,3 +181,9 @@ def test_close_removes_the_server_and_its_folder(fresh_board: Board) -> None:
     fresh_board.close()
     assert not folder.exists()
     assert not psutil.wait_procs(family, timeout=5)[1]
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "lab..local", "nul\0"])
+def test_what_is_no_host_name(board: Board, host: str) -> None:
+    with pytest.raises(UsageError, match="is no name or address of a host: fix `host`"):
+        open_socket(dataclasses.replace(board.config, host=host))

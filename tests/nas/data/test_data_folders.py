@@ -94,7 +94,7 @@ def _no_text(root: Path) -> None:
     [
         ("train", lambda root: shutil.rmtree(root / "train"), "train: no such folder; give a folder that holds train/"),
         ("val", lambda root: shutil.rmtree(root / "val"), "holds val/ or valid/ or validation/ or test/"),
-        ("train", _empty, "train/dog: holds no .jpg or .png image; add some or remove"),
+        ("train", _empty, "train/dog: holds no image that can be read; add some or remove"),
         ("val", _unknown, "val/gnu: "),
         ("val", _unknown, "has no class 'gnu'; add its images there or remove"),
         ("train", _one_class, "train: 1 class folders; give at least 2"),

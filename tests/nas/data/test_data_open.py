@@ -76,3 +76,8 @@ def test_exit_codes_say_who_acts() -> None:
 def test_opening_data_needs_no_torch() -> None:
     code = "import nas.data, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_home_that_nobody_has_is_named() -> None:
+    with pytest.raises(ConfigError, match="~nobody-at-all/data: whose home that is is not known here; give the full"):
+        open_data("folders:~nobody-at-all/data", "train", (32, 32))
