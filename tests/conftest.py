@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).parent.parent
 FORBID_SKIPS = os.environ.get("HILNAS_FORBID_SKIPS") == "1"
 INSTALLABLE = ("system", "tensorflow", "ray")
 """Marks of tests that CI installs everything for."""
+NO_NAMESPACES = "no mount namespaces here"  # what a container's host forbids, no package brings
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 settings.register_profile("patient", deadline=None)  # a busy machine makes no example wrong
 settings.load_profile("patient")
@@ -36,7 +37,8 @@ def one_thread() -> Iterator[None]:
 def pytest_runtest_makereport(item, call):
     """Where HILNAS_FORBID_SKIPS=1 (CI), a test that needs an installable part may not be skipped."""
     report = yield
-    if FORBID_SKIPS and report.skipped and any(map(item.get_closest_marker, INSTALLABLE)):
+    installable = any(map(item.get_closest_marker, INSTALLABLE)) and NO_NAMESPACES not in str(report.longrepr)
+    if FORBID_SKIPS and report.skipped and installable:
         report.outcome = "failed"
         report.longrepr = f"skipped where skips are forbidden: {report.longrepr}"
     return report

@@ -20,6 +20,7 @@ import pytest
 
 from hil.boards.config import BoardConfig
 from hil.boards.loopback import ATTEMPTS, START_TIMEOUT_S, answers, find_sshd, free_port, make_keys, server_environment
+from tests.conftest import NO_NAMESPACES
 
 USER = "bench"
 SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")  # where sshd and dropbear of Debian have it, the latter by a link
@@ -93,7 +94,7 @@ def unshare() -> list[str]:
     argv = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
     tried = subprocess.run([*argv, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
-        pytest.skip(f"no mount namespaces here: {tried.stderr.strip()}")
+        pytest.skip(f"{NO_NAMESPACES}: {tried.stderr.strip()}")
     return argv
 
 

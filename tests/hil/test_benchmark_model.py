@@ -217,7 +217,8 @@ def test_a_model_is_timed_by_the_program(program: Program, tmp_path: Path) -> No
     with driven(program, kernels="builtin", threads=2, delegate=str(library), delegate_options=options) as session:
         done = measured(session, tmp_path)
     assert done.status == "ok" and done.latencies_us == (7990,) * 5
-    assert {"averaged", "unchecked"} == {*done.flags} - {"neighbours", "throttled"}  # as this machine may be
+    this_machines = {"neighbours", "oversubscribed", "throttled"}  # flags that it may deserve
+    assert {"averaged", "unchecked"} == {*done.flags} - this_machines
     assert done.parity is None
     assert (done.conditions.driver, done.delegated_nodes, done.first_us) == ("benchmark_model", 1, 140706)
     assert done.conditions.runtime.startswith("benchmark_model@")
