@@ -31,7 +31,7 @@ def _advice(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return "fix `host`, or this machine's name service; an IP address works without one"
     if isinstance(error, ConnectionRefusedError):
-        return "it is on, but no SSH server listens there: start it, or fix `port`"
+        return "no SSH server listens there: is it on, and done booting? Start the server, or fix `port`"
     return "is it on, and on this network?"
 
 

@@ -134,7 +134,7 @@ def _expanded(folder: str) -> Path:
     try:
         return Path(folder).expanduser()
     except RuntimeError as error:  # a container's bare user id, or a name that nobody has
-        raise ConfigError(f"{folder}: whose home that is is not known here; give the full path") from error
+        raise ConfigError(f"{folder}: no such home folder is known here; give the full path") from error
 
 
 def check_split(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,17 @@ def fresh_board(request: pytest.FixtureRequest) -> Iterator[Board]:
     """One that the test may break."""
     with open_board(loopback(request.param)) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A delegate that takes every node, and fails as its option `fault` names."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler here: apt install gcc libc6-dev")
+    built = tmp_path_factory.mktemp("delegate") / "libfaulty_delegate.so"
+    source = Path(__file__).with_name("faulty_delegate.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", built, source], check=True, timeout=60)
+    return built
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -51,17 +50,6 @@ def bench(server: str = "auto", **settings: object) -> Iterator[Session]:
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store(tmp_path / "store.db") as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A delegate that fails as its option `fault` names."""
-    if shutil.which("cc") is None:
-        pytest.skip("no C compiler here: apt install gcc libc6-dev")
-    built = tmp_path_factory.mktemp("delegate") / "libfaulty_delegate.so"
-    source = Path(__file__).with_name("faulty_delegate.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", built, source], check=True, timeout=60)
-    return built
 
 
 @pytest.fixture

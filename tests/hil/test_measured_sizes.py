@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -149,17 +147,6 @@ def test_benchmark_model_is_given_them(tmp_path: Path) -> None:
     assert done.status == "ok" and done.conditions.input_shapes == "x%2Cy=1x8x8x16,serving_default_z:0=1x5"
     given_to, _, _ = program.calls()[0]
     assert "--input_layer=x_y,serving_default_z:0" in given_to and "--input_layer_shape=1,8,8,16:1,5" in given_to
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A delegate that takes every node."""
-    if shutil.which("cc") is None:
-        pytest.skip("no C compiler here: apt install gcc libc6-dev")
-    built = tmp_path_factory.mktemp("delegate") / "libfaulty_delegate.so"
-    source = Path(__file__).with_name("faulty_delegate.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", built, source], check=True, timeout=60)
-    return built
 
 
 @pytest.mark.parametrize("kernels", ["builtin", "xnnpack"])

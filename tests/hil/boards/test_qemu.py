@@ -167,8 +167,10 @@ def test_a_reset_during_the_runs(without_hook: QemuBoard, tmp_path: Path) -> Non
 
 @pytest.mark.qemu
 def test_a_kernel_that_crashes_during_the_runs(without_hook: QemuBoard, tmp_path: Path) -> None:
+    crashing: list[object] = []  # paramiko closes a channel that nobody holds, and the shell with it
+
     def crash() -> None:
-        without_hook.start(["sh", "-c", "echo c > /proc/sysrq-trigger"])
+        crashing.append(without_hook.start(["sh", "-c", "echo c > /proc/sysrq-trigger"]))
 
     done = measured_through(without_hook, tmp_path, crash)
     assert len({m.conditions.boot_id for m in done}) == 2

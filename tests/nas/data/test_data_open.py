@@ -79,5 +79,5 @@ def test_opening_data_needs_no_torch() -> None:
 
 
 def test_a_home_that_nobody_has_is_named() -> None:
-    with pytest.raises(ConfigError, match="~nobody-at-all/data: whose home that is is not known here; give the full"):
+    with pytest.raises(ConfigError, match="~nobody-at-all/data: no such home folder is known here; give the full"):
         open_data("folders:~nobody-at-all/data", "train", (32, 32))
