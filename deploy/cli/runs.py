@@ -33,6 +33,7 @@ class RunOptions:
         models: how many full models are measured for the agreement.
         budget: of the board's time for the latency table, as "10min".
         tensorboard: trainings write event files too.
+        seed: of all that is random.
         tau: the least tau-b with which the latency table is searched, in place of the configuration's.
     """
 
@@ -50,6 +51,7 @@ class RunOptions:
     tensorboard: bool = False
     models: int | None = None
     budget: str | None = None
+    seed: int | None = None
     tau: float | None = None
 
     @property
@@ -82,6 +84,7 @@ def add_run(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     add_boards(parser)
     parser.add_argument("--name", help="the run's name (its folder under --runs-dir)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of all that is random (default: the configuration's)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="for training (default: the configuration's)")
     parser.add_argument(
         "--runs-dir",

@@ -145,6 +145,6 @@ def open_comparison(context: Context, run: Run, budget: Budget) -> SearchCompari
     budgets = {
         quantity: share * cost_tables.teacher[quantity] for quantity, share in shares.items() if share is not None
     }
-    candidates = cost_tables.candidates(context.space, ["nsr", *budgets])
+    candidates = cost_tables.with_bits(budget.bits).candidates(context.space, ["nsr", *budgets])
     limits = limits_within(front(candidates), budgets, cost_tables.outside, f"budget '{budget.name}': ")
     return SearchComparison(context, run, budget, teacher, cost_tables, limits, candidates)

@@ -77,14 +77,16 @@ def _asked(budget: Budget, teacher: IntegerGraph, teacher_us: float) -> AskedBud
         limits["size"] = budget.size * teacher.size_bits
     if budget.latency is not None:
         limits["latency"] = budget.latency * teacher_us
-    return AskedBudget(budget.name, limits, budget.latency)
+    return AskedBudget(budget.name, limits, budget.latency, budget.bits)
 
 
 def _selected(context: Context, found: Confirmed, budget: AskedBudget, best: Candidate) -> SelectedModel:
     scheme = str(best.scheme) if best.scheme else None
     tables = next(tables for tables in found.tables if scheme in (None, tables.name))
     nsr, size_bits, latency_us = (tables.total(name, best.architecture) for name in ("nsr", "size", "latency"))
-    length = len(front(tables.candidates(context.space, ("nsr", *sorted(budget.limits, reverse=True)))))
+    length = len(
+        front(tables.with_bits(budget.bits).candidates(context.space, ("nsr", *sorted(budget.limits, reverse=True))))
+    )
     share = found.shares.get(best) if budget.share is not None else None
     return SelectedModel(budget.name, str(best.architecture), nsr, size_bits, latency_us, length, scheme, share)
 

@@ -92,6 +92,7 @@ class Overrides:
     device: DeviceName | None = None
     models: int | None = None
     budget: str | None = None
+    seed: int | None = None
 
     @classmethod
     def of(cls, arguments: object) -> Overrides:
@@ -112,6 +113,8 @@ def load_experiment(path: str | Path, overrides: Overrides) -> tuple[Experiment,
     rates = len(experiment.distil.learning_rates)
     if rates not in (1, len(space.blocks)):
         raise ConfigError(f"{path}: distil.learning_rates has {rates} entries, the space {len(space.blocks)} blocks")
+    for budget in experiment.budgets:
+        _check_bits(budget, space, experiment.predictor.objective, str(path))
     if overrides.data:
         experiment = replace(experiment, data=replace(experiment.data, spec=overrides.data))
     if overrides.encoder_from:
@@ -120,9 +123,21 @@ def load_experiment(path: str | Path, overrides: Overrides) -> tuple[Experiment,
         experiment = replace(experiment, agreement=replace(experiment.agreement, models=overrides.models))
     if overrides.budget is not None:
         experiment = replace(experiment, profile=replace(experiment.profile, budget=overrides.budget))
+    if overrides.seed is not None:
+        experiment = replace(experiment, seed=overrides.seed)
     if overrides.device:
         experiment = replace(experiment, compute=replace(experiment.compute, device=overrides.device))
     return replace(experiment, board=overrides.board or experiment.board, name=overrides.name or experiment.name), space
+
+
+def _check_bits(budget: Budget, space: SearchSpace, predicted: bool, where: str) -> None:
+    if budget.bits is None:
+        return
+    if not budget.bits or not set(budget.bits) <= set(space.bits):
+        there = ", ".join(map(str, space.bits))
+        raise ConfigError(f"{where}: budget '{budget.name}': bits {list(budget.bits)}: the space has {there}")
+    if predicted:
+        raise ConfigError(f"{where}: budget '{budget.name}': the predictor knows no widths; leave out its bits")
 
 
 FORMER_KEYS = {("quantization", "alternatives"): "schemes"}

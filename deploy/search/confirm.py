@@ -55,11 +55,17 @@ shared machine may have been slower during the agreement than during the profile
 
 @dataclass(frozen=True)
 class AskedBudget:
-    """A budget in bits, and in microseconds at the speed of the agreement; `share`: of the teacher's latency."""
+    """A budget in bits, and in microseconds at the speed of the agreement.
+
+    Attributes:
+        share: of the teacher's latency.
+        bits: the widths that blocks may have; None: any.
+    """
 
     name: str
     limits: Limits
     share: float | None
+    bits: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +222,8 @@ class _Confirming:
 
     def ask(self, budget: AskedBudget, count: int) -> Generator[Progress, None, list[Candidate]]:
         try:
-            return (yield from self.rank(self._with_allowance(budget), budget.limits, count))
+            tables = [tables.with_bits(budget.bits) for tables in self._with_allowance(budget)]
+            return (yield from self.rank(tables, budget.limits, count))
         except ConfigError as error:
             raise ConfigError(f"budget '{budget.name}': {error}") from None
 

@@ -7,7 +7,7 @@ by one, and compared as full networks, so the union is exact too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,6 +40,13 @@ class CostTables:
     outside: Mapping[str, float] = field(default_factory=dict)
     allowed: Callable[[Subnet], bool] | None = None
     teacher: Mapping[str, float] = field(default_factory=dict)
+
+    def with_bits(self, bits: Sequence[int] | None) -> CostTables:
+        """Of subnets that have one of these widths alone; None: any."""
+        if bits is None:
+            return self
+        allowed = self.allowed
+        return replace(self, allowed=lambda subnet: subnet.bits in bits and (allowed is None or allowed(subnet)))
 
     def candidates(self, space: SearchSpace, quantities: Sequence[str]) -> Candidates:
         return candidates(space, [self.tables[name] for name in quantities], self.allowed)

@@ -118,11 +118,16 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Budget:
-    """A model to find: the least NSR at most this share of the teacher's latency and size."""
+    """A model to find: the least NSR at most this share of the teacher's latency and size.
+
+    Attributes:
+        bits: the widths that its blocks may have; None: all of the space.
+    """
 
     name: str
     latency: float | None = None
     size: float | None = None
+    bits: tuple[int, ...] | None = None
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:

@@ -249,6 +249,21 @@ def test_a_budget_of_size_is_exact_and_measures_nothing(bench: Bench, monkeypatc
     assert bench.confirmed(both).candidates["small"][0] == best and board.sessions
 
 
+def test_a_budget_may_have_widths_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_board(monkeypatch, lambda _: 0.5)
+    size = {"size": max(bench.tables.total("size", c.architecture) for c in bench.best(bench.budget(100.0)))}
+    budgets = {
+        "any": AskedBudget("any", size, None),
+        "eight": AskedBudget("eight", size, None, (8,)),
+        "four": replace(bench.budget(100.0, "four"), bits=(4,)),
+    }
+    found = bench.confirmed(*budgets.values())
+    widths = {name: {s.bits for c in found.candidates[name] for s in c.architecture.subnets} for name in budgets}
+    assert widths == {"any": {4, 8}, "eight": {8}, "four": {4}}
+    within = [c for c in bench.best(budgets["any"]) if {s.bits for s in c.architecture.subnets} == {8}]
+    assert found.candidates["eight"][0] == within[0]
+
+
 def test_budgets_share_sessions_and_a_model_is_measured_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     board = on_board(monkeypatch, lambda a: bench.predicted(a) - 2 * WIDTH)
     found = bench.confirmed(bench.budget(100.0, "fast"), bench.budget(50.0, "faster"))
