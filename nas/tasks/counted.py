@@ -65,6 +65,36 @@ def paired_difference(
     return Estimate(value, float(drawn.std()), float(low), float(high), count, "resampled")
 
 
+def trained_difference(
+    ours: Sequence[Counted], theirs: Sequence[Counted], *, block: int, seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """As `paired_difference`, of trainings that are paired too (the i-th of both from one seed), over a video's frames.
+
+    `block`: consecutive frames are alike, and so many are drawn together (a block bootstrap: Kuensch, The Jackknife and
+    the Bootstrap for General Stationary Observations, 1989). Pairs of trainings are drawn again as the frames are, so
+    the interval holds what another training would change, as far as so many pairs show it; of one pair it does not.
+    Raises `ConfigError` for trainings or images that are no pairs, and for none.
+    """
+    images = {len(counted.hits) for counted in (*ours, *theirs)}
+    if len(ours) != len(theirs) or not ours or len(images) != 1 or images == {0}:
+        raise ConfigError(
+            f"{len(ours)} and {len(theirs)} trainings over {sorted(images)} images: give pairs, on the same images"
+        )
+    if block < 1:
+        raise ConfigError(f"block {block}: draw 1 image at a time, or more")
+    (count,), trainings = images, len(ours)
+    parts = (
+        np.stack([_scores(one, times) - _scores(other, times) for one, other in zip(ours, theirs, strict=True)], axis=1)
+        for times in _resampled(count, seed, resamples, block)
+    )
+    differences = np.concatenate(list(parts))  # (resamples, trainings)
+    again = np.random.default_rng([seed, 1]).multinomial(trainings, np.full(trainings, 1 / trainings), size=resamples)
+    drawn = (differences * again).sum(axis=1) / trainings
+    low, high = np.quantile(drawn, QUANTILES)
+    value = float(np.mean([one.score - other.score for one, other in zip(ours, theirs, strict=True)]))
+    return Estimate(value, float(drawn.std()), float(low), float(high), count, "resampled")
+
+
 def score_of(counted: Counted, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     """The metric in percent, with the interval that images leave. Raises `ConfigError` for no image."""
     count = len(counted.hits)
@@ -75,11 +105,15 @@ def score_of(counted: Counted, *, seed: int = 0, resamples: int = RESAMPLES) -> 
     return Estimate(counted.score, float(drawn.std()), float(low), float(high), count, "resampled")
 
 
-def _resampled(count: int, seed: int, resamples: int) -> Iterator[NDArray[np.int64]]:
-    """How many times each of `count` images is drawn, (resamples, count), some rows at a time."""
-    rng, at_once = np.random.default_rng(seed), max(1, DRAWN_AT_ONCE // count)
+def _resampled(count: int, seed: int, resamples: int, block: int = 1) -> Iterator[NDArray[np.int64]]:
+    """How many times each of `count` images is drawn, (resamples, count), some rows at a time.
+
+    `block`: so many consecutive images are drawn together.
+    """
+    rng, at_once, blocks = np.random.default_rng(seed), max(1, DRAWN_AT_ONCE // count), -(-count // block)
     for start in range(0, resamples, at_once):
-        yield rng.multinomial(count, np.full(count, 1 / count), size=min(at_once, resamples - start))
+        drawn = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=min(at_once, resamples - start))
+        yield np.repeat(drawn, block, axis=1)[:, :count]  # the last block may be shorter
 
 
 def _mean(counted: Sequence[Counted], times: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from nas.data import IGNORE, open_data
 from nas.data.batches import batches
 from nas.errors import ConfigError
 from nas.tasks import segmentation
-from nas.tasks.counted import Counted, paired_difference
+from nas.tasks.counted import Counted, paired_difference, trained_difference
 from nas.tasks.task import TASKS
 
 SIZE = (32, 40)
@@ -112,3 +112,62 @@ def test_top1_has_one_ratio() -> None:
     data = open_data("shapes", "val", (24, 24), count=20)
     found = TASKS["classification"].counted(lambda images: torch.zeros(len(images), dtype=torch.int64), data)
     assert found.hits.shape == (20, 1) and found.totals.sum() == 20
+
+
+def answers(right: float, seed: int, count: int = 101) -> Counted:
+    """Of a classifier, on so many images."""
+    hits = np.random.default_rng(seed).random((count, 1)) < right
+    return Counted(hits.astype(np.int64), np.ones((count, 1), dtype=np.int64))
+
+
+def test_one_pair_of_trainings_over_single_images_is_the_paired_difference() -> None:
+    one, two = answers(0.8, 1), answers(0.7, 2)
+    assert trained_difference([one], [two], block=1, seed=3) == paired_difference([one], [two], seed=3)
+
+
+@pytest.mark.parametrize("block", [1, 10, 30, 200])
+def test_frames_are_drawn_in_blocks_and_trainings_in_pairs(block: int) -> None:
+    """The same draws, each put together block by block and training by training."""
+    ours, theirs = [answers(0.8, i) for i in range(3)], [answers(0.7, 10 + i) for i in range(3)]
+    blocks, resamples = -(-101 // block), 50
+    times = np.random.default_rng(5).multinomial(blocks, np.full(blocks, 1 / blocks), size=resamples)
+    again = np.random.default_rng([5, 1]).multinomial(3, np.full(3, 1 / 3), size=resamples)
+    slow = []
+    for drawn, pairs in zip(times, again, strict=True):
+        frames = [f for b, n in enumerate(drawn) for _ in range(n) for f in range(b * block, min(101, (b + 1) * block))]
+        chosen = [i for i, n in enumerate(pairs) for _ in range(n)]
+        right = [(ours[i].hits[frames].mean() - theirs[i].hits[frames].mean()) for i in chosen]
+        slow.append(100 * float(np.mean(right)))
+    found = trained_difference(ours, theirs, block=block, seed=5, resamples=resamples)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(slow, (0.025, 0.975))), abs=1e-9)
+    assert found.value == pytest.approx(np.mean([a.score - b.score for a, b in zip(ours, theirs, strict=True)]))
+
+
+def test_what_trainings_differ_by_is_in_the_interval() -> None:
+    right = [answers(share, 1) for share in (0.9, 0.5)]
+    other = [answers(share, 1) for share in (0.5, 0.9)]
+    found = trained_difference(right, other, block=10)
+    assert found.value == pytest.approx(0) and found.low < -25 and found.high > 25
+    assert trained_difference(right[:1], other[:1], block=10).low > 25
+
+
+def test_frames_that_are_alike_widen_the_interval() -> None:
+    drives = np.repeat(np.random.default_rng(0).random((10, 1)) < 0.5, 10, axis=0).astype(np.int64)
+    alike, none = Counted(drives, np.ones_like(drives)), Counted(0 * drives, np.ones_like(drives))
+    blocks, single = (trained_difference([alike], [none], block=block) for block in (10, 1))
+    assert blocks.std_error > 2 * single.std_error
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "block", "words"),
+    [
+        ([1, 2], [3], 10, "2 and 1 trainings"),
+        ([], [], 10, "0 and 0 trainings"),
+        ([1], [3], 0, "block 0"),
+    ],
+)
+def test_trainings_that_are_no_pairs(ours: list[int], theirs: list[int], block: int, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        trained_difference([answers(0.8, i) for i in ours], [answers(0.8, i) for i in theirs], block=block)
+    with pytest.raises(ConfigError, match="images: give pairs"):
+        trained_difference([answers(0.8, 1)], [answers(0.8, 1, count=100)], block=10)
