@@ -153,6 +153,7 @@ def load(options: RunOptions) -> tuple[Experiment, SearchSpace]:
         options.device,
         models=options.models,
         budget=options.budget,
+        seed=options.seed,
     )
     return load_experiment(options.config_path, overrides)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.cli.runs import RunOptions, load
 from deploy.run.config import Overrides, load_experiment
 from nas.errors import ConfigError
 from tests.deploy.tiny_experiment import write_experiment
@@ -40,4 +41,5 @@ def test_widths_that_mean_nothing(tmp_path: Path, bits: str, more: str, words: s
 
 def test_the_seed_of_the_command_line(tmp_path: Path) -> None:
     path = write_experiment(tmp_path, {})
-    assert [load_experiment(path, Overrides(seed=seed))[0].seed for seed in (None, 7)] == [0, 7]
+    options = [RunOptions(config=path), RunOptions(config=path, seed=7)]
+    assert [load(one)[0].seed for one in options] == [0, 7]
