@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 
 DATA    ?= scenes
 ENCODER ?=
+CAMVID  ?=
 BOARD   ?= loopback
 CONFIG  ?= demo-$(firstword $(subst :, ,$(DATA)))
 RUN     ?= runs/$(if $(filter scenes,$(DATA)),demo,$(firstword $(subst :, ,$(DATA))))
@@ -18,7 +19,7 @@ SETUP := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-qemu check bench profile luts loop agree regress bundle board-check clean
+.PHONY: help setup system demo camvid test test-qemu check bench profile luts loop agree regress bundle board-check clean
 
 help:  ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +48,9 @@ system:  ## Debian packages that some tests need (sshd, dropbear, busybox, Postg
 
 demo: $(SETUP)  ## the main job: DATA=scenes | camvid:DIR | cityscapes:DIR | shapes | folders:DIR, ENCODER=FILE.tflite
 	@$(BIN)/hilnas demo $(EXPERIMENT)
+
+camvid: $(SETUP)  ## the study of docs/camvid.md, hours: CAMVID=FOLDER ENCODER=FILE.tflite
+	@$(BIN)/hilnas study camvid --data camvid:$(CAMVID) --encoder-from $(ENCODER)
 
 test: $(DEVELOP)  ## every test
 	@$(BIN)/python -m pytest

@@ -41,10 +41,40 @@ class StartOptions(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RankingOptions(RunOptions):
-    """`retrained`: how many models are retrained; `retrainings`: how often each, with another seed."""
+    """`retrained`: how many models are retrained; `retrainings`: how often each, with another seed; `steps`: of each,
+    None: the recipe's.
+    """
 
     retrained: int = 24
     retrainings: int = 2
+    steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthsOptions(RunOptions):
+    """`final_models`: names, and `bits`: widths, separated by commas."""
+
+    final_models: str = "teacher_plus"
+    bits: str = "6,4"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CamvidOptions:
+    """The study of docs/camvid.md.
+
+    Attributes:
+        data, encoder_from: as of a run; `out`: the folder of its runs.
+        seeds: of the paired runs, the first with controls and rankings.
+        only: steps to take, separated by commas; None: all.
+        plan: show the steps and take none.
+    """
+
+    data: str
+    encoder_from: Path
+    out: Path = Path("runs/camvid-study")
+    seeds: str = "0,1,2,3,4"
+    only: str | None = None
+    plan: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +87,7 @@ class LcpaqStudyOptions:
     share: float = 0.67
 
     def parsed_seeds(self) -> Sequence[int]:
-        """`UsageError` for anything but whole numbers with commas between."""
-        parts = self.seeds.split(",")
-        if not all(part.isascii() and part.isdigit() for part in parts):
-            raise UsageError(f"--seeds {self.seeds}: write whole numbers with commas between, for example 0,1,2")
-        return [int(part) for part in parts]
+        return _whole_numbers("--seeds", self.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +95,14 @@ class FewBitsOptions:
     """`model`: a .tflite file of a convolutional network."""
 
     model: Path
+
+
+def _whole_numbers(option: str, text: str) -> list[int]:
+    """`UsageError` for anything but whole numbers with commas between."""
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(f"{option} {text}: write whole numbers with commas between, for example 0,1,2")
+    return [int(part) for part in parts]
 
 
 def add(commands: Commands) -> None:
@@ -81,6 +115,8 @@ def add(commands: Commands) -> None:
     few_bits.add_argument("model", type=Path, metavar="MODEL.tflite", help="a public MobileNetV2, for example")
     bind(few_bits, FewBitsOptions, few_bits_table)
     _add_ranking(studies)
+    _add_widths(studies)
+    _add_camvid(studies)
     bits = _add_lcpaq(studies, "lcpaq-bits", "policies at a share of the INT8 size, over seeds; minutes on one core")
     bits.add_argument(
         "--share", type=float, default=0.67, metavar="X", help="of the INT8 size, 0 to 1 (default %(default)s)"
@@ -161,7 +197,39 @@ def _add_ranking(studies: Commands) -> None:
     ranking.add_argument(
         "--retrainings", type=int, default=2, metavar="N", help="of each, with other seeds (default %(default)s)"
     )
+    ranking.add_argument("--steps", type=int, metavar="N", help="of a retraining (default: the configuration's)")
     bind(ranking, RankingOptions, ranking_table)
+
+
+def _add_widths(studies: Commands) -> None:
+    text = "final networks at one width everywhere: what mixed widths have to be better than; minutes"
+    widths = add_run(studies.add_parser("widths", help=text, description=sentence(text)))
+    widths.add_argument(
+        "--models", dest="final_models", default="teacher_plus", metavar="A,B", help="of the run (default %(default)s)"
+    )
+    widths.add_argument("--bits", default="6,4", metavar="A,B", help="of all weights (default %(default)s)")
+    bind(widths, WidthsOptions, widths_table)
+
+
+def _add_camvid(studies: Commands) -> None:
+    camvid = studies.add_parser(
+        "camvid",
+        help="real street images: found models against the teacher trained on, controls and rivals; a day",
+        description="Takes the steps of docs/camvid.md, each a command of its own that is shown with the time that it "
+        "takes, then compares by the rules there. Killed at any moment, the same command goes on.",
+    )
+    camvid.add_argument("--data", required=True, metavar="camvid:FOLDER", help="CamVid, 367 and 101 images")
+    camvid.add_argument(
+        "--encoder-from", type=Path, required=True, metavar="FILE.tflite", help="a public INT8 MobileNetV2"
+    )
+    default = CamvidOptions.out
+    camvid.add_argument("--out", type=Path, default=default, metavar="DIR", help="of its runs (default %(default)s)")
+    camvid.add_argument(
+        "--seeds", default=CamvidOptions.seeds, metavar="A,B", help="of the paired runs (default %(default)s)"
+    )
+    camvid.add_argument("--only", metavar="STEP,STEP", help="take these steps alone, of those that --plan lists")
+    camvid.add_argument("--plan", action="store_true", help="show the steps, and how long they take")
+    bind(camvid, CamvidOptions, camvid_study)
 
 
 def _add_lcpaq(studies: Commands, name: str, text: str) -> argparse.ArgumentParser:
@@ -216,10 +284,10 @@ def ranking_table(options: RankingOptions) -> int:
     from deploy.studies.ranking import check_counts, ranking, ranking_rows
     from deploy.studies.ranking_record import RankingRecord
 
-    check_counts(options.retrained, options.retrainings)
+    check_counts(options.retrained, options.retrainings, options.steps)
     with open_run(options) as context:
         console.follow(loop(context, "tables"))
-        console.follow(ranking(context, options.retrained, options.retrainings))
+        console.follow(ranking(context, options.retrained, options.retrainings, options.steps))
         path = context.path / RankingRecord.FILE
     record = RankingRecord.read(path)
     if options.json:
@@ -228,6 +296,55 @@ def ranking_table(options: RankingOptions) -> int:
         _say(ranking_rows(record))
         console.say(f"written to {path}")
     return 0
+
+
+def widths_table(options: WidthsOptions) -> int:
+    """The exit code."""
+    from deploy.studies.widths import WidthsRecord, homogeneous
+
+    names = list(dict.fromkeys(options.final_models.split(",")))
+    widths = list(dict.fromkeys(_whole_numbers("--bits", options.bits)))
+    with open_run(options) as context:
+        console.follow(homogeneous(context, names, widths))
+        path = context.path / WidthsRecord.FILE
+    record = WidthsRecord.read(path)
+    if options.json:
+        console.say_json(record.to_json())
+        return 0
+    rows = [(m.name, str(m.bits), f"{m.score:.2f}", f"{m.size_bits / 8000:.1f}") for m in record.models]
+    console.table(("model", "bits", f"{record.metric} %", "weights kB"), rows)
+    console.say(f"written to {path}")
+    return 0
+
+
+def camvid_study(options: CamvidOptions) -> int:
+    """The exit code: 1 where a check of a step does not hold."""
+    from deploy.studies.camvid.conduct import conduct, ended, left
+    from deploy.studies.camvid.findings import collect
+    from deploy.studies.camvid.plan import chosen, steps
+    from deploy.studies.camvid.record import CamvidRecord
+    from deploy.studies.camvid.tables import rows
+
+    seeds = list(dict.fromkeys(_whole_numbers("--seeds", options.seeds)))
+    planned = steps(options.data, options.encoder_from, options.out, seeds)
+    todo = left(chosen(planned, options.only), options.out)
+    for step in planned:
+        takes = f"{step.minutes} min" if step in todo else "done" if ended(step, options.out) else "-"
+        console.say(f"{step.name:18} {takes:>8}  {step.command}")
+    console.say(f"{len(todo)} steps to take, about {sum(step.minutes for step in todo) / 60:.1f} h on one core")
+    if options.plan:
+        return 0
+    failed = []
+    for step, record in conduct(todo, options.out):
+        if record is None:
+            console.say(f"{step.name}: {step.command}")
+        elif record.code:
+            failed.append(step.name)
+    _say(rows(collect(planned, seeds, options.out)))
+    console.say(f"written to {options.out / CamvidRecord.FILE}")
+    if failed:
+        console.warn(f"a check did not hold in {', '.join(failed)}; what needs that was left out")
+    return int(bool(failed))
 
 
 def lcpaq_bits(options: LcpaqStudyOptions) -> int:

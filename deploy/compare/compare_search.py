@@ -14,7 +14,6 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from deploy.compare.methods import METHODS
@@ -29,9 +28,10 @@ from deploy.run.quantizing import quantize_network
 from deploy.run.records import SpaceSummary
 from deploy.run.settings.deployment import TEACHER_PLUS
 from deploy.run.settings.training import Retrain
+from deploy.ship.evaluation import counted_on, simulated_confusions
 from nas.estimate import Estimate
 from nas.tasks.counted import Counted, paired_difference
-from nas.tasks.task import counted_integer, score_float, score_integer
+from nas.tasks.task import score_float, score_integer
 from nas.training.train import restore
 
 REFERENCES = (TEACHER_PLUS, "blockwise")
@@ -76,15 +76,12 @@ def recipe(context: Context) -> Retrain:
 
 @dataclass(frozen=True)
 class Retrained:
-    """A retrained winner, and what its retraining took."""
+    """A retrained winner by its record's key, its INT8 score image by image, and what its retraining took."""
 
+    key: str
     record: RetrainedRecord
+    counted: Counted
     spent: Spent
-
-    @property
-    def counted(self) -> Counted:
-        """The INT8 score, image by image."""
-        return Counted(np.array(self.record.hits, dtype=np.int64), np.array(self.record.totals, dtype=np.int64))
 
 
 def retrained_alike(comparison: SearchComparison, winner: Winner, number: int) -> Generator[Progress, None, Retrained]:
@@ -102,17 +99,17 @@ def retrained_alike(comparison: SearchComparison, winner: Winner, number: int) -
             for step in retraining(context, model, schedule, path.with_suffix(".pt"), key):
                 yield Progress(name, step.step, schedule.steps, f"loss {step.loss:.3f}")
             restore(model.cpu(), path.with_suffix(".pt"), key)  # what a run's students are read back from
-            counted = counted_integer(quantize_network(context, model, architecture), context.val_data)
+            confusions = simulated_confusions(quantize_network(context, model, architecture), context.val_data)
             RetrainedRecord(
                 subnet=str(architecture),
                 seed=e.seed,
                 fp32=score_float(model, context.val_data),
-                int8=counted.score,
-                hits=tuple(map(tuple, counted.hits.tolist())),
-                totals=tuple(map(tuple, counted.totals.tolist())),
+                int8=counted_on(context.val_data, confusions).score,
+                confusions=confusions,
             ).write(path)
         yield Progress(name, schedule.steps, schedule.steps, "done")
-    return Retrained(RetrainedRecord.read(path), spent_in(comparison.run, name))
+    record = RetrainedRecord.read(path)
+    return Retrained(key, record, counted_on(context.val_data, record.confusions), spent_in(comparison.run, name))
 
 
 def _with_recipe(context: Context, settings: Retrain, seed: int) -> Context:
@@ -167,4 +164,5 @@ def _row(
         spent={**winner.spent, "retrain": sum((one.spent for one in retrained), Spent())},
         latency_share=winner.latency_share,
         against=against,
+        retrained=tuple(one.key for one in retrained),
     )

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from deploy.run.records import Record, SpaceSummary
+from deploy.run.records.base import OMITTED
 from deploy.run.settings.deployment import Budget
 from deploy.run.settings.search import Compare
 from deploy.run.settings.training import Data, Retrain
 from nas.estimate import Estimate
 from nas.settings import STRICT
+from nas.tasks.confusion import Confusion
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,18 @@ class RetrainedRecord(Record):
     """An architecture that was retrained, with its validation scores in percent: in float and as it is deployed.
 
     Attributes:
-        hits, totals: what `int8` counts on each image (`nas.tasks.counted`).
+        confusions: of each validation image by the deployed integers, which `int8` is of.
     """
 
     subnet: str
     seed: int
     fp32: float
     int8: float
-    hits: tuple[tuple[int, ...], ...]
-    totals: tuple[tuple[int, ...], ...]
+    confusions: tuple[Confusion, ...]
 
     FILE: ClassVar[str] = "retrained/KEY.json"
     COMMAND: ClassVar[str] = "compare-search"
-    SCHEMA: ClassVar[int] = 2
+    SCHEMA: ClassVar[int] = 3
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class MethodRecord:
         latency_share: of the teacher's, where it was measured because no table predicts it.
         against: by method, `int8` less that of its winner, in points: of the teacher trained on and the block-wise
             search, as far as they are compared.
+        retrained: the keys of its retrainings' records; none in a record of an earlier version.
     """
 
     method: str
@@ -108,6 +110,7 @@ class MethodRecord:
     spent: Mapping[str, Spent]
     latency_share: Estimate | None = None
     against: Mapping[str, Estimate] = field(default_factory=dict)
+    retrained: tuple[str, ...] = field(default=(), metadata=OMITTED)
     __pydantic_config__ = STRICT
 
 

@@ -76,6 +76,14 @@ class Journal(Generic[R]):
                     records.append(adapter.validate_python(found))
         return records
 
+    @classmethod
+    def latest(cls, path: Path, record: type[R]) -> Journal[R]:
+        """Of the key that the file's last whole line has."""
+        lines, key = _whole(path.read_bytes() if path.exists() else b"").splitlines(), ""
+        with suppress(ValueError, AttributeError):
+            key = str(json.loads(lines[-1]).get("key", "")) if lines else ""
+        return cls(path, record, key)
+
     def append(self, *records: R) -> None:
         """Add records, all in one write; they are on disk when this returns. A cut last line is removed first."""
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,12 +13,11 @@ from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.records import BoardScore
 from deploy.ship.evaluated_models import model_on
-from deploy.ship.evaluation import BOARD, ImageScore, image_name, image_scores
+from deploy.ship.evaluation import BOARD, ImageScore, counted_on, image_name, image_scores
 from hil.boards.config import BoardConfig
 from hil.boards.kinds import open_board
 from hil.errors import ModelError
 from hil.sessions import JobSession, open_session
-from nas.tasks.confusion import counted_cells
 from nas.tasks.counted import Counted, paired_difference, score_of
 
 logger = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ def board_scores(
 
 
 def _score(context: Context, session: JobSession, name: str, path: Path, int8: Counted) -> BoardScore:
-    data, task, where = context.val_data, context.task, session.board.name
+    data, where = context.val_data, session.board.name
     model = model_on(path, data, name)
     key = digest(file_digest(path), model.input.text, model.output.text, session.conditions.key())
     journal = Journal(context.path / "evaluations" / f"{name}.jsonl", ImageScore, key)
@@ -64,7 +63,7 @@ def _score(context: Context, session: JobSession, name: str, path: Path, int8: C
             "%s on %s: failed on %d of %d validation images, which count in no score there; first %s: %s",
             name, where, len(failed), len(scores), image_name(data, failed[0].index), failed[0].failure,
         )  # fmt: skip
-    counted = counted_cells([score.confusions[BOARD] for score in well], len(data.classes), dense=task.dense)
+    counted = counted_on(data, [score.confusions[BOARD] for score in well])
     difference = paired_difference([counted], [_at(int8, [score.index for score in well])])
     return BoardScore(score_of(counted), difference, tuple(image_name(data, score.index) for score in failed))
 

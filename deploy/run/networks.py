@@ -114,6 +114,10 @@ def retrained(context: Context, name: str, architecture: Architecture | None = N
     model = context.student(architecture) if architecture else context.untrained_teacher()
     restore(model, student_path(context, name))
     if has_finish(context, architecture):
-        folds = _folds(model, architecture)
-        restore_finished(model, folds, finish_path(context, name), [context.calibration])
+        finished_at(context, model, name, architecture)
     return model.eval()
+
+
+def finished_at(context: Context, model: Encoder, name: str, architecture: Architecture | None) -> None:
+    """The weights of the finish of that name into `model`, whose retrained ones it was made from."""
+    restore_finished(model, _folds(model, architecture), finish_path(context, name), [context.calibration])

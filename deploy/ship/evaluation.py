@@ -34,7 +34,8 @@ from nas.errors import DataError
 from nas.quant import simulate
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.simulate import Applied
-from nas.tasks.confusion import Confusion, confusion
+from nas.tasks.confusion import Confusion, confusion, counted_cells
+from nas.tasks.counted import Counted
 from nas.tasks.task import TASKS, Network, Task
 
 BOARD, INTEGER, HOST, FLOAT = "board", "integer simulation", "this machine", "float network"
@@ -93,6 +94,23 @@ def integer_predict(graph: IntegerGraph, task: Task, kernels: Applied) -> Predic
         return np.asarray(task.integer_predictions(simulate.run(graph, q, kernels)).numpy(), np.int64)
 
     return predict
+
+
+def simulated_confusions(
+    graph: IntegerGraph, data: Dataset, kernels: Applied = simulate.apply
+) -> tuple[Confusion, ...]:
+    """Of each image, by the integers of the deployed network."""
+    predict, found = integer_predict(graph, TASKS[data.task], kernels), list[Confusion]()
+    for start in range(0, len(data), AT_ONCE):
+        samples = [data[index] for index in range(start, min(start + AT_ONCE, len(data)))]
+        classes = predict(samples)
+        found += [confusion(classes[i], sample.label, len(data.classes)) for i, sample in enumerate(samples)]
+    return tuple(found)
+
+
+def counted_on(data: Dataset, confusions: Sequence[Confusion]) -> Counted:
+    """What the metric of a data set counts on images of these confusions."""
+    return counted_cells(confusions, len(data.classes), dense=TASKS[data.task].dense)
 
 
 def float_predict(model: Network, data: Dataset) -> Predict:

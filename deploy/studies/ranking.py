@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -38,24 +39,32 @@ PLAIN = "nsr"
 STAGE = "ranking"
 
 
-def check_counts(models: int, retrainings: int) -> None:
+def check_counts(models: int, retrainings: int, steps: int | None) -> None:
     """Raises `UsageError` for too few: before the loop, not after it."""
+    if steps is not None and steps < 1:
+        raise UsageError(f"--steps {steps}: give 1 or more")
     if models < FEWEST or retrainings < 1:
         raise UsageError(
             f"--models {models} --retrainings {retrainings}: give at least {FEWEST} models and 1 retraining"
         )
 
 
-def ranking(context: Context, models: int, retrainings: int) -> Iterator[Progress]:
+def ranking(context: Context, models: int, retrainings: int, steps: int | None = None) -> Iterator[Progress]:
     """Retrain, rank, compare: ranking.json in the run's folder. Needs the tables stage.
+
+    `steps`: of a retraining; None: the recipe's.
 
     Raises `CheckFailed` where all turn out equal.
     """
     experiment, seed = context.experiment, context.experiment.seed
     tables = {name: Table.load(context.path / "tables" / f"{name}.parquet") for name in ("nsr", "size", WEIGHTED_NSR)}
     architectures = spread(context.space, tables, models, seed)
-    ways = yield from _ways(context, tables, architectures)
-    plans = [TrainingPlan(experiment.retrain.schedule, final=True, number=number) for number in range(retrainings)]
+    recipe = experiment.retrain if steps is None else replace(experiment.retrain, steps=steps)
+    shorter = brief(
+        replace(experiment, retrain=recipe), experiment.search.finalist_schedule
+    )  # as finalists are trained
+    ways = yield from _ways(context, tables, architectures, TrainingPlan(shorter))
+    plans = [TrainingPlan(recipe.schedule, final=True, number=number) for number in range(retrainings)]
     retrained = []
     for plan in plans:
         retrained.append((yield from _trained(context, plan, architectures, f"retraining {plan.number + 1}")))
@@ -63,8 +72,8 @@ def ranking(context: Context, models: int, retrainings: int) -> Iterator[Progres
     mean = scores.mean(axis=0)
     RankingRecord(
         metric=context.task.metric,
-        schedule=experiment.retrain.schedule,
-        brief=_brief(context).schedule,
+        schedule=recipe.schedule,
+        brief=shorter,
         evaluation_images=experiment.quantization.evaluation_images,
         split_half_tau_b=tuple(tables["nsr"].provenance[SPLIT_HALF]),
         rank={name: _rank(name, predicted, ways[PLAIN], mean, seed) for name, predicted in ways.items()},
@@ -93,7 +102,7 @@ def spread(space: SearchSpace, tables: Mapping[str, Table], count: int, seed: in
 
 
 def _ways(
-    context: Context, tables: Mapping[str, Table], architectures: Sequence[Architecture]
+    context: Context, tables: Mapping[str, Table], architectures: Sequence[Architecture], brief_plan: TrainingPlan
 ) -> Generator[Progress, None, dict[str, Vector]]:
     """What each way says of the architectures, (n,), more being better."""
     ways: dict[str, Vector] = {}
@@ -108,17 +117,12 @@ def _ways(
         ways[name] = -np.array([table.total(architecture) for architecture in architectures])
     found = yield from divergences(context, [Candidate(architecture, None, 0.0) for architecture in architectures])
     ways["divergence"] = -np.array([candidate.estimate for candidate in found])
-    tuned = yield from _trained(context, _brief(context), architectures, "fine-tuning")
+    tuned = yield from _trained(context, brief_plan, architectures, "fine-tuning")
     ways["fine_tuning"] = np.array([one.score for one in tuned.values()])
     features = NsrFeatures.of(context.space, tables["nsr"])
     for order in ORDERS:
         ways[f"predictor_{order}"] = held_out(features.design(architectures, order), ways["fine_tuning"])
     return ways
-
-
-def _brief(context: Context) -> TrainingPlan:
-    """As finalists are trained."""
-    return TrainingPlan(brief(context.experiment, context.experiment.search.finalist_schedule))
 
 
 def _trained(

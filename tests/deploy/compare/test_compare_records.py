@@ -40,7 +40,7 @@ COMPARISON = ComparisonRecord(
     machine=MachineRecord("x86_64", 2, 1, "cpu"),
     methods=(METHOD, CONTROL),
 )
-RECORDS = (COMPARISON, RetrainedRecord("b1_k3e2_w4", 1, 22.0, 20.0, ((1, 2), (3, 4)), ((5, 6), (7, 8))))
+RECORDS = (COMPARISON, RetrainedRecord("b1_k3e2_w4", 1, 22.0, 20.0, (((0, 0, 5), (0, 1, 2)), ((1, 1, 7),))))
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)

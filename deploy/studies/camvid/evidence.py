@@ -1,0 +1,100 @@
+"""What the study's runs hold of each model, image by image, as it is compared and as it is published."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.compare.records import ComparisonRecord, MethodRecord, RetrainedRecord
+from deploy.formats.files import write_atomically
+from deploy.formats.journal import Journal
+from deploy.run.records import FinalRecord, ModelRecord
+from deploy.ship.evaluation import BOARD, ImageScore
+from deploy.studies.widths import HomogeneousModel, WidthsRecord
+from hil.errors import UsageError
+from nas.tasks.confusion import Confusion, counted_cells
+from nas.tasks.counted import Counted
+
+CLASSES = 11  # of CamVid
+IMAGES = "camvid.parquet"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelEvidence:
+    """A model's confusions on the validation images, in their order.
+
+    Attributes:
+        kind: where it comes from: a run's final model, a control's method, a width.
+    """
+
+    seed: int
+    kind: str
+    name: str
+    confusions: tuple[Confusion, ...]
+
+    @property
+    def counted(self) -> Counted:
+        return counted_cells(self.confusions, CLASSES, dense=True)
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """One seed's run: its last record, and by name what the board predicted."""
+
+    seed: int
+    final: FinalRecord
+    evidence: dict[str, ModelEvidence]
+
+    @property
+    def teacher(self) -> ModelRecord:
+        return self.final.models[0]
+
+    @classmethod
+    def read(cls, folder: Path, seed: int) -> FinishedRun:
+        """Raises `UsageError` for a run without its last record, or without every image's result."""
+        final = FinalRecord.read(folder / FinalRecord.FILE)
+        names = [model.name for model in (*final.models, final.teacher_plus)]
+        return cls(seed, final, {name: _of_board(folder, seed, name) for name in names})
+
+
+def _of_board(folder: Path, seed: int, name: str) -> ModelEvidence:
+    path = folder / "evaluations" / f"{name}.jsonl"
+    scores = {score.index: score for score in Journal.latest(path, ImageScore).read()}
+    if not scores or any(score.failure for score in scores.values()):
+        raise UsageError(f"{path}: not every validation image has a result; run the study's step 'seed{seed}' again")
+    return ModelEvidence(seed, "final", name, tuple(scores[index].confusions[BOARD] for index in sorted(scores)))
+
+
+def compared(folder: Path, seed: int, budget: str) -> Iterator[tuple[MethodRecord, ModelEvidence]]:
+    """What was retrained beside a run's model of that budget; its first retraining."""
+    record = ComparisonRecord.read(folder / "compare" / f"{budget}.json")
+    for method in record.methods:
+        retrained = RetrainedRecord.read(folder / "compare" / "retrained" / f"{method.retrained[0]}.json")
+        yield method, ModelEvidence(seed, f"{budget}: {method.method}", method.subnet, retrained.confusions)
+
+
+def at_one_width(folder: Path, seed: int) -> Iterator[tuple[HomogeneousModel, ModelEvidence]]:
+    for model in WidthsRecord.read(folder / WidthsRecord.FILE).models:
+        yield model, ModelEvidence(seed, f"{model.bits} bits", model.name, model.confusions)
+
+
+def write_images(evidence: Sequence[ModelEvidence], path: Path) -> None:
+    """Parquet, one row for each cell of each image's confusion matrix: what every figure can be computed from."""
+    import pandas as pd
+
+    rows = [
+        (one.seed, one.kind, one.name, image, label, predicted, pixels)
+        for one in evidence
+        for image, cells in enumerate(one.confusions)
+        for label, predicted, pixels in cells
+    ]
+    columns = ["seed", "kind", "model", "image", "label", "predicted", "pixels"]
+    frame = pd.DataFrame(rows, columns=columns).astype(
+        {"kind": "category", "model": "category", "image": "uint16", "pixels": "uint32"}
+        | dict.fromkeys(("seed", "label", "predicted"), "uint8")
+    )
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False, compression="zstd")
+    write_atomically(path, buffer.getvalue())

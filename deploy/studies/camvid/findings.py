@@ -1,0 +1,141 @@
+"""From what the runs hold to what the study says: differences and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from deploy.lcpaq.records import ShippedRecord
+from deploy.run.records import AgreementRecord, FinalRecord
+from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
+from deploy.studies.camvid.conduct import ended, output
+from deploy.studies.camvid.evidence import IMAGES, FinishedRun, ModelEvidence, at_one_width, compared, write_images
+from deploy.studies.camvid.plan import CONTROLLED, LCPAQ_SHARES, StudyStep, lcpaq_step, run_name
+from deploy.studies.camvid.record import (
+    CamvidRecord,
+    Claim,
+    Control,
+    OneWidth,
+    Ranking,
+    RunAgreement,
+    StudiedModel,
+    Verdict,
+)
+from deploy.studies.ranking_record import RankingRecord
+from nas.estimate import Estimate
+from nas.tasks.counted import trained_difference
+
+BLOCK = 10  # consecutive frames
+MARGIN = -1.0  # points
+
+
+def verdict(difference: Estimate) -> Verdict:
+    """By its 95 % interval."""
+    if difference.low > 0:
+        return "better"
+    return "without loss" if difference.low > MARGIN else "undecided"
+
+
+def collect(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> CamvidRecord:
+    """What is done so far: camvid.json, and every image's confusions in camvid.parquet."""
+    known = [one for step in steps if (one := ended(step, out))]
+    done = {one.name for one in known if one.code == 0}
+    runs = [
+        FinishedRun.read(out / run_name(seed), seed)
+        for seed in seeds
+        if (out / run_name(seed) / FinalRecord.FILE).exists() and run_name(seed) in done
+    ]
+    evidence = [one for run in runs for one in run.evidence.values()]
+    controls: list[Control] = []
+    widths: list[OneWidth] = []
+    rankings: list[Ranking] = []
+    ceiling = None
+    if runs and runs[0].seed == seeds[0]:
+        first, folder = runs[0], out / run_name(seeds[0])
+        for budget in CONTROLLED:
+            if f"controls-{budget}" in done:
+                rows = list(_controls(first, folder, budget))
+                controls += [control for control, _ in rows]
+                evidence += [one for _, one in rows]
+        if "widths" in done:
+            pairs = list(_widths(first, folder))
+            widths += [width for width, _ in pairs]
+            evidence += [one for _, one in pairs]
+        widths += _policies(first, {step.name: step for step in steps if step.name in done}, out)
+        if "ranking" in done:
+            ranked = RankingRecord.read(folder / RankingRecord.FILE)
+            rankings = [Ranking(way, one.tau_b, one.tau_b_ci95) for way, one in ranked.rank.items()]
+            ceiling = ranked.noise_ceiling.tau_b if ranked.noise_ceiling else None
+    record = CamvidRecord(
+        block=BLOCK,
+        margin=MARGIN,
+        claims=tuple(_claims(runs)),
+        models=tuple(model for run in runs for model in _models(run)),
+        controls=tuple(controls),
+        widths=tuple(widths),
+        agreements=tuple(_agreement(out, run.seed) for run in runs),
+        rankings=tuple(sorted(rankings, key=lambda ranking: -ranking.tau_b)),
+        ceiling=ceiling,
+        steps=tuple(known),
+    )
+    record.write(out / CamvidRecord.FILE)
+    write_images(evidence, out / IMAGES)
+    return record
+
+
+def _models(run: FinishedRun) -> Iterator[StudiedModel]:
+    teacher = run.teacher
+    for model in (*run.final.models, run.final.teacher_plus):
+        size, latency = model.size_bits / teacher.size_bits, model.latency_us.median / teacher.latency_us.median
+        measured = {v.name: v.share.value for v in run.final.budgets if v.quantity == "latency"}
+        score = run.evidence[model.name].counted.score
+        yield StudiedModel(run.seed, model.name, model.subnet, score, size, measured.get(model.name, latency))
+
+
+def _claims(runs: Sequence[FinishedRun]) -> Iterator[Claim]:
+    if not runs:
+        return
+    theirs = [run.evidence[TEACHER_PLUS].counted for run in runs]
+    found = [{model.name: model for model in _models(run)} for run in runs]
+    for name in runs[0].evidence:
+        if name == TEACHER_PLUS:
+            continue
+        difference = trained_difference([run.evidence[name].counted for run in runs], theirs, block=BLOCK)
+        size = fmean(models[name].size_share for models in found)
+        latency = fmean(models[name].latency_share for models in found)
+        yield Claim(name, tuple(run.seed for run in runs), difference, verdict(difference), size, latency)
+
+
+def _controls(run: FinishedRun, folder: Path, budget: str) -> Iterator[tuple[Control, ModelEvidence]]:
+    ours, teacher = run.evidence[budget].counted, run.teacher
+    for method, evidence in compared(folder, run.seed, budget):
+        difference = trained_difference([ours], [evidence.counted], block=BLOCK)
+        spent = {step: seconds.cpu_s for step, seconds in method.spent.items()}
+        share = method.size_bits / teacher.size_bits
+        yield (
+            Control(budget, method.method, method.subnet, evidence.counted.score, share, difference, spent),
+            evidence,
+        )
+
+
+def _widths(run: FinishedRun, folder: Path) -> Iterator[tuple[OneWidth, ModelEvidence]]:
+    theirs = run.evidence[TEACHER_PLUS].counted
+    for model, evidence in at_one_width(folder, run.seed):
+        difference = trained_difference([evidence.counted], [theirs], block=BLOCK)
+        share = model.size_bits / run.teacher.size_bits
+        yield OneWidth(model.name, model.bits, model.score, share, difference), evidence
+
+
+def _policies(run: FinishedRun, done: dict[str, StudyStep], out: Path) -> Iterator[OneWidth]:
+    """LCPAQ's, a width for each layer."""
+    for model, share in ((TEACHER, LCPAQ_SHARES[0]), *((CONTROLLED[-1], share) for share in LCPAQ_SHARES)):
+        if step := done.get(lcpaq_step(model, share)):
+            shipped = ShippedRecord.from_json(output(step, out)["shipped"], step.name)
+            size = shipped.size_bits / run.teacher.size_bits
+            yield OneWidth(f"{model}, LCPAQ at {share} %", None, shipped.int8, size, None)
+
+
+def _agreement(out: Path, seed: int) -> RunAgreement:
+    found = AgreementRecord.read(out / run_name(seed) / AgreementRecord.FILE).agreement
+    return RunAgreement(seed, found.n_models, found.tau_b, found.ci95, found.ceiling_tau_b)

@@ -1,0 +1,98 @@
+"""The study of docs/camvid.md as the commands that make it, in their order, with what each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hil.errors import UsageError
+
+CONFIG = "camvid"
+SEEDS = (0, 1, 2, 3, 4)
+CONTROLLED = ("fast", "small")
+"""Models that have controls; those of the first seed."""
+RIVALS = ("blockwise", "spos", "random")
+CONTROLS = ("random_blocks", "fewer_layers")
+HOMOGENEOUS_WIDTHS = (6, 4)
+LCPAQ_SHARES = (67, 58)  # percent of the INT8 size
+RANKED_STEPS = 200  # of a retraining, where 24 architectures are ranked
+
+
+@dataclass(frozen=True)
+class StudyStep:
+    """A command of the study.
+
+    Attributes:
+        arguments: of hilnas.
+        minutes: that it took on one core of the machine of docs/camvid.md.
+        needs: the steps that it goes on from.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    minutes: int
+    needs: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        return " ".join(("hilnas", *self.arguments))
+
+
+def run_name(seed: int) -> str:
+    return f"seed{seed}"
+
+
+def lcpaq_step(model: str, share: int) -> str:
+    return f"lcpaq-{model}-{share}"
+
+
+def steps(data: str, encoder: Path, out: Path, seeds: Sequence[int] = SEEDS) -> list[StudyStep]:
+    """`data`: as --data; `out`: the folder of the runs; the first of `seeds` has the controls and rankings."""
+
+    def of(seed: int) -> tuple[str, ...]:
+        where = ("--runs-dir", str(out), "--name", run_name(seed), "--seed", str(seed))
+        return ("--config", CONFIG, "--data", data, "--encoder-from", str(encoder), *where)
+
+    first, *others = seeds
+    name, main = run_name(first), of(first)
+    widths = ",".join(map(str, HOMOGENEOUS_WIDTHS))
+    return [
+        StudyStep(name, ("loop", *main), 120),
+        *(StudyStep(run_name(seed), ("loop", *of(seed), "--models", "24"), 105) for seed in others),
+        *(
+            StudyStep(
+                f"controls-{budget}",
+                ("compare-search", *main, "--budget", budget, "--methods", ",".join(methods)),
+                30 if len(methods) > len(CONTROLS) else 20,
+                (name,),
+            )
+            for budget, methods in zip(CONTROLLED, ((*RIVALS, *CONTROLS), CONTROLS), strict=True)
+        ),
+        StudyStep(
+            "widths", ("study", "widths", *main, "--models", "teacher_plus,small", "--bits", widths), 15, (name,)
+        ),
+        StudyStep(
+            "ranking", ("study", "ranking", *main, "--models", "24", "--steps", str(RANKED_STEPS)), 90, (name,)
+        ),
+        *(
+            StudyStep(
+                lcpaq_step(model, share),
+                ("lcpaq", "run", *main, "--model", model, "--size-limit", f"{share}%", "--trials", "12"),
+                25,
+                (name,),
+            )
+            for model, share in (("teacher", LCPAQ_SHARES[0]), *(("small", share) for share in LCPAQ_SHARES))
+        ),
+    ]  # fmt: skip
+
+
+def chosen(steps: Sequence[StudyStep], names: str | None) -> list[StudyStep]:
+    """Those of these names, with commas between, in the plan's order; None: all. `UsageError` for another name."""
+    if names is None:
+        return list(steps)
+    wanted = names.split(",")
+    known = [step.name for step in steps]
+    if unknown := [name for name in wanted if name not in known]:
+        raise UsageError(f"--only {unknown[0]}: no such step; there are {', '.join(known)}")
+    return [step for step in steps if step.name in wanted]

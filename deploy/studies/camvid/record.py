@@ -1,0 +1,132 @@
+"""camvid.json: what the study found, by the rules of docs/camvid.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from deploy.run.records import Record
+from deploy.run.records.agreement import Interval
+from deploy.studies.camvid.conduct import StepRecord
+from nas.estimate import Estimate
+from nas.settings import STRICT
+
+Verdict = Literal["better", "without loss", "undecided"]
+
+
+@dataclass(frozen=True)
+class StudiedModel:
+    """A final model of one run.
+
+    Attributes:
+        score: the board's own, in percent.
+        size_share, latency_share: of the INT8 teacher's of the same run; the latency measured beside it.
+    """
+
+    seed: int
+    name: str
+    subnet: str
+    score: float
+    size_share: float
+    latency_share: float
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A model against the teacher trained on, over the paired runs.
+
+    Attributes:
+        difference: in points of the score.
+        size_share, latency_share: means over the runs.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    difference: Estimate
+    verdict: Verdict
+    size_share: float
+    latency_share: float
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class Control:
+    """What was retrained beside a found model within its budget, in one run.
+
+    Attributes:
+        score: of the deployed integers, in percent.
+        found: the found model's score less this one's, in points.
+        cpu_s: by step what selecting it took in CPU seconds; None where that was not counted.
+    """
+
+    budget: str
+    method: str
+    subnet: str
+    score: float
+    size_share: float
+    found: Estimate
+    cpu_s: dict[str, float | None]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class OneWidth:
+    """A final network at one width everywhere, or with LCPAQ's widths in each layer (`bits` None).
+
+    Attributes:
+        difference: to the teacher trained on, in points; None where no image's result is kept.
+    """
+
+    name: str
+    bits: int | None
+    score: float
+    size_share: float
+    difference: Estimate | None
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class RunAgreement:
+    """Of one run's latency table with full networks."""
+
+    seed: int
+    models: int
+    tau_b: float
+    ci95: Interval
+    ceiling_tau_b: float
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How one way to rank architectures agrees with what they are once retrained."""
+
+    way: str
+    tau_b: float
+    ci95: Interval
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class CamvidRecord(Record):
+    """The study as far as it is done.
+
+    Attributes:
+        block: consecutive frames that are resampled together; margin: of "without loss", in points.
+        ceiling: tau-b of one retraining with another; None before the ranking is done.
+    """
+
+    block: int
+    margin: float
+    claims: tuple[Claim, ...]
+    models: tuple[StudiedModel, ...]
+    controls: tuple[Control, ...]
+    widths: tuple[OneWidth, ...]
+    agreements: tuple[RunAgreement, ...]
+    rankings: tuple[Ranking, ...]
+    ceiling: float | None
+    steps: tuple[StepRecord, ...]
+
+    FILE: ClassVar[str] = "camvid.json"
+    COMMAND: ClassVar[str] = "study camvid"

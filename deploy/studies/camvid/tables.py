@@ -1,0 +1,89 @@
+"""The study's record as the Markdown tables of docs/camvid.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean
+
+from deploy.run.settings.deployment import TEACHER_PLUS
+from deploy.studies.camvid.record import CamvidRecord, Control
+from nas.estimate import Estimate
+
+
+def rows(record: CamvidRecord) -> Iterator[str]:
+    """All of them, with an empty line between."""
+    for table in (_claims, _controls, _widths, _rankings, _agreements):
+        lines = list(table(record))
+        if lines:
+            yield from (*lines, "")
+
+
+def _claims(record: CamvidRecord) -> Iterator[str]:
+    if not record.claims:
+        return
+    yield "| model | mIoU of the board, % | against teacher_plus, points [95 %] | verdict | size | latency |"
+    yield "|---|---|---|---|---|---|"
+    for claim in record.claims:
+        shares = f"{claim.size_share:.1%} | {claim.latency_share:.1%}"
+        score = f"{_score(record, claim.name):.2f}"
+        yield f"| {claim.name} | {score} | {_interval(claim.difference)} | {claim.verdict} | {shares} |"
+    seeds = ", ".join(map(str, record.claims[0].seeds))
+    yield ""
+    yield f"Means over the runs of seeds {seeds}; teacher_plus {_score(record, TEACHER_PLUS):.2f} %."
+
+
+def _score(record: CamvidRecord, name: str) -> float:
+    return fmean(model.score for model in record.models if model.name == name)
+
+
+def _controls(record: CamvidRecord) -> Iterator[str]:
+    if not record.controls:
+        return
+    yield "| budget | control | mIoU, % | found model less control, points [95 %] | size | CPU s to select it |"
+    yield "|---|---|---|---|---|---|"
+    for control in record.controls:
+        yield (
+            f"| {control.budget} | {control.method} | {control.score:.2f} | {_interval(control.found)} | "
+            f"{control.size_share:.1%} | {_selecting(control)} |"
+        )
+
+
+def _selecting(control: Control) -> str:
+    seconds = [seconds for step, seconds in control.cpu_s.items() if step != "retrain"]
+    return "-" if None in seconds else f"{sum(s for s in seconds if s is not None):.0f}"
+
+
+def _widths(record: CamvidRecord) -> Iterator[str]:
+    if not record.widths:
+        return
+    yield "| network | bits | mIoU, % | against teacher_plus, points [95 %] | size |"
+    yield "|---|---|---|---|---|"
+    for width in record.widths:
+        against = _interval(width.difference) if width.difference else ""
+        bits = "mixed" if width.bits is None else str(width.bits)
+        yield f"| {width.name} | {bits} | {width.score:.2f} | {against} | {width.size_share:.1%} |"
+
+
+def _rankings(record: CamvidRecord) -> Iterator[str]:
+    if not record.rankings:
+        return
+    yield "| ranked by | tau-b with what architectures are once retrained [95 %] |"
+    yield "|---|---|"
+    for ranking in record.rankings:
+        yield f"| {ranking.way} | {ranking.tau_b:.2f} [{ranking.ci95[0]:.2f}, {ranking.ci95[1]:.2f}] |"
+    if record.ceiling is not None:
+        yield f"| one retraining with another | {record.ceiling:.2f} |"
+
+
+def _agreements(record: CamvidRecord) -> Iterator[str]:
+    if not record.agreements:
+        return
+    yield "| seed | full networks | tau-b of the latency table [95 %] | of two halves of one measurement |"
+    yield "|---|---|---|---|"
+    for agreed in record.agreements:
+        interval = f"[{agreed.ci95[0]:.3f}, {agreed.ci95[1]:.3f}]"
+        yield f"| {agreed.seed} | {agreed.models} | {agreed.tau_b:.3f} {interval} | {agreed.ceiling_tau_b:.3f} |"
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:+.2f} [{estimate.low:+.2f}, {estimate.high:+.2f}]"

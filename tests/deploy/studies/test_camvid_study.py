@@ -1,0 +1,148 @@
+"""The CamVid study: its steps are taken once and go on, its verdicts follow from what is published of each image."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deploy.cli import main
+from deploy.formats.journal import Journal
+from deploy.ship.evaluation import ImageScore
+from deploy.studies.camvid.conduct import StepFailedError, StepRecord, conduct, left
+from deploy.studies.camvid.evidence import IMAGES
+from deploy.studies.camvid.findings import BLOCK, collect, verdict
+from deploy.studies.camvid.plan import StudyStep, chosen, steps
+from deploy.studies.camvid.record import CamvidRecord
+from deploy.studies.camvid.tables import rows
+from hil.errors import UsageError
+from nas.estimate import Estimate
+from nas.tasks.counted import Counted, trained_difference
+from tests.deploy.tiny_experiment import finished_run
+
+WELL = StudyStep("well", ("space", "table1"), 1)
+WRONG = StudyStep("wrong", ("space", "no-such-space"), 1)
+
+
+def test_a_step_that_is_done_is_not_taken_again(tmp_path: Path) -> None:
+    assert left([WELL], tmp_path) == [WELL]
+    before, after = conduct([WELL], tmp_path)
+    assert before == (WELL, None) and after[1] is not None and after[1].code == 0
+    assert left([WELL], tmp_path) == []
+    assert left([replace(WELL, arguments=("space", "demo"))], tmp_path), "another command is another step"
+
+
+def test_a_command_that_cannot_work_stops_the_study(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(StepFailedError, match=r"step 'wrong' ended with 2; put that right") as caught:
+        list(conduct([WRONG, WELL], tmp_path))
+    assert caught.value.exit_code == 2
+    assert "no-such-space" in capfd.readouterr().err
+    assert left([WRONG, WELL], tmp_path) == [WRONG, WELL]
+    assert [path.suffix for path in (tmp_path / "steps").iterdir()] == [".part"], "no half output counts"
+
+
+def test_a_check_that_did_not_hold_is_a_result_and_stops_what_needs_it(tmp_path: Path) -> None:
+    StepRecord("wrong", WRONG.command, 1, 2.0).write(tmp_path / "steps" / "wrong.json")
+    needing = replace(WELL, name="needing", needs=("wrong",))
+    taken = [step.name for step, record in conduct([needing, WELL], tmp_path) if record]
+    assert taken == ["well"]
+    assert left([WRONG, needing, WELL], tmp_path) == [WRONG, needing], "it may hold the next time"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.01, 1.0, "better"), (-0.99, 3.0, "without loss"), (-1.0, 3.0, "undecided"), (-4.0, -2.0, "undecided")],
+)
+def test_verdicts(low: float, high: float, expected: str) -> None:
+    assert verdict(Estimate(0.5, 0.1, low, high, 101, "resampled")) == expected
+
+
+@pytest.fixture
+def study(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[StudyStep], Path]:
+    """Two seeds that are done, of one tiny run; the second one's board had other answers."""
+    finished, out = finished_run(tmp_path_factory), tmp_path / "out"
+    planned = steps("camvid:x", Path("encoder.tflite"), out, (0, 1))
+    for seed in (0, 1):
+        shutil.copytree(finished.folder, out / f"seed{seed}")
+        step = planned[seed]
+        StepRecord(step.name, step.command, 0, 60.0).write(out / "steps" / f"{step.name}.json")
+    path = out / "seed1" / "evaluations" / "fast.jsonl"
+    journal = Journal.latest(path, ImageScore)
+    better = [replace(score, confusions=dict.fromkeys(score.confusions, _right(score))) for score in journal.read()]
+    journal.rewrite(better)
+    return planned, out
+
+
+def _right(score: ImageScore) -> tuple[tuple[int, int, int], ...]:
+    """The same labels, all predicted."""
+    (cells,) = score.confusions.values()
+    labels = sorted({label for label, _, _ in cells})
+    return tuple((label, label, sum(n for of, _, n in cells if of == label)) for label in labels)
+
+
+def test_every_difference_follows_from_what_is_published(study: tuple[list[StudyStep], Path]) -> None:
+    planned, out = study
+    record = collect(planned, (0, 1), out)
+    assert CamvidRecord.read(out / CamvidRecord.FILE) == record
+    images = pd.read_parquet(out / IMAGES)
+    assert (
+        set(images["image"]) == set(range(4)) and (images.groupby(["seed", "model", "image"])["pixels"].sum() > 0).all()
+    )
+
+    def counted(seed: int, model: str) -> Counted:
+        found = images[(images["seed"] == seed) & (images["model"] == model)]
+        hits, totals = np.zeros((2, 4, 11), np.int64)
+        for row in found.itertuples():
+            for labelled in {row.label, row.predicted}:
+                totals[row.image, labelled] += row.pixels
+            hits[row.image, row.label] += row.pixels * (row.label == row.predicted)
+        return Counted(hits, totals)
+
+    claims = {claim.name: claim for claim in record.claims}
+    assert set(claims) == {"teacher", "fast"}
+    for name, claim in claims.items():
+        ours, theirs = ([counted(seed, one) for seed in (0, 1)] for one in (name, "teacher_plus"))
+        assert claim.difference == trained_difference(ours, theirs, block=BLOCK)
+        assert claim.verdict == verdict(claim.difference)
+    scores = {(model.seed, model.name): model.score for model in record.models}
+    assert scores[1, "fast"] == 100.0 and scores[0, "fast"] < 100.0
+    assert [agreed.seed for agreed in record.agreements] == [0, 1]
+    text = "\n".join(rows(record))
+    assert f"| fast | {np.mean([scores[0, 'fast'], 100.0]):.2f} |" in text and "seeds 0, 1" in text
+
+
+def test_an_image_without_a_result_is_named(study: tuple[list[StudyStep], Path]) -> None:
+    planned, out = study
+    journal = Journal.latest(out / "seed0" / "evaluations" / "fast.jsonl", ImageScore)
+    scores = journal.read()
+    journal.rewrite([replace(scores[0], confusions={}, failure="board: gone"), *scores[1:]])
+    with pytest.raises(UsageError, match=r"fast\.jsonl: not every validation image has a result; run .*'seed0'"):
+        collect(planned, (0, 1), out)
+
+
+def test_nothing_done_is_an_empty_record(tmp_path: Path) -> None:
+    record = collect(steps("camvid:x", Path("e.tflite"), tmp_path), (0, 1, 2, 3, 4), tmp_path)
+    assert record.claims == record.models == record.steps == () and not list(rows(record))
+
+
+def test_the_plan_is_shown_with_its_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["study", "camvid", "--data", "camvid:x", "--encoder-from", "e.tflite", "--out", str(tmp_path)]
+    assert main([*command, "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert "hilnas loop --config camvid --data camvid:x" in said and "12 steps to take, about 1" in said
+    assert not list(tmp_path.iterdir())
+    assert main([*command, "--plan", "--only", "seed0,widths"]) == 0
+    assert "2 steps to take" in capsys.readouterr().out
+    assert main([*command, "--only", "seed9"]) == 2
+    assert "--only seed9: no such step; there are seed0, seed1" in capsys.readouterr().err
+    assert main([*command, "--seeds", "one"]) == 2
+
+
+def test_steps_are_chosen_in_the_order_of_the_plan() -> None:
+    planned = steps("camvid:x", Path("e.tflite"), Path("out"))
+    assert [step.name for step in chosen(planned, "widths,seed1")] == ["seed1", "widths"]
+    assert chosen(planned, None) == planned
