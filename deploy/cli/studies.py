@@ -214,7 +214,7 @@ def _add_widths(studies: Commands) -> None:
 def _add_camvid(studies: Commands) -> None:
     camvid = studies.add_parser(
         "camvid",
-        help="real street images: found models against the teacher trained on, controls and rivals; a day",
+        help="real street images: selected models against the teacher trained on, controls and rivals; a day",
         description="Takes the steps of docs/camvid.md, each a command of its own that is shown with the time that it "
         "takes, then compares by the rules there. Killed at any moment, the same command goes on.",
     )

@@ -52,11 +52,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Control:
-    """What was retrained beside a found model within its budget, in one run.
+    """What was retrained beside a selected model within its budget, in one run.
 
     Attributes:
         score: of the deployed integers, in percent.
-        found: the found model's score less this one's, in points.
+        found: the selected model's score less this one's, in points.
         cpu_s: by step what selecting it took in CPU seconds; None where that was not counted.
     """
 

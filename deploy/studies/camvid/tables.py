@@ -39,7 +39,7 @@ def _score(record: CamvidRecord, name: str) -> float:
 def _controls(record: CamvidRecord) -> Iterator[str]:
     if not record.controls:
         return
-    yield "| budget | control | mIoU, % | found model less control, points [95 %] | size | CPU s to select it |"
+    yield "| budget | control | mIoU, % | selected model less control, points [95 %] | size | CPU s to select it |"
     yield "|---|---|---|---|---|---|"
     for control in record.controls:
         yield (
