@@ -96,7 +96,9 @@ def add(commands: Commands) -> None:
 
 
 def _add_settings(action: argparse.ArgumentParser) -> None:
-    model = "teacher (default), a selected model's name, resnet18, or resnet18w16: that with 16 channels for 64"
+    model = (
+        "teacher (default), a selected model's name, resnet18, resnet50, or resnet18w16: that with 16 channels for 64"
+    )
     action.add_argument("--model", default="teacher", metavar="NAME", help=model)
     limits = action.add_argument_group("limits (default: --size-limit 67%)")
     limits.add_argument(
@@ -184,13 +186,13 @@ def _widths(option: str, text: str) -> tuple[int, ...]:
 
 
 def _trained(context: Context, name: str) -> Iterator[Progress]:
-    """Train what the network needs, where it is not done; a ResNet18 needs nothing of the loop."""
-    from deploy.lcpaq.resnet import train_resnet, width_in
+    """Train what the network needs, where it is not done; a ResNet needs nothing of the loop."""
+    from deploy.lcpaq.resnet import form_in, train_resnet
     from deploy.lcpaq.subject import TEACHER
     from deploy.pipeline.loop import loop
 
-    if (width := width_in(context.experiment, name)) is not None:
-        return train_resnet(context, name, width)
+    if (form := form_in(context.experiment, name)) is not None:
+        return train_resnet(context, name, form)
     return loop(context, "teacher" if name == TEACHER else "retrain")
 
 

@@ -13,6 +13,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
+from hil.errors import UsageError
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -91,3 +93,11 @@ def add_protocol(parser: Parser, runs: int, rounds: int) -> None:
 
 def add_json(parser: Parser, text: str = "print JSON for other programs instead of text") -> None:
     parser.add_argument("--json", action="store_true", help=text)
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """`UsageError` for anything but whole numbers with commas between."""
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(f"{option} {text}: write whole numbers with commas between, for example 0,1,2")
+    return [int(part) for part in parts]

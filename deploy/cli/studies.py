@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.cli import console
+from deploy.cli import camvid_studies, console
 from deploy.cli.help import sentence
-from deploy.cli.options import Commands, add_boards, bind
+from deploy.cli.options import Commands, add_boards, bind, whole_numbers
 from deploy.cli.runs import DEFAULT_CONFIG, RunOptions, add_run, open_run
 from hil.errors import UsageError
 
@@ -59,25 +59,6 @@ class WidthsOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CamvidOptions:
-    """The study of docs/camvid.md.
-
-    Attributes:
-        data, encoder_from: as of a run; `out`: the folder of its runs.
-        seeds: of the paired runs, the first with controls and rankings.
-        only: steps to take, separated by commas; None: all.
-        plan: show the steps and take none.
-    """
-
-    data: str
-    encoder_from: Path
-    out: Path = Path("runs/camvid-study")
-    seeds: str = "0,1,2,3,4"
-    only: str | None = None
-    plan: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class LcpaqStudyOptions:
     """`out`: the folder; `seeds`: separated by commas; `steps`: of training; `share`: of the INT8 size."""
 
@@ -87,7 +68,7 @@ class LcpaqStudyOptions:
     share: float = 0.67
 
     def parsed_seeds(self) -> Sequence[int]:
-        return _whole_numbers("--seeds", self.seeds)
+        return whole_numbers("--seeds", self.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +76,6 @@ class FewBitsOptions:
     """`model`: a .tflite file of a convolutional network."""
 
     model: Path
-
-
-def _whole_numbers(option: str, text: str) -> list[int]:
-    """`UsageError` for anything but whole numbers with commas between."""
-    parts = text.split(",")
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise UsageError(f"{option} {text}: write whole numbers with commas between, for example 0,1,2")
-    return [int(part) for part in parts]
 
 
 def add(commands: Commands) -> None:
@@ -116,7 +89,7 @@ def add(commands: Commands) -> None:
     bind(few_bits, FewBitsOptions, few_bits_table)
     _add_ranking(studies)
     _add_widths(studies)
-    _add_camvid(studies)
+    camvid_studies.add(studies)
     bits = _add_lcpaq(studies, "lcpaq-bits", "policies at a share of the INT8 size, over seeds; minutes on one core")
     bits.add_argument(
         "--share", type=float, default=0.67, metavar="X", help="of the INT8 size, 0 to 1 (default %(default)s)"
@@ -211,27 +184,6 @@ def _add_widths(studies: Commands) -> None:
     bind(widths, WidthsOptions, widths_table)
 
 
-def _add_camvid(studies: Commands) -> None:
-    camvid = studies.add_parser(
-        "camvid",
-        help="real street images: selected models against the teacher trained on, controls and rivals; a day",
-        description="Takes the steps of docs/camvid.md, each a command of its own that is shown with the time that it "
-        "takes, then compares by the rules there. Killed at any moment, the same command goes on.",
-    )
-    camvid.add_argument("--data", required=True, metavar="camvid:FOLDER", help="CamVid, 367 and 101 images")
-    camvid.add_argument(
-        "--encoder-from", type=Path, required=True, metavar="FILE.tflite", help="a public INT8 MobileNetV2"
-    )
-    default = CamvidOptions.out
-    camvid.add_argument("--out", type=Path, default=default, metavar="DIR", help="of its runs (default %(default)s)")
-    camvid.add_argument(
-        "--seeds", default=CamvidOptions.seeds, metavar="A,B", help="of the paired runs (default %(default)s)"
-    )
-    camvid.add_argument("--only", metavar="STEP,STEP", help="take these steps alone, of those that --plan lists")
-    camvid.add_argument("--plan", action="store_true", help="show the steps, and how long they take")
-    bind(camvid, CamvidOptions, camvid_study)
-
-
 def _add_lcpaq(studies: Commands, name: str, text: str) -> argparse.ArgumentParser:
     study = studies.add_parser(name, help=text, description=sentence(f"on a classifier of generated figures: {text}"))
     study.add_argument(
@@ -303,7 +255,7 @@ def widths_table(options: WidthsOptions) -> int:
     from deploy.studies.widths import WidthsRecord, homogeneous
 
     names = list(dict.fromkeys(options.final_models.split(",")))
-    widths = list(dict.fromkeys(_whole_numbers("--bits", options.bits)))
+    widths = list(dict.fromkeys(whole_numbers("--bits", options.bits)))
     with open_run(options) as context:
         console.follow(homogeneous(context, names, widths))
         path = context.path / WidthsRecord.FILE
@@ -315,36 +267,6 @@ def widths_table(options: WidthsOptions) -> int:
     console.table(("model", "bits", f"{record.metric} %", "weights kB"), rows)
     console.say(f"written to {path}")
     return 0
-
-
-def camvid_study(options: CamvidOptions) -> int:
-    """The exit code: 1 where a check of a step does not hold."""
-    from deploy.studies.camvid.conduct import conduct, ended, left
-    from deploy.studies.camvid.findings import collect
-    from deploy.studies.camvid.plan import chosen, steps
-    from deploy.studies.camvid.record import CamvidRecord
-    from deploy.studies.camvid.tables import rows
-
-    seeds = list(dict.fromkeys(_whole_numbers("--seeds", options.seeds)))
-    planned = steps(options.data, options.encoder_from, options.out, seeds)
-    todo = left(chosen(planned, options.only), options.out)
-    for step in planned:
-        takes = f"{step.minutes} min" if step in todo else "done" if ended(step, options.out) else "-"
-        console.say(f"{step.name:18} {takes:>8}  {step.command}")
-    console.say(f"{len(todo)} steps to take, about {sum(step.minutes for step in todo) / 60:.1f} h on one core")
-    if options.plan:
-        return 0
-    failed = []
-    for step, record in conduct(todo, options.out):
-        if record is None:
-            console.say(f"{step.name}: {step.command}")
-        elif record.code:
-            failed.append(step.name)
-    _say(rows(collect(planned, seeds, options.out)))
-    console.say(f"written to {options.out / CamvidRecord.FILE}")
-    if failed:
-        console.warn(f"a check did not hold in {', '.join(failed)}; what needs that was left out")
-    return int(bool(failed))
 
 
 def lcpaq_bits(options: LcpaqStudyOptions) -> int:

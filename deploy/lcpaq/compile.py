@@ -43,13 +43,13 @@ class QuantizedSubject:
 def network_of(context: Context, name: str, scheme: Scheme, policy: Path | None) -> QuantizedSubject:
     """`UsageError` for a network that the run has not, or has not trained; `ConfigError` for a policy not of it."""
     names = (TEACHER, *(budget.name for budget in context.experiment.budgets))
-    if resnet.width_in(context.experiment, name) is not None:
+    if resnet.form_in(context.experiment, name) is not None:
         there, command = resnet.checkpoint(context, name).exists(), f"lcpaq run --model {name}"
     elif name in names:
         command = "teacher" if name == TEACHER else "retrain"
         there = context.run.is_done(command, context.keys[command])
     else:
-        known = ", ".join((*names, resnet.NAME))
+        known = ", ".join((*names, resnet.NAMES))
         raise UsageError(f"{name}: neither a subnet nor a network of '{context.experiment.name}': {known}")
     if not there:
         raise UsageError(f"{name}: {context.path} has no such network under these settings; run hilnas {command} first")

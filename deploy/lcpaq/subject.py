@@ -34,7 +34,7 @@ QUANTIZER = 2
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The teacher, a selected model with its block bits as `architecture`, or a ResNet18."""
+    """The teacher, a selected model with its block bits as `architecture`, or a ResNet."""
 
     context: Context
     name: str
@@ -46,8 +46,8 @@ class Subject:
         """`UsageError` for a name that the run has no network of."""
         if name == TEACHER:
             return cls(context, name, context.teacher, None)
-        if (width := resnet.width_in(context.experiment, name)) is not None:
-            return cls(context, name, resnet.trained(context, name, width), None)
+        if (form := resnet.form_in(context.experiment, name)) is not None:
+            return cls(context, name, resnet.trained(context, name, form), None)
         selected = {model.name: model for model in SearchRecord.read(context.path / SearchRecord.FILE).selected}
         if name not in selected:
             raise UsageError(f"--model {name}: the run has {', '.join((TEACHER, *selected))}")
@@ -72,7 +72,7 @@ class Subject:
         """A digest of the network's weights and of how it is quantized."""
         e = self.context.experiment
         if isinstance(self.model, ResNet):
-            weights = resnet.key_of(self.context, self.model.width)
+            weights = resnet.key_of(self.context, self.model.form)
         else:
             weights = self.context.keys[TEACHER if self.architecture is None else "retrain"]
         scheme, images = settings_of(e.quantization.scheme), e.quantization.calibration_images
@@ -94,8 +94,8 @@ class Subject:
 def check_name(experiment: Experiment, name: str, settings: StepSettings) -> None:
     """`UsageError` for a network that the experiment has not, and for limits that it cannot have."""
     budgets = [budget.name for budget in experiment.budgets]
-    if name not in (TEACHER, *budgets, resnet.NAME) and resnet.width_in(experiment, name) is None:
-        raise UsageError(f"--model {name}: '{experiment.name}' has {', '.join((TEACHER, *budgets, resnet.NAME))}")
+    if name not in (TEACHER, *budgets) and resnet.form_in(experiment, name) is None:
+        raise UsageError(f"--model {name}: '{experiment.name}' has {', '.join((TEACHER, *budgets, resnet.NAMES))}")
     if BLOCKS in settings.limits.values() and name not in budgets:
         raise UsageError(f"--size-limit {BLOCKS}: {name} has no block bits; name a selected model or give %")
 

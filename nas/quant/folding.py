@@ -12,7 +12,7 @@ from torch import nn
 
 from nas.networks.blocks import ConvBN, MBConv
 from nas.networks.classifier import Classifier
-from nas.networks.resnet import BasicBlock, ResNet
+from nas.networks.resnet import ResidualBlock, ResNet
 from nas.networks.segmenter import Encoder, Segmenter
 from nas.quant.float_graph import (
     INPUT,
@@ -117,7 +117,7 @@ def fold_resnet(model: ResNet) -> list[Node]:
         nodes.append(MaxPool("pool", "stem", 3, 2))
     for i, stage in enumerate(model.stages, start=1):
         for j, block in enumerate(stage.children()):
-            assert isinstance(block, BasicBlock)  # noqa: S101 (for the type checker)
+            assert isinstance(block, ResidualBlock)  # noqa: S101 (for the type checker)
             nodes += _fold_block(block, f"layer{i}/{j}", nodes[-1].name)
     linear = model.classifier
     last = nodes[-1].name
@@ -128,12 +128,16 @@ def fold_resnet(model: ResNet) -> list[Node]:
     ]
 
 
-def _fold_block(block: BasicBlock, name: str, x: str) -> list[Node]:
-    first, second = fold_conv(block.conv1, f"{name}/conv1", x), fold_conv(block.conv2, f"{name}/conv2", f"{name}/conv1")
-    if block.downsample is None:
-        return [first, second, Add(f"{name}/add", x, second.name, "relu")]
-    shortcut = fold_conv(block.downsample, f"{name}/downsample", x)
-    return [first, second, shortcut, Add(f"{name}/add", shortcut.name, second.name, "relu")]
+def _fold_block(block: ResidualBlock, name: str, x: str) -> list[Node]:
+    nodes: list[Node] = []
+    for i, convolution in enumerate(block.convolutions, start=1):
+        assert isinstance(convolution, ConvBN)  # noqa: S101 (for the type checker)
+        nodes.append(fold_conv(convolution, f"{name}/conv{i}", nodes[-1].name if nodes else x))
+    last, shortcut = nodes[-1].name, x
+    if block.downsample is not None:
+        nodes.append(fold_conv(block.downsample, f"{name}/downsample", x))
+        shortcut = nodes[-1].name
+    return [*nodes, Add(f"{name}/add", shortcut, last, "relu")]
 
 
 def layers_by_name(model: Encoder) -> dict[str, ConvBN | nn.Conv2d | nn.Linear]:

@@ -16,7 +16,7 @@ from deploy.formats.tflite.read import read
 from deploy.formats.tflite.writer import write
 from hil.errors import ModelError, UsageError
 from nas.networks.blocks import SuperBlock, recalibrate
-from nas.networks.resnet import ResNet
+from nas.networks.resnet import Depth, ResNet, ResNetForm
 from nas.networks.segmenter import Head, student
 from nas.quant.float_graph import INPUT, Add, Conv, run
 from nas.quant.folding import fold_layers, fold_resnet, fold_segmenter
@@ -78,14 +78,15 @@ def test_a_whole_model_equals_the_converters(tmp_path, end):
 
 
 @pytest.mark.tensorflow
-def test_a_resnet_equals_the_converters(tmp_path):
+@pytest.mark.parametrize("depth", [18, 50])
+def test_a_resnet_equals_the_converters(tmp_path, depth: Depth):
     """MAX_POOL_2D, and RELU after convolutions and additions."""
     pytest.importorskip("tensorflow", reason=NEEDS)
     torch.manual_seed(2)
-    model = trained_like(ResNet(7, (64, 70), 8), 2).eval()
+    model = trained_like(ResNet(7, (64, 70), ResNetForm(depth, 8)), 2).eval()
     images = (torch.randint(0, 256, (3, 3, 64, 70)).float() - 128) / 128
     recalibrate(model, images)
-    holds(fold_resnet(model), images, tmp_path, "ResNet18")
+    holds(fold_resnet(model), images, tmp_path, f"ResNet{depth}")
 
 
 @pytest.mark.tensorflow

@@ -17,9 +17,11 @@ from deploy.formats.tflite.read import read
 from deploy.formats.tflite.writer import write
 from deploy.targets.inspection import inspect_model
 from nas.data import open_data
-from nas.lcpaq.policy import Policy
+from nas.lcpaq.options import options_of
+from nas.lcpaq.policy import Policy, layers_of
+from nas.lcpaq.program import solve
 from nas.networks.blocks import recalibrate
-from nas.networks.resnet import ResNet
+from nas.networks.resnet import Depth, ResNet, ResNetForm
 from nas.quant import simulate, uint8
 from nas.quant.float_graph import Weighted
 from nas.quant.integer_graph import IntegerGraph, QMaxPool
@@ -40,10 +42,10 @@ QUICK = ("--images", "4", "--scoring-images", "16", "--k", "1", "--trials", "2",
 NAME = "resnet18w8"
 
 
-def whole(size: tuple[int, int], scheme: Scheme, seed: int = 0) -> IntegerGraph:
+def whole(size: tuple[int, int], scheme: Scheme, seed: int = 0, depth: Depth = 18) -> IntegerGraph:
     """A narrow network with mixed bits of weights and of what they read, quantized on noise."""
     torch.manual_seed(seed)
-    model = trained_like(ResNet(7, size, 8), seed).eval()
+    model = trained_like(ResNet(7, size, ResNetForm(depth, 8)), seed).eval()
     images = (torch.randint(0, 256, (2, 3, *size)).float() - 128) / 128
     recalibrate(model, images)
     layers = [node for node in fold(model, size) if isinstance(node, Weighted)]
@@ -55,12 +57,16 @@ def whole(size: tuple[int, int], scheme: Scheme, seed: int = 0) -> IntegerGraph:
 
 
 @pytest.mark.parametrize(
-    ("size", "scheme"),
-    [((32, 40), Scheme()), ((70, 90), Scheme("tensor", "mse", equalize=True, bias_correction=True))],
-    ids=["small", "large"],
+    ("size", "scheme", "depth"),
+    [
+        ((32, 40), Scheme(), 18),
+        ((70, 90), Scheme("tensor", "mse", equalize=True, bias_correction=True), 18),
+        ((64, 66), Scheme(), 50),
+    ],
+    ids=["small", "large", "50"],
 )
-def test_litert_answers_the_simulations_bytes(size: tuple[int, int], scheme: Scheme) -> None:
-    graph = whole(size, scheme)
+def test_litert_answers_the_simulations_bytes(size: tuple[int, int], scheme: Scheme, depth: Depth) -> None:
+    graph = whole(size, scheme, depth=depth)
     assert any(isinstance(op, QMaxPool) for op in graph.operators) == (size[0] >= 64)
     for seed in range(3):
         q = random_integers(graph, seed)
@@ -71,6 +77,26 @@ def test_litert_answers_the_simulations_bytes(size: tuple[int, int], scheme: Sch
             answer = interpret(write(graph), simulate.as_nhwc(q), kernels)
             assert len(np.unique(answer)) > 1
             np.testing.assert_array_equal(answer, expected.reshape(answer.shape), str(kernels))
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_at_full_width_it_is_given_bits_and_compiled(depth: Depth) -> None:
+    """As published, for 1 000 classes: the program is solved and the file holds what it was asked to."""
+    torch.manual_seed(depth)
+    size = (64, 64)
+    model = trained_like(ResNet(1000, size, ResNetForm(depth)), depth).eval()
+    images = (torch.randint(0, 256, (2, 3, *size)).float() - 128) / 128
+    recalibrate(model, images)
+    nodes = fold(model, size)
+    layers = layers_of(nodes, (*size, 3))
+    noise = {layer.name: {bits: layer.weights * 4.0**-bits for bits in (2, 4, 6, 8)} for layer in layers}
+    most = 0.67 * sum(layer.size_bits(8) for layer in layers)
+    policy = solve(options_of(layers, [(bits, 8) for bits in (2, 4, 6, 8)], noise), {"size_bits": most})
+    graph = quantize(model, [images], size, policy=policy)
+    assert 0.95 * most < graph.size_bits <= most
+    q = random_integers(graph, depth)
+    answer = interpret(write(graph), simulate.as_nhwc(q))
+    np.testing.assert_array_equal(answer, simulated(graph, q).reshape(answer.shape))
 
 
 def test_as_uint8_too() -> None:
@@ -157,7 +183,7 @@ def test_a_killed_training_ends_with_the_same_weights(config: Path, finished: Pa
     [
         ({}, ("--model", NAME), ("resnet18 is a classifier", "data 'scenes' is for segmentation")),
         (CLASSIFY, ("--model", "resnet18w0"), ("0 channels", "give at least 1")),
-        (CLASSIFY, ("--model", "resnet34"), ("--model resnet34", "teacher, fast, resnet18")),
+        (CLASSIFY, ("--model", "resnet34"), ("--model resnet34", "teacher, fast, resnet18, resnet50")),
         (CLASSIFY, ("--model", NAME, "--size-limit", "blocks"), (f"{NAME} has no block bits",)),
     ],
 )
