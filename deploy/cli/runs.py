@@ -34,6 +34,7 @@ class RunOptions:
         budget: of the board's time for the latency table, as "10min".
         tensorboard: trainings write event files too.
         seed: of all that is random.
+        settings: changes to the configuration, as KEY=VALUE.
         tau: the least tau-b with which the latency table is searched, in place of the configuration's.
     """
 
@@ -52,6 +53,7 @@ class RunOptions:
     models: int | None = None
     budget: str | None = None
     seed: int | None = None
+    settings: tuple[str, ...] = ()
     tau: float | None = None
 
     @property
@@ -85,6 +87,14 @@ def add_run(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add_boards(parser)
     parser.add_argument("--name", help="the run's name (its folder under --runs-dir)")
     parser.add_argument("--seed", type=int, metavar="N", help="of all that is random (default: the configuration's)")
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the configuration, changed: retrain.steps=200; empty for its default; may be repeated",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="for training (default: the configuration's)")
     parser.add_argument(
         "--runs-dir",
@@ -154,6 +164,7 @@ def load(options: RunOptions) -> tuple[Experiment, SearchSpace]:
         models=options.models,
         budget=options.budget,
         seed=options.seed,
+        settings=options.settings,
     )
     return load_experiment(options.config_path, overrides)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from deploy.compile.scheme import QuantizationScheme
+from deploy.run.assignments import assigned
 from deploy.run.settings.deployment import Agreement, Budget, Profile, Quantization
 from deploy.run.settings.search import Compare, Predictor, Search
 from deploy.run.settings.training import Data, Distil, Retrain, Teacher
@@ -93,11 +94,7 @@ class Overrides:
     models: int | None = None
     budget: str | None = None
     seed: int | None = None
-
-    @classmethod
-    def of(cls, arguments: object) -> Overrides:
-        """Those that the command line's arguments have."""
-        return cls(**{field.name: getattr(arguments, field.name, None) for field in fields(cls)})
+    settings: tuple[str, ...] = ()  # as `deploy.run.assignments` reads them
 
 
 def load_experiment(path: str | Path, overrides: Overrides) -> tuple[Experiment, SearchSpace]:
@@ -106,7 +103,7 @@ def load_experiment(path: str | Path, overrides: Overrides) -> tuple[Experiment,
     Raises `ConfigError` for a missing file, an unknown key (naming the near miss) or a wrong value.
     """
     path = CONFIGURATIONS.find(path)
-    settings = read_toml(path)
+    settings = assigned(read_toml(path), overrides.settings)
     _refuse_former_keys(settings, str(path))
     experiment = build(Experiment, settings, str(path))
     space = load_space(experiment.space, path.parent)
