@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from deploy.lcpaq.records import ShippedRecord
-from deploy.run.records import AgreementRecord, FinalRecord
+from deploy.run.records import AgreementRecord, FinalRecord, RunState
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from deploy.studies.camvid.conduct import ended, output
 from deploy.studies.camvid.evidence import IMAGES, FinishedRun, ModelEvidence, at_one_width, compared, write_images
@@ -19,6 +19,7 @@ from deploy.studies.camvid.record import (
     OneWidth,
     Ranking,
     RunAgreement,
+    StageCost,
     StudiedModel,
     Verdict,
 )
@@ -75,6 +76,7 @@ def collect(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> Camv
         controls=tuple(controls),
         widths=tuple(widths),
         agreements=tuple(_agreement(out, run.seed) for run in runs),
+        costs=tuple(cost for run in runs for cost in _costs(out, run.seed)),
         rankings=tuple(sorted(rankings, key=lambda ranking: -ranking.tau_b)),
         ceiling=ceiling,
         steps=tuple(known),
@@ -134,6 +136,11 @@ def _policies(run: FinishedRun, done: dict[str, StudyStep], out: Path) -> Iterat
             shipped = ShippedRecord.from_json(output(step, out)["shipped"], step.name)
             size = shipped.size_bits / run.teacher.size_bits
             yield OneWidth(f"{model}, LCPAQ at {share} %", None, shipped.int8, size, None)
+
+
+def _costs(out: Path, seed: int) -> Iterator[StageCost]:
+    for stage, state in RunState.read(out / run_name(seed) / RunState.FILE).stages.items():
+        yield StageCost(seed, stage, state.seconds, state.cpu_seconds)
 
 
 def _agreement(out: Path, seed: int) -> RunAgreement:

@@ -99,6 +99,17 @@ class RunAgreement:
 
 
 @dataclass(frozen=True)
+class StageCost:
+    """What a stage of a run took, in seconds; of a stage that was killed the part until then is not known."""
+
+    seed: int
+    stage: str
+    wall_s: float
+    cpu_s: float
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class Ranking:
     """How one way to rank architectures agrees with what they are once retrained."""
 
@@ -124,6 +135,7 @@ class CamvidRecord(Record):
     controls: tuple[Control, ...]
     widths: tuple[OneWidth, ...]
     agreements: tuple[RunAgreement, ...]
+    costs: tuple[StageCost, ...]
     rankings: tuple[Ranking, ...]
     ceiling: float | None
     steps: tuple[StepRecord, ...]

@@ -12,7 +12,7 @@ from nas.estimate import Estimate
 
 def rows(record: CamvidRecord) -> Iterator[str]:
     """All of them, with an empty line between."""
-    for table in (_claims, _controls, _widths, _rankings, _agreements):
+    for table in (_claims, _controls, _widths, _rankings, _agreements, _costs):
         lines = list(table(record))
         if lines:
             yield from (*lines, "")
@@ -83,6 +83,18 @@ def _agreements(record: CamvidRecord) -> Iterator[str]:
     for agreed in record.agreements:
         interval = f"[{agreed.ci95[0]:.3f}, {agreed.ci95[1]:.3f}]"
         yield f"| {agreed.seed} | {agreed.models} | {agreed.tau_b:.3f} {interval} | {agreed.ceiling_tau_b:.3f} |"
+
+
+def _costs(record: CamvidRecord) -> Iterator[str]:
+    """CPU seconds."""
+    if not record.costs:
+        return
+    stages = list(dict.fromkeys(cost.stage for cost in record.costs))
+    yield f"| seed, CPU s | {' | '.join(stages)} |"
+    yield f"|{'---|' * (len(stages) + 1)}"
+    for seed in dict.fromkeys(cost.seed for cost in record.costs):
+        found = {cost.stage: cost.cpu_s for cost in record.costs if cost.seed == seed}
+        yield f"| {seed} | {' | '.join(f'{found[s]:.0f}' if s in found else '-' for s in stages)} |"
 
 
 def _interval(estimate: Estimate) -> str:

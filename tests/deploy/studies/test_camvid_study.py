@@ -111,6 +111,7 @@ def test_every_difference_follows_from_what_is_published(study: tuple[list[Study
     scores = {(model.seed, model.name): model.score for model in record.models}
     assert scores[1, "fast"] == 100.0 and scores[0, "fast"] < 100.0
     assert [agreed.seed for agreed in record.agreements] == [0, 1]
+    assert {cost.stage for cost in record.costs} >= {"teacher", "distil", "tables", "ship"}
     text = "\n".join(rows(record))
     assert f"| fast | {np.mean([scores[0, 'fast'], 100.0]):.2f} |" in text and "seeds 0, 1" in text
 
