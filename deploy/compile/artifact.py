@@ -26,11 +26,13 @@ from hil.errors import ModelError
 from hil.input_shape import InputShape
 from hil.measure import Job
 from nas.lcpaq.policy import Policy, applied
-from nas.quant import post_training, simulate, uint8
+from nas.quant import post_training, simulate
+from nas.quant.arithmetic import LITERT, Arithmetic
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Weighted
 from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import Applied
+from nas.quant.simulations import SIMULATIONS
 from nas.space import Architecture
 from nas.tasks.task import Network, fold
 
@@ -82,9 +84,14 @@ def quantize(
     return split_resizes(post_training.quantize(nodes, images, (*size, 3), scheme), resize_factors)
 
 
-def kernels_of(form: Form) -> Applied:
-    """What a file of this form computes, in int8's integers."""
-    return uint8.apply if form.activations == "uint8" else simulate.apply
+def arithmetic_of(target: Target | None) -> Arithmetic:
+    """Of the hardware that runs a file; without a target it is a CPU."""
+    return target.arithmetic if target else LITERT
+
+
+def kernels_of(form: Form, arithmetic: Arithmetic) -> Applied:
+    """What a file of this form computes on hardware of this arithmetic, in int8's integers."""
+    return SIMULATIONS[arithmetic][form.activations]
 
 
 def stored(values: NDArray[np.int8 | np.int32], form: Form) -> bytes:
@@ -94,10 +101,15 @@ def stored(values: NDArray[np.int8 | np.int32], form: Form) -> bytes:
     return values.tobytes()
 
 
-def golden_pair(graph: IntegerGraph, x: Tensor, form: Form = Form()) -> tuple[bytes, bytes]:  # noqa: B008
+def golden_pair(
+    graph: IntegerGraph,
+    x: Tensor,
+    form: Form = Form(),  # noqa: B008
+    arithmetic: Arithmetic = LITERT,
+) -> tuple[bytes, bytes]:
     """The bytes that a file of this form takes for `x` (1, C, H, W) in real values, and those that it has to output."""
     q = simulate.quantize(x, graph.tensors[graph.input])
-    output = simulate.run(graph, q, kernels_of(form))
+    output = simulate.run(graph, q, kernels_of(form, arithmetic))
     return (
         _as_written(q, graph.tensors[graph.input], form),
         _as_written(output, graph.tensors[graph.output], form),
@@ -181,12 +193,12 @@ def save_model(
 ) -> Artifact:
     """Compile a full model and write its three files; the model last, so that all are there if it is.
 
-    Raises what `lint_written` does before anything is written.
+    The expected output is the one of `target`'s arithmetic. Raises what `lint_written` does before anything is written.
     """
     content = write(graph, metadata, form)
     if target:
         lint_written(content, artifact.name, target)
-    source, expected = golden_pair(graph, image, form)
+    source, expected = golden_pair(graph, image, form, arithmetic_of(target))
     write_atomically(artifact.input, source)
     write_atomically(artifact.expected, expected)
     write_atomically(artifact.model, content)
