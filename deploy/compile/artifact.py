@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deploy.compile.kernel_spread import kernel_spread
 from deploy.formats.files import write_atomically
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import parse, read
@@ -59,7 +61,8 @@ class Artifact:
         return self.model.exists() and self.input.exists() and self.expected.exists()
 
     def job(self) -> Job:
-        return Job(self.model, self.name, self.input, self.expected, self.input_shapes)
+        spread = partial(kernel_spread, self.model, self.input)
+        return Job(self.model, self.name, self.input, self.expected, self.input_shapes, spread)
 
 
 def quantize(
