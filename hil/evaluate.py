@@ -63,7 +63,7 @@ def evaluate(
         after=runs.after,
         others_busy=runs.others_busy,
         cpu_operators=runs.cpu_operators,
-        flags=_flags(runs, conditions, spread) if reason is None else (),
+        flags=_flags(runs, conditions, config, spread) if reason is None else (),
         attempt=task.attempt,
         cores=runs.cores,
         calls=runs.calls,
@@ -124,7 +124,9 @@ def _timed_runs(answer: Answer, config: BoardConfig, who: str) -> tuple[TimedRun
             )
 
 
-def _flags(runs: TimedRuns, conditions: Conditions, spread: KernelSpread | None) -> tuple[str, ...]:
+def _flags(
+    runs: TimedRuns, conditions: Conditions, config: BoardConfig, spread: KernelSpread | None
+) -> tuple[str, ...]:
     return flags(
         runs.latencies_us,
         steady=runs.steady,
@@ -132,7 +134,7 @@ def _flags(runs: TimedRuns, conditions: Conditions, spread: KernelSpread | None)
         after=runs.after,
         others_busy=runs.others_busy,
         checked=runs.parity is not None,
-        as_kernels_differ=spread is not None,
+        as_kernels_differ=runs.parity is not None and not _within_tolerance(runs.parity, config, spread),
         averaged=runs.averaged,
         oversubscribed=runs.cores is not None and conditions.threads > runs.cores,
         timer=Timer(runs.calls, runs.clock_ns),
@@ -140,17 +142,21 @@ def _flags(runs: TimedRuns, conditions: Conditions, spread: KernelSpread | None)
 
 
 def _spread(parity: Parity | None, job: Job, config: BoardConfig) -> KernelSpread | None:
-    """What outputs beyond the board's tolerance are compared with; None where that decides, as on an exact board."""
+    """Of a full network of which more elements differ than the board's tolerance has; None on a board without one."""
     exact = not (config.parity_max_abs_diff or config.parity_max_mismatch)
-    if parity is None or job.spread is None or exact or _within_tolerance(parity, config):
+    if parity is None or job.spread is None or exact or _few(parity, config):
         return None
     return job.spread()
 
 
-def _within_tolerance(parity: Parity, config: BoardConfig) -> bool:
+def _few(parity: Parity, config: BoardConfig) -> bool:
+    return parity.mismatched <= config.parity_max_mismatch * parity.elements
+
+
+def _within_tolerance(parity: Parity, config: BoardConfig, spread: KernelSpread | None) -> bool:
+    """Of a class map the share alone counts: a distance between classes means nothing."""
     close = parity.max_abs_diff <= config.parity_max_abs_diff
-    few = parity.mismatched <= config.parity_max_mismatch * parity.elements
-    return close or few
+    return _few(parity, config) or (close and not (spread and spread.of_classes))
 
 
 def _refusal(runs: TimedRuns, config: BoardConfig, spread: KernelSpread | None) -> str | None:
@@ -162,11 +168,12 @@ def _refusal(runs: TimedRuns, config: BoardConfig, spread: KernelSpread | None) 
             "see the operators, or set allow_fallback"
         )
     parity = runs.parity
-    if parity is None or _within_tolerance(parity, config) or (spread is not None and spread.allows(parity)):
+    if parity is None or _within_tolerance(parity, config, spread) or (spread and spread.allows(parity)):
         return None
-    as_kernels_differ = f", or {spread}" if spread is not None else ""
+    near = "" if spread and spread.of_classes else f"by {config.parity_max_abs_diff:g}, or "
+    as_kernels_differ = f", or {spread}" if spread else ""
     return (
         f"outputs differ from the expected ones: {parity.mismatched} of {parity.elements} elements, "
-        f"by {parity.max_abs_diff:g} at most; allowed: by {config.parity_max_abs_diff:g}, "
-        f"or {config.parity_max_mismatch:g} of the elements{as_kernels_differ}"
+        f"by {parity.max_abs_diff:g} at most; allowed: {near}{config.parity_max_mismatch:g} of the elements"
+        f"{as_kernels_differ}"
     )

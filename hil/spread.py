@@ -29,23 +29,23 @@ class KernelSpread:
     max_abs_diff: float | None = None
 
     @property
-    def allowed_share(self) -> float:
-        """Of the elements that may differ."""
-        return min(FACTOR * self.share, MOST) if self.max_abs_diff is None else 1.0
+    def of_classes(self) -> bool:
+        return self.max_abs_diff is None
 
     @property
-    def allowed_abs_diff(self) -> float | None:
-        """The most by which an element may differ; None: by any."""
-        return None if self.max_abs_diff is None else FACTOR * self.max_abs_diff
+    def allowed(self) -> float:
+        """The share of a class map's elements that may differ; of scores the most by which one may."""
+        return min(FACTOR * self.share, MOST) if self.max_abs_diff is None else FACTOR * self.max_abs_diff
 
     def allows(self, parity: Parity) -> bool:
         """Whether outputs are no further from the expected ones than those of another right kernel set may be."""
-        near = self.allowed_abs_diff is None or parity.max_abs_diff <= self.allowed_abs_diff
-        return near and parity.mismatched <= self.allowed_share * parity.elements
+        if self.of_classes:
+            return parity.mismatched <= self.allowed * parity.elements
+        return parity.max_abs_diff <= self.allowed
 
     def __str__(self) -> str:
-        if self.allowed_abs_diff is None:
-            allowed, apart = f"{self.allowed_share:g} of them", f"on {self.share:g}"
+        if self.of_classes:
+            allowed, apart = f"{self.allowed:.3g} of them", f"on {self.share:.3g}"
         else:
-            allowed, apart = f"by {self.allowed_abs_diff:g}", f"by {self.max_abs_diff:g}"
+            allowed, apart = f"by {self.allowed:g}", f"by {self.max_abs_diff:g}"
         return f"{allowed}, since XNNPACK and the reference kernels differ {apart} for this file"

@@ -45,11 +45,11 @@ def _outputs(content: bytes, data: bytes, kernels: object) -> list[NDArray[np.ge
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=kernels)
-    interpreter.allocate_tensors()
     first, *others = interpreter.get_input_details()
     shape, dtype = [int(size) for size in first["shape"]], np.dtype(first["dtype"])
     if others or len(shape) != 4 or shape[3] != IMAGE_CHANNELS or math.prod(shape) * dtype.itemsize != len(data):
         return []
+    interpreter.allocate_tensors()
     interpreter.set_tensor(first["index"], np.frombuffer(data, dtype).reshape(shape))
     interpreter.invoke()
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]

@@ -54,12 +54,11 @@ class TaskOutput:
 
     def within(self, spread: KernelSpread | None) -> TaskOutput:
         """With a tolerance that two kernel sets do not exceed on the very file; None leaves the task's."""
-        if spread is None:
-            return self
-        if spread.allowed_abs_diff is None:
-            return replace(self, max_mismatch=max(self.max_mismatch, spread.allowed_share))
-        steps = int(spread.allowed_abs_diff)
-        return self if self.max_abs_diff is None else replace(self, max_abs_diff=max(self.max_abs_diff, steps))
+        if spread is not None and spread.of_classes:
+            return replace(self, max_mismatch=max(self.max_mismatch, spread.allowed))
+        if spread is not None and self.max_abs_diff is not None:
+            return replace(self, max_abs_diff=max(self.max_abs_diff, int(spread.allowed)))
+        return self
 
     @property
     def tolerance_text(self) -> str:

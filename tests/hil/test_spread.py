@@ -26,6 +26,7 @@ TOLERANT = {"parity_max_mismatch": 0.02}
 @given(st.floats(0, 1), st.integers(0, 1000))
 def test_of_a_class_map_the_share_counts_and_never_a_distance(share: float, mismatched: int) -> None:
     spread, allowed = KernelSpread(share), min(FACTOR * share, MOST) * 1000
+    assert spread.of_classes and not KernelSpread(share, 1.0).of_classes
     for apart in (1.0, 18.0):
         assert spread.allows(Parity(1000, mismatched, apart if mismatched else 0.0)) == (mismatched <= allowed)
 
@@ -77,6 +78,21 @@ def test_a_tolerance_is_exceeded_only_as_far_as_two_kernel_sets_differ(session: 
             if done.failure is not None:
                 words = "or 0.15 of them, since XNNPACK and the reference kernels differ on 0.1" in done.failure.reason
                 assert words == (spread is not None and not exact)
+
+
+def test_no_distance_between_classes_makes_a_class_map_right(tmp_path: Path) -> None:
+    """Of scores the same outputs are within the board's tolerance."""
+    job = add_job(tmp_path, 1, wrong=160)
+    cases = [(None, True, False), (KernelSpread(0.5, 1.0), True, False), (KernelSpread(0.1), False, False)]
+    cases.append((KernelSpread(0.2), True, True))
+    with open_board(loopback("asyncssh", parity_max_abs_diff=2.0)) as board, Session(board) as session:
+        for i, (spread, right, flagged) in enumerate(cases):
+            asked_job, _ = asked(job, spread)
+            with Store(tmp_path / f"{i}.db") as store:
+                (done,) = measure(session, [asked_job], QUICK, store)
+            assert (done.status == "ok", "spread" in done.flags) == (right, flagged)
+            if done.failure is not None:
+                assert "by 1 at most; allowed: 0 of the elements, or 0.15 of them, since" in done.failure.reason
 
 
 def test_a_job_is_the_same_with_or_without_it(tmp_path: Path) -> None:
