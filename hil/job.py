@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from hil.boards.config import BoardConfig
@@ -12,6 +12,7 @@ from hil.errors import UsageError
 from hil.input_shape import InputShape, text_of
 from hil.measurement import Conditions, digest
 from hil.request import Pass, Request
+from hil.spread import KernelSpread
 from hil.stage import sha256_of
 
 
@@ -25,6 +26,8 @@ class Job:
         input: raw little-endian bytes of its inputs, one after the other; None: random, the same each time.
         expected: raw little-endian bytes of its outputs for that input; None: parity is not checked.
         input_shapes: the sizes of all of its inputs in the model's order; empty: those of its file.
+        spread: what two kernel sets differ by on the model and its input, where that is known; called only if outputs
+            exceed the board's tolerance. None: the tolerance alone decides.
     """
 
     model: Path
@@ -32,6 +35,7 @@ class Job:
     input: Path | None = None
     expected: Path | None = None
     input_shapes: tuple[InputShape, ...] = ()
+    spread: Callable[[], KernelSpread | None] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.expected is not None and self.input is None:

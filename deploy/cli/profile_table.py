@@ -141,6 +141,9 @@ def _meaning(flag: str, marked: Sequence[Measurement]) -> str:
         case "neighbours":
             most = max(m.others_busy for m in marked)
             return f"other processes had up to {most:.0%} of the cores: {ADVICE[flag]}"
+        case "spread":
+            most = max(m.parity.mismatched / m.parity.elements for m in marked if m.parity)
+            return f"up to {most:.1%} of the elements: {FLAGS[flag]}: {ADVICE[flag]}"
         case "coarse":
             step_us = max(Timer(m.calls, m.clock_ns).resolution_us for m in marked)
             return f"timed in steps of {step_us:g} us, more than 1 % of the latency: {_finer(marked)}"

@@ -115,7 +115,7 @@ def job(path: Path, input_shapes: tuple[InputShape, ...]) -> Job:
     pair = Artifact.at(path.parent, path.stem)
     if pair.input.is_file() and pair.expected.is_file():
         check_golden_pair((pair.input, pair.expected))
-        return Job(path, path.name, pair.input, pair.expected, input_shapes)
+        return replace(pair, name=path.name, model=path, input_shapes=input_shapes).job()
     return Job(path, path.name, input_shapes=input_shapes)
 
 

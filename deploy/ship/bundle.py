@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.compile.artifact import Artifact
+from deploy.compile.kernel_spread import kernel_spread
 from deploy.formats.digest import file_digest
 from deploy.formats.files import write_atomically
 from deploy.ship.manifest import (
@@ -31,6 +32,7 @@ from hil.boards.board import Board
 from hil.errors import ModelError, UsageError
 from hil.scripts import run_script, script_path
 from hil.session import DEFAULT_WORKDIR
+from hil.spread import KernelSpread
 
 VERIFIER = "verify_bundle.py"
 
@@ -41,7 +43,7 @@ class TaskOutput:
 
     Attributes:
         max_mismatch, max_abs_diff: of `GoldenPair`.
-        tolerance: the two in words.
+        tolerance: in words, with places for `percent` of the elements and `steps`.
     """
 
     task: str
@@ -50,6 +52,18 @@ class TaskOutput:
     max_abs_diff: int | None
     tolerance: str
 
+    def within(self, spread: KernelSpread | None) -> TaskOutput:
+        """With a tolerance that two kernel sets do not exceed on the very file; None leaves the task's."""
+        if spread is not None and spread.of_classes:
+            return replace(self, max_mismatch=max(self.max_mismatch, spread.allowed))
+        if spread is not None and self.max_abs_diff is not None:
+            return replace(self, max_abs_diff=max(self.max_abs_diff, int(spread.allowed)))
+        return self
+
+    @property
+    def tolerance_text(self) -> str:
+        return self.tolerance.format(percent=f"{100 * self.max_mismatch:.3g} %", steps=self.max_abs_diff)
+
 
 TASK_OUTPUTS: Mapping[str, TaskOutput] = {
     "segmentation": TaskOutput(
@@ -57,18 +71,19 @@ TASK_OUTPUTS: Mapping[str, TaskOutput] = {
         output="the class map, int32",
         max_mismatch=0.02,
         max_abs_diff=None,
-        tolerance="at most 2 % of the pixels may\ndiffer, as delegates round differently",
+        tolerance="at most {percent} of the pixels may\ndiffer, as delegates round differently",
     ),
     "classification": TaskOutput(
         task="Image classification",
         output="one score per class, {kind}; the largest score names the class",
         max_mismatch=1.0,
         max_abs_diff=3,
-        tolerance="the scores may be off by 3\nsteps, as delegates round differently",
+        tolerance="the scores may be off by {steps}\nsteps, as delegates round differently",
     ),
 }
 """By the name of the task. 3 steps: the most by which onnxruntime is off after a full classifier
-(tests/deploy/formats/test_classifier.py); no delegate has been tried."""
+(tests/deploy/formats/test_classifier.py); no delegate has been tried. A file on which two kernel sets are further apart
+has more (`TaskOutput.within`)."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,8 @@ def export(contents: Contents, target: Path) -> Path:
 
 def _fill(folder: Path, contents: Contents) -> None:
     """Every file of the bundle, the manifest last."""
-    output = TASK_OUTPUTS[contents.task]
+    spread = kernel_spread(contents.artifact.model, contents.artifact.input)
+    output = TASK_OUTPUTS[contents.task].within(spread)
     (folder / "golden").mkdir(parents=True)
     shutil.copyfile(contents.artifact.model, folder / "model.tflite")
     shutil.copyfile(contents.artifact.input, folder / "golden/input.bin")
@@ -129,7 +145,7 @@ def _fill(folder: Path, contents: Contents) -> None:
     kind, steps = input_type(contents.artifact.model), preprocessing(contents.artifact.model, contents.size)
     steps.write(folder / Preprocessing.FILE)
     contents.measurement.write(folder / BundleMeasurement.FILE)
-    write_atomically(folder / "README.md", _readme(contents, kind, steps))
+    write_atomically(folder / "README.md", _readme(contents, output, kind, steps))
     listed = sorted(p for p in folder.rglob("*") if p.is_file())
     Manifest(
         format=FORMAT,
@@ -145,8 +161,7 @@ def _fill(folder: Path, contents: Contents) -> None:
     ).write(folder / Manifest.FILE)
 
 
-def _readme(contents: Contents, kind: str, steps: Preprocessing) -> str:
-    output = TASK_OUTPUTS[contents.task]
+def _readme(contents: Contents, output: TaskOutput, kind: str, steps: Preprocessing) -> str:
     facts = "\n".join(f"- {key}: {value}" for key, value in contents.facts.items())
     return f"""# {contents.name}
 
@@ -160,8 +175,8 @@ Verify it where it will run (needs Python 3.9 and a TFLite runtime, nothing else
 
     python3 {VERIFIER} . [--delegate /usr/lib/libvx_delegate.so]
 
-It checks every file's hash, runs the golden input, compares with the golden output ({output.tolerance}), and times the
-model. The latency of measurement.json is that of the board named there, under the conditions stated there.
+It checks every file's hash, runs the golden input, compares with the golden output ({output.tolerance_text}), and
+times the model. The latency of measurement.json is that of the board named there, under the conditions stated there.
 """
 
 

@@ -10,6 +10,7 @@ import ai_edge_litert.schema_py_generated as schema
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.quant.arithmetic import Activations
 from nas.quant.integer_graph import (
     IntegerGraph,
     Operator,
@@ -46,7 +47,7 @@ class Form:
         ends: of the graph's input and output; float adds QUANTIZE before and DEQUANTIZE after.
     """
 
-    activations: Literal["int8", "uint8"] = "int8"
+    activations: Activations = "int8"
     few_bits: Literal["int8", "int4"] = "int8"
     ends: Literal["quantized", "float"] = "quantized"
 

@@ -42,11 +42,11 @@ def test_the_target_decides_and_the_keys_say_what(tmp_path: Path) -> None:
     by_target = opened(tmp_path / "target", own)
     assert by_target.target_schemes
     assert [str(scheme) for scheme in by_target.experiment.quantization.other_schemes] == NATIVE
-    assert by_target.identities["schemes"].values == {"quantization.schemes": NATIVE}
+    assert by_target.identities["schemes"].values == {"quantization.schemes": NATIVE, "target.arithmetic": "litert"}
     by_hand = opened(tmp_path / "hand", own, written(f"schemes = {NATIVE}"))
     assert not by_hand.target_schemes and by_hand.keys == by_target.keys
     one = opened(tmp_path / "one", own, written('schemes = ["tensor int8"]'))
-    assert one.identities["schemes"].values == {"quantization.schemes": NATIVE[1:]}
+    assert one.identities["schemes"].values["quantization.schemes"] == NATIVE[1:]
 
 
 def test_an_empty_list_is_none_whatever_the_target_has(tmp_path: Path) -> None:
