@@ -23,6 +23,7 @@ RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorf
 RESOLVERS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 GATE_POLL_S = 0.25
 GRAPH_CACHE = "VIV_VX_CACHE_BINARY_GRAPH_DIR"
+DELEGATE_CACHE = "cache_file_path"
 
 
 class MachineFault(Exception):  # noqa: N818
@@ -84,15 +85,32 @@ def cool_down(job: dict[str, Any], sysfs: str) -> None:
         time.sleep(GATE_POLL_S)
 
 
-def use_graph_cache(job: dict[str, Any]) -> str | None:
-    """A folder for this model, driver and environment alone; the driver makes none itself."""
+def use_graph_cache(job: dict[str, Any]) -> list[str]:
+    """Where this model's compiled graph may be kept; nowhere where no cache is configured.
+
+    The driver's folder is for this model, driver and environment alone, and it makes none itself; the delegate's own
+    cache is one file, which the host names by the model.
+    """
+    places, own = [], (job.get("delegate_options") or {}).get(DELEGATE_CACHE)
     base, key = os.environ.get(GRAPH_CACHE), job.get("graph_cache")
-    if not base or not key:
-        return None
-    folder = os.path.join(base, key)
-    os.makedirs(folder, exist_ok=True)
-    os.environ[GRAPH_CACHE] = folder
-    return folder
+    if base and key:
+        folder = os.path.join(base, key)
+        os.makedirs(folder, exist_ok=True)
+        os.environ[GRAPH_CACHE] = folder
+        places.append(folder)
+    return [*places, own] if own else places
+
+
+def is_kept(places: Sequence[str]) -> bool:
+    """Whether a compiled graph is in one of them."""
+    return any(os.listdir(place) if os.path.isdir(place) else os.path.exists(place) for place in places)
+
+
+def cache_state(places: Sequence[str], kept_before: bool) -> str:
+    """After a run; "unused": a cache is configured, and the driver has none."""
+    if not places:
+        return "none"
+    return "warm" if kept_before else "cold" if is_kept(places) else "unused"
 
 
 def make_interpreter(runtime: Any, job: dict[str, Any]) -> tuple[Any, list[dict[str, Any]] | None]:
@@ -232,8 +250,8 @@ def run_job(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> d
     content = read_file(job["model"])  # a missing file is the board's fault, and the page cache is warm now
     data = read_file(job["input"]) if job.get("input") else None
     expected = read_file(job["expected"]) if job.get("expected") else None
-    cache = use_graph_cache(job)
-    cached = cache is not None and bool(os.listdir(cache))
+    caches = use_graph_cache(job)
+    kept_before = is_kept(caches)
     begin = time.monotonic_ns()
     interpreter, delegated = make_interpreter(runtime, job)
     interpreter.allocate_tensors()
@@ -269,7 +287,7 @@ def run_job(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> d
         "operators": [str(node["op_name"]) for node in nodes if node["op_name"] != "DELEGATE"],
         "delegated_nodes": len(parts_of(nodes if delegated is None else delegated)),
         "cpu_operators": [] if delegated is None else left_to_cpu(delegated),
-        "cache": "none" if cache is None else "warm" if cached else "cold",
+        "cache": cache_state(caches, kept_before),
         "before": before,
         "after": after,
         "others_busy": others_busy(since, end, crowded=job["threads"] > usable),

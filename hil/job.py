@@ -14,6 +14,9 @@ from hil.measurement import Conditions, digest
 from hil.request import Pass, Request
 from hil.stage import sha256_of
 
+CACHE_FILE = "cache_file_path"
+"""The option of VeriSilicon's delegate that names the file of its own graph cache."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -122,6 +125,12 @@ def files_of(job: Job) -> list[Path]:
     return [path for path in (job.model, job.input, job.expected) if path is not None]
 
 
+def delegate_options_for(config: BoardConfig, model: str) -> dict[str, str]:
+    """The board's, with a cache file of this model's own: from another's the delegate would run the other's graph."""
+    path = config.delegate_options.get(CACHE_FILE)
+    return {**config.delegate_options, CACHE_FILE: f"{path}.{model}"} if path else config.delegate_options
+
+
 def request_of(
     task: RoundTask,
     config: BoardConfig,
@@ -133,6 +142,7 @@ def request_of(
 ) -> Request:
     """The task as a request to the runner; `paths` are the files' on the board, `conditions_key` is of `Job.under`."""
     job, limited = task.job, bool(config.max_temperature_c)
+    cache = digest([task.model_sha256, conditions_key])[:32]  # of the model, the driver and the environment
     return Request(
         id=task.job_id,
         name=job.name,
@@ -147,12 +157,11 @@ def request_of(
         attempt=task.attempt,
         round=task.round,
         conditions=conditions_key,
-        # an NPU's compiled graph belongs to the model, the driver and the environment
-        graph_cache=digest([task.model_sha256, conditions_key])[:32],
+        graph_cache=cache,
         input=paths[job.input] if job.input is not None else None,
         expected=paths[job.expected] if job.expected is not None else None,
         delegate=config.delegate or None,
-        delegate_options=config.delegate_options,
+        delegate_options=delegate_options_for(config, cache),
         max_temperature_c=config.max_temperature_c if limited else None,
         cool_down_s=config.cool_down_s if limited else None,
         input_shapes=job.input_shapes,

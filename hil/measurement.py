@@ -18,7 +18,7 @@ from hil.errors import UsageError
 FailureKind = Literal["model", "board", "link", "harness"]
 Status = Literal["ok", "failed"]
 
-Cache = Literal["none", "cold", "warm"]
+Cache = Literal["none", "cold", "warm", "unused"]
 
 NOT_COMPARED = frozenset({"unit", "temperature_c", "boot_id", "python"})
 
@@ -186,7 +186,8 @@ class Measurement:
         started_at: the host's clock, ISO 8601 in UTC.
         warmup_us: all runs between the first and the steady ones together, microseconds.
         warmup_runs: how many those are.
-        cache: whether the NPU's compiled graph was there before ("warm") or not ("cold"); "none" without a cache.
+        cache: whether the NPU's compiled graph was there before ("warm") or not ("cold"); "none" without a cache,
+            "unused" where one is configured and the driver kept no graph there.
         before: read before the steady runs.
         after: read after the steady runs.
         others_busy: share of the cores' time that other processes had during the steady runs, 0 to 1.

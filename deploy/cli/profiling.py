@@ -70,7 +70,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: ProfileOptions) -> int:
-    """Measure and show. Raises `ModelError` naming the first model that failed."""
+    """Measure and show. Raises `ModelError` naming the models that failed."""
     import tempfile
 
     from deploy.cli import profile_table
@@ -101,10 +101,19 @@ def run(options: ProfileOptions) -> int:
         console.say_json([{**m.to_json(), "stored": m.started_at < begun} for m in done])
     else:
         profile_table.show(profile_table.rows_of(done, begun), options.store)
-    failed = [m for m in done if m.failure is not None]
-    if failed and failed[0].failure is not None:
-        raise ModelError(f"{failed[0].model} failed on {failed[0].conditions.unit}: {failed[0].failure.reason}")
+    _require_all(done)
     return 0
+
+
+def _require_all(done: Sequence[Measurement]) -> None:
+    """Raises `ModelError` naming every model that failed, with the reason of its first round that did."""
+    failed: dict[str, str] = {}
+    for m in done:
+        if m.failure is not None:
+            failed.setdefault(m.model, f"{m.model} failed on {m.conditions.unit}: {m.failure.reason}")
+    if failed:
+        count = f"{len(failed)} of {len({m.model for m in done})} models failed: " if len(failed) > 1 else ""
+        raise ModelError(count + " | ".join(failed.values()))
 
 
 def job(path: Path, input_shapes: tuple[InputShape, ...]) -> Job:

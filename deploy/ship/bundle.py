@@ -29,6 +29,7 @@ from deploy.ship.manifest import (
 from deploy.ship.preprocessing import input_type, preprocessing
 from hil.boards.board import Board
 from hil.errors import ModelError, UsageError
+from hil.job import delegate_options_for
 from hil.scripts import run_script, script_path
 from hil.session import DEFAULT_WORKDIR
 
@@ -176,7 +177,7 @@ def verify(bundle: Path, board: Board, runs: int = 30) -> Verification:
     workdir = (board.config.workdir or DEFAULT_WORKDIR).rstrip("/")
     remote = f"{workdir}/bundles/{file_digest(bundle / Manifest.FILE)[:16]}"
     _push(bundle, board, remote)
-    result = run_script(board, VERIFIER, remote, *_options(board, runs), timeout_s=900)
+    result = run_script(board, VERIFIER, remote, *_options(board, runs, Path(remote).name), timeout_s=900)
     board.run(["rm", "-rf", "--", remote], timeout_s=30)
     where = f"{bundle} on {board.name}"
     checks, verdict = read_verifier(result.stdout, where)
@@ -191,13 +192,13 @@ def verify(bundle: Path, board: Board, runs: int = 30) -> Verification:
     return Verification(board.name, len(checks), verdict.latency_us)
 
 
-def _options(board: Board, runs: int) -> list[str]:
-    """Of the verifier."""
+def _options(board: Board, runs: int, bundle: str) -> list[str]:
+    """Of the verifier; `bundle` names this one alone."""
     config = board.config
     argv = ["--runs", str(runs), "--threads", str(config.threads)]
     if config.delegate:
         argv += ["--delegate", config.delegate]
-        for key, value in config.delegate_options.items():
+        for key, value in delegate_options_for(config, bundle).items():
             argv += ["--delegate-option", f"{key}={value}"]
     return argv
 
