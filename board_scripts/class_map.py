@@ -12,6 +12,20 @@ from typing import Any
 
 WEIGHT_BITS = 11  # of one axis
 CODE_BITS = 8  # a class beside its logit in 16 bits
+MOST_SIZES, LONGEST_SIDE = 8, 1 << 15
+
+
+def are_sizes(value: Any) -> bool:
+    """Whether it is a list of [height, width]."""
+    return isinstance(value, list) and len(value) <= MOST_SIZES and all(is_size(entry) for entry in value)
+
+
+def is_size(entry: Any) -> bool:
+    return isinstance(entry, list) and len(entry) == 2 and all(is_side(side) for side in entry)
+
+
+def is_side(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LONGEST_SIDE
 
 
 def class_map(numpy: Any, logits: Any, sizes: Sequence[Sequence[int]]) -> Any:

@@ -28,6 +28,9 @@ class Job:
         input: raw little-endian bytes of its inputs, one after the other; None: random, the same each time.
         expected: raw little-endian bytes of its outputs for that input; None: parity is not checked.
         input_shapes: the sizes of all of its inputs in the model's order; empty: those of its file.
+        class_map: (H, W) after each of the resizes that the board's CPU makes of the model's logits before their
+            arg-max; `expected` is then the class map (int32), and a latency is from the input's bytes to it. None: the
+            outputs are the result, and a latency is that of the inference.
     """
 
     model: Path
@@ -35,6 +38,7 @@ class Job:
     input: Path | None = None
     expected: Path | None = None
     input_shapes: tuple[InputShape, ...] = ()
+    class_map: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         if self.expected is not None and self.input is None:
@@ -99,7 +103,16 @@ class RoundTask:
 def tasks_of(
     jobs: Sequence[Job], config: BoardConfig, conditions_key: str, protocol: MeasureProtocol, seed: int
 ) -> Iterator[RoundTask]:
-    """Every job once per round, each round in its own order."""
+    """Every job once per round, each round in its own order.
+
+    Raises UsageError for a job whose class map is the CPU's on a board where only benchmark_model runs.
+    """
+    finished = next((job for job in jobs if job.class_map is not None), None)
+    if finished is not None and config.driver != "python":
+        raise UsageError(
+            f"board {config.name}: {config.driver} runs nothing after a model, and {finished.name} leaves its class map "
+            'to the CPU: use driver = "python", or the tail "classes"'
+        )
     models = [sha256_of(job.model) for job in jobs]
     identities = [identity_of(job, sha256, config) for job, sha256 in zip(jobs, models, strict=True)]
     for round_number in range(protocol.rounds):
@@ -111,14 +124,15 @@ def tasks_of(
 
 
 def identity_of(job: Job, model_sha256: str, config: BoardConfig) -> str:
-    """Over the files and the sizes of the inputs where they are not those of the file, and over the tolerances where
-    they decide: with looser ones, a refused model runs again.
+    """Over the files, the sizes of the inputs where they are not those of the file and the CPU's part where there is
+    one, and over the tolerances where they decide: with looser ones, a refused model runs again.
     """
     files = [sha256_of(path) if path is not None else None for path in (job.input, job.expected)]
     tolerances = [config.parity_max_abs_diff, config.parity_max_mismatch] if job.expected is not None else []
     shapes = [[entry.name, list(entry.shape)] for entry in job.input_shapes]
     needs_delegate = bool(config.delegate) and not config.allow_fallback
-    return digest([model_sha256, *files, *tolerances, needs_delegate, *([shapes] if shapes else [])])
+    after = [] if job.class_map is None else [{"class_map": [list(size) for size in job.class_map]}]
+    return digest([model_sha256, *files, *tolerances, needs_delegate, *([shapes] if shapes else []), *after])
 
 
 def files_of(job: Job) -> list[Path]:
@@ -165,5 +179,6 @@ def request_of(
         max_temperature_c=config.max_temperature_c if limited else None,
         cool_down_s=config.cool_down_s if limited else None,
         input_shapes=job.input_shapes,
+        class_map=job.class_map,
         measured=measured,
     )

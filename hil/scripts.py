@@ -18,6 +18,7 @@ PARTS = (
     "neighbours.py",
     "interpret.py",
     "input_shapes.py",
+    "class_map.py",
     "passes.py",
     "benchmark.py",
     "workdir.py",
