@@ -119,13 +119,14 @@ def _require_all(done: Sequence[Measurement]) -> None:
 def job(path: Path, input_shapes: tuple[InputShape, ...]) -> Job:
     """A model with the golden pair beside it, `NAME.input.bin` and `NAME.expected.bin`, if there is one."""
     from deploy.compile.artifact import Artifact
+    from deploy.compile.tails import class_map_of
     from hil.job import Job
 
     pair = Artifact.at(path.parent, path.stem)
     if pair.input.is_file() and pair.expected.is_file():
         check_golden_pair((pair.input, pair.expected))
-        return Job(path, path.name, pair.input, pair.expected, input_shapes)
-    return Job(path, path.name, input_shapes=input_shapes)
+        return Job(path, path.name, pair.input, pair.expected, input_shapes, class_map_of(path))
+    return Job(path, path.name, input_shapes=input_shapes, class_map=class_map_of(path))
 
 
 def _measured(

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deploy.compile.tails import CLASS_MAP, class_map_of
 from deploy.formats.files import write_atomically
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import parse, read
@@ -31,6 +32,7 @@ from nas.quant.integer_graph import IntegerGraph, IntTensor, Weighted
 from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import Applied
+from nas.quant.tails import Tail, in_file
 from nas.space import Architecture
 from nas.tasks.task import Network, fold
 
@@ -57,7 +59,8 @@ class Artifact:
         return self.model.exists() and self.input.exists() and self.expected.exists()
 
     def job(self) -> Job:
-        return Job(self.model, self.name, self.input, self.expected, self.input_shapes)
+        """Timed to the class map where the file leaves it to the CPU."""
+        return Job(self.model, self.name, self.input, self.expected, self.input_shapes, class_map_of(self.model))
 
 
 def quantize(
@@ -178,12 +181,15 @@ def save_model(
     target: Target | None = None,
     *,
     form: Form = Form(),  # noqa: B008
+    tail: Tail = "classes",
 ) -> Artifact:
     """Compile a full model and write its three files; the model last, so that all are there if it is.
 
-    Raises what `lint_written` does before anything is written.
+    `tail`: where its file ends (`nas.quant.tails`); the metadata says what is left to the CPU, and the golden output is
+    the class map all the same. Raises what `lint_written` does before anything is written.
     """
-    content = write(graph, metadata, form)
+    kept, sizes = in_file(graph, tail)
+    content = write(kept, metadata if sizes is None else {**metadata, CLASS_MAP: sizes}, form)
     if target:
         lint_written(content, artifact.name, target)
     source, expected = golden_pair(graph, image, form)

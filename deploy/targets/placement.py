@@ -15,6 +15,7 @@ from deploy.formats.named_files import NamedFiles
 from deploy.targets.inspection import Inspection, Operator, Shape
 from hil.errors import UsageError
 from nas.errors import ConfigError
+from nas.quant.tails import TailChoice
 from nas.settings import STRICT, build, read_toml
 
 Place = Literal["NN", "TP", "SH", "CPU", "REFUSED"]
@@ -95,6 +96,7 @@ class Target:
             (`nas.quant.safe_resize`). Empty: all factors are.
         schemes: quantization schemes that a search there is over beside the experiment's own, where the configuration
             names none (`Experiment.on`).
+        tail: where full networks end in their files there, or "auto" (`nas.quant.tails`), likewise.
     """
 
     __pydantic_config__ = STRICT
@@ -105,6 +107,7 @@ class Target:
     rules: tuple[Rule, ...]
     safe_resize_factors: tuple[int, ...] = ()
     schemes: tuple[str, ...] = ()
+    tail: TailChoice | None = None
     notes: tuple[Note, ...] = ()
 
 

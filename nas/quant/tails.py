@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias, get_args
 from nas.quant.integer_graph import IntegerGraph, Operator, QArgMax, QNearest, QReshape, QResize
 
 Tail: TypeAlias = Literal["classes", "logits", "nearest", "upsampled"]
+TailChoice: TypeAlias = Tail | Literal["auto"]
 TAILS: tuple[Tail, ...] = get_args(Tail)
 Sizes: TypeAlias = tuple[tuple[int, int], ...]
 """(H, W) after each resize before an arg-max; a target may need several small ones (`nas.quant.safe_resize`)."""
