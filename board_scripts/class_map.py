@@ -52,8 +52,8 @@ def best(numpy: Any, planes: Any, size: Sequence[int]) -> Any:
     classes = numpy.empty(size, numpy.int32)
     last = len(planes) - 1
     for rows, sums, bits in summed(numpy, planes, size):
-        sums &= -(1 << bits)
-        sums |= numpy.arange(last, -1, -1, dtype=sums.dtype)[:, None]
+        numpy.bitwise_and(sums, -(1 << bits), out=sums)
+        numpy.bitwise_or(sums, numpy.arange(last, -1, -1, dtype=sums.dtype)[:, None], out=sums)
         numpy.bitwise_and(sums.max(axis=1), (1 << bits) - 1, out=classes[rows])
     return numpy.subtract(last, classes, out=classes)
 
@@ -72,7 +72,8 @@ def summed(numpy: Any, planes: Any, size: Sequence[int]) -> Iterator[tuple[slice
     Few rows at once, so that all stays in the cache. Weights lose the bits that none of them has; where the sums then
     fit, as at factors 2, 4 and 8, they are of 16 bits, which a product may leave but no sum does.
     """
-    (top, v, rows_bits), (left, h, columns_bits) = (axis(numpy, *ends) for ends in zip(planes.shape[1:], size))
+    top, v, rows_bits = axis(numpy, planes.shape[1], size[0])
+    left, h, columns_bits = axis(numpy, planes.shape[2], size[1])
     bits, kind = 2 * WEIGHT_BITS, numpy.int32
     if rows_bits + columns_bits <= CODE_BITS and len(planes) <= 1 << CODE_BITS:
         bits, kind = CODE_BITS, numpy.int16
@@ -81,8 +82,9 @@ def summed(numpy: Any, planes: Any, size: Sequence[int]) -> Iterator[tuple[slice
     wide = (source << columns_bits).take(left, axis=2)
     wide += slopes(numpy, source, 2).take(left, axis=2) * h.astype(kind)
     first, slope = (wide << rows_bits) + kind(1 << (bits - 1)), slopes(numpy, wide, 0)
-    starts = [0, *(numpy.flatnonzero(numpy.diff(top)) + 1).tolist(), size[0]]
-    for begin, end in zip(starts, starts[1:]):
+    ends = [*(numpy.flatnonzero(numpy.diff(top)) + 1).tolist(), size[0]]
+    for number, end in enumerate(ends):
+        begin = ends[number - 1] if number else 0
         sums = slope[top[begin]] * v[begin:end, None, None].astype(kind)
         sums += first[top[begin]]
         yield slice(begin, end), sums, bits

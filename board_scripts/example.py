@@ -81,9 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if result.dtype == numpy.int32:
         shares = numpy.bincount(result.reshape(-1), minlength=len(labels)) / result.size
-        print(", ".join(f"{label} {share:.1%}" for label, share in zip(labels, shares) if share))
+        print(", ".join(f"{labels[i]} {share:.1%}" for i, share in enumerate(shares) if share))
     else:
-        print(", ".join(f"{label} {score}" for label, score in zip(labels, result.reshape(-1))))
+        print(", ".join(f"{labels[i]} {score}" for i, score in enumerate(result.reshape(-1))))
     if options.out and result.dtype == numpy.int32:
         height, width = result.shape[1:3]
         options.out.write_bytes(b"P5 %d %d 255\n" % (width, height) + result.astype(numpy.uint8).tobytes())

@@ -18,8 +18,8 @@ Answer: {"id", "ok": true, "model_sha256", "conditions", "load_us", "first_us", 
 The first line that it writes is {"ready": true, "runtime"} or {"ready": false, "reason"}. While a model runs, and
 now and then when none does, {"beat": id or null, "stage"} shows that the board is alive. Input and expected files hold
 the tensors' raw little-endian bytes, one after the other; for the pass "outputs" those of `runs` inputs. With
-`class_map` a run is from the input's bytes to the class map (board_scripts/class_map.py), which the expected file holds.
-Ends when stdin does.
+`class_map` a run is from the input's bytes to the class map (board_scripts/class_map.py), which the expected file
+holds. Ends when stdin does.
 
 With --workdir, every file must lie in it, only one runner serves it at a time, and an answer stays in its `spool`
 until {"ack": [id, ...]} arrives: a job sent again after a lost link is answered, not run again.

@@ -7,10 +7,10 @@ last one, {"verified", "latency_us", ...}. Exit 0: verified; 1: a check failed; 
 
 manifest.json: {"format": "hilnas-bundle/1", "name", "files": {relative path: {"sha256", "bytes"}},
 "model": relative path, "golden": [{"input", "output", "max_mismatch", "max_abs_diff"}], "class_map"?: {"sizes":
-[[height, width], ...]}, ...}; other names, such as "schema_version", are not read here. With "class_map" the model's
-file ends in logits: the golden output is the class map that the CPU makes of them, and the latency is to it. A golden output holds when the fraction of differing elements is at most
-max_mismatch and, unless max_abs_diff is null (class maps: a distance between classes means nothing), no element
-differs by more than max_abs_diff.
+[[height, width], ...]}, ...}; other names, such as "schema_version", are not read here. A golden output holds when the
+fraction of differing elements is at most max_mismatch and, unless max_abs_diff is null (class maps: a distance between
+classes means nothing), no element differs by more than max_abs_diff. With "class_map" the model's file ends in logits:
+the golden output is the class map that the CPU makes of them, and the latency is to it.
 """
 
 from __future__ import annotations

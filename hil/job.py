@@ -110,8 +110,8 @@ def tasks_of(
     finished = next((job for job in jobs if job.class_map is not None), None)
     if finished is not None and config.driver != "python":
         raise UsageError(
-            f"board {config.name}: {config.driver} runs nothing after a model, and {finished.name} leaves its class map "
-            'to the CPU: use driver = "python", or the tail "classes"'
+            f"board {config.name}: {config.driver} runs nothing after a model, and {finished.name} leaves its class "
+            'map to the CPU: use driver = "python", or the tail "classes"'
         )
     models = [sha256_of(job.model) for job in jobs]
     identities = [identity_of(job, sha256, config) for job, sha256 in zip(jobs, models, strict=True)]

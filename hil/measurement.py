@@ -237,7 +237,9 @@ class Measurement:
         if ok != bool(self.latencies_us):
             raise UsageError(f"measurement of {self.model}: an ok one has latencies, a failed one has none")
         counts = (self.load_us, self.first_us, self.warmup_us, self.warmup_runs, self.round, self.delegated_nodes)
-        if min(*counts, *self.latencies_us, self.attempt, self.others_busy, self.class_map_us or 0) < 0 or self.cache not in get_args(Cache):
+        if min(
+            *counts, *self.latencies_us, self.attempt, self.others_busy, self.class_map_us or 0
+        ) < 0 or self.cache not in get_args(Cache):
             raise UsageError(f"measurement of {self.model}: a time or count is negative, or its cache unknown")
         if min(self.calls, self.clock_ns, 1 if self.cores is None else self.cores) < 1:
             raise UsageError(f"measurement of {self.model}: no call, no step of the clock or no core")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.formats.tflite.read import read
+from deploy.formats.tflite.read import ModelInfo, read
 from deploy.targets.inspection import inspect_model
 from hil.errors import ModelError
 from nas.quant.tails import Sizes
 
 CLASS_MAP = "class_map"
-"""The key in the file's metadata: (H, W) after each resize before the arg-max. Without it the outputs are the result."""
+"""The key in the file's metadata: (H, W) after each resize before the arg-max; none: the outputs are the result."""
 
 
 def class_map_of(model: Path) -> Sizes | None:
@@ -18,12 +18,19 @@ def class_map_of(model: Path) -> Sizes | None:
 
     Raises `ModelError` for a file that is no model, or whose metadata is not as this kit writes it.
     """
-    if CLASS_MAP.encode() not in model.read_bytes():
-        return None  # most files, which need not be parsed
-    sizes = (inspect_model(read(model)).hilnas or {}).get(CLASS_MAP)
-    if sizes is None:
-        return None
+    if not model.is_file() or CLASS_MAP.encode() not in model.read_bytes():
+        return None  # most files, which need not be parsed; what is missing is said by whoever needs it
+    found = read(model)
     try:
-        return tuple((int(height), int(width)) for height, width in sizes)
+        return sizes_in(found)
+    except ModelError as error:
+        raise ModelError(f"{model}: {error}") from None
+
+
+def sizes_in(model: ModelInfo) -> Sizes | None:
+    """`class_map_of`, of a file that was read."""
+    sizes = (inspect_model(model).hilnas or {}).get(CLASS_MAP)
+    try:
+        return None if sizes is None else tuple((int(height), int(width)) for height, width in sizes)
     except (TypeError, ValueError):
-        raise ModelError(f"{model}: its {CLASS_MAP} is {str(sizes)[:100]!r}, not [height, width] of each resize") from None
+        raise ModelError(f"its {CLASS_MAP} is {str(sizes)[:100]!r}, not [height, width] of each resize") from None

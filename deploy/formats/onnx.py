@@ -179,7 +179,9 @@ def _pad(op: Operator, g: _Graph) -> str:
 def _reshape(op: Operator, g: _Graph) -> str:
     assert isinstance(op, QReshape)  # noqa: S101
     if g.graph.tensors[op.name].rank == 4:
-        return g.node("Unsqueeze", [f"{op.x}/int32", g.constant("channels", np.array([1], np.int64))], f"{op.name}/int32")
+        return g.node(
+            "Unsqueeze", [f"{op.x}/int32", g.constant("channels", np.array([1], np.int64))], f"{op.name}/int32"
+        )
     x = f"{op.x}/int8"
     if g.graph.tensors[op.x].rank == 4:  # the deployed order is (H, W, C)
         x = g.node("Transpose", [x], f"{op.name}/nhwc", perm=NHWC)

@@ -60,7 +60,9 @@ def fastest(tails: Sequence[MeasuredTail], tolerance: float) -> Tail:
     able = [one for one in tails if one.latency_us is not None and one.score >= least]
     if not able:
         reasons = "; ".join(f"{one.tail}: {one.failure}" for one in tails if one.failure)
-        raise ModelError(f"the teacher runs on the board with no tail ({reasons}); fix the model, or name [deploy] tail")
+        raise ModelError(
+            f"the teacher runs on the board with no tail ({reasons}); fix the model, or name [deploy] tail"
+        )
     faster = [one for one in able if one.share is None or one.share.high < 1]
     return min(faster, key=lambda one: one.latency_us or 0.0).tail if faster else PLAIN
 

@@ -25,7 +25,8 @@ def quantize_network(
     """`model` quantized as the run quantizes: its calibration images, its board's safe resize factors.
 
     `architecture` gives the blocks their bits (None: all 8), `policy` each layer's, over the architecture's; `scheme`
-    is the experiment's if None, `tail`, which decides the class map, the run's. On one thread: sums in another order would be another file, which is measured anew.
+    is the experiment's if None, `tail`, which decides the class map, the run's. On one thread: sums in another order
+    would be another file, which is measured anew.
     """
     with one_thread():
         graph = quantize(

@@ -74,7 +74,7 @@ TASK_OUTPUTS: Mapping[str, TaskOutput] = {
 (tests/deploy/formats/test_classifier.py); no delegate has been tried."""
 
 
-LOGITS = "logits, {kind}, of which the CPU makes the class map (`class_map` in example.py); latencies are to it"
+LOGITS = "logits, {kind}; the CPU makes the class map of them (`class_map` in example.py), and latencies are to it"
 """What a model gives whose file leaves the class map to the CPU."""
 
 

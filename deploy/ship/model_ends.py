@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deploy.compile.tails import CLASS_MAP
+from deploy.compile.tails import sizes_in
 from deploy.formats.tflite.normalization import Normalization, normalization
 from deploy.formats.tflite.read import DTYPES, ModelInfo
 from deploy.targets.inspection import METADATA_NAME, GraphTensor, inspect_model
@@ -150,10 +150,9 @@ def output_of(model: ModelInfo, task: Task, classes: Sequence[str], size: tuple[
         raise ModelError(f"its output is {_listed(unknown)}; export it in int8, uint8, int32, int64 or float32")
     sizes = [prod(end.shape) * np.dtype(DTYPES[end.dtype]).itemsize for end in ends]
     starts = [0, *accumulate(sizes)]
-    left = (inspect_model(model).hilnas or {}).get(CLASS_MAP)
-    sizes = None if left is None else tuple((height, width) for height, width in left)
+    left = sizes_in(model)
     fitting = [
-        ModelOutput(end.shape, end.dtype, start, starts[-1], size if task.dense else (), scores, text, sizes)
+        ModelOutput(end.shape, end.dtype, start, starts[-1], size if task.dense else (), scores, text, left)
         for end, start in zip(ends, starts[:-1], strict=True)
         for scores, text in _readings(end, task, len(classes), size)
     ]

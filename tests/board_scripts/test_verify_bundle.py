@@ -15,7 +15,6 @@ from board_scripts.class_map import class_map
 from hil.scripts import script
 from tests.hil import tiny_model
 
-
 ALONE = script("verify_bundle.py").decode()
 
 

@@ -50,6 +50,7 @@ from nas.quant.integer_graph import (
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.quant.scheme import Scheme
+from nas.quant.tails import with_tail
 from tests.deploy.formats.test_exactness import cases, whole
 from tests.deploy.formats.test_operators import fully_connected, tensor
 from tests.deploy.networks import block_data, simulated, space, trained_like
@@ -228,6 +229,22 @@ def test_concatenation_is_exact_and_the_first_of_equal_classes_wins():
     assert compared(graph.until("both"), q).equal == 1
     assert compared(graph, q).equal == 1
     assert opinion(graph, simulate.as_nhwc(q)).max() <= 2
+
+
+def test_a_class_map_is_enlarged_to_the_nearest():
+    rng = np.random.default_rng(0)
+    for after in ((30, 35), (11, 20)):
+        tensors = {
+            "input": IntTensor("input", (6, 7, 3), 0.25, 5),
+            "logits": IntTensor("logits", (6, 7, 3), 0.25, 5),
+            "upsampled": IntTensor("upsampled", (*after, 3), 0.25, 5),
+            "classes": IntTensor("classes", (*after, 1), 1.0, 0, "int32", rank=3),
+        }
+        ends = (QMaxPool("logits", "input", 1, 1), QResize("upsampled", "logits"), QArgMax("classes", "upsampled"))
+        graph = with_tail(IntegerGraph(tensors, ends, "input"), "nearest")
+        q = torch.from_numpy(rng.integers(-100, 100, (1, 3, 6, 7))).float()
+        assert compared(graph, q).equal == 1
+        assert opinion(graph, simulate.as_nhwc(q)).shape == (1, *after, 1)
 
 
 def test_the_bytes_are_a_function_of_graph_and_metadata():

@@ -1,4 +1,4 @@
-"""class_map: the class map that the CPU makes of logits at output stride, against an arg-max over the upsampled ones."""
+"""class_map: what the CPU makes of logits at output stride, against an arg-max over the upsampled ones."""
 
 from __future__ import annotations
 
@@ -40,5 +40,8 @@ def test_class_map(benchmark, kind):
     ]
     ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
     benchmark.extra_info.update(
-        figure=ours / theirs, unit="times numpy.argmax over the upsampled logits", limit=LIMIT, holds=ours / theirs <= LIMIT
+        figure=ours / theirs,
+        unit="times numpy.argmax over the upsampled logits",
+        limit=LIMIT,
+        holds=ours / theirs <= LIMIT,
     )
