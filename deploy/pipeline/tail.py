@@ -63,8 +63,8 @@ def fastest(tails: Sequence[MeasuredTail], tolerance: float) -> Tail:
         raise ModelError(
             f"the teacher runs on the board with no tail ({reasons}); fix the model, or name [deploy] tail"
         )
-    faster = [one for one in able if one.share is None or one.share.high < 1]
-    return min(faster, key=lambda one: one.latency_us or 0.0).tail if faster else PLAIN
+    no_slower = [one for one in able if one.share is None or one.share.high < 1]  # the class map itself is one
+    return min(no_slower, key=lambda one: one.latency_us or 0.0).tail
 
 
 def _compiled(

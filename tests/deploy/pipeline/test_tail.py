@@ -68,7 +68,7 @@ def test_auto_measures_each_tail_once(finished: Finished, tmp_path: Path, capsys
     assert not (finished.folder / TailRecord.FILE).exists()  # a run whose tail is fixed has no such stage
 
 
-@pytest.mark.parametrize("tail", ["logits", "nearest", "upsampled"])
+@pytest.mark.parametrize("tail", ["logits", "nearest"])
 def test_everything_that_follows_takes_the_tail(
     finished: Finished, tmp_path: Path, tail: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,7 +79,7 @@ def test_everything_that_follows_takes_the_tail(
     low = (SIZE[0] // STRIDE, SIZE[1] // STRIDE)
     assert end.shape[1:3] == (low if tail == "logits" else SIZE)
     left = Manifest.read(bundle / Manifest.FILE).class_map
-    assert (left and left.sizes) == {"logits": (SIZE,), "nearest": None, "upsampled": ()}[tail]
+    assert (left and left.sizes) == {"logits": (SIZE,), "nearest": None}[tail]
     assert len((bundle / "golden/output.bin").read_bytes()) == 4 * SIZE[0] * SIZE[1]
     final = FinalRecord.read(run / FinalRecord.FILE)
     assert final.bundle.verified
