@@ -39,6 +39,11 @@ def evaluate(
             f"{who} compares no outputs, though it was given expected ones: "
             "it was changed; clean the board's workdir and measure again"
         )
+    if reason is None and (task.job.class_map is None) != (runs.class_map_us is None):
+        raise BoardError(
+            f"{who} is of {'the inference alone' if runs.class_map_us is None else 'more than the inference'}, which "
+            "was not asked for: it was changed; clean the board's workdir and measure again"
+        )
     spread = _spread(runs.parity, task.job, config)
     reason = reason or _refusal(runs, config, spread)
     return Measurement(
@@ -69,6 +74,7 @@ def evaluate(
         calls=runs.calls,
         clock_ns=runs.clock_ns,
         path=str(task.job.model.absolute()),
+        class_map_us=runs.class_map_us,
     )
 
 

@@ -200,9 +200,11 @@ def _report(options: RunOptions, steps: Callable[[Context], Iterable[Progress]] 
 def show_summary(summary: Summary, folder: Path) -> None:
     """The end of the main job."""
     from deploy.latency.gate import gate_text
+    from deploy.run.records import TailRecord
     from deploy.search.estimates import split_half_text
     from deploy.ship.budgets import verdict_text
     from deploy.ship.differences import difference_text, measured_text, on_board_text
+    from deploy.ship.tail_text import tail_lines
     from nas.table import Table
 
     _show_watermark(summary.conditions)
@@ -218,6 +220,9 @@ def show_summary(summary: Summary, folder: Path) -> None:
         console.say(verdict_text(limit))
     off = ", ".join(f"{m.name} {_off_text(m)}" for m in summary.all_models)
     console.say(f"multiply-accumulates, expected by the target's rules: {off}")
+    if (tail := folder / TailRecord.FILE).exists():
+        for line in tail_lines(TailRecord.read(tail)):
+            console.say(line)
     a, c, counts, bundle = summary.agreement, summary.correction, summary.counts, summary.bundle
     console.say(
         f"agreement: tau-b {a.tau_b:.3f} [{a.ci95[0]:.3f}, {a.ci95[1]:.3f}] over {a.n_models} full models "

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deploy.compile.kernel_spread import kernel_spread
+from deploy.compile.tails import CLASS_MAP, class_map_of
 from deploy.formats.files import write_atomically
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import parse, read
@@ -35,6 +36,7 @@ from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import Applied
 from nas.quant.simulations import SIMULATIONS
+from nas.quant.tails import Tail, in_file
 from nas.space import Architecture
 from nas.tasks.task import Network, fold
 
@@ -61,8 +63,10 @@ class Artifact:
         return self.model.exists() and self.input.exists() and self.expected.exists()
 
     def job(self) -> Job:
+        """Timed to the class map where the file leaves it to the CPU."""
+        left = class_map_of(self.model)
         spread = partial(kernel_spread, self.model, self.input)
-        return Job(self.model, self.name, self.input, self.expected, self.input_shapes, spread)
+        return Job(self.model, self.name, self.input, self.expected, self.input_shapes, left, spread)
 
 
 def quantize(
@@ -193,12 +197,15 @@ def save_model(
     target: Target | None = None,
     *,
     form: Form = Form(),  # noqa: B008
+    tail: Tail = "classes",
 ) -> Artifact:
     """Compile a full model and write its three files; the model last, so that all are there if it is.
 
-    The expected output is the one of `target`'s arithmetic. Raises what `lint_written` does before anything is written.
+    `tail`: where its file ends (`nas.quant.tails`); the metadata says what is left to the CPU, and the golden output is
+    the class map all the same, by `target`'s arithmetic. Raises what `lint_written` does before anything is written.
     """
-    content = write(graph, metadata, form)
+    kept, sizes = in_file(graph, tail)
+    content = write(kept, metadata if sizes is None else {**metadata, CLASS_MAP: sizes}, form)
     if target:
         lint_written(content, artifact.name, target)
     source, expected = golden_pair(graph, image, form, arithmetic_of(target))

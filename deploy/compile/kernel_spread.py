@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.compile.tails import class_map_of, classes_of
 from hil.spread import KernelSpread
 
 IMAGE_CHANNELS = 3
 
 
 def kernel_spread(model: Path, source: Path) -> KernelSpread | None:
-    """Of a .tflite file and the bytes of its input; None where that is no image, and so the file no full network.
+    """Of a .tflite file, to its class map where it leaves that to the CPU, and the bytes of its input; None where that is no image, and so the file no full network.
 
     None too where this runtime cannot run the file at the sizes that it states.
     """
@@ -35,6 +36,9 @@ def _computed(model: Path, source: Path, _written_ns: tuple[int, int]) -> Kernel
         return None
     if not fast:
         return None
+    left = class_map_of(model)
+    if left is not None:
+        fast, slow = [classes_of(fast[0], left)], [classes_of(slow[0], left)]
     apart = np.concatenate([np.abs(a.astype(float) - b.astype(float)).ravel() for a, b in zip(fast, slow, strict=True)])
     labels = any(output.dtype in (np.int32, np.int64) for output in fast)
     return KernelSpread(float(np.mean(apart != 0)), None if labels else float(apart.max(initial=0)))

@@ -108,6 +108,7 @@ def _evaluate(context: Context, model: Encoder, name: str, selected: SelectedMod
         model_metadata(graph, subnet, context.keys["ship"], **{f"{context.task.key}_int8": int8.score}),
         context.target,
         form=scheme.form,
+        tail=context.tail,
     )
     return Final(
         name,

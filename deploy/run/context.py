@@ -14,6 +14,7 @@ from deploy.formats.digest import file_digest
 from deploy.run.config import Experiment
 from deploy.run.folder import Run
 from deploy.run.keys import stage_identities
+from deploy.run.records import TailRecord
 from deploy.run.settings.deployment import Measuring
 from deploy.targets.placement import Target, load_target
 from hil.boards.catalog import boards_file as found_boards_file
@@ -29,6 +30,7 @@ from nas.networks.blocks import SuperBlock
 from nas.networks.segmenter import Encoder
 from nas.networks.start import start_supernets
 from nas.quant.safe_resize import safe_steps
+from nas.quant.tails import Tail
 from nas.space import Architecture, SearchSpace
 from nas.tasks.task import TASKS, Task, network
 from nas.training.distil import supernets
@@ -43,7 +45,7 @@ class Context:
     """One run of one experiment. Networks are loaded from the run's checkpoints when first asked for.
 
     Attributes:
-        experiment: with the schemes of the board's target where the configuration leaves them open.
+        experiment: with the tail and the schemes of the board's target where the configuration leaves them open.
         boards_file: the boards.toml that was given or found; None: there is none.
         boards: those of one fleet, which share the measuring; `board` is the first, on which the bundle is verified.
         keys: of each stage, by its name; identities: with the settings behind them.
@@ -95,6 +97,12 @@ class Context:
         """The rules of a board's `target`; None if it names none."""
         beside = self.boards_file.parent / "targets" if self.boards_file else None
         return load_target(beside, board.target) if board.target else None
+
+    @property
+    def tail(self) -> Tail:
+        """Where full networks end in their files; "auto" is known from its stage on."""
+        chosen = (self.experiment.deploy.tail if self.task.dense else None) or "classes"
+        return TailRecord.read(self.path / TailRecord.FILE).chosen if chosen == "auto" else chosen
 
     def training_log(self, checkpoint: Path) -> TrainingLog:
         """The log of the training that fills `checkpoint`, which lies in the run's folder."""

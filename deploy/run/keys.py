@@ -26,6 +26,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "teacher": 2,
     "distil": 2,
     "tables": 2,
+    "tail": 1,
     "profile": 2,
     "agree": 2,
     "schemes": 2,
@@ -123,6 +124,7 @@ def _sections(
     Sections of the experiment have those of `Experiment`; the rest is what the configuration stands for.
     """
     e, required = experiment, MISSING
+    tail = {"deploy.tail": (e.deploy.tail or "classes", "classes")}
     defaults = {f.name: _default(f) for f in fields(Experiment)}
 
     def of(*names: str) -> dict[str, tuple[object, object]]:
@@ -133,7 +135,8 @@ def _sections(
         | {"space": (space.digest, required), "teacher.encoder": (encoder_digest(e), None)},
         "distil": of("distil"),
         "tables": of("quantization") | {"space.bits": (space.bits, required)},
-        "profile": of("profile") | {f"boards.{board.name}": (board, required) for board in boards},
+        "tail": tail | of("deploy"),
+        "profile": of("profile") | tail | {f"boards.{board.name}": (board, required) for board in boards},
         "agree": of("agreement") | {"target.safe_resize_factors": (tuple(resize_factors), ())},
         "schemes": {
             "quantization.schemes": (e.quantization.schemes, ()),
@@ -145,6 +148,8 @@ def _sections(
     }
     if not e.quantization.schemes:
         del found["schemes"]  # no such stage, and the others' keys are those of a run without one
+    if e.deploy.tail != "auto":
+        del found["tail"]
     return found
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from deploy.compile.artifact import Artifact
 from deploy.compile.kernel_spread import kernel_spread
+from deploy.compile.tails import class_map_of
 from deploy.formats.digest import file_digest
 from deploy.formats.files import write_atomically
 from deploy.ship.manifest import (
@@ -21,6 +22,7 @@ from deploy.ship.manifest import (
     Accuracy,
     BundleMeasurement,
     GoldenPair,
+    LeftToCpu,
     ListedFile,
     Manifest,
     Preprocessing,
@@ -30,11 +32,12 @@ from deploy.ship.manifest import (
 from deploy.ship.preprocessing import input_type, preprocessing
 from hil.boards.board import Board
 from hil.errors import ModelError, UsageError
-from hil.scripts import run_script, script_path
+from hil.job import delegate_options_for
+from hil.scripts import run_script, script
 from hil.session import DEFAULT_WORKDIR
 from hil.spread import KernelSpread
 
-VERIFIER = "verify_bundle.py"
+VERIFIER, EXAMPLE = "verify_bundle.py", "example.py"
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,10 @@ TASK_OUTPUTS: Mapping[str, TaskOutput] = {
 """By the name of the task. 3 steps: the most by which onnxruntime is off after a full classifier
 (tests/deploy/formats/test_classifier.py); no delegate has been tried. A file on which two kernel sets are further apart
 has more (`TaskOutput.within`)."""
+
+
+LOGITS = "logits, {kind}; the CPU makes the class map of them (`class_map` in example.py), and latencies are to it"
+"""What a model gives whose file leaves the class map to the CPU."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +147,15 @@ def _fill(folder: Path, contents: Contents) -> None:
     shutil.copyfile(contents.artifact.model, folder / "model.tflite")
     shutil.copyfile(contents.artifact.input, folder / "golden/input.bin")
     shutil.copyfile(contents.artifact.expected, folder / "golden/output.bin")
-    (folder / VERIFIER).write_bytes(script_path(VERIFIER).read_bytes())
+    for name in (VERIFIER, EXAMPLE):
+        (folder / name).write_bytes(script(name))
     write_atomically(folder / "labels.txt", "\n".join(contents.classes) + "\n")
     kind, steps = input_type(contents.artifact.model), preprocessing(contents.artifact.model, contents.size)
     steps.write(folder / Preprocessing.FILE)
     contents.measurement.write(folder / BundleMeasurement.FILE)
     write_atomically(folder / "README.md", _readme(contents, output, kind, steps))
     listed = sorted(p for p in folder.rglob("*") if p.is_file())
+    left = class_map_of(contents.artifact.model)
     Manifest(
         format=FORMAT,
         name=contents.name,
@@ -158,16 +167,18 @@ def _fill(folder: Path, contents: Contents) -> None:
         golden=(GoldenPair("golden/input.bin", "golden/output.bin", output.max_mismatch, output.max_abs_diff),),
         files={str(p.relative_to(folder)): ListedFile(file_digest(p), p.stat().st_size) for p in listed},
         accuracy=contents.accuracy,
+        class_map=None if left is None else LeftToCpu(left),
     ).write(folder / Manifest.FILE)
 
 
 def _readme(contents: Contents, output: TaskOutput, kind: str, steps: Preprocessing) -> str:
+    left = class_map_of(contents.artifact.model)
     facts = "\n".join(f"- {key}: {value}" for key, value in contents.facts.items())
     return f"""# {contents.name}
 
 {output.task}, {len(contents.classes)} classes (labels.txt), {contents.size[0]} x {contents.size[1]} pixels.
 Input: RGB, {steps.from_uint8 if kind == "int8" else kind}, NHWC (preprocessing.json). \
-Output: {output.output.format(kind=kind)}.
+Output: {output.output.format(kind=kind) if left is None else LOGITS.format(kind=kind)}.
 
 {facts}
 
@@ -177,6 +188,10 @@ Verify it where it will run (needs Python 3.9 and a TFLite runtime, nothing else
 
 It checks every file's hash, runs the golden input, compares with the golden output ({output.tolerance_text}), and
 times the model. The latency of measurement.json is that of the board named there, under the conditions stated there.
+
+Run it on an image of its size, from the image's bytes to the result ({EXAMPLE} shows how an application does it):
+
+    python3 {EXAMPLE} IMAGE.ppm [--delegate /usr/lib/libvx_delegate.so]
 """
 
 
@@ -191,7 +206,7 @@ def verify(bundle: Path, board: Board, runs: int = 30) -> Verification:
     workdir = (board.config.workdir or DEFAULT_WORKDIR).rstrip("/")
     remote = f"{workdir}/bundles/{file_digest(bundle / Manifest.FILE)[:16]}"
     _push(bundle, board, remote)
-    result = run_script(board, VERIFIER, remote, *_options(board, runs), timeout_s=900)
+    result = run_script(board, VERIFIER, remote, *_options(board, runs, Path(remote).name), timeout_s=900)
     board.run(["rm", "-rf", "--", remote], timeout_s=30)
     where = f"{bundle} on {board.name}"
     checks, verdict = read_verifier(result.stdout, where)
@@ -206,13 +221,13 @@ def verify(bundle: Path, board: Board, runs: int = 30) -> Verification:
     return Verification(board.name, len(checks), verdict.latency_us)
 
 
-def _options(board: Board, runs: int) -> list[str]:
-    """Of the verifier."""
+def _options(board: Board, runs: int, bundle: str) -> list[str]:
+    """Of the verifier; `bundle` names this one alone."""
     config = board.config
     argv = ["--runs", str(runs), "--threads", str(config.threads)]
     if config.delegate:
         argv += ["--delegate", config.delegate]
-        for key, value in config.delegate_options.items():
+        for key, value in delegate_options_for(config, bundle).items():
             argv += ["--delegate-option", f"{key}={value}"]
     return argv
 

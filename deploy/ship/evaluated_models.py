@@ -26,6 +26,7 @@ from hil.errors import ModelError, UsageError
 from hil.input_shape import InputShape
 from nas.data import Dataset, open_data
 from nas.networks.segmenter import Encoder
+from nas.quant.tails import in_file
 from nas.space import Architecture
 from nas.tasks.task import TASKS
 from nas.training.train import restore
@@ -95,7 +96,7 @@ def run_model(
     scheme = QuantizationScheme.parse(record.scheme) if record.scheme else settings.main_scheme
     network = _teacher(context) if record.name == TEACHER else retrained(context, record.name, architecture)
     graph = quantize_network(context, network, architecture, scheme=scheme.scheme(settings.scheme))
-    written = write(graph, dict(_metadata(path)), scheme.form)
+    written = write(in_file(graph, context.tail)[0], dict(_metadata(path)), scheme.form)
     if written != path.read_bytes():
         raise UsageError(
             f"{path}: not the file that configuration '{context.experiment.name}' gives; name the one of the run "

@@ -12,10 +12,19 @@ from deploy.formats.plots.svg import inline
 from deploy.latency.gate import gate_text
 from deploy.latency.scatter import PAGE_WIDTH, scatter
 from deploy.latency.watermark import watermark
-from deploy.run.records import AgreementRecord, BundleRecord, DataRecord, ModelRecord, SearchRecord, Summary
+from deploy.run.records import (
+    AgreementRecord,
+    BundleRecord,
+    DataRecord,
+    ModelRecord,
+    SearchRecord,
+    Summary,
+    TailRecord,
+)
 from deploy.ship.budgets import verdict_text
 from deploy.ship.differences import CONTROL, board_text, difference_text, measured_text, on_board_text
 from deploy.ship.report_figures import front_plot, models_plot
+from deploy.ship.tail_text import tail_lines
 from deploy.ship.training_curves import training_curves, training_plots
 from hil.measurement import Conditions
 
@@ -46,7 +55,8 @@ def write_report(path: Path, summary: Summary, agreement: AgreementRecord, searc
     curves = [inline(plot) for curve in training_curves(path.parent) for plot in training_plots(curve)]
     body = f"""<h1>hilnas: {escape(summary.name)}</h1>
 {banner}<p class="muted">{escape(_conditions_text(summary.conditions))}</p>
-<h2>Models</h2>{_model_table(summary)}{_verdicts_text(summary)}{figures(plots)}
+<h2>Models</h2>{_model_table(summary)}{_verdicts_text(summary)}{_tail_text(path.with_name(TailRecord.FILE))}
+{figures(plots)}
 <h2>Agreement of the tables with the board</h2>{_agreement_text(summary, agreement)}{figures(compared)}
 <h2>The bundle</h2><p>{_bundle_text(summary.bundle)}</p>
 <h2>Time</h2><p>{_seconds_text(summary.seconds)}</p>
@@ -69,6 +79,12 @@ def off_text(model: ModelRecord) -> str:
 def _data_warning(path: Path) -> str | None:
     """What the check of the run's files found; None for generated images, which have none."""
     return DataRecord.read(path).warning if path.exists() else None
+
+
+def _tail_text(path: Path) -> str:
+    """What the tail saves; nothing where none was measured."""
+    lines = tail_lines(TailRecord.read(path)) if path.exists() else []
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def _conditions_text(conditions: Conditions) -> str:

@@ -16,6 +16,7 @@ from deploy.targets.inspection import Inspection, Operator, Shape
 from hil.errors import UsageError
 from nas.errors import ConfigError
 from nas.quant.arithmetic import LITERT, Arithmetic
+from nas.quant.tails import TailChoice
 from nas.settings import STRICT, build, read_toml
 
 Place = Literal["NN", "TP", "SH", "CPU", "REFUSED"]
@@ -97,6 +98,7 @@ class Target:
         schemes: quantization schemes that a search there is over beside the experiment's own, where the configuration
             names none (`Experiment.on`).
         arithmetic: the simulation that its outputs follow (`nas.quant.arithmetic`).
+        tail: where full networks end in their files there, or "auto" (`nas.quant.tails`), likewise.
     """
 
     __pydantic_config__ = STRICT
@@ -108,6 +110,7 @@ class Target:
     safe_resize_factors: tuple[int, ...] = ()
     schemes: tuple[str, ...] = ()
     arithmetic: Arithmetic = LITERT
+    tail: TailChoice | None = None
     notes: tuple[Note, ...] = ()
 
 

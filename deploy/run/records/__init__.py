@@ -42,6 +42,7 @@ from deploy.run.records.search import (
 )
 from deploy.run.records.state import RunState, StageState
 from deploy.run.records.tables import ProfileRecord, SchemeResult, SchemesRecord, Validation
+from deploy.run.records.tail import MeasuredTail, TailRecord
 
 __all__ = [
     "AgreementRecord",
@@ -63,6 +64,7 @@ __all__ = [
     "GateRecord",
     "LatencyRecord",
     "MeasuredCandidate",
+    "MeasuredTail",
     "MetricRecord",
     "ModelRecord",
     "Offender",
@@ -83,6 +85,7 @@ __all__ = [
     "StageState",
     "SubnetCounts",
     "Summary",
+    "TailRecord",
     "Validation",
     "plain",
 ]

@@ -84,7 +84,7 @@ def test_explain_says_which_schemes_and_whose(
 
     assert main(["loop", "--explain", *arguments(finished.config, tmp_path / "new", "--board", "imx8mp")]) == 0
     lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
-    assert list(lines) == [*STAGES[:5], *LATER]
+    assert list(lines) == [*STAGES[:3], "tail", *STAGES[3:5], *LATER]
     assert lines["schemes"] == f"runs: {named.replace('native', 'imx8mp-vx')}"
 
 
