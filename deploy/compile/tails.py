@@ -42,7 +42,7 @@ def sizes_in(model: ModelInfo) -> Sizes | None:
 
 
 def classes_of(logits: NDArray[np.generic], sizes: Sizes) -> NDArray[np.int64]:
-    """The class map (H, W) of a file's logits (1, h, w, C), as the board's CPU makes it, by the simulation's integers."""
+    """The class map (H, W) of a file's logits (1, h, w, C), as the board's CPU makes it, by the simulation's rules."""
     q = torch.from_numpy(logits.astype(np.float32)).permute(0, 3, 1, 2)
     for size in sizes:
         q = simulate.resize(q, size)

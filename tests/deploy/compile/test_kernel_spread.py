@@ -11,10 +11,12 @@ import torch
 from deploy.cli import main
 from deploy.compile.artifact import Artifact, save_model
 from deploy.compile.kernel_spread import kernel_spread
+from deploy.compile.tails import classes_of
 from deploy.formats.tflite.operators import Form
 from deploy.ship.bundle import TASK_OUTPUTS
 from hil.spread import KernelSpread
 from nas.quant import simulate
+from nas.quant.tails import in_file
 from tests.deploy.networks import quantized_subnet, referenced, simulated, small_segmenter_graph, space
 from tests.deploy.tiny_experiment import one_line
 
@@ -60,6 +62,16 @@ def test_of_scores_it_is_a_distance(tmp_path: Path) -> None:
             q = simulate.quantize(image(), graph.tensors[graph.input])
             apart = np.abs(simulated(logits, q).astype(int) - referenced(logits, q).astype(int))
             assert found == KernelSpread(float(np.mean(apart != 0)), float(apart.max()))
+
+
+def test_of_a_file_that_leaves_its_class_map_to_the_cpu_it_is_the_maps(tmp_path: Path) -> None:
+    graph = small_segmenter_graph(SIZE)
+    logits, sizes = in_file(graph, "logits")
+    assert sizes is not None
+    saved = save_model(graph, image(), Artifact.at(tmp_path, "logits"), {}, tail="logits")
+    q = simulate.quantize(image(), graph.tensors[graph.input])
+    fast, slow = (classes_of(answer, sizes) for answer in (simulated(logits, q), referenced(logits, q)))
+    assert kernel_spread(saved.model, saved.input) == KernelSpread(float(np.mean(fast != slow)))
 
 
 def test_only_full_networks_have_one(network: Artifact, tmp_path: Path) -> None:
