@@ -18,7 +18,7 @@ IMAGE_CHANNELS = 3
 def kernel_spread(model: Path, source: Path) -> KernelSpread | None:
     """Of a .tflite file and the bytes of its input; None where that is no image, and so the file no full network.
 
-    Of one that leaves its class map to the CPU it is the class map's. None too where this runtime cannot run the file at
+    Of one that leaves its class map to the CPU it is the map's. None too where this runtime cannot run the file at
     the sizes that it states.
     """
     return _computed(model, source, (model.stat().st_mtime_ns, source.stat().st_mtime_ns))

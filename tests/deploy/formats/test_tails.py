@@ -13,6 +13,7 @@ from deploy.compile.artifact import kernels_of, stored
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.writer import write
 from nas.quant import reference, simulate
+from nas.quant.arithmetic import LITERT
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.safe_resize import split_resizes
 from nas.quant.tails import TAILS, Tail, in_file, with_tail
@@ -45,10 +46,10 @@ def test_xnnpack(network: tuple[IntegerGraph, torch.Tensor], tail: Tail, form: F
     full = with_tail(full, tail)
     graph, sizes = in_file(full, tail)
     answer = read(graph, q, form, OpResolverType.AUTO)
-    result = simulate.run(graph, q, kernels_of(form))
+    result = simulate.run(graph, q, kernels_of(form, LITERT))
     if graph.tensors[graph.output].dtype == "int8":
         assert answer.tobytes() == stored(simulate.as_nhwc(result), form)
-    expected = simulate.as_nhwc(simulate.run(full, q, kernels_of(form)), np.int32)[..., 0]
+    expected = simulate.as_nhwc(simulate.run(full, q, kernels_of(form, LITERT)), np.int32)[..., 0]
     assert class_map(np, answer, sizes or ()).tobytes() == expected.tobytes()
 
 
