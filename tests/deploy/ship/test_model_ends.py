@@ -22,6 +22,7 @@ from hil.errors import ModelError
 from nas.data import open_data
 from nas.data.batches import normalize
 from nas.quant import simulate
+from nas.quant.arithmetic import LITERT
 from nas.quant.safe_resize import split_resizes
 from nas.quant.tails import in_file
 from nas.tasks.task import TASKS
@@ -189,7 +190,7 @@ def test_logits_of_ours_become_the_class_map_of_the_integers(tmp_path, form) -> 
     logits, _ = in_file(graph, "logits")
     found = output_of(read(tmp_path / "m.tflite"), TASKS["segmentation"], data.classes, data.size)
     assert found.sizes == tuple(graph.tensors[op.name].shape[:2] for op in graph.operators[-3:-1])
-    content = stored(simulate.as_nhwc(simulate.run(logits, q, kernels_of(Form(form)))), Form(form))
-    expected = simulate.run(graph, q, kernels_of(Form(form)))[0, 0].numpy()
+    content = stored(simulate.as_nhwc(simulate.run(logits, q, kernels_of(Form(form), LITERT))), Form(form))
+    expected = simulate.run(graph, q, kernels_of(Form(form), LITERT))[0, 0].numpy()
     np.testing.assert_array_equal(found.classes(content), expected)
     assert class_map_of(tmp_path / "m.tflite") == found.sizes
