@@ -32,6 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FORMAT = "hilnas-bundle/1"
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.sig"  # of ssh-keygen, where the bundle is signed
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
 
 
@@ -103,7 +104,7 @@ def check_file(root: Path, name: str, listed: Any) -> str:
 
 def check_unlisted(root: Path, manifest: dict[str, Any]) -> str:
     present = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() or not path.is_dir()}
-    extra = sorted(present - set(manifest["files"]) - {MANIFEST})
+    extra = sorted(present - set(manifest["files"]) - {MANIFEST, SIGNATURE})
     require(not extra, f"not listed: {', '.join(extra[:5])}")
     return "nothing unlisted"
 

@@ -1,13 +1,14 @@
-"""`hilnas bundle export|verify`: a model with all that shows what it does on a board."""
+"""`hilnas bundle export|pack|show|diff|sign|verify`: a model with all that shows what it does on a board."""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.cli import console
 from deploy.cli.help import sentence
-from deploy.cli.options import Commands, add_board, bind
+from deploy.cli.options import Commands, add_board, add_json, bind
 from hil.errors import UsageError
 
 
@@ -21,10 +22,42 @@ class BundleExportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BundlePackOptions:
+    """`bundle`: a bundle's folder, or a run's; `out`: None: beside it, with the suffix .bundle."""
+
+    bundle: Path
+    out: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    bundle: Path
+    allowed_signers: Path | None = None
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffOptions:
+    one: Path
+    other: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignOptions:
+    """`key`: a private SSH key, or a public one that an agent holds."""
+
+    bundle: Path
+    key: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
+    """`bundle`: a folder or a packed one; `allowed_signers`: who may have signed it, None: anybody or nobody."""
+
     bundle: Path
     board: str
     boards: Path | None = None
+    allowed_signers: Path | None = None
 
 
 def add(commands: Commands) -> None:
@@ -45,6 +78,7 @@ def add(commands: Commands) -> None:
     )
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
     bind(export, BundleExportOptions, export_bundle)
+    _add_files(actions)
     verify = actions.add_parser(
         "verify",
         help="run a bundle's verifier on a board",
@@ -52,10 +86,56 @@ def add(commands: Commands) -> None:
         "model's output is not the golden one.",
     )
     verify.add_argument(
-        "bundle", type=Path, nargs="?", default=Path("runs/demo/bundle"), metavar="DIR", help="default %(default)s"
+        "bundle",
+        type=Path,
+        nargs="?",
+        default=Path("runs/demo/bundle"),
+        metavar="DIR|FILE",
+        help="a folder, or what `pack` wrote (default %(default)s)",
     )
+    _add_signers(verify)
     add_board(verify)
     bind(verify, VerifyOptions, verify_bundle)
+
+
+def _add_files(actions: Commands) -> None:
+    """What needs no board."""
+    pack = actions.add_parser(
+        "pack",
+        help="write a bundle as one file",
+        description="The same bytes for the same content: a gzip'd tar that `bundle verify` takes as it is.",
+    )
+    pack.add_argument("bundle", type=Path, metavar="RUN|DIR", help="a run's folder, or a bundle's")
+    pack.add_argument("--out", type=Path, metavar="FILE", help="default: the bundle's name with .bundle")
+    bind(pack, BundlePackOptions, pack_bundle)
+    text = "what is in a bundle, and who signed it"
+    show = actions.add_parser("show", help=text, description=sentence(text))
+    show.add_argument("bundle", type=Path, metavar="DIR|FILE", help="a folder, or what `pack` wrote")
+    _add_signers(show)
+    add_json(show)
+    bind(show, ShowOptions, show_bundle)
+    text = "what differs between two bundles: metric, size, latency, operators, conditions, files"
+    diff = actions.add_parser("diff", help=text, description=sentence(text))
+    diff.add_argument("one", type=Path, metavar="A", help="a folder, or what `pack` wrote")
+    diff.add_argument("other", type=Path, metavar="B", help="likewise")
+    bind(diff, DiffOptions, diff_bundles)
+    sign = actions.add_parser(
+        "sign",
+        help="sign a bundle's manifest with an SSH key",
+        description="By OpenSSH's own signatures (ssh-keygen -Y sign): the manifest holds every file's hash.",
+    )
+    sign.add_argument("bundle", type=Path, metavar="DIR|FILE", help="a folder, or what `pack` wrote, written anew")
+    sign.add_argument("--key", type=Path, required=True, metavar="FILE", help="as ~/.ssh/id_ed25519")
+    bind(sign, SignOptions, sign_bundle)
+
+
+def _add_signers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allowed-signers",
+        type=Path,
+        metavar="FILE",
+        help="refuse a bundle that none of these signed: ssh-keygen's lines, NAME ssh-ed25519 AAAA...",
+    )
 
 
 def export_bundle(options: BundleExportOptions) -> int:
@@ -65,15 +145,79 @@ def export_bundle(options: BundleExportOptions) -> int:
     return 0
 
 
+def pack_bundle(options: BundlePackOptions) -> int:
+    from deploy.ship.archive import SUFFIX, pack
+    from deploy.ship.manifest import Manifest
+
+    folder = options.bundle if (options.bundle / Manifest.FILE).exists() else options.bundle / "bundle"
+    if not (folder / Manifest.FILE).is_file():
+        raise UsageError(f"{options.bundle}: neither a bundle nor a finished run; `hilnas bundle export` makes one")
+    target = options.out or Path(Manifest.read(folder / Manifest.FILE).name + SUFFIX)
+    pack(folder, target)
+    console.say(f"packed: {target}, {target.stat().st_size / 1000:.1f} kB")
+    return 0
+
+
+def show_bundle(options: ShowOptions) -> int:
+    """`CheckFailed` where nobody of those allowed signed it."""
+    from deploy.ship.archive import unpacked
+    from deploy.ship.contents import contents_text, described
+    from deploy.ship.signatures import signer
+
+    with unpacked(options.bundle) as folder:
+        described_as = described(folder)
+        by = signer(folder, options.allowed_signers) if options.allowed_signers else None
+        if options.json:
+            console.say_json({**described_as, "signed_by": by})
+            return 0
+        for line in contents_text(folder):
+            console.say(line)
+    if by:
+        console.say(f"signed by {by}")
+    return 0
+
+
+def diff_bundles(options: DiffOptions) -> int:
+    from deploy.ship.archive import unpacked
+    from deploy.ship.contents import differences
+
+    with unpacked(options.one) as one, unpacked(options.other) as other:
+        rows = list(differences(one, other))
+    if rows:
+        console.table(("", str(options.one), str(options.other)), rows)
+    else:
+        console.say(f"{options.one} and {options.other} hold the same")
+    return 0
+
+
+def sign_bundle(options: SignOptions) -> int:
+    from deploy.ship.archive import pack, unpacked
+    from deploy.ship.signatures import sign
+
+    with unpacked(options.bundle) as folder:
+        sign(folder, options.key)
+        if folder != options.bundle:
+            pack(folder, options.bundle)
+    console.say(f"{options.bundle} signed with {options.key}")
+    return 0
+
+
 def verify_bundle(options: VerifyOptions) -> int:
+    """`CheckFailed` where nobody of those allowed signed it: before it is copied anywhere."""
+    from deploy.ship.archive import unpacked
     from deploy.ship.bundle import verify
+    from deploy.ship.signatures import signer
     from hil.boards.catalog import find_board
     from hil.boards.kinds import open_board
 
-    if not (options.bundle / "manifest.json").is_file():
-        raise UsageError(f"{options.bundle}: no bundle there (no manifest.json); `hilnas bundle export` makes one")
-    with open_board(find_board(options.boards, options.board)) as board:
-        verdict = verify(options.bundle, board)
+    config = find_board(options.boards, options.board)
+    with unpacked(options.bundle) as folder:
+        if not (folder / "manifest.json").is_file():
+            raise UsageError(f"{options.bundle}: no bundle there (no manifest.json); `hilnas bundle export` makes one")
+        by = signer(folder, options.allowed_signers) if options.allowed_signers else None
+        with open_board(config) as board:
+            verdict = verify(folder, board, shown=options.bundle)
     latency = "" if verdict.latency_us is None else f", median {verdict.latency_us.median / 1000:.3f} ms"
-    console.say(f"{options.bundle} verified on {verdict.board}: {verdict.checks} checks{latency}")
+    signed = f", signed by {by}" if by else ""
+    console.say(f"{options.bundle} verified on {verdict.board}: {verdict.checks} checks{latency}{signed}")
     return 0

@@ -195,8 +195,8 @@ Run it on an image of its size, from the image's bytes to the result ({EXAMPLE} 
 """
 
 
-def verify(bundle: Path, board: Board, runs: int = 30) -> Verification:
-    """Run the kit's own verifier (not the bundle's copy) on the board.
+def verify(bundle: Path, board: Board, runs: int = 30, *, shown: Path | None = None) -> Verification:
+    """Run the kit's own verifier (not the bundle's copy) on the board. `shown`: what errors call the bundle.
 
     Raises `UsageError` if there is no bundle, `ModelError` naming the first check that does not hold, and `BoardError`
     where the board's Python is missing or too old.
@@ -208,7 +208,7 @@ def verify(bundle: Path, board: Board, runs: int = 30) -> Verification:
     _push(bundle, board, remote)
     result = run_script(board, VERIFIER, remote, *_options(board, runs, Path(remote).name), timeout_s=900)
     board.run(["rm", "-rf", "--", remote], timeout_s=30)
-    where = f"{bundle} on {board.name}"
+    where = f"{shown or bundle} on {board.name}"
     checks, verdict = read_verifier(result.stdout, where)
     if verdict is None:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]
