@@ -166,7 +166,7 @@ def show_bundle(options: ShowOptions) -> int:
 
     with unpacked(options.bundle) as folder:
         described_as = described(folder)
-        by = signer(folder, options.allowed_signers) if options.allowed_signers else None
+        by = signer(folder, options.allowed_signers, options.bundle) if options.allowed_signers else None
         if options.json:
             console.say_json({**described_as, "signed_by": by})
             return 0
@@ -214,7 +214,7 @@ def verify_bundle(options: VerifyOptions) -> int:
     with unpacked(options.bundle) as folder:
         if not (folder / "manifest.json").is_file():
             raise UsageError(f"{options.bundle}: no bundle there (no manifest.json); `hilnas bundle export` makes one")
-        by = signer(folder, options.allowed_signers) if options.allowed_signers else None
+        by = signer(folder, options.allowed_signers, options.bundle) if options.allowed_signers else None
         with open_board(config) as board:
             verdict = verify(folder, board, shown=options.bundle)
     latency = "" if verdict.latency_us is None else f", median {verdict.latency_us.median / 1000:.3f} ms"

@@ -70,7 +70,7 @@ def unpack(source: Path, target: Path) -> Path:
     bundle: another kind of file, a damaged one, a name that leaves the folder, a link, too many or too large files.
     """
     if not source.is_file():
-        raise UsageError(f"{source}: no such bundle; give a folder, or a file that `hilnas bundle pack` wrote")
+        raise UsageError(f"{source}: no bundle there (no manifest.json, nor a file that `hilnas bundle pack` wrote)")
     if target.exists():
         raise UsageError(f"{target}: exists already; give a new folder")
     part = target.with_name(target.name + ".part")

@@ -37,29 +37,27 @@ def sign(bundle: Path, key: Path) -> Path:
     return bundle / SIGNATURE
 
 
-def signer(bundle: Path, allowed: Path) -> str:
-    """The principal of `allowed` whose key signed the bundle's manifest.
+def signer(bundle: Path, allowed: Path, shown: Path | None = None) -> str:
+    """The principal of `allowed` whose key signed the bundle's manifest; `shown`: what errors call the bundle.
 
     Raises `UsageError` where the file of allowed signers is missing, and `CheckFailed` for a bundle that is not signed,
     was changed since, or is signed by nobody in that file.
     """
-    manifest, signature = bundle / Manifest.FILE, bundle / SIGNATURE
+    manifest, signature, shown = bundle / Manifest.FILE, bundle / SIGNATURE, shown or bundle
     if not allowed.is_file():
         raise UsageError(f"{allowed}: no such file; it lists who may sign: NAME ssh-ed25519 AAAA...")
     if not signature.is_file():
-        raise CheckFailed(
-            f"{bundle}: not signed (no {SIGNATURE}); ask for a signed one, or leave out --allowed-signers"
-        )
+        raise CheckFailed(f"{shown}: not signed (no {SIGNATURE}); ask for a signed one, or leave out --allowed-signers")
     given = ("-n", NAMESPACE, "-s", str(signature))
     found = _ssh_keygen("-Y", "find-principals", "-f", str(allowed), "-s", str(signature))
     names = found.stdout.split()
     if found.returncode or not names:
-        raise CheckFailed(f"{bundle}: signed by nobody in {allowed}")
+        raise CheckFailed(f"{shown}: signed by nobody in {allowed}")
     for name in names:
         done = _ssh_keygen("-Y", "verify", "-f", str(allowed), "-I", name, *given, stdin=manifest.read_bytes())
         if done.returncode == 0:
             return name
-    raise CheckFailed(f"{bundle}: its signature is not of this {Manifest.FILE}: it was changed after it was signed")
+    raise CheckFailed(f"{shown}: its signature is not of this {Manifest.FILE}: it was changed after it was signed")
 
 
 def _ssh_keygen(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:

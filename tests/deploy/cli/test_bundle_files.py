@@ -40,7 +40,7 @@ def test_a_packed_bundle_verifies_as_it_is(packed, finished, tmp_path, capfd, fa
     assert again.read_bytes() == packed.read_bytes()
     packed.write_bytes(packed.read_bytes()[:-100])
     fails(MODEL, ["bundle", "verify", packed, "--boards", BOARDS], str(packed), "damaged")
-    fails(USAGE, ["bundle", "verify", tmp_path / "none.bundle", "--boards", BOARDS], "none.bundle", "no such bundle")
+    fails(USAGE, ["bundle", "verify", tmp_path / "none.bundle", "--boards", BOARDS], "none.bundle", "no bundle there")
     fails(USAGE, ["bundle", "pack", tmp_path], str(tmp_path), "neither a bundle nor a finished run")
 
 

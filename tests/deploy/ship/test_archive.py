@@ -116,7 +116,7 @@ def test_what_is_twice_or_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_other_files(tmp_path: Path, bundle: Path) -> None:
-    with pytest.raises(UsageError, match="no such bundle"):
+    with pytest.raises(UsageError, match="no bundle there"):
         unpack(tmp_path / "none", tmp_path / "out")
     with pytest.raises(ModelError, match=r"no bundle \(no manifest\.json in it\)"):
         unpack(written(tmp_path / "a.bundle", entry("labels.txt")), tmp_path / "out")
