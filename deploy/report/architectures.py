@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from deploy.formats.plots.colours import fill, stroke
-from deploy.report.material import Material, architecture_of
-from deploy.run.shipped import load_space
-from hil.errors import HilError
-from nas.errors import NasError
+from deploy.report.material import Material, architecture_of, space_of
 from nas.space import SearchSpace, Subnet
 from nas.table import subnet_size_bits
 
@@ -49,7 +46,7 @@ class DrawnBlock:
 
 def architectures(material: Material) -> str:
     """An <svg> with a row for each model, and what it shows in words."""
-    space = _space(material)
+    space = space_of(material)
     rows = [(name, list(blocks)) for name, blocks in _rows(material, space)]
     if not rows:
         return ""
@@ -67,15 +64,6 @@ def architectures(material: Material) -> str:
     box = f"viewBox='0 0 {total:.0f} {len(rows) * ROW}' style='--width: {total:.0f}px'"
     described = "Architectures, block by block: a box per layer, shares of latency, size and NSR beneath each block"
     return f"<svg class='plot' {box} role='img' aria-label='{described}'>{body}</svg>"
-
-
-def _space(material: Material) -> SearchSpace | None:
-    """The run's space; None where it is not at hand any more."""
-    try:
-        space = load_space(material.summary.space.name)
-    except (NasError, HilError):
-        return None
-    return space if space.digest == material.summary.space.digest else None
 
 
 def _rows(material: Material, space: SearchSpace | None) -> Iterator[tuple[str, Iterator[DrawnBlock]]]:

@@ -6,6 +6,7 @@ from collections import Counter
 from html import escape
 
 from deploy.formats.plots.figures import Axis, Plot, Points, Shape
+from deploy.formats.plots.pages import figures
 from deploy.formats.plots.svg import inline
 from deploy.report.material import Material
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
@@ -21,7 +22,7 @@ def classes(material: Material) -> str:
     gallery = material.gallery
     if gallery is None or not material.confusions or len(gallery.classes) > MOST_CLASSES:
         return ""
-    scored = inline(_scores(material, gallery.classes, dense=gallery.dense), 1060)
+    scored = figures([inline(_scores(material, gallery.classes, dense=gallery.dense), 1060)])
     return scored if gallery.dense else scored + _confusions(material, gallery.classes)
 
 

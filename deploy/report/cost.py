@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 
 from deploy.formats.plots.figures import Axis, Bars, Plot
+from deploy.formats.plots.pages import figures
 from deploy.formats.plots.svg import inline
 from deploy.report.material import Material
 from deploy.run.records import StageState
@@ -20,7 +21,7 @@ def cost(material: Material) -> str:
     cpu = f", {sum(state.cpu_seconds for state in stages.values()) / 60:.1f} of CPU" if stages else ""
     by_stage = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items() if stage != "total")
     text = f"{seconds.get('total', 0.0) / 60:.1f} minutes of work{cpu}{on_board}: {by_stage}."
-    return f"<p>{escape(text)}</p>{inline(_plot(stages), 1060) if stages else ''}"
+    return f"<p>{escape(text)}</p>{figures([inline(_plot(stages), 1060)]) if stages else ''}"
 
 
 def _plot(stages: Mapping[str, StageState]) -> Plot:

@@ -23,7 +23,7 @@ def report_run(context: Context, summary: Summary) -> Iterator[Progress]:
 
     A page without pictures is better than none: what they cannot be made from is logged.
     """
-    write_experiment(context.path, context.experiment)
+    write_experiment(context.path, context.experiment, context.space)
     files = {model.name: Artifact.at(context.path / "models", model.name).model for model in summary.all_models}
     shown = summary.bundle.model if summary.bundle.model in files else summary.all_models[-1].name
     reference = summary.teacher_plus.name

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from deploy.compare.records import ComparisonRecord
+from deploy.formats.files import read_json
 from deploy.formats.journal import Journal
 from deploy.report.gallery import GalleryRecord
 from deploy.run.records import (
@@ -19,13 +20,19 @@ from deploy.run.records import (
     Summary,
 )
 from deploy.run.settings.deployment import TEACHER
+from deploy.run.shipped import load_space
 from deploy.ship.evaluation import BOARD, ImageScore
+from hil.errors import HilError
 from hil.measurement import Measurement
-from nas.space import Architecture
+from nas.errors import NasError
+from nas.settings import build
+from nas.space import Architecture, SearchSpace
 from nas.table import Table
 from nas.tasks.confusion import Confusion
 
 STORE = "measurements.sqlite"
+EXPERIMENT = "experiment.json"
+"""The configuration as it was run, and its space."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,3 +120,16 @@ class Material:
 def architecture_of(model: ModelRecord) -> Architecture | None:
     """None of the teacher, whose layers are the space's."""
     return None if model.subnet == TEACHER else Architecture.parse(model.subnet)
+
+
+def space_of(material: Material) -> SearchSpace | None:
+    """The run's space, from its folder or by its name; None where it is not at hand any more."""
+    path = material.folder / EXPERIMENT
+    try:
+        if path.exists():
+            space = build(SearchSpace, read_json(path, ("space",))["space"], str(path))
+        else:
+            space = load_space(material.summary.space.name)
+    except (NasError, HilError):
+        return None
+    return space if space.digest == material.summary.space.digest else None

@@ -14,6 +14,7 @@ from deploy.report.agreement import agreement
 from deploy.report.architectures import architectures, legend
 from deploy.report.classes import classes
 from deploy.report.cost import cost
+from deploy.report.exploration import SCRIPT, exploration
 from deploy.report.feedback import feedback
 from deploy.report.figures import front_plot, models_plot
 from deploy.report.headline import headline
@@ -61,6 +62,8 @@ def _parts(material: Material) -> Iterator[str]:
     for title, section in _sections(material):
         if section:
             yield f"<h2>{title}</h2>{section}"
+        if 'id="exploration"' in section:
+            yield f"<script>addEventListener('DOMContentLoaded', () => {{{SCRIPT}}});</script>"
 
 
 def _sections(material: Material) -> Iterator[tuple[str, str]]:
@@ -71,7 +74,8 @@ def _sections(material: Material) -> Iterator[tuple[str, str]]:
     yield "Classes", classes(material)
     drawn = architectures(material)
     yield "Architectures", f'<p class="muted">{legend()}</p><div class="wide">{drawn}</div>' if drawn else ""
-    yield "The front that they were selected from", figures([inline(front_plot(material.search), WIDE)])
+    static = figures([inline(front_plot(material.search), WIDE)])
+    yield "The front that they were selected from", static + exploration(material)
     yield "Measuring the candidates", feedback(material)
     yield "Latency, round by round", latencies(material)
     yield "Agreement of the tables with the board", agreement(material)

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from deploy.formats.files import read_json, write_json
-from deploy.report.material import Material
+from deploy.report.material import EXPERIMENT, Material
 from deploy.run.config import Experiment
 from deploy.run.records.base import plain
+from nas.space import SearchSpace
 
-FILE = "experiment.json"
 
-
-def write_experiment(folder: Path, experiment: Experiment) -> None:
-    """The configuration as it was run, with the command line's changes and the defaults."""
-    write_json(folder / FILE, plain(experiment))
+def write_experiment(folder: Path, experiment: Experiment, space: SearchSpace) -> None:
+    """The configuration as it was run, with the command line's changes and the defaults, and its space."""
+    write_json(folder / EXPERIMENT, {**plain(experiment), "space": plain(space)})
 
 
 def repeat(material: Material) -> str:
-    path = material.folder / FILE
+    path = material.folder / EXPERIMENT
     settings: dict[str, Any] = read_json(path) if path.exists() else {}
     board, name = material.summary.conditions.board, material.summary.name
     model, bundle = material.bundled.name, material.summary.bundle.path

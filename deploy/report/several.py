@@ -11,8 +11,7 @@ from deploy.formats.files import read_json, write_atomically
 from deploy.formats.plots.figures import Axis, Line, Plot, Points
 from deploy.formats.plots.pages import figures, page, table
 from deploy.formats.plots.svg import inline
-from deploy.report.material import Material
-from deploy.report.repeat import FILE
+from deploy.report.material import EXPERIMENT, Material
 from hil.errors import UsageError
 
 COLOURS = ("models", "selected", "learning rate", "offender", "2 bits", "7 bits", "5 bits", "muted")
@@ -87,7 +86,9 @@ def _table(runs: Mapping[str, Material]) -> str:
 
 
 def _differences(runs: Mapping[str, Material]) -> str:
-    found = {name: _flat(read_json(m.folder / FILE)) for name, m in runs.items() if (m.folder / FILE).exists()}
+    found = {
+        name: _flat(read_json(m.folder / EXPERIMENT)) for name, m in runs.items() if (m.folder / EXPERIMENT).exists()
+    }
     if len(found) < len(runs):
         unknown = escape(", ".join(name for name in runs if name not in found))
         return f"<p>Not known of {unknown}, whose settings are not kept: draw it with its --config.</p>"

@@ -11,9 +11,11 @@ from html import escape
 
 from deploy.formats.plots.colours import COLOURS, DARK
 
+VARIABLES = ("ink", "muted", "grid", "paper", "offender", "models", "selected")
+
 
 def _variables(which: int) -> str:
-    return "; ".join(f"--{name}: {COLOURS[name][which]}" for name in ("ink", "muted", "grid", "paper", "offender"))
+    return "; ".join(f"--{name}: {COLOURS[name][which]}" for name in VARIABLES)
 
 
 STYLE = f"""
