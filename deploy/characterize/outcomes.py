@@ -96,8 +96,8 @@ def _speed(claim: Claim, ci95: tuple[float, float], hidden_us: float | None) -> 
     if ci95[0] <= SLOWER < ci95[1]:
         return "undecided", f": not decided at {SLOWER}, measure more rounds"
     slower = ci95[0] > SLOWER
-    if claim.slower and not slower and hidden_us is not None:
-        return "undecided", f": hidden by the {hidden_us:.0f} us that every inference takes, give a larger --size"
+    if not slower and hidden_us is not None:
+        return "undecided", f": hidden by the {hidden_us:.0f} us that any file takes, give a larger --size"
     return "agrees" if slower == claim.slower else "disagrees", ""
 
 
@@ -124,9 +124,7 @@ def rounding_outcome(followed: Arithmetic | None, target: Arithmetic) -> FactOut
     """Whose rounding a uint8 depthwise convolution follows."""
     verdict: Verdict = "undecided" if followed is None else "agrees" if followed == target else "disagrees"
     said = "which arithmetic it follows does not show" if followed is None else f"it follows {followed}"
-    return FactOutcome(
-        "depthwise 3x3: rounding of uint8", "depthwise3-uint8", "", verdict, f"{said}; the target: {target}"
-    )
+    return FactOutcome("rounding of uint8", "depthwise3-uint8", "", verdict, f"{said}; the target: {target}")
 
 
 def cache_outcome(measured: Measured) -> FactOutcome:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from deploy.characterize.facts import FACTORS
 from deploy.characterize.measuring import Characterized
@@ -15,7 +14,6 @@ from deploy.targets.rule import Cost, Rule, by
 
 FAR_SLOWER = 3.0  # times as long for the same work: its multiply-accumulates count as off the fast place
 HIGH = 10.0
-Word = TypeVar("Word")
 
 
 def own_target(target: Target, found: Characterized, board: str) -> Target:
@@ -71,7 +69,7 @@ def _narrowed(rule: Rule, op: Operator) -> Rule:
         rule,
         operators=(op.name,),
         input_dtypes=op.input_dtypes[:1],
-        granularity=_only(op.granularity),
+        granularity=(op.granularity,) if op.granularity else None,
         kernel=_only(by(op.kernel)) if op.stride else rule.kernel,
         stride=_only(by(op.stride)),
         dilation=_only(by(op.dilation)),
@@ -82,7 +80,7 @@ def _narrowed(rule: Rule, op: Operator) -> Rule:
     )
 
 
-def _only(word: Word | None) -> tuple[Word] | None:
+def _only(word: str | None) -> tuple[str] | None:
     return None if word is None else (word,)
 
 

@@ -80,7 +80,7 @@ DIFFERS = {
     "convolution: RELU at an output",
     "resize by 3",
     "resize by 5",
-    "depthwise 3x3: rounding of uint8",
+    "rounding of uint8",
     "graph cache",
 }
 
@@ -110,7 +110,8 @@ def test_what_every_inference_costs_may_hide_a_fact(characterize):
     """Where 30 times the work is 3 % of an inference, a ratio of 1 is no finding."""
     code, found, _ = characterize(Planted(overhead_us=1e6, noise=0.001))
     assert code == 0 and verdicts(found, "disagrees") == set()
-    assert "hidden by the 100" in str(found["convolution 3x3: per channel"]["said"])
+    for fact in ("convolution 3x3: per channel", "convolution 3x3: dilation 2"):  # slower than its base, and not
+        assert found[fact]["verdict"] == "undecided" and "hidden by the 100" in str(found[fact]["said"])
 
 
 def test_a_noisy_board_decides_less_and_nothing_wrongly(characterize):

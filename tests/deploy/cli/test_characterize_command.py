@@ -61,7 +61,7 @@ def test_it_goes_on_where_it_was_killed_and_writes_a_target(killed, capsys):
     found = {fact["fact"]: fact for fact in json.loads(said.out)["facts"]}
     right = [fact["verdict"] for name, fact in found.items() if name.startswith("resize")]
     assert right == ["agrees"] * 10
-    assert found["depthwise 3x3: rounding of uint8"]["verdict"] == "agrees"
+    assert found["rounding of uint8"]["verdict"] == "agrees"
     assert {fact["mismatched"] for fact in found.values()} == {0.0, None}
     assert found["depthwise: 7x7"]["claim"]["slower"] and found["depthwise: 7x7"]["ratio"] > 1
     assert found["graph cache"]["verdict"] == "no rule"
