@@ -21,6 +21,7 @@ from nas.quant.integer_graph import Activation, IntegerGraph
 SIZE = (96, 128)
 CHANNELS = 32
 CLASSES = 19
+OUTPUT_STRIDE = 8
 SMALLEST = 24  # the dilated kernels are 17 wide
 RESIZED = (6, 8, CHANNELS)
 KINDS = (("convolution", "conv3", False), ("depthwise", "depthwise3", True))
@@ -135,16 +136,24 @@ def _resizes() -> Iterator[Fact]:
 
 
 def _ends(shape: Shape) -> Iterator[Fact]:
-    """The graph's inputs and outputs, and a segmentation network's end."""
+    """The graph's inputs and outputs."""
     for word, name, depthwise in KINDS:
         graph = graphs.convolution(shape, 3, depthwise=depthwise)
         int8, uint8 = Probe(name, graph), Probe(f"{name}-uint8", graph, "uint8")
         yield Fact(f"{word} 3x3: int8 inputs and outputs", int8, uint8)
         yield Fact(f"{word} 3x3: uint8", uint8, int8)
-    logits = (*shape[:2], CLASSES)
-    yield Fact(
-        "class map", Probe("class-map", graphs.class_map(logits)), Probe("logits", graphs.convolution(logits, 1))
-    )
+    yield from _tails((*shape[:2], CLASSES))
+
+
+def _tails(shape: Shape) -> Iterator[Fact]:
+    """A class map at the logits' resolution; up-scaled logits, and their class map."""
+    logits, classes = Probe("logits", graphs.tail(shape, classes=False)), Probe("class-map", graphs.tail(shape))
+    yield Fact("class map", classes, logits)
+    small = (shape[0] // OUTPUT_STRIDE, shape[1] // OUTPUT_STRIDE, CLASSES)
+    low = Probe("logits-low", graphs.tail(small, classes=False))
+    scaled = Probe("logits-scaled", graphs.tail(small, OUTPUT_STRIDE, classes=False))
+    yield Fact("up-scaled logits", scaled, low)
+    yield Fact("class map of up-scaled logits", Probe("class-map-scaled", graphs.tail(small, OUTPUT_STRIDE)), scaled)
 
 
 def rounding(size: tuple[int, int] = SIZE) -> tuple[Probe, ...]:

@@ -109,11 +109,15 @@ def resize(shape: Shape, size: tuple[int, int]) -> IntegerGraph:
     return graph(shape, [(QResize("resize", INPUT), (*size, shape[2]), SCALE)])
 
 
-def class_map(shape: Shape, activation: Activation = "none") -> IntegerGraph:
-    """A 1x1 convolution, and the class of each pixel."""
-    return graph(
-        shape, [_pointwise("logits", shape, SCALE, activation), (QArgMax("classes", "logits"), (*shape[:2], 1), 1.0)]
-    )
+def tail(shape: Shape, factor: int = 1, *, classes: bool = True, activation: Activation = "none") -> IntegerGraph:
+    """A segmentation network's end: logits by a 1x1 convolution, scaled up by `factor`, and the class of each pixel."""
+    steps = [_pointwise("logits", shape, SCALE, activation)]
+    size = (factor * shape[0], factor * shape[1])
+    if factor > 1:
+        steps.append((QResize("resize", "logits"), (*size, shape[2]), SCALE))
+    if classes:
+        steps.append((QArgMax("classes", steps[-1][0].name), (*size, 1), 1.0))
+    return graph(shape, steps)
 
 
 def _pointwise(name: str, shape: Shape, scale: float, activation: Activation = "none") -> Step:

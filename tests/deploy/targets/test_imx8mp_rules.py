@@ -109,7 +109,7 @@ ROWS = [
         ("per channel at dilation 12", file(graphs.convolution(SHAPE, 3, dilation=12, **CHANNEL))),
         ("per channel", file(graphs.convolution(SHAPE, 3, **CHANNEL))),
         ("a float32 convolution", convolution(FLOAT, weights((8, 3, 3, 8), "FLOAT32"), FLOAT)),
-        ("a class map", file(graphs.class_map(SHAPE))),
+        ("a class map", file(graphs.tail(SHAPE))),
     ),
     *on("TP high", ("effective kernel 17", file(graphs.convolution(SHAPE, 3, dilation=8)))),
     *on(
@@ -119,7 +119,7 @@ ROWS = [
         ("dilated depthwise", file(graphs.convolution(SHAPE, 5, depthwise=True, dilation=3))),
         ("ADD with RELU6 at an output", file(graphs.addition(SHAPE, **RELU6))),
     ),
-    *on("NN medium", ("RELU6 before ARG_MAX", file(graphs.class_map(SHAPE, "relu6"))), operator=0),
+    *on("NN medium", ("RELU6 before ARG_MAX", file(graphs.tail(SHAPE, **RELU6))), operator=0),
     *on("NN medium", ("ADD with RELU6 before ARG_MAX", classes_of_a_sum()), operator=1),
     *on("NN none", ("AVERAGE_POOL 3x3 before a convolution", folded_pooling()), operator=0),
     *on(
