@@ -24,7 +24,8 @@ class Claim:
         operator: the one in question.
         slower: whether the file costs more than the base for the same work; None: nothing is claimed.
         wrong: whether its outputs are wrong, or it does not run.
-        work: the file's multiply-accumulates (without any: elements read) over the base's.
+        work: the file's multiply-accumulates (without any: elements read) over the base's; 1 where it has fewer, as the
+            inputs are the same and take their time.
     """
 
     source: Rule | Note | None
@@ -45,7 +46,7 @@ def claim_of(target: Target, fact: Fact) -> Claim:
     if fact.base is None:
         return Claim(worst.rule, worst.operator, None, wrong, 1.0)
     base = _placed(target, fact.base)
-    slower, work = _slower(probe, base), probe.work / base.work
+    slower, work = _slower(probe, base), max(1.0, probe.work / base.work)
     by_note = slower and probe.dearest == base.dearest
     return Claim(probe.notes[0] if by_note else worst.rule, worst.operator, slower, wrong, work)
 

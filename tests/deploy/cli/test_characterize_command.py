@@ -17,7 +17,7 @@ from deploy.targets.placement import load_target
 from hil.store import Store
 from tests.deploy.tiny_experiment import REPOSITORY
 
-FILES, ROUNDS = 60, 4
+FILES, ROUNDS = 58, 4
 WORDS = ["--size", "24x32", "--runs", "4", "--warmup-runs", "1", "--rounds", str(ROUNDS), "--json"]
 
 
