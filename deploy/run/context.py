@@ -90,6 +90,11 @@ class Context:
     def path(self) -> Path:
         return self.run.path
 
+    def reopen_after(self, stage: str) -> None:
+        """The stages after `stage` are to be done again, whatever their keys say: what they are built on changes."""
+        names = list(self.keys)
+        self.run.reopen(names[names.index(stage) + 1 :])
+
     def training_log(self, checkpoint: Path) -> TrainingLog:
         """The log of the training that fills `checkpoint`, which lies in the run's folder."""
         events = self.path / "tensorboard" / checkpoint.relative_to(self.path).with_suffix("")

@@ -12,6 +12,8 @@ from deploy.run.records.agreement import (
     RankStatistics,
     Regret,
     Regrets,
+    Repair,
+    Suspect,
 )
 from deploy.run.records.base import Record, plain
 from deploy.run.records.data import DataRecord
@@ -74,6 +76,7 @@ __all__ = [
     "Record",
     "Regret",
     "Regrets",
+    "Repair",
     "RunState",
     "SchemeResult",
     "SchemesRecord",
@@ -83,6 +86,7 @@ __all__ = [
     "StageState",
     "SubnetCounts",
     "Summary",
+    "Suspect",
     "Validation",
     "plain",
 ]
