@@ -20,7 +20,7 @@ from deploy.latency.effects import Effects, effects
 from deploy.latency.estimates import Z95, widened
 from deploy.latency.features import Vector
 from deploy.latency.overhead import FLOOR_US
-from deploy.latency.pairs import Pair
+from deploy.latency.pairs import BlockPair
 from deploy.latency.suspects import boundary_name, features_of
 from deploy.run.records import Repair
 from hil.errors import CheckFailed
@@ -53,7 +53,7 @@ class PairEffects:
     pairs: int
 
     @classmethod
-    def fitted(cls, table: Table, boundary: int, measured: Mapping[Pair, Estimate], seed: int) -> PairEffects:
+    def fitted(cls, table: Table, boundary: int, measured: Mapping[BlockPair, Estimate], seed: int) -> PairEffects:
         """From the latencies of pairs, some; `CheckFailed` for too few."""
         if len(measured) < FEWEST:
             raise CheckFailed(

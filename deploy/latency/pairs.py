@@ -30,7 +30,7 @@ ROUNDS_BETWEEN = 2  # pairs for each two choices that meet between blocks
 
 
 @dataclass(frozen=True)
-class Pair:
+class BlockPair:
     """Two neighbours; `before` is None for the stem, `after` for the head. Written `stem+b1_k3e6_w8`."""
 
     before: Subnet | None
@@ -59,14 +59,14 @@ class Pair:
         return sum(table[subnet] for subnet in self.subnets) + (table.interaction(met) if met else 0.0)
 
 
-def pairs_across(space: SearchSpace, boundary: int, seed: int) -> Iterator[Pair]:
+def pairs_across(space: SearchSpace, boundary: int, seed: int) -> Iterator[BlockPair]:
     """Different pairs of boundary 0 (the stem's) to the number of blocks (the head's), the most telling first."""
     rng = random.Random(f"{seed}/pairs/{boundary}")
-    seen: set[Pair] = set()
+    seen: set[BlockPair] = set()
     for last, first in _meetings(space, boundary, rng):
         before = None if last is None else _subnet(space, boundary, -1, last, rng)
         after = None if first is None else _subnet(space, boundary + 1, 0, first, rng)
-        pair = Pair(before, after)
+        pair = BlockPair(before, after)
         if pair not in seen:
             seen.add(pair)
             yield pair
@@ -95,14 +95,14 @@ def _subnet(space: SearchSpace, block: int, layer: int, choice: Choice, rng: ran
 
 
 def planned(
-    space: SearchSpace, boundaries: Iterable[int], budget_s: float, seconds: Callable[[Pair], float], seed: int
-) -> dict[int, list[Pair]]:
+    space: SearchSpace, boundaries: Iterable[int], budget_s: float, seconds: Callable[[BlockPair], float], seed: int
+) -> dict[int, list[BlockPair]]:
     """The pairs to measure within `budget_s` of board time, by boundary, which share it in turns.
 
     `seconds`: of the board's time that a pair takes.
     """
     drawn = {boundary: pairs_across(space, boundary, seed) for boundary in boundaries}
-    chosen: dict[int, list[Pair]] = {boundary: [] for boundary in drawn}
+    chosen: dict[int, list[BlockPair]] = {boundary: [] for boundary in drawn}
     while drawn:
         for boundary, pairs in list(drawn.items()):
             pair = next(pairs, None)
@@ -132,7 +132,7 @@ class PairWriter:
     folder: Path
     key: str
 
-    def write(self, pairs: Iterable[Pair]) -> Iterator[Artifact]:
+    def write(self, pairs: Iterable[BlockPair]) -> Iterator[Artifact]:
         """Raises `QuantizationError` where a block does not fit the scales of the one before it."""
         wanted = list(pairs)
         graphs = dict(self._graphs({subnet for pair in wanted for subnet in pair.subnets}))
@@ -153,7 +153,7 @@ class PairWriter:
             yield from self.origin.graphs(wanted)
 
 
-def outside_us(table: Table, pair: Pair) -> float:
+def outside_us(table: Table, pair: BlockPair) -> float:
     """About what the stem or the head of a pair takes, for a plan of board time."""
     if PROVENANCE not in table.provenance or len(pair.subnets) == 2:
         return 0.0

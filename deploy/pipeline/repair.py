@@ -16,7 +16,7 @@ from deploy.latency.board_source import board_seconds
 from deploy.latency.estimates import of_summary
 from deploy.latency.interactions import REPAIRS, PairEffects, repairs_of
 from deploy.latency.key import check_device
-from deploy.latency.pairs import Pair, PairWriter, outside_us, planned
+from deploy.latency.pairs import BlockPair, PairWriter, outside_us, planned
 from deploy.latency.suspects import boundary_number
 from deploy.latency.table import summaries
 from deploy.latency.versions import Lineage, save_version
@@ -80,7 +80,7 @@ def _repaired(context: Context, boundaries: list[str], budget_s: float) -> Gener
     table = Table.load(tables / "latency.parquet")
     before = AgreementRecord.read(context.path / AgreementRecord.FILE).agreement.tau_b
 
-    def seconds(pair: Pair) -> float:
+    def seconds(pair: BlockPair) -> float:
         return board_seconds(context.experiment.profile, pair.entries_us(table) + outside_us(table, pair))
 
     plan = planned(space, [boundary_number(space, name) for name in boundaries], budget_s, seconds, seed)
@@ -119,8 +119,8 @@ def _helps(context: Context, table: Table, repaired: Table) -> bool:
 
 
 def _measured(
-    context: Context, table: Table, pairs: list[Pair]
-) -> Generator[Progress, None, tuple[Mapping[Pair, Estimate], float]]:
+    context: Context, table: Table, pairs: list[BlockPair]
+) -> Generator[Progress, None, tuple[Mapping[BlockPair, Estimate], float]]:
     """The pairs' latencies, by the profile's protocol, and the board's time, seconds."""
     folder = context.path / "pairs"
     with one_thread():

@@ -137,7 +137,8 @@ class Candidates:
                 own = [kind[side] for kind in classes]
                 exchange += self.boundaries[at].worst_exchange[1 - side][np.ix_(own, own)]
         kept = undominated_of_classes([costs[found] for found in members], exchange + self.slack)
-        return rows[np.concatenate([found[mask] for found, mask in zip(members, kept, strict=True)])]
+        best: Indices = rows[np.concatenate([found[mask] for found, mask in zip(members, kept, strict=True)])]
+        return best
 
     @cached_property
     def slack(self) -> Vector:

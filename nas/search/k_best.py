@@ -70,8 +70,8 @@ class _Search:
         for row in rows.tolist():
             _, before = self.prefixes[block][beginning[row]]
             sums = before + self.of.costs[block][row]
-            for costs in self.of.costs_after(block, row, fixed):
-                sums += costs
+            for following in self.of.costs_after(block, row, fixed):
+                sums += following
             fits = np.flatnonzero((sums <= self.within).all(axis=1))
             if not len(fits):
                 continue

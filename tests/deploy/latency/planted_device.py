@@ -12,7 +12,7 @@ import numpy as np
 
 from deploy.latency.agreement import MeasuredNetwork, stratified
 from deploy.latency.estimates import Z95
-from deploy.latency.pairs import Pair
+from deploy.latency.pairs import BlockPair
 from nas.estimate import Estimate
 from nas.space import Architecture, SearchSpace, Subnet
 from nas.table import Table
@@ -72,7 +72,7 @@ class PlantedDevice:
         between = sum(self.plant(self, *pair) for pair in pairwise(ends))
         return GRAPH_US + STEM_US + HEAD_US + sum(self.true_us[s] for s in a.subnets) + between
 
-    def pair_us(self, pair: Pair) -> float:
+    def pair_us(self, pair: BlockPair) -> float:
         outside = 0.0 if len(pair.subnets) == 2 else STEM_US if pair.before is None else HEAD_US
         planted = self.plant(self, pair.before, pair.after)
         return GRAPH_US + outside + sum(self.true_us[s] for s in pair.subnets) + planted
@@ -93,7 +93,7 @@ class PlantedDevice:
             entries[s] = Estimate(value, error, value - Z95 * error, value + Z95 * error, 40, "measured")
         return Table("latency", "us", entries, {"space": self.space.digest})
 
-    def pairs(self, pairs: Iterable[Pair]) -> Mapping[Pair, Estimate]:
+    def pairs(self, pairs: Iterable[BlockPair]) -> Mapping[BlockPair, Estimate]:
         found = {}
         for pair in pairs:
             value = self._measured(self.pair_us(pair))

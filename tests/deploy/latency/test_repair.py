@@ -16,7 +16,7 @@ from deploy.latency.context_model import BlockLatencies, ContextModel
 from deploy.latency.correction import correct
 from deploy.latency.effects import effects
 from deploy.latency.interactions import REPAIRS, PairEffects, repairs_of
-from deploy.latency.pairs import Pair, pairs_across, planned
+from deploy.latency.pairs import BlockPair, pairs_across, planned
 from deploy.latency.suspects import (
     boundary_name,
     boundary_number,
@@ -77,7 +77,7 @@ def repaired(space: SearchSpace, plant: Plant, seed: int, models: int = 36) -> R
     if not found:
         return None
 
-    def seconds(pair: Pair) -> float:
+    def seconds(pair: BlockPair) -> float:
         return device.seconds(pair.entries_us(table) + (STEM_US if pair.before is None else 0) + GRAPH_US)
 
     boundaries = [boundary_number(space, name) for name in found[0].boundaries]
