@@ -14,7 +14,7 @@ import numpy as np
 
 from deploy.latency.board_source import board_seconds
 from deploy.latency.estimates import of_summary
-from deploy.latency.interactions import REPAIRS, PairEffects, repairs_of
+from deploy.latency.interactions import FEWEST, REPAIRS, PairEffects, repairs_of
 from deploy.latency.key import check_device
 from deploy.latency.pairs import BlockPair, PairWriter, outside_us, planned
 from deploy.latency.suspects import boundary_number
@@ -83,12 +83,13 @@ def _repaired(context: Context, boundaries: list[str], budget_s: float) -> Gener
     def seconds(pair: BlockPair) -> float:
         return board_seconds(context.experiment.profile, pair.entries_us(table) + outside_us(table, pair))
 
-    plan = planned(space, [boundary_number(space, name) for name in boundaries], budget_s, seconds, seed)
+    drawn = planned(space, [boundary_number(space, name) for name in boundaries], budget_s, seconds, seed)
+    plan = {boundary: pairs for boundary, pairs in drawn.items() if len(pairs) >= FEWEST}
     wanted = [pair for pairs in plan.values() for pair in pairs]
     if not wanted:
         raise UsageError(
-            f"--repair: {budget_s:.1f} s of board time measure no block with its neighbour across "
-            f"{' or '.join(boundaries)}; give more, as --repair 1min"
+            f"--repair: {budget_s:.1f} s of board time measure fewer than {FEWEST} pairs of neighbours across "
+            f"{' and '.join(boundaries)}; give more, as --repair 1min"
         )
     measured, board_s = yield from _measured(context, table, wanted)
     again, found = table, dict[str, float]()

@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,13 @@ import hil.sessions
 from deploy.cli import main
 from deploy.formats.tflite.read import read
 from deploy.latency.interactions import REPAIRS
+from deploy.latency.pairs import PairWriter, pairs_across
 from deploy.latency.versions import Lineage, before_repairs, versions
+from deploy.run.config import Overrides, load_experiment
+from deploy.run.context import Context
+from deploy.run.folder import Run
+from deploy.run.models import quantized_teacher
+from deploy.run.weights import of_run
 from deploy.search.cost_tables import cost_tables_of_run
 from deploy.targets.inspection import inspect_model
 from hil.answer import Answer, TimedRuns
@@ -27,6 +33,7 @@ from hil.stage import sha256_of
 from hil.store import Store
 from nas.space import Architecture, Boundary, Subnet
 from nas.table import Table
+from tests.deploy.networks import interpret
 from tests.deploy.tiny_experiment import one_line, record, stored, write_experiment
 from tests.hil.stored_measurements import CONDITIONS
 
@@ -168,6 +175,21 @@ def test_agree_names_the_stem_and_the_repair_measures_it(config, runs, monkeypat
     assert record(folder / "agreement.json") == after
 
 
+def test_pairs_answer_as_the_simulation(config, runs):
+    """Across every boundary, on the run's own networks: the runtime's bytes are the golden ones."""
+    experiment, space = load_experiment(config, Overrides(board="planted"))
+    with Run(runs / "tiny") as run:
+        context = Context(experiment, space, run, config.parent / "boards.toml")
+        origin, reference = of_run(context, experiment.quantization.scheme), quantized_teacher(context)
+        writer = PairWriter(origin, reference, context.evaluation[:1], runs / "pairs", "key")
+        pairs = [pair for boundary in range(4) for pair in islice(pairs_across(space, boundary, 0), 2)]
+        for pair, artifact in zip(pairs, writer.write(pairs), strict=True):
+            assert artifact.name == str(pair)
+            shape = inspect_model(read(artifact.model)).inputs[0].shape
+            q = np.frombuffer(artifact.input.read_bytes(), np.int8).reshape(shape)
+            assert interpret(artifact.model.read_bytes(), q).tobytes() == artifact.expected.read_bytes()
+
+
 def test_interactions_reach_the_search(config, runs, monkeypatch, capfd):
     planted(monkeypatch, meeting_us=2500.0)
     assert main(["lut", "latency", "--repair", "1h", "--json", *options(config, runs)]) == 0
@@ -243,7 +265,7 @@ def test_too_small_a_budget_is_refused(config, runs, monkeypatch, capfd):
     planted(monkeypatch, stem_us=2000.0)
     monkeypatch.setattr("deploy.pipeline.repair.SHARE", 1e-6)
     assert main(["lut", "latency", "--repair", *options(config, runs)]) == 2
-    assert "measure no block with its neighbour across stem|b1; give more" in capfd.readouterr().err
+    assert "fewer than 8 pairs of neighbours across stem|b1; give more" in capfd.readouterr().err
 
 
 def test_a_killed_repair_continues(config, runs, monkeypatch, capfd):
