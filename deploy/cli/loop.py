@@ -274,8 +274,12 @@ def _show_watermark(conditions: Conditions) -> None:
 
 
 def show_agreement(record: AgreementRecord) -> None:
-    """How the latency table's sums rank and predict full models, the worst predictions, and the gate."""
+    """How the latency table's sums rank and predict full models, the worst predictions, and the gate.
+
+    Below the gate also what the errors follow.
+    """
     from deploy.latency.gate import gate_text
+    from deploy.latency.suspects import repair_text, suspect_text
 
     _show_watermark(record.conditions)
     a, c = record.agreement, record.correction
@@ -295,6 +299,10 @@ def show_agreement(record: AgreementRecord) -> None:
             f"predicted badly: {o.subnet} predicted {o.predicted_us / 1000:.3f} ms, "
             f"measured {o.measured_us / 1000:.3f} ms ({o.residual_percent:+.1f} %)"
         )
+    for repaired in record.repairs:
+        console.say(f"repaired: {repair_text(repaired)}")
+    for suspect in record.suspects if a.tau_b < record.gate.tau else ():
+        console.say(f"the errors follow {suspect_text(suspect)}")
     console.say(
         f"correction {'applied' if c.applied else 'not applied'}: held-out tau-b {c.tau_b_held_out:.4f}, "
         f"mean error {c.error_before:.2f} % before, {c.error_held_out:.2f} % after"

@@ -11,6 +11,7 @@ from deploy.formats.plots.pages import figures, page
 from deploy.formats.plots.svg import inline
 from deploy.latency.gate import gate_text
 from deploy.latency.scatter import PAGE_WIDTH, scatter
+from deploy.latency.suspects import repair_text
 from deploy.latency.watermark import watermark
 from deploy.run.records import (
     AgreementRecord,
@@ -149,7 +150,9 @@ def _agreement_text(summary: Summary, agreement: AgreementRecord) -> str:
         f"{counts.subnets_exact_parity} equal the integer simulation's, byte for byte."
     )
     gate = escape(f"The {gate_text(summary.gate)}")
-    return "".join(f"<p>{text}</p>" for text in (ranks, escape(_decision_text(agreement)), f"{gate}.", parity))
+    repairs = (escape(f"The table was repaired: {repair_text(repair)}.") for repair in agreement.repairs)
+    texts = (ranks, *repairs, escape(_decision_text(agreement)), f"{gate}.", parity)
+    return "".join(f"<p>{text}</p>" for text in texts)
 
 
 def _decision_text(agreement: AgreementRecord) -> str:
