@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -30,7 +31,7 @@ def outputs(content: bytes, data: bytes, kernels: OpResolverType) -> list[NDArra
 
 def main(model: Path, source: Path, out: Path) -> None:
     content, data = model.read_bytes(), source.read_bytes()
-    found = {
+    found: dict[str, Any] = {
         f"{name}_{i}": output
         for name, kernels in KERNELS.items()
         for i, output in enumerate(outputs(content, data, kernels))
