@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from board_scripts.input_shapes import program_arguments
-from board_scripts.interpret import MachineFault, cool_down, readings, use_graph_cache
+from board_scripts.interpret import MachineFault, cache_state, cool_down, is_kept, readings, use_graph_cache
 from board_scripts.neighbours import cores, counters, others_busy
 from board_scripts.passes import TEXT_BYTES, VENDOR_LOG, clip, digest_of
 
@@ -117,8 +117,8 @@ def run_benchmark(program: str, job: dict[str, Any], mark: Callable[[str], None]
         raise MachineFault(f"cannot load delegate {job['delegate']}: there is no such file")
     if job.get("pass") == "layers":
         os.environ.update(VENDOR_LOG)
-    cache = use_graph_cache(job)
-    cached = cache is not None and bool(os.listdir(cache))
+    caches = use_graph_cache(job)
+    kept_before = is_kept(caches)
     mark("cool")
     cool_down(job, sysfs)
     shares = split(job["runs"]) if timing else [1]
@@ -129,7 +129,7 @@ def run_benchmark(program: str, job: dict[str, Any], mark: Callable[[str], None]
     return {
         "model_sha256": digest,
         "texts": texts,
-        "cache": "none" if cache is None else "warm" if cached else "cold",
+        "cache": cache_state(caches, kept_before),
         "before": before,
         "after": readings(sysfs),
         "others_busy": others_busy(since, counters(proc), crowded=True),  # the program waits, not this process

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from board_scripts.class_map import class_map
 from board_scripts.input_shapes import set_shapes
 from board_scripts.neighbours import cores, counters, others_busy
 from board_scripts.timing import batch_of, clock_step_ns, sample_us, timed, warm_up
@@ -22,7 +23,9 @@ from board_scripts.timing import batch_of, clock_step_ns, sample_us, timed, warm
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
 RESOLVERS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 GATE_POLL_S = 0.25
+FINISHES = 5  # how often the part after the inference is timed by itself
 GRAPH_CACHE = "VIV_VX_CACHE_BINARY_GRAPH_DIR"
+DELEGATE_CACHE = "cache_file_path"
 
 
 class MachineFault(Exception):  # noqa: N818
@@ -84,15 +87,32 @@ def cool_down(job: dict[str, Any], sysfs: str) -> None:
         time.sleep(GATE_POLL_S)
 
 
-def use_graph_cache(job: dict[str, Any]) -> str | None:
-    """A folder for this model, driver and environment alone; the driver makes none itself."""
+def use_graph_cache(job: dict[str, Any]) -> list[str]:
+    """Where this model's compiled graph may be kept; nowhere where no cache is configured.
+
+    The driver's folder is for this model, driver and environment alone, and it makes none itself; the delegate's own
+    cache is one file, which the host names by the model.
+    """
+    places, own = [], (job.get("delegate_options") or {}).get(DELEGATE_CACHE)
     base, key = os.environ.get(GRAPH_CACHE), job.get("graph_cache")
-    if not base or not key:
-        return None
-    folder = os.path.join(base, key)
-    os.makedirs(folder, exist_ok=True)
-    os.environ[GRAPH_CACHE] = folder
-    return folder
+    if base and key:
+        folder = os.path.join(base, key)
+        os.makedirs(folder, exist_ok=True)
+        os.environ[GRAPH_CACHE] = folder
+        places.append(folder)
+    return [*places, own] if own else places
+
+
+def is_kept(places: Sequence[str]) -> bool:
+    """Whether a compiled graph is in one of them."""
+    return any(os.listdir(place) if os.path.isdir(place) else os.path.exists(place) for place in places)
+
+
+def cache_state(places: Sequence[str], kept_before: bool) -> str:
+    """After a run; "unused": a cache is configured, and the driver has none."""
+    if not places:
+        return "none"
+    return "warm" if kept_before else "cold" if is_kept(places) else "unused"
 
 
 def make_interpreter(runtime: Any, job: dict[str, Any]) -> tuple[Any, list[dict[str, Any]] | None]:
@@ -187,6 +207,32 @@ def read_outputs(numpy: Any, interpreter: Any) -> list[Any]:
     return outputs
 
 
+def results_of(numpy: Any, interpreter: Any, job: dict[str, Any]) -> list[Any]:
+    """The outputs, or the class map where the job asks for one."""
+    outputs = read_outputs(numpy, interpreter)
+    if job.get("class_map") is None:
+        return outputs
+    if len(outputs) != 1:
+        raise ValueError(f"a class map is made of one output, and the model has {len(outputs)}")
+    return [class_map(numpy, outputs[0], job["class_map"])]
+
+
+def end_to_end(numpy: Any, interpreter: Any, inputs: list[tuple[int, Any]], sizes: list[list[int]]) -> Any:
+    """(a run from the input's bytes to the class map, the run's part after the inference)."""
+    output = interpreter.get_output_details()[0]["index"]
+
+    def finish() -> None:
+        class_map(numpy, interpreter.get_tensor(output), sizes)
+
+    def run() -> None:
+        for index, array in inputs:
+            interpreter.set_tensor(index, array)
+        interpreter.invoke()
+        finish()
+
+    return run, finish
+
+
 def compare(numpy: Any, outputs: list[Any], data: bytes | None) -> dict[str, Any]:
     """{"elements", "mismatched": how many differ at all, "max_abs_diff"}; nothing without expected bytes."""
     if data is None:
@@ -232,30 +278,35 @@ def run_job(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> d
     content = read_file(job["model"])  # a missing file is the board's fault, and the page cache is warm now
     data = read_file(job["input"]) if job.get("input") else None
     expected = read_file(job["expected"]) if job.get("expected") else None
-    cache = use_graph_cache(job)
-    cached = cache is not None and bool(os.listdir(cache))
+    caches = use_graph_cache(job)
+    kept_before = is_kept(caches)
     begin = time.monotonic_ns()
     interpreter, delegated = make_interpreter(runtime, job)
     interpreter.allocate_tensors()
     load_us = (time.monotonic_ns() - begin) // 1000
     nodes = nodes_of(interpreter)
-    for index, array in make_inputs(numpy, interpreter, data):
+    inputs, run, finish = make_inputs(numpy, interpreter, data), interpreter.invoke, None
+    for index, array in inputs:
         interpreter.set_tensor(index, array)
     mark("first")
     first_us = timed(interpreter.invoke) // 1000
-    parities = [compare(numpy, read_outputs(numpy, interpreter), expected)]
+    parities = [compare(numpy, results_of(numpy, interpreter, job), expected)]
+    if job.get("class_map") is not None:
+        run, finish = end_to_end(numpy, interpreter, inputs, job["class_map"])
     mark("cool")
     cool_down(job, sysfs)
     mark("run")
     usable = cores(sysfs)
     before, since = readings(sysfs), counters(proc, job["threads"])
-    warm_ns, steady = warm_up(job, interpreter.invoke)
+    warm_ns, steady = warm_up(job, run)
     clock_ns = clock_step_ns()
-    batch = batch_of(interpreter.invoke, warm_ns, clock_ns)
-    latencies_us = [sample_us(interpreter.invoke, batch.calls) for _ in range(job["runs"])]
+    batch = batch_of(run, warm_ns, clock_ns)
+    latencies_us = [sample_us(run, batch.calls) for _ in range(job["runs"])]
     end, after = counters(proc, job["threads"]), readings(sysfs)
-    parities.append(compare(numpy, read_outputs(numpy, interpreter), expected))
+    parities.append(compare(numpy, results_of(numpy, interpreter, job), expected))
+    finished_us = {} if finish is None else {"class_map_us": min(sample_us(finish, 1) for _ in range(FINISHES))}
     return {
+        **finished_us,
         "model_sha256": hashlib.sha256(content).hexdigest(),
         "load_us": load_us,
         "first_us": first_us,
@@ -269,7 +320,7 @@ def run_job(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -> d
         "operators": [str(node["op_name"]) for node in nodes if node["op_name"] != "DELEGATE"],
         "delegated_nodes": len(parts_of(nodes if delegated is None else delegated)),
         "cpu_operators": [] if delegated is None else left_to_cpu(delegated),
-        "cache": "none" if cache is None else "warm" if cached else "cold",
+        "cache": cache_state(caches, kept_before),
         "before": before,
         "after": after,
         "others_busy": others_busy(since, end, crowded=job["threads"] > usable),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -102,7 +103,8 @@ def run_layers(runtime: Any, job: dict[str, Any], mark: Callable[[str], None]) -
     os.environ.update(VENDOR_LOG)
     use_graph_cache(job)
     libc = ctypes.CDLL(None)
-    with tempfile.TemporaryFile("a+b") as log:  # appended, so that it can be emptied under its writers
+    with tempfile.TemporaryFile() as log:
+        fcntl.fcntl(log, fcntl.F_SETFL, os.O_APPEND)  # so that it can be emptied under its writers; no mode sets this
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         interpreter = prepared(runtime, job)

@@ -6,18 +6,20 @@ benchmark_model, that program runs the models instead, and neither numpy nor a r
 
 Job:    {"id", "model", "input"?, "expected"?, "warmup_runs", "warmup_runs_most"?, "runs", "threads", "kernels",
          "delegate"?, "delegate_options"?, "graph_cache"?, "max_temperature_c"?, "cool_down_s"?, "conditions"?,
-         "compile_deadline_s", "run_deadline_s", "pass"?: "time" | "memory" | "layers" | "outputs"}
+         "compile_deadline_s", "run_deadline_s", "pass"?: "time" | "memory" | "layers" | "outputs",
+         "class_map"?: [[height, width], ...]}
 Answer: {"id", "ok": true, "model_sha256", "conditions", "load_us", "first_us", "warmup_us", "warmup_runs", "steady",
          "latencies_us", "parity", "operators", "delegated_nodes", "cpu_operators", "cache", "before", "after",
-         "others_busy"}
+         "others_busy", "class_map_us"?}
    or, with --program, "texts" in place of the fields that they contain (hil/benchmark_model.py); the fields of the
         other passes are in board_scripts/passes.py
    or   {"id", "ok": false, "failure": {"kind": "model" | "board" | "harness", "stage", "reason"}}
 
 The first line that it writes is {"ready": true, "runtime"} or {"ready": false, "reason"}. While a model runs, and
 now and then when none does, {"beat": id or null, "stage"} shows that the board is alive. Input and expected files hold
-the tensors' raw little-endian bytes, one after the other; for the pass "outputs" those of `runs` inputs. Ends when
-stdin does.
+the tensors' raw little-endian bytes, one after the other; for the pass "outputs" those of `runs` inputs. With
+`class_map` a run is from the input's bytes to the class map (board_scripts/class_map.py), which the expected file
+holds. Ends when stdin does.
 
 With --workdir, every file must lie in it, only one runner serves it at a time, and an answer stays in its `spool`
 until {"ack": [id, ...]} arrives: a job sent again after a lost link is answered, not run again.
@@ -37,6 +39,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from board_scripts.benchmark import die_with_parent, run_benchmark
+from board_scripts.class_map import are_sizes
 from board_scripts.input_shapes import are_input_shapes
 from board_scripts.interpret import RESOLVERS, MachineFault, import_runtime, rehearse, run_job
 from board_scripts.kernel_log import KernelLog
@@ -264,6 +267,9 @@ def parse(line: bytes) -> dict[str, Any]:
     shapes = job.get("input_shapes")
     if shapes is not None and not are_input_shapes(shapes):
         raise ValueError(f"input_shapes is {str(shapes)[:200]}: give [name, [sizes]] of each input")
+    sizes = job.get("class_map")
+    if sizes is not None and not are_sizes(sizes):
+        raise ValueError(f"class_map is {str(sizes)[:200]}: give [height, width] of each resize")
     limit = job.get("max_temperature_c")
     if limit is not None and (not isinstance(limit, (int, float)) or not -300 < limit < 1000):
         raise ValueError(f"max_temperature_c is {str(limit)[:200]}: give degrees Celsius")

@@ -6,10 +6,11 @@ Needs Python 3.9, numpy and a TFLite runtime. Prints one JSON line per check, {"
 last one, {"verified", "latency_us", ...}. Exit 0: verified; 1: a check failed; 2: wrong call.
 
 manifest.json: {"format": "hilnas-bundle/1", "name", "files": {relative path: {"sha256", "bytes"}},
-"model": relative path, "golden": [{"input", "output", "max_mismatch", "max_abs_diff"}], ...}; other names, such as
-"schema_version", are not read here. A golden output holds when the fraction of differing elements is at most
-max_mismatch and, unless max_abs_diff is null (class maps: a distance between classes means nothing), no element
-differs by more than max_abs_diff.
+"model": relative path, "golden": [{"input", "output", "max_mismatch", "max_abs_diff"}], "class_map"?: {"sizes":
+[[height, width], ...]}, ...}; other names, such as "schema_version", are not read here. A golden output holds when the
+fraction of differing elements is at most max_mismatch and, unless max_abs_diff is null (class maps: a distance between
+classes means nothing), no element differs by more than max_abs_diff. With "class_map" the model's file ends in logits:
+the golden output is the class map that the CPU makes of them, and the latency is to it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from board_scripts.class_map import are_sizes, class_map
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -54,6 +57,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
     require(isinstance(manifest.get("files"), dict), '"files" is not an object')
     require(isinstance(manifest.get("model"), str), '"model" is not a path')
     require(isinstance(manifest.get("golden", []), list), '"golden" is not a list')
+    left = manifest.get("class_map")
+    require(left is None or (isinstance(left, dict) and are_sizes(left.get("sizes"))), '"class_map" has no sizes')
     return dict(manifest)
 
 
@@ -157,7 +162,18 @@ def feed(interpreter: Any, data: bytes) -> None:
     require(used == len(data), f"the input has {len(data)} bytes, the model reads {used}")
 
 
-def check_golden(interpreter: Any, root: Path, golden: dict[str, Any]) -> str:
+def results_of(interpreter: Any, left: Any) -> list[Any]:
+    """The outputs, or the class map that is `left` to the CPU."""
+    import numpy
+
+    outputs = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+    if left is None:
+        return outputs
+    require(len(outputs) == 1, f"a class map is made of one output, and the model has {len(outputs)}")
+    return [class_map(numpy, outputs[0], left["sizes"])]
+
+
+def check_golden(interpreter: Any, root: Path, golden: dict[str, Any], left: Any) -> str:
     import numpy
 
     feed(interpreter, (root / golden["input"]).read_bytes())
@@ -166,8 +182,7 @@ def check_golden(interpreter: Any, root: Path, golden: dict[str, Any]) -> str:
     except RuntimeError as error:
         raise NotVerified(f"{golden['input']}: the inference fails: {error}") from error
     data, used, elements, differing, largest = (root / golden["output"]).read_bytes(), 0, 0, 0, 0.0
-    for detail in interpreter.get_output_details():
-        output = interpreter.get_tensor(detail["index"])
+    for output in results_of(interpreter, left):
         require(used + output.nbytes <= len(data), f"{golden['output']} has fewer bytes than the outputs")
         expected = numpy.frombuffer(data, output.dtype.newbyteorder("<"), output.size, used).reshape(output.shape)
         wide = numpy.float64 if output.dtype.kind == "f" else numpy.int64
@@ -183,11 +198,13 @@ def check_golden(interpreter: Any, root: Path, golden: dict[str, Any]) -> str:
     return detail_text
 
 
-def measure_latency(interpreter: Any, runs: int) -> dict[str, float]:
+def measure_latency(interpreter: Any, runs: int, left: Any) -> dict[str, float]:
     latencies_us = []
     for _ in range(runs):
         begin = time.monotonic_ns()
         interpreter.invoke()
+        if left is not None:
+            results_of(interpreter, left)
         latencies_us.append((time.monotonic_ns() - begin) / 1000)
     latencies_us.sort()
     # nearest rank: the smallest sample that at least that share of samples do not exceed
@@ -226,11 +243,12 @@ def verify(root: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield record
         well = record["ok"]
     if interpreter is not None:
+        left = manifest.get("class_map")
         for golden in manifest.get("golden", []):
-            _, record = attempt("golden", check_golden, interpreter, root, golden)
+            _, record = attempt("golden", check_golden, interpreter, root, golden, left)
             yield record
             well = well and record["ok"]
-        summary["latency_us"] = measure_latency(interpreter, options.runs)
+        summary["latency_us"] = measure_latency(interpreter, options.runs, left)
     yield {**summary, "verified": well}
 
 

@@ -56,6 +56,7 @@ class TimedRuns:
         others_busy: share of the cores' time that other processes had, 0 to 1.
         averaged: whether each latency is a mean or median of several runs, as benchmark_model prints it.
         cores, calls, clock_ns: see `hil.measurement.Measurement`.
+        class_map_us: see `hil.measurement.Measurement`.
         delegate_said: why the delegate took no more of the model; empty where it printed nothing.
     """
 
@@ -78,6 +79,7 @@ class TimedRuns:
     cores: int | None = None
     calls: int = 1
     clock_ns: int = WHOLE_MICROSECONDS_NS
+    class_map_us: float | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ TIMED: Mapping[str, Check] = {
     "cpu_operators": list_of(text),
     **_CIRCUMSTANCES,
 }
+TIMED_TO_CLASS_MAP: Mapping[str, Check] = {**TIMED, "class_map_us": _latency_us}
 PROGRAM: Mapping[str, Check] = {
     **_HEAD, "model_sha256": text, "texts": list_of(text, least=1), **_CIRCUMSTANCES,
 }  # fmt: skip
@@ -261,6 +264,7 @@ def read_line(line: str, who: str) -> Answer | Beat:
 def _form_of(raw: Mapping[str, Any]) -> Mapping[str, Check]:
     """The fields that an answer with these fields has to have."""
     forms = {"failure": FAILED, "texts": PROGRAM, "peak_kb": MEMORY, "log": LAYERS, "outputs": OUTPUTS}
+    forms["class_map_us"] = TIMED_TO_CLASS_MAP
     return next((form for name, form in forms.items() if name in raw), TIMED)
 
 
@@ -293,6 +297,7 @@ def _outcome(raw: Mapping[str, Any], form: Mapping[str, Check], who: str) -> Out
         cores=raw["cores"],
         calls=raw["calls"],
         clock_ns=raw["clock_ns"],
+        class_map_us=raw.get("class_map_us"),
     )
 
 

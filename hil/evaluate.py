@@ -9,8 +9,9 @@ from hil.answer import Answer, ProgramRuns, TimedRuns
 from hil.benchmark_model import runs_of
 from hil.boards.config import BoardConfig
 from hil.errors import BoardError, ModelError
-from hil.job import RoundTask
-from hil.measurement import Conditions, Failure, Measurement
+from hil.job import Job, RoundTask
+from hil.measurement import Conditions, Failure, Measurement, Parity
+from hil.spread import KernelSpread
 from hil.trust import Timer, flags
 
 
@@ -38,7 +39,13 @@ def evaluate(
             f"{who} compares no outputs, though it was given expected ones: "
             "it was changed; clean the board's workdir and measure again"
         )
-    reason = reason or _refusal(runs, config)
+    if reason is None and (task.job.class_map is None) != (runs.class_map_us is None):
+        raise BoardError(
+            f"{who} is of {'the inference alone' if runs.class_map_us is None else 'more than the inference'}, which "
+            "was not asked for: it was changed; clean the board's workdir and measure again"
+        )
+    spread = _spread(runs.parity, task.job, config)
+    reason = reason or _refusal(runs, config, spread)
     return Measurement(
         job_id=task.job_id,
         model=task.job.name,
@@ -61,12 +68,13 @@ def evaluate(
         after=runs.after,
         others_busy=runs.others_busy,
         cpu_operators=runs.cpu_operators,
-        flags=_flags(runs, conditions) if reason is None else (),
+        flags=_flags(runs, conditions, config, spread) if reason is None else (),
         attempt=task.attempt,
         cores=runs.cores,
         calls=runs.calls,
         clock_ns=runs.clock_ns,
         path=str(task.job.model.absolute()),
+        class_map_us=runs.class_map_us,
     )
 
 
@@ -122,7 +130,9 @@ def _timed_runs(answer: Answer, config: BoardConfig, who: str) -> tuple[TimedRun
             )
 
 
-def _flags(runs: TimedRuns, conditions: Conditions) -> tuple[str, ...]:
+def _flags(
+    runs: TimedRuns, conditions: Conditions, config: BoardConfig, spread: KernelSpread | None
+) -> tuple[str, ...]:
     return flags(
         runs.latencies_us,
         steady=runs.steady,
@@ -130,13 +140,32 @@ def _flags(runs: TimedRuns, conditions: Conditions) -> tuple[str, ...]:
         after=runs.after,
         others_busy=runs.others_busy,
         checked=runs.parity is not None,
+        as_kernels_differ=runs.parity is not None and not _within_tolerance(runs.parity, config, spread),
         averaged=runs.averaged,
         oversubscribed=runs.cores is not None and conditions.threads > runs.cores,
         timer=Timer(runs.calls, runs.clock_ns),
     )
 
 
-def _refusal(runs: TimedRuns, config: BoardConfig) -> str | None:
+def _spread(parity: Parity | None, job: Job, config: BoardConfig) -> KernelSpread | None:
+    """Of a full network of which more elements differ than the board's tolerance has; None on a board without one."""
+    exact = not (config.parity_max_abs_diff or config.parity_max_mismatch)
+    if parity is None or job.spread is None or exact or _few(parity, config):
+        return None
+    return job.spread()
+
+
+def _few(parity: Parity, config: BoardConfig) -> bool:
+    return parity.mismatched <= config.parity_max_mismatch * parity.elements
+
+
+def _within_tolerance(parity: Parity, config: BoardConfig, spread: KernelSpread | None) -> bool:
+    """Of a class map the share alone counts: a distance between classes means nothing."""
+    close = parity.max_abs_diff <= config.parity_max_abs_diff
+    return _few(parity, config) or (close and not (spread and spread.of_classes))
+
+
+def _refusal(runs: TimedRuns, config: BoardConfig, spread: KernelSpread | None) -> str | None:
     """Why a model that ran still does not count; None when it does."""
     if config.delegate and not runs.delegated_nodes and not config.allow_fallback:
         said = f" (its output: {runs.delegate_said})" if runs.delegate_said else ""
@@ -145,14 +174,12 @@ def _refusal(runs: TimedRuns, config: BoardConfig) -> str | None:
             "see the operators, or set allow_fallback"
         )
     parity = runs.parity
-    if parity is None:
+    if parity is None or _within_tolerance(parity, config, spread) or (spread and spread.allows(parity)):
         return None
-    close = parity.max_abs_diff <= config.parity_max_abs_diff
-    few = parity.mismatched <= config.parity_max_mismatch * parity.elements
-    if close or few:
-        return None
+    near = "" if spread and spread.of_classes else f"by {config.parity_max_abs_diff:g}, or "
+    as_kernels_differ = f", or {spread}" if spread else ""
     return (
         f"outputs differ from the expected ones: {parity.mismatched} of {parity.elements} elements, "
-        f"by {parity.max_abs_diff:g} at most; allowed: by {config.parity_max_abs_diff:g}, "
-        f"or {config.parity_max_mismatch:g} of the elements"
+        f"by {parity.max_abs_diff:g} at most; allowed: {near}{config.parity_max_mismatch:g} of the elements"
+        f"{as_kernels_differ}"
     )

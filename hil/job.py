@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from hil.boards.config import BoardConfig
@@ -12,7 +12,11 @@ from hil.errors import UsageError
 from hil.input_shape import InputShape, text_of
 from hil.measurement import Conditions, digest
 from hil.request import Pass, Request
+from hil.spread import KernelSpread
 from hil.stage import sha256_of
+
+CACHE_FILE = "cache_file_path"
+"""The option of VeriSilicon's delegate that names the file of its own graph cache."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,11 @@ class Job:
         input: raw little-endian bytes of its inputs, one after the other; None: random, the same each time.
         expected: raw little-endian bytes of its outputs for that input; None: parity is not checked.
         input_shapes: the sizes of all of its inputs in the model's order; empty: those of its file.
+        class_map: (H, W) after each of the resizes that the board's CPU makes of the model's logits before their
+            arg-max; `expected` is then the class map (int32), and a latency is from the input's bytes to it. None: the
+            outputs are the result, and a latency is that of the inference.
+        spread: what two kernel sets differ by on the model and its input, where that is known; called only if outputs
+            exceed the board's tolerance. None: the tolerance alone decides.
     """
 
     model: Path
@@ -32,6 +41,8 @@ class Job:
     input: Path | None = None
     expected: Path | None = None
     input_shapes: tuple[InputShape, ...] = ()
+    class_map: tuple[tuple[int, int], ...] | None = None
+    spread: Callable[[], KernelSpread | None] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.expected is not None and self.input is None:
@@ -96,7 +107,16 @@ class RoundTask:
 def tasks_of(
     jobs: Sequence[Job], config: BoardConfig, conditions_key: str, protocol: MeasureProtocol, seed: int
 ) -> Iterator[RoundTask]:
-    """Every job once per round, each round in its own order."""
+    """Every job once per round, each round in its own order.
+
+    Raises UsageError for a job whose class map is the CPU's on a board where only benchmark_model runs.
+    """
+    finished = next((job for job in jobs if job.class_map is not None), None)
+    if finished is not None and config.driver != "python":
+        raise UsageError(
+            f"board {config.name}: {config.driver} runs nothing after a model, and {finished.name} leaves its class "
+            'map to the CPU: use driver = "python", or the tail "classes"'
+        )
     models = [sha256_of(job.model) for job in jobs]
     identities = [identity_of(job, sha256, config) for job, sha256 in zip(jobs, models, strict=True)]
     for round_number in range(protocol.rounds):
@@ -108,18 +128,25 @@ def tasks_of(
 
 
 def identity_of(job: Job, model_sha256: str, config: BoardConfig) -> str:
-    """Over the files and the sizes of the inputs where they are not those of the file, and over the tolerances where
-    they decide: with looser ones, a refused model runs again.
+    """Over the files, the sizes of the inputs where they are not those of the file and the CPU's part where there is
+    one, and over the tolerances where they decide: with looser ones, a refused model runs again.
     """
     files = [sha256_of(path) if path is not None else None for path in (job.input, job.expected)]
     tolerances = [config.parity_max_abs_diff, config.parity_max_mismatch] if job.expected is not None else []
     shapes = [[entry.name, list(entry.shape)] for entry in job.input_shapes]
     needs_delegate = bool(config.delegate) and not config.allow_fallback
-    return digest([model_sha256, *files, *tolerances, needs_delegate, *([shapes] if shapes else [])])
+    after = [] if job.class_map is None else [{"class_map": [list(size) for size in job.class_map]}]
+    return digest([model_sha256, *files, *tolerances, needs_delegate, *([shapes] if shapes else []), *after])
 
 
 def files_of(job: Job) -> list[Path]:
     return [path for path in (job.model, job.input, job.expected) if path is not None]
+
+
+def delegate_options_for(config: BoardConfig, model: str) -> dict[str, str]:
+    """The board's, with a cache file of this model's own: from another's the delegate would run the other's graph."""
+    path = config.delegate_options.get(CACHE_FILE)
+    return {**config.delegate_options, CACHE_FILE: f"{path}.{model}"} if path else config.delegate_options
 
 
 def request_of(
@@ -133,6 +160,7 @@ def request_of(
 ) -> Request:
     """The task as a request to the runner; `paths` are the files' on the board, `conditions_key` is of `Job.under`."""
     job, limited = task.job, bool(config.max_temperature_c)
+    cache = digest([task.model_sha256, conditions_key])[:32]  # of the model, the driver and the environment
     return Request(
         id=task.job_id,
         name=job.name,
@@ -147,14 +175,14 @@ def request_of(
         attempt=task.attempt,
         round=task.round,
         conditions=conditions_key,
-        # an NPU's compiled graph belongs to the model, the driver and the environment
-        graph_cache=digest([task.model_sha256, conditions_key])[:32],
+        graph_cache=cache,
         input=paths[job.input] if job.input is not None else None,
         expected=paths[job.expected] if job.expected is not None else None,
         delegate=config.delegate or None,
-        delegate_options=config.delegate_options,
+        delegate_options=delegate_options_for(config, cache),
         max_temperature_c=config.max_temperature_c if limited else None,
         cool_down_s=config.cool_down_s if limited else None,
         input_shapes=job.input_shapes,
+        class_map=job.class_map,
         measured=measured,
     )

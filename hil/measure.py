@@ -219,9 +219,12 @@ def pooled(measurements: Iterable[Measurement]) -> dict[str, tuple[float, ...]]:
     A model that failed in one round is left out: an output that was wrong once makes the other rounds doubtful.
 
     Raises Incomparable when the measurements were taken under different conditions; other models may have inputs of
-    other sizes, the same one may not.
+    other sizes, the same one may not; nor may it have been timed both alone and to its class map.
     """
     kept = list(measurements)
+    twofold = {m.model_sha256: m.model for m in kept if m.class_map_us is not None}
+    if both := [twofold[m.model_sha256] for m in kept if m.class_map_us is None and m.model_sha256 in twofold]:
+        raise Incomparable(f"{both[0]} was timed alone, and to its class map: these are two latencies, pick one")
     sizes = {(measurement.model_sha256, measurement.conditions.input_shapes) for measurement in kept}
     one_each = len(sizes) == len({model for model, _ in sizes})
     keys = {(replace(m.conditions, input_shapes="") if one_each else m.conditions).key() for m in kept}

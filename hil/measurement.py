@@ -18,7 +18,7 @@ from hil.errors import UsageError
 FailureKind = Literal["model", "board", "link", "harness"]
 Status = Literal["ok", "failed"]
 
-Cache = Literal["none", "cold", "warm"]
+Cache = Literal["none", "cold", "warm", "unused"]
 
 NOT_COMPARED = frozenset({"unit", "temperature_c", "boot_id", "python"})
 
@@ -186,13 +186,16 @@ class Measurement:
         started_at: the host's clock, ISO 8601 in UTC.
         warmup_us: all runs between the first and the steady ones together, microseconds.
         warmup_runs: how many those are.
-        cache: whether the NPU's compiled graph was there before ("warm") or not ("cold"); "none" without a cache.
+        cache: whether the NPU's compiled graph was there before ("warm") or not ("cold"); "none" without a cache,
+            "unused" where one is configured and the driver kept no graph there.
         before: read before the steady runs.
         after: read after the steady runs.
         others_busy: share of the cores' time that other processes had during the steady runs, 0 to 1.
         cores: that the board's process might use; None where it is not known (records of an earlier version).
         calls: of the model that one latency is the mean of.
         clock_ns: the smallest step of the clock that timed them, nanoseconds.
+        class_map_us: how much of each run was the CPU's after the inference (`hil.job.Job.class_map`), at the least;
+            None where a run is the inference alone.
         path: the model's file on the host; "" where it is not known (records of an earlier version).
         flags: why the latencies deserve less trust (hil/trust.py); empty when nothing speaks against them.
         attempt: 0, and one more each time that a failed job is measured again.
@@ -225,6 +228,7 @@ class Measurement:
     calls: int = 1
     clock_ns: int = WHOLE_MICROSECONDS_NS
     path: str = ""
+    class_map_us: float | None = None
 
     def __post_init__(self) -> None:
         ok = self.status == "ok"
@@ -233,7 +237,9 @@ class Measurement:
         if ok != bool(self.latencies_us):
             raise UsageError(f"measurement of {self.model}: an ok one has latencies, a failed one has none")
         counts = (self.load_us, self.first_us, self.warmup_us, self.warmup_runs, self.round, self.delegated_nodes)
-        if min(*counts, *self.latencies_us, self.attempt, self.others_busy) < 0 or self.cache not in get_args(Cache):
+        if min(
+            *counts, *self.latencies_us, self.attempt, self.others_busy, self.class_map_us or 0
+        ) < 0 or self.cache not in get_args(Cache):
             raise UsageError(f"measurement of {self.model}: a time or count is negative, or its cache unknown")
         if min(self.calls, self.clock_ns, 1 if self.cores is None else self.cores) < 1:
             raise UsageError(f"measurement of {self.model}: no call, no step of the clock or no core")
@@ -247,12 +253,14 @@ class Measurement:
         raw = {**asdict(self), "conditions": self.conditions.to_json()}
         for name in ("latencies_us", "operators", "cpu_operators", "flags"):
             raw[name] = list(raw[name])
+        if self.class_map_us is None:
+            del raw["class_map_us"]  # so that records are those of before there was any
         return raw
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Measurement:
         """Raises UsageError when a field is missing, unknown or contradicts another."""
-        known = _known(cls, raw)
+        known = _known(cls, {"class_map_us": None, **raw})
         for name in ("latencies_us", "operators", "cpu_operators", "flags"):
             known[name] = tuple(raw[name])
         for name in ("before", "after"):

@@ -119,6 +119,8 @@ def _missing(recorded: Measurement, request: Request) -> str:
         return f"{request.runs} runs per round (there are {len(recorded.latencies_us)})"
     if recorded.failure is None and request.expected is not None and recorded.parity is None:
         return "comparison with an expected output"
+    if recorded.failure is None and (request.class_map is None) != (recorded.class_map_us is None):
+        return f"run {'of the inference alone' if request.class_map is None else 'to its class map'}"
     return ""
 
 
@@ -143,6 +145,7 @@ def _answer(job_id: str, recorded: Measurement, conditions: Conditions) -> Answe
         cores=recorded.cores,
         calls=recorded.calls,
         clock_ns=recorded.clock_ns,
+        class_map_us=recorded.class_map_us,
     )
     failure = recorded.failure and dataclasses.replace(recorded.failure, kind="model")
     return Answer(job_id, conditions.key(), recorded.model_sha256, failure, runs, recorded.started_at)

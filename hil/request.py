@@ -24,6 +24,7 @@ class Request:
         max_temperature_c: the runs begin only below it; None: at any temperature.
         cool_down_s: how long cooling down may take.
         input_shapes: the sizes of all inputs in the model's order; empty: those of its file.
+        class_map: of `Job`.
         measured: what the pass measures; each pass has its own answer (hil/answer.py). For "outputs" the file `input`
             holds `runs` inputs, one after the other.
     """
@@ -49,6 +50,7 @@ class Request:
     max_temperature_c: float | None = None
     cool_down_s: float | None = None
     input_shapes: Sequence[InputShape] = ()
+    class_map: Sequence[tuple[int, int]] | None = None
     measured: Pass = "time"
 
     def to_json(self) -> dict[str, Any]:
@@ -74,6 +76,7 @@ class Request:
             "max_temperature_c": self.max_temperature_c,
             "cool_down_s": self.cool_down_s,
             "input_shapes": [[entry.name, list(entry.shape)] for entry in self.input_shapes] or None,
+            "class_map": None if self.class_map is None else [list(size) for size in self.class_map],
             "pass": None if self.measured == "time" else self.measured,
         }
         return {name: value for name, value in raw.items() if value is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from importlib import resources
 from pathlib import Path
@@ -18,6 +19,7 @@ PARTS = (
     "neighbours.py",
     "interpret.py",
     "input_shapes.py",
+    "class_map.py",
     "passes.py",
     "benchmark.py",
     "workdir.py",
@@ -25,6 +27,8 @@ PARTS = (
     "kernel_log.py",
     "runner.py",
 )
+IMPORT = re.compile(r"^from board_scripts\.(\w+) import .*\n", re.MULTILINE)
+FUTURE = "from __future__ import annotations\n"
 TOO_OLD = 79
 # In the grammar of any Python, as an older one has to read it whole. What lies in the home is no module of ours.
 FROM_STDIN = (
@@ -39,6 +43,15 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's own; the archive is named by its content
 def script_path(name: str) -> Path:
     """One of the files that run on boards alone."""
     return Path(str(resources.files("board_scripts") / name))
+
+
+def script(name: str) -> bytes:
+    """A script that runs alone: where it imports from another one of ours, that one's text stands instead."""
+
+    def text(match: re.Match[str]) -> str:
+        return script_path(f"{match[1]}.py").read_text(encoding="utf8").replace(FUTURE, "")
+
+    return IMPORT.sub(text, script_path(name).read_text(encoding="utf8")).encode()
 
 
 def runner_archive() -> bytes:
@@ -60,7 +73,7 @@ def run_script(board: Board, name: str, *arguments: str, timeout_s: float) -> Co
     environment = [f"{key}={value}" for key, value in config.env.items()]
     python = config.python or "python3"
     argv = ["env", *environment, python, "-c", FROM_STDIN.replace("NAME", name), *arguments]
-    done = board.run(argv, timeout_s, script_path(name).read_bytes())
+    done = board.run(argv, timeout_s, script(name))
     said = last_line(done.stderr)
     if done.exit_code == TOO_OLD:
         raise BoardError(f"board {config.name}: {python} is {said}: set `python` in boards.toml to one from 3.9 on")

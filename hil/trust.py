@@ -17,6 +17,7 @@ FLAGS = {
     "coarse": "a step of the clock is more than 1 % of what it timed",
     "averaged": "the program reports means only, not single runs",
     "unchecked": "no expected output was given, so the output may be wrong",
+    "spread": "outputs differ by more than the board's tolerance, as XNNPACK and the reference kernels do on the file",
 }
 """What each flag means."""
 
@@ -26,6 +27,7 @@ ADVICE = {
     "throttled": "cool the board, or set `max_temperature_c` in boards.toml",
     "neighbours": "end them (`hilnas board check NAME` shows the load), then measure again",
     "unchecked": "put NAME.input.bin and NAME.expected.bin beside the model",
+    "spread": "random weights magnify rounding; compare accuracies (`hilnas evaluate`) of trained ones",
 }
 """What to do about it, where that does not depend on more."""
 
@@ -59,6 +61,7 @@ def flags(
     after: Readings,
     others_busy: float,
     checked: bool,
+    as_kernels_differ: bool = False,
     averaged: bool = False,
     oversubscribed: bool = False,
     timer: Timer = Timer(),
@@ -81,6 +84,8 @@ def flags(
         found.append("averaged")
     if not checked:
         found.append("unchecked")
+    if as_kernels_differ:
+        found.append("spread")
     return tuple(found)
 
 

@@ -142,7 +142,10 @@ def _add_form(build: argparse.ArgumentParser) -> None:
         help="a subnet alone, between its neighbours' convolutions, or in a full model (random weights only)",
     )
     form.add_argument(
-        "--target", metavar="NAME", help="refuse what computes a wrong result on this target, see `hilnas lint`"
+        "--target",
+        metavar="NAME",
+        help="refuse what computes a wrong result there, see `hilnas lint`; expected outputs follow its arithmetic "
+        "(default: that of the run's board, or a CPU's)",
     )
     add_targets(form)
 
@@ -159,12 +162,12 @@ def run(options: CompileOptions) -> int:
         parse_size(options.size)
     if _names_networks(options):
         return _networks(options, target)
-    with _origin(options) as origin:
+    with _origin(options) as (origin, its_target):
         bits, form = parse_bits(options.bits, origin.space), _form(options, origin.scheme)
         if options.all:
             return _all(origin, bits, options.out, engine, form)
         subnets = [in_space(origin.space, name, bits) for name in options.subnets]
-        writing = Writing(form, options.format, options.form, target)
+        writing = Writing(form, options.format, options.form, _target(options, target or its_target))
         for path in compile_subnets(origin, subnets, options.out, writing):
             console.say(str(path))
     return 0
@@ -252,9 +255,14 @@ def _context(options: CompileOptions, *, full: bool = False) -> Iterator[Context
         yield context
 
 
+def _target(options: CompileOptions, target: Target | None) -> Target | None:
+    """By which files are linted, and whose outputs are expected; an ONNX file is neither linted nor in uint8."""
+    return None if options.format == "onnx" else target
+
+
 @contextmanager
-def _origin(options: CompileOptions) -> Iterator[Origin]:
-    """Weights and calibration; a run's folder stays locked."""
+def _origin(options: CompileOptions) -> Iterator[tuple[Origin, Target | None]]:
+    """Weights and calibration, with the target of the run that they are of; a run's folder stays locked."""
     from deploy.compile.weights import Origin, trained
     from deploy.run.shipped import load_space
     from deploy.run.weights import of_run
@@ -262,16 +270,16 @@ def _origin(options: CompileOptions) -> Iterator[Origin]:
 
     if options.config is not None:
         with _context(options) as context:
-            yield of_run(context, _scheme(options, context.experiment.quantization.scheme))
+            yield of_run(context, _scheme(options, context.experiment.quantization.scheme)), context.target
         return
     if options.data or options.encoder_from:
         raise UsageError("--data and --encoder-from: are what a run was trained with; add its --config")
     space = load_space(options.space or DEFAULT_SPACE)
     size, scheme = parse_size(options.size or DEFAULT_SIZE), _scheme(options, DEFAULT)
     if options.weights == RANDOM:
-        yield Origin(space, size, scheme)
+        yield Origin(space, size, scheme), None
     else:
-        yield trained(space, size, scheme, Path(options.weights))
+        yield trained(space, size, scheme, Path(options.weights)), None
 
 
 def _names_networks(options: CompileOptions) -> bool:
@@ -309,8 +317,7 @@ def _networks(options: CompileOptions, target: Target | None) -> int:
         raise UsageError("--format converter: is for subnets; leave it out")
     with _context(options, full=True) as context:
         scheme = _scheme(options, context.experiment.quantization.scheme)
-        linted = None if options.format == "onnx" else target or context.target
-        writing = Writing(_form(options, scheme), options.format, target=linted)
+        writing = Writing(_form(options, scheme), options.format, target=_target(options, target or context.target))
         for name in options.subnets:
             network = network_of(context, name, scheme, options.policy)
             console.say(str(compile_network(network, options.out, writing)))

@@ -217,7 +217,7 @@ def _finished(
     from deploy.ship.manifest import Manifest
 
     if context:
-        model, data = run_model(context, options.model, images)
+        model, data = run_model(context, options.model, images, board)
     else:
         if options.model:
             raise UsageError(f"--model {options.model}: {subject} is no run; leave it out")

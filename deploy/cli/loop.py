@@ -188,9 +188,11 @@ def finish(options: RunOptions, steps: Callable[[Context], Iterable[Progress]] =
 def show_summary(summary: Summary, folder: Path) -> None:
     """The end of the main job."""
     from deploy.latency.gate import gate_text
+    from deploy.run.records import TailRecord
     from deploy.search.estimates import split_half_text
     from deploy.ship.budgets import verdict_text
     from deploy.ship.differences import difference_text, measured_text, on_board_text
+    from deploy.ship.tail_text import tail_lines
     from nas.table import Table
 
     _show_watermark(summary.conditions)
@@ -206,6 +208,9 @@ def show_summary(summary: Summary, folder: Path) -> None:
         console.say(verdict_text(limit))
     off = ", ".join(f"{m.name} {_off_text(m)}" for m in summary.all_models)
     console.say(f"multiply-accumulates, expected by the target's rules: {off}")
+    if (tail := folder / TailRecord.FILE).exists():
+        for line in tail_lines(TailRecord.read(tail)):
+            console.say(line)
     a, c, counts, bundle = summary.agreement, summary.correction, summary.counts, summary.bundle
     console.say(
         f"agreement: tau-b {a.tau_b:.3f} [{a.ci95[0]:.3f}, {a.ci95[1]:.3f}] over {a.n_models} full models "
@@ -257,8 +262,12 @@ def _show_watermark(conditions: Conditions) -> None:
 
 
 def show_agreement(record: AgreementRecord) -> None:
-    """How the latency table's sums rank and predict full models, the worst predictions, and the gate."""
+    """How the latency table's sums rank and predict full models, the worst predictions, and the gate.
+
+    Below the gate also what the errors follow.
+    """
     from deploy.latency.gate import gate_text
+    from deploy.latency.suspects import repair_text, suspect_text
 
     _show_watermark(record.conditions)
     a, c = record.agreement, record.correction
@@ -278,6 +287,10 @@ def show_agreement(record: AgreementRecord) -> None:
             f"predicted badly: {o.subnet} predicted {o.predicted_us / 1000:.3f} ms, "
             f"measured {o.measured_us / 1000:.3f} ms ({o.residual_percent:+.1f} %)"
         )
+    for repaired in record.repairs:
+        console.say(f"repaired: {repair_text(repaired)}")
+    for suspect in record.suspects if a.tau_b < record.gate.tau else ():
+        console.say(f"the errors follow {suspect_text(suspect)}")
     console.say(
         f"correction {'applied' if c.applied else 'not applied'}: held-out tau-b {c.tau_b_held_out:.4f}, "
         f"mean error {c.error_before:.2f} % before, {c.error_held_out:.2f} % after"

@@ -70,6 +70,13 @@ def show(rows: Sequence[ProfileRow], store: str) -> None:
         console.say("runs NxC: each of N samples is the mean of C runs, since one alone is too short for the clock")
     if any(row.rounds[0].cache == "warm" for row in rows):
         console.say("first ms warm: the graph had been compiled before, by an earlier run under these conditions")
+    for row in rows:
+        if (after_us := row.rounds[0].class_map_us) is not None:
+            console.say(f"{row.name} is timed to its class map, {console.milliseconds(after_us)} ms of it on the CPU")
+    if all(m.cache == "unused" for row in rows for m in row.rounds):
+        console.say(
+            "no graph cache: one is configured, and the driver kept no graph in it, so that every process compiles anew"
+        )
     if dated and c.kind != REPLAY:  # whose mark says it already
         many = sum(1 for row in rows if row.earlier)
         whose = "all models" if many == len(rows) else f"{many} of {len(rows)} models"
@@ -141,6 +148,9 @@ def _meaning(flag: str, marked: Sequence[Measurement]) -> str:
         case "neighbours":
             most = max(m.others_busy for m in marked)
             return f"other processes had up to {most:.0%} of the cores: {ADVICE[flag]}"
+        case "spread":
+            most = max(m.parity.mismatched / m.parity.elements for m in marked if m.parity)
+            return f"up to {most:.1%} of the elements: {FLAGS[flag]}: {ADVICE[flag]}"
         case "coarse":
             step_us = max(Timer(m.calls, m.clock_ns).resolution_us for m in marked)
             return f"timed in steps of {step_us:g} us, more than 1 % of the latency: {_finer(marked)}"

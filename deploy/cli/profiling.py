@@ -70,7 +70,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: ProfileOptions) -> int:
-    """Measure and show. Raises `ModelError` naming the first model that failed."""
+    """Measure and show. Raises `ModelError` naming the models that failed."""
     import tempfile
 
     from deploy.cli import profile_table
@@ -101,22 +101,32 @@ def run(options: ProfileOptions) -> int:
         console.say_json([{**m.to_json(), "stored": m.started_at < begun} for m in done])
     else:
         profile_table.show(profile_table.rows_of(done, begun), options.store)
-    failed = [m for m in done if m.failure is not None]
-    if failed and failed[0].failure is not None:
-        raise ModelError(f"{failed[0].model} failed on {failed[0].conditions.unit}: {failed[0].failure.reason}")
+    _require_all(done)
     return 0
+
+
+def _require_all(done: Sequence[Measurement]) -> None:
+    """Raises `ModelError` naming every model that failed, with the reason of its first round that did."""
+    failed: dict[str, str] = {}
+    for m in done:
+        if m.failure is not None:
+            failed.setdefault(m.model, f"{m.model} failed on {m.conditions.unit}: {m.failure.reason}")
+    if failed:
+        count = f"{len(failed)} of {len({m.model for m in done})} models failed: " if len(failed) > 1 else ""
+        raise ModelError(count + " | ".join(failed.values()))
 
 
 def job(path: Path, input_shapes: tuple[InputShape, ...]) -> Job:
     """A model with the golden pair beside it, `NAME.input.bin` and `NAME.expected.bin`, if there is one."""
     from deploy.compile.artifact import Artifact
+    from deploy.compile.tails import class_map_of
     from hil.job import Job
 
     pair = Artifact.at(path.parent, path.stem)
     if pair.input.is_file() and pair.expected.is_file():
         check_golden_pair((pair.input, pair.expected))
-        return Job(path, path.name, pair.input, pair.expected, input_shapes)
-    return Job(path, path.name, input_shapes=input_shapes)
+        return replace(pair, name=path.name, model=path, input_shapes=input_shapes).job()
+    return Job(path, path.name, input_shapes=input_shapes, class_map=class_map_of(path))
 
 
 def _measured(

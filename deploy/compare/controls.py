@@ -137,4 +137,4 @@ def _measured(
 def _compiled(comparison: SearchComparison, graph: IntegerGraph, artifact: Artifact, subnet: str) -> Artifact:
     context = comparison.context
     metadata = model_metadata(graph, subnet, context.keys["distil"])
-    return save_model(graph, context.evaluation[:1], artifact, metadata, context.target)
+    return save_model(graph, context.evaluation[:1], artifact, metadata, context.target, tail=context.tail)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deploy.compile.kernel_spread import kernel_spread
+from deploy.compile.tails import CLASS_MAP, class_map_of
 from deploy.formats.files import write_atomically
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import parse, read
@@ -26,11 +29,14 @@ from hil.errors import ModelError
 from hil.input_shape import InputShape
 from hil.measure import Job
 from nas.lcpaq.policy import Policy, applied
-from nas.quant import post_training, simulate, uint8
+from nas.quant import post_training, simulate
+from nas.quant.arithmetic import LITERT, Arithmetic
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Weighted
 from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import Applied
+from nas.quant.simulations import SIMULATIONS
+from nas.quant.tails import Tail, in_file
 from nas.space import Architecture
 from nas.tasks.task import Network, fold
 
@@ -57,7 +63,10 @@ class Artifact:
         return self.model.exists() and self.input.exists() and self.expected.exists()
 
     def job(self) -> Job:
-        return Job(self.model, self.name, self.input, self.expected, self.input_shapes)
+        """Timed to the class map where the file leaves it to the CPU."""
+        left = class_map_of(self.model)
+        spread = partial(kernel_spread, self.model, self.input)
+        return Job(self.model, self.name, self.input, self.expected, self.input_shapes, left, spread)
 
 
 def quantize(
@@ -82,9 +91,14 @@ def quantize(
     return split_resizes(post_training.quantize(nodes, images, (*size, 3), scheme), resize_factors)
 
 
-def kernels_of(form: Form) -> Applied:
-    """What a file of this form computes, in int8's integers."""
-    return uint8.apply if form.activations == "uint8" else simulate.apply
+def arithmetic_of(target: Target | None) -> Arithmetic:
+    """Of the hardware that runs a file; without a target it is a CPU."""
+    return target.arithmetic if target else LITERT
+
+
+def kernels_of(form: Form, arithmetic: Arithmetic) -> Applied:
+    """What a file of this form computes on hardware of this arithmetic, in int8's integers."""
+    return SIMULATIONS[arithmetic][form.activations]
 
 
 def stored(values: NDArray[np.int8 | np.int32], form: Form) -> bytes:
@@ -94,10 +108,15 @@ def stored(values: NDArray[np.int8 | np.int32], form: Form) -> bytes:
     return values.tobytes()
 
 
-def golden_pair(graph: IntegerGraph, x: Tensor, form: Form = Form()) -> tuple[bytes, bytes]:  # noqa: B008
+def golden_pair(
+    graph: IntegerGraph,
+    x: Tensor,
+    form: Form = Form(),  # noqa: B008
+    arithmetic: Arithmetic = LITERT,
+) -> tuple[bytes, bytes]:
     """The bytes that a file of this form takes for `x` (1, C, H, W) in real values, and those that it has to output."""
     q = simulate.quantize(x, graph.tensors[graph.input])
-    output = simulate.run(graph, q, kernels_of(form))
+    output = simulate.run(graph, q, kernels_of(form, arithmetic))
     return (
         _as_written(q, graph.tensors[graph.input], form),
         _as_written(output, graph.tensors[graph.output], form),
@@ -178,15 +197,18 @@ def save_model(
     target: Target | None = None,
     *,
     form: Form = Form(),  # noqa: B008
+    tail: Tail = "classes",
 ) -> Artifact:
     """Compile a full model and write its three files; the model last, so that all are there if it is.
 
-    Raises what `lint_written` does before anything is written.
+    `tail`: where its file ends (`nas.quant.tails`); the metadata says what is left to the CPU, and the golden output is
+    the class map all the same, by `target`'s arithmetic. Raises what `lint_written` does before anything is written.
     """
-    content = write(graph, metadata, form)
+    kept, sizes = in_file(graph, tail)
+    content = write(kept, metadata if sizes is None else {**metadata, CLASS_MAP: sizes}, form)
     if target:
         lint_written(content, artifact.name, target)
-    source, expected = golden_pair(graph, image, form)
+    source, expected = golden_pair(graph, image, form, arithmetic_of(target))
     write_atomically(artifact.input, source)
     write_atomically(artifact.expected, expected)
     write_atomically(artifact.model, content)

@@ -8,13 +8,13 @@ every map would have to be requantized, so blocks are not mixed.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 from deploy.formats.tflite.operators import Form
 from nas.errors import ConfigError
+from nas.quant.arithmetic import LITERT, Activations, Arithmetic
 from nas.quant.scheme import Granularity, Scheme
-
-Activations = Literal["int8", "uint8"]
+from nas.quant.simulations import SIMULATIONS
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,8 @@ class QuantizationScheme:
     @property
     def form(self) -> Form:
         return Form(activations=self.activations)
+
+    def key(self, arithmetic: Arithmetic) -> tuple[str, ...]:
+        """What counts in the keys of its tables: also the arithmetic, where its outputs are not LiteRT's on a CPU."""
+        alike = SIMULATIONS[arithmetic][self.activations] is SIMULATIONS[LITERT][self.activations]
+        return (str(self),) if alike else (str(self), arithmetic)

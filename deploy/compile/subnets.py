@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deploy.compile.artifact import Artifact, golden_pair, lint_written
+from deploy.compile.artifact import Artifact, arithmetic_of, golden_pair, lint_written
 from deploy.compile.block_forms import FORMS as BLOCK_FORMS
 from deploy.compile.block_forms import random_reference
 from deploy.compile.weights import Origin
@@ -50,7 +50,8 @@ class Writing:
         form: of the integers.
         kind: a key of `FORMATS`.
         block_form: a key of `deploy.compile.block_forms.FORMS`; all but isolated have random weights.
-        target: by whose rules the files are linted before they are written; None: by none.
+        target: by whose rules the files are linted before they are written, and whose arithmetic the expected outputs
+            follow; None: by none, and a CPU's.
     """
 
     form: Form = Form()  # noqa: RUF009 (frozen)
@@ -83,7 +84,7 @@ def compile_subnets(
         if writing.target is not None:
             lint_written(content, name, writing.target)
         if writing.has_golden_pair(subnet):
-            source, expected = golden_pair(graph, x, writing.form)
+            source, expected = golden_pair(graph, x, writing.form, arithmetic_of(writing.target))
             write_atomically(target.input, source)
             write_atomically(target.expected, expected)
         write_atomically(model, content)

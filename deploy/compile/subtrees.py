@@ -25,6 +25,7 @@ from nas.networks.blocks import SuperBlock
 from nas.networks.segmenter import Encoder
 from nas.noise import BlockNoise
 from nas.nsr import BlockData, evaluate, golden_input
+from nas.quant.arithmetic import LITERT, Arithmetic
 from nas.quant.scheme import Scheme
 from nas.space import Choice, SearchSpace, Subnet
 from nas.training.threads import one_thread
@@ -71,20 +72,22 @@ def artifact(folder: Path, subnet: Subnet) -> Artifact:
 
 @dataclass(frozen=True)
 class Population:
-    """The task. `folder` is the run's subnets/; `key` goes into the files' metadata."""
+    """The task. `folder` is the run's subnets/; `key` goes into the files' metadata; `arithmetic`: of who runs them."""
 
     space: SearchSpace
     scheme: Scheme
     folder: Path
     key: str
     form: Form = field(default=Form(), kw_only=True)
+    arithmetic: Arithmetic = field(default=LITERT, kw_only=True)
 
     def __call__(self, sub_tree: SubTree) -> dict[Subnet, BlockNoise]:
         """The noise of each subnet, whose files are there when this returns."""
         values = {}
         with one_thread():
             supernet, data = self._supernet(sub_tree.block), self.data(sub_tree.block)
-            for evaluated in evaluate(supernet, data, sub_tree.subnets, self.scheme, applied=kernels_of(self.form)):
+            kernels = kernels_of(self.form, self.arithmetic)
+            for evaluated in evaluate(supernet, data, sub_tree.subnets, self.scheme, applied=kernels):
                 target = artifact(self.folder, evaluated.subnet)
                 metadata = model_metadata(evaluated.graph, str(evaluated.subnet), self.key)
                 write_atomically(target.expected, stored(evaluated.golden_output, self.form), durable=False)

@@ -28,6 +28,7 @@ from nas.quant.integer_graph import (
     QFullyConnected,
     QMaxPool,
     QMean,
+    QNearest,
     QPad,
     QReshape,
     QResize,
@@ -177,6 +178,10 @@ def _pad(op: Operator, g: _Graph) -> str:
 
 def _reshape(op: Operator, g: _Graph) -> str:
     assert isinstance(op, QReshape)  # noqa: S101
+    if g.graph.tensors[op.name].rank == 4:
+        return g.node(
+            "Unsqueeze", [f"{op.x}/int32", g.constant("channels", np.array([1], np.int64))], f"{op.name}/int32"
+        )
     x = f"{op.x}/int8"
     if g.graph.tensors[op.x].rank == 4:  # the deployed order is (H, W, C)
         x = g.node("Transpose", [x], f"{op.name}/nhwc", perm=NHWC)
@@ -193,6 +198,13 @@ def _resize(op: Operator, g: _Graph) -> str:
     sizes = g.constant(f"{op.name}/sizes", np.array(_shape(g.graph.tensors[op.name]), np.int64))
     how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     return g.quantized(op.name, g.node("Resize", [g.real(op.x), "", "", sizes], f"{op.name}/resized", **how))
+
+
+def _nearest(op: Operator, g: _Graph) -> str:
+    assert isinstance(op, QNearest)  # noqa: S101
+    sizes = g.constant(f"{op.name}/sizes", np.array(_shape(g.graph.tensors[op.name]), np.int64))
+    how = {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"}
+    return g.node("Resize", [f"{op.x}/int32", "", "", sizes], f"{op.name}/int32", **how)
 
 
 def _concat(op: Operator, g: _Graph) -> str:
@@ -219,6 +231,7 @@ EMITTERS: Mapping[type, Callable[[Operator, _Graph], str]] = {
     QAdd: _add,
     QMean: _mean,
     QResize: _resize,
+    QNearest: _nearest,
     QConcat: _concat,
     QArgMax: _argmax,
 }
@@ -226,9 +239,8 @@ EMITTERS: Mapping[type, Callable[[Operator, _Graph], str]] = {
 
 def _end(g: _Graph, tensor: IntTensor) -> Any:
     """The declaration of an input or output, shaped as in the .tflite file."""
-    shape = [1, tensor.shape[2]] if tensor.rank == 2 else [1, *tensor.shape]
     kind = g.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
-    return g.helper.make_tensor_value_info(tensor.name, kind, shape[:-1] if tensor.dtype == "int32" else shape)
+    return g.helper.make_tensor_value_info(tensor.name, kind, tensor.file_shape)
 
 
 def to_onnx(graph: IntegerGraph, metadata: Mapping[str, Any] | None = None) -> bytes:
@@ -245,7 +257,7 @@ def to_onnx(graph: IntegerGraph, metadata: Mapping[str, Any] | None = None) -> b
     g.node("Transpose" if entry else "Identity", [source.name], f"{source.name}/int8", **entry)
     for op in graph.operators:
         result = EMITTERS[type(op)](op, g)
-    leave = {"perm": NHWC} if sink.rank == 4 and sink.dtype == "int8" else {}
+    leave = {"perm": NHWC} if sink.rank == 4 else {}
     g.node("Transpose" if leave else "Identity", [result], sink.name, **leave)
 
     constants = list(g.constants.values())

@@ -60,7 +60,7 @@ def reference_architecture(space: SearchSpace) -> Architecture:
 def overhead_files(context: Context, teacher: IntegerGraph) -> list[Artifact]:
     """The compiled graphs that give the overhead, in the run's overhead/."""
     folder, image = context.path / "overhead", context.evaluation[:1]
-    return list(overhead.compiled(teacher, image, folder, context.keys["tables"]))
+    return list(overhead.compiled(teacher, image, folder, context.keys["tables"], context.tail))
 
 
 def measure_in_context(

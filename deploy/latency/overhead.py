@@ -38,6 +38,7 @@ from nas.errors import ConfigError, TableError
 from nas.estimate import Estimate
 from nas.quant import splice
 from nas.quant.integer_graph import IntegerGraph, IntTensor, QAdd
+from nas.quant.tails import Tail
 from nas.table import Table
 
 FLOOR_US = 1.0  # no entry is below it: the board's clock resolves no less, and a sum needs positive numbers
@@ -139,11 +140,16 @@ def _name(at: IntTensor, count: int) -> str:
     return f"overhead-{'x'.join(map(str, at.shape))}-{count}"
 
 
-def compiled(reference: IntegerGraph, image: Tensor, folder: Path, key: str) -> Iterator[Artifact]:
-    """The files of `graphs`, each with its golden pair for `image` (1, 3, H, W); `key` goes into their metadata."""
+def compiled(
+    reference: IntegerGraph, image: Tensor, folder: Path, key: str, tail: Tail = "classes"
+) -> Iterator[Artifact]:
+    """The files of `graphs`, each with its golden pair for `image` (1, 3, H, W); `key` goes into their metadata.
+
+    `tail`: where full networks end; the head's latency is to the class map, as theirs is.
+    """
     for name, graph in graphs(reference).items():
         x = ramp(graph) if graph.input == COPIED else values_at(reference, graph.input, image)
-        yield save_model(graph, x, Artifact.at(folder, name), model_metadata(graph, name, key))
+        yield save_model(graph, x, Artifact.at(folder, name), model_metadata(graph, name, key), tail=tail)
 
 
 def ramp(graph: IntegerGraph) -> Tensor:

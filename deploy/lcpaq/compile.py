@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.compile.artifact import Artifact, golden_pair, lint_written, model_metadata
+from deploy.compile.artifact import Artifact, arithmetic_of, golden_pair, lint_written, model_metadata
 from deploy.compile.subnets import FORMATS, Writing
 from deploy.formats.digest import digest
 from deploy.formats.files import write_atomically
@@ -86,7 +86,8 @@ def compile_network(network: QuantizedSubject, out: Path, writing: Writing) -> P
     if writing.target is not None:
         lint_written(content, network.name, writing.target)
     if not (form.few_bits == "int4" and any(op.bits == 4 for op in graph.operators if isinstance(op, Weighted))):
-        source, expected = golden_pair(graph, subject.context.evaluation[:1], form)
+        image = subject.context.evaluation[:1]
+        source, expected = golden_pair(graph, image, form, arithmetic_of(writing.target))
         write_atomically(target.input, source)
         write_atomically(target.expected, expected)
     model = target.model.with_suffix(FORMATS[writing.kind])

@@ -46,6 +46,7 @@ def ship(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
         Artifact.at(subject.folder / "models", f"lcpaq-{subject.name}"),
         model_metadata(graph, str(subject.architecture or subject.name), subject.key, policy=str(policy)),
         context.target,
+        tail=context.tail,
     )
     measurements = list(measured(context, [artifact.job()], protocol(context.experiment.agreement.measuring)))
     latency, conditions = summaries(measurements)[artifact.name], measurements[0].conditions

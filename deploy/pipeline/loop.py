@@ -1,8 +1,8 @@
 """The loop, stage by stage: what runs after what, and what is already done.
 
-teacher -> distil -> tables (NSR, size, every subnet compiled) -> profile (every subnet measured) -> agree
-(full models measured, table corrected) -> schemes (the tables of other ones, where some are named) -> search
--> retrain -> ship (measured, bundled, verified).
+teacher -> distil -> tables (NSR, size, every subnet compiled) -> tail (where full networks end, where that is to be
+measured) -> profile (every subnet measured) -> agree (full models measured, table corrected) -> schemes (the tables of
+other ones, where some are named) -> search -> retrain -> ship (measured, bundled, verified).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from deploy.pipeline.schemes import schemes
 from deploy.pipeline.search import search
 from deploy.pipeline.ship import ship
 from deploy.pipeline.tables import populate
+from deploy.pipeline.tail import tail
 from deploy.pipeline.training import retrain, train_teacher
 from deploy.run.context import Context
 from deploy.run.folder import Progress
@@ -29,6 +30,7 @@ STAGES: Mapping[str, Callable[[Context], Iterator[Progress]]] = {
     "teacher": train_teacher,
     "distil": distil,
     "tables": populate,
+    "tail": tail,
     "profile": profile,
     "agree": agree,
     "schemes": schemes,
@@ -41,6 +43,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "teacher": ("teacher.pt",),
     "distil": ("supernets.pt",),
     "tables": ("tables/nsr.parquet", "tables/weighted-nsr.parquet", "tables/size.parquet"),
+    "tail": ("tail.json",),
     "profile": ("tables/latency.parquet", "profile.json"),
     "agree": ("tables/latency-corrected.parquet", "agreement.json"),
     "schemes": (

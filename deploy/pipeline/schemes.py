@@ -1,10 +1,10 @@
 """The stage that makes the tables of the other quantization schemes that an experiment names.
 
-Each has its own NSRs, files, measurements and constant. uint8's integers are those of int8 per-tensor, but depthwise
-convolutions round otherwise (nas/quant/uint8.py), and so do all layers behind them: its NSRs are computed separately. A
-third of [agreement] models, full ones of the scheme, give the latency outside the blocks as one constant: stem, head,
-graph inputs and outputs are where schemes differ most, so the main scheme's correction is not taken over, and so few
-models fit no slopes.
+Each has its own NSRs, files, measurements and constant. uint8's integers are those of int8 per-tensor, but on a CPU its
+depthwise convolutions round otherwise, and so do all layers behind them: its NSRs follow the target's arithmetic
+(nas/quant/simulations.py). A third of [agreement] models, full ones of the scheme, give the latency outside the blocks
+as one constant: stem, head, graph inputs and outputs are where schemes differ most, so the main scheme's correction is
+not taken over, and so few models fit no slopes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def schemes(context: Context) -> Iterator[Progress]:
         yield from populate_scheme(context, of)
         profiled = yield from profile_scheme(context, of)
         results[str(of.scheme)] = yield from _agree(context, of, profiled)
-    SchemesRecord(results).write(context.path / SchemesRecord.FILE)
+    SchemesRecord(results, context.arithmetic).write(context.path / SchemesRecord.FILE)
 
 
 def _agree(context: Context, of: SchemeRun, profiled: ProfileRecord) -> Generator[Progress, None, SchemeResult]:

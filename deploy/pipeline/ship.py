@@ -98,8 +98,9 @@ def _evaluate(context: Context, model: Encoder, name: str, selected: SelectedMod
     subnet = selected.subnet if selected else TEACHER
     architecture = selected.architecture if selected else None
     graph = quantize_network(context, model, architecture, scheme=scheme.scheme(settings.scheme))
+    kernels = kernels_of(scheme.form, context.arithmetic)
     score_fp32 = score_float(model, context.val_data)
-    int8 = counted_integer(graph, context.val_data, kernels_of(scheme.form))
+    int8 = counted_integer(graph, context.val_data, kernels)
     artifact = save_model(
         graph,
         context.evaluation[:1],
@@ -107,6 +108,7 @@ def _evaluate(context: Context, model: Encoder, name: str, selected: SelectedMod
         model_metadata(graph, subnet, context.keys["ship"], **{f"{context.task.key}_int8": int8.score}),
         context.target,
         form=scheme.form,
+        tail=context.tail,
     )
     return Final(
         name,
@@ -114,7 +116,7 @@ def _evaluate(context: Context, model: Encoder, name: str, selected: SelectedMod
         artifact,
         score_fp32,
         int8,
-        score_integer(graph, context.held_out_data, kernels_of(scheme.form)) if selected else None,
+        score_integer(graph, context.held_out_data, kernels) if selected else None,
         graph.size_bits,
         graph.macs,
         selected.predicted_us if selected else None,

@@ -59,7 +59,9 @@ def populate_scheme(context: Context, of: SchemeRun) -> Iterator[Progress]:
 
     A sub-tree that ended is in nsr.jsonl and not computed again, however this is stopped.
     """
-    task = Population(context.space, of.options, of.subnets, of.keys["tables"], form=of.scheme.form)
+    task = Population(
+        context.space, of.options, of.subnets, of.keys["tables"], form=of.scheme.form, arithmetic=of.arithmetic
+    )
     space, key, quantization = context.space, task.key, context.experiment.quantization
     _start_afresh_unless(task.folder, key)
     journal = Journal(task.folder / "nsr.jsonl", ScoredSubnet)

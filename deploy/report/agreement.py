@@ -8,6 +8,7 @@ from deploy.formats.plots.pages import figures
 from deploy.formats.plots.svg import inline
 from deploy.latency.gate import gate_text
 from deploy.latency.scatter import PAGE_WIDTH, scatter
+from deploy.latency.suspects import repair_text
 from deploy.report.material import Material
 from deploy.run.records import AgreementRecord, Summary
 
@@ -48,7 +49,9 @@ def _agreement_text(summary: Summary, agreement: AgreementRecord) -> str:
         f"{counts.subnets_exact_parity} equal the integer simulation's, byte for byte."
     )
     gate = escape(f"The {gate_text(summary.gate)}")
-    return "".join(f"<p>{text}</p>" for text in (ranks, escape(_decision_text(agreement)), f"{gate}.", parity))
+    repairs = (escape(f"The table was repaired: {repair_text(repair)}.") for repair in agreement.repairs)
+    texts = (ranks, *repairs, escape(_decision_text(agreement)), f"{gate}.", parity)
+    return "".join(f"<p>{text}</p>" for text in texts)
 
 
 def _decision_text(agreement: AgreementRecord) -> str:

@@ -18,6 +18,7 @@ from deploy.run.records import (
     RunState,
     SearchRecord,
     Summary,
+    TailRecord,
 )
 from deploy.run.settings.deployment import TEACHER
 from deploy.run.shipped import load_space
@@ -71,6 +72,12 @@ class Material:
     def gallery(self) -> GalleryRecord | None:
         path = self.folder / GalleryRecord.FILE
         return GalleryRecord.read(path) if path.exists() else None
+
+    @cached_property
+    def tail(self) -> TailRecord | None:
+        """Where full networks end, where that was measured."""
+        path = self.folder / TailRecord.FILE
+        return TailRecord.read(path) if path.exists() else None
 
     @cached_property
     def comparisons(self) -> tuple[ComparisonRecord, ...]:

@@ -27,6 +27,7 @@ from deploy.report.repeat import repeat
 from deploy.report.training_curves import training_curves, training_plots
 from deploy.report.unfinished import unfinished
 from deploy.run.records import AgreementRecord, BundleRecord, SearchRecord, Summary
+from deploy.ship.tail_text import tail_lines
 from hil.measurement import Conditions
 
 FILE = "report.html"
@@ -69,7 +70,7 @@ def _parts(material: Material) -> Iterator[str]:
 def _sections(material: Material) -> Iterator[tuple[str, str]]:
     """(title, content) in their order; an empty one is left out."""
     summary = material.summary
-    yield "Models", models(summary)
+    yield "Models", models(summary) + _tail_text(material)
     yield "What they see", images(material)
     yield "Classes", classes(material)
     drawn = architectures(material)
@@ -86,6 +87,12 @@ def _sections(material: Material) -> Iterator[tuple[str, str]]:
     curves = [inline(plot) for curve in training_curves(material.folder) for plot in training_plots(curve)]
     yield "Training", figures(curves) if curves else ""
     yield "Again", repeat(material)
+
+
+def _tail_text(material: Material) -> str:
+    """What the tail saves; nothing where none was measured."""
+    lines = tail_lines(material.tail) if material.tail else []
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def _conditions_text(conditions: Conditions) -> str:

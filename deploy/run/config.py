@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 
 from deploy.compile.scheme import QuantizationScheme
 from deploy.run.assignments import assigned
-from deploy.run.settings.deployment import Agreement, Budget, Profile, Quantization
+from deploy.run.settings.deployment import Agreement, Budget, Deploy, Profile, Quantization
 from deploy.run.settings.search import Compare, Predictor, Search
 from deploy.run.settings.training import Data, Distil, Retrain, Teacher
 from deploy.run.shipped import CONFIGURATIONS, load_space
 from deploy.targets.placement import Target
 from nas.errors import ConfigError
+from nas.quant.tails import TailChoice
 from nas.settings import STRICT, build, read_toml
 from nas.space import SearchSpace
 from nas.training.device import FLOAT32, Compute, DeviceName
@@ -34,6 +35,7 @@ class Experiment:
     retrain: Retrain
     budgets: tuple[Budget, ...]
     quantization: Quantization = Quantization()
+    deploy: Deploy = Deploy()
     profile: Profile = Profile()
     agreement: Agreement = Agreement()
     compute: Compute = FLOAT32
@@ -65,10 +67,13 @@ class Experiment:
         return bool(self.search.measured) and any(budget.latency is not None for budget in self.budgets)
 
     def on(self, target: Target | None) -> Experiment:
-        """With the schemes of the board's target, where the configuration leaves them open.
+        """With the tail and the schemes of the board's target, where the configuration leaves them open.
 
-        Raises `ConfigError` naming the target where one of them is none, or does not go with other settings.
+        Raises `ConfigError` naming the target where a scheme is none, or does not go with other settings.
         """
+        if self.deploy.tail is None:
+            tail: TailChoice = (target.tail if target else None) or "classes"
+            return replace(self, deploy=replace(self.deploy, tail=tail)).on(target)
         own, named = self.quantization, target.schemes if target else ()
         if own.schemes is not None:
             return self

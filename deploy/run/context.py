@@ -9,15 +9,17 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from deploy.compile.artifact import calibration_batch
+from deploy.compile.artifact import arithmetic_of, calibration_batch
 from deploy.formats.digest import file_digest
 from deploy.run.config import Experiment
 from deploy.run.folder import Run
 from deploy.run.keys import stage_identities
+from deploy.run.records import TailRecord
 from deploy.run.settings.deployment import Measuring
-from deploy.targets.placement import load_target
+from deploy.targets.placement import Target, load_target
 from hil.boards.catalog import boards_file as found_boards_file
 from hil.boards.catalog import find_board
+from hil.boards.config import BoardConfig
 from hil.job import MeasureProtocol
 from nas.data import Dataset, check_split, open_data
 from nas.data.batches import images_of
@@ -28,6 +30,7 @@ from nas.networks.blocks import SuperBlock
 from nas.networks.segmenter import Encoder
 from nas.networks.start import start_supernets
 from nas.quant.safe_resize import safe_steps
+from nas.quant.tails import Tail
 from nas.space import Architecture, SearchSpace
 from nas.tasks.task import TASKS, Task, network
 from nas.training.distil import supernets
@@ -42,7 +45,7 @@ class Context:
     """One run of one experiment. Networks are loaded from the run's checkpoints when first asked for.
 
     Attributes:
-        experiment: with the schemes of the board's target where the configuration leaves them open.
+        experiment: with the tail and the schemes of the board's target where the configuration leaves them open.
         boards_file: the boards.toml that was given or found; None: there is none.
         boards: those of one fleet, which share the measuring; `board` is the first, on which the bundle is verified.
         keys: of each stage, by its name; identities: with the settings behind them.
@@ -50,6 +53,7 @@ class Context:
             ship; None if it names none.
         target_schemes: whether the experiment's other schemes are those of the target, and not the configuration's.
         resize_factors: the target's safe ones; empty: all.
+        arithmetic: the target's, which all expected outputs and NSRs follow.
         engine: what runs the tables' sub-trees; no result depends on it.
         tau: the command line's threshold of the gate before the search; None: the configuration's.
         tensorboard: whether trainings write TensorBoard's event files, into tensorboard/ of the run's folder.
@@ -74,21 +78,36 @@ class Context:
         self.engine, self.tau, self.tensorboard = engine, tau, tensorboard
         self.boards = [find_board(self.boards_file, name) for name in experiment.board.split(",")]
         self.board = self.boards[0]
-        name = self.board.target
-        beside = self.boards_file.parent / "targets" if self.boards_file else None
-        self.target = load_target(beside, name) if name else None
+        self.target = self.target_of(self.board)
         self.target_schemes = experiment.quantization.schemes is None
         self.experiment = experiment = experiment.on(self.target)
         self.resize_factors = self.target.safe_resize_factors if self.target else ()
+        self.arithmetic = arithmetic_of(self.target)
         if self.resize_factors and self.task.dense:
             height, width = (-(-n // space.output_stride) for n in experiment.data.size)
             safe_steps("upsampled", (height, width), experiment.data.size, self.resize_factors)
-        self.identities = stage_identities(experiment, space, self.boards, self.resize_factors)
+        self.identities = stage_identities(experiment, space, self.boards, self.resize_factors, self.arithmetic)
         self.keys = {stage: identity.key for stage, identity in self.identities.items()}
 
     @property
     def path(self) -> Path:
         return self.run.path
+
+    def target_of(self, board: BoardConfig) -> Target | None:
+        """The rules of a board's `target`; None if it names none."""
+        beside = self.boards_file.parent / "targets" if self.boards_file else None
+        return load_target(beside, board.target) if board.target else None
+
+    @property
+    def tail(self) -> Tail:
+        """Where full networks end in their files; "auto" is known from its stage on."""
+        chosen = (self.experiment.deploy.tail if self.task.dense else None) or "classes"
+        return TailRecord.read(self.path / TailRecord.FILE).chosen if chosen == "auto" else chosen
+
+    def reopen_after(self, stage: str) -> None:
+        """The stages after `stage` are to be done again, whatever their keys say: what they are built on changes."""
+        names = list(self.keys)
+        self.run.reopen(names[names.index(stage) + 1 :])
 
     def training_log(self, checkpoint: Path) -> TrainingLog:
         """The log of the training that fills `checkpoint`, which lies in the run's folder."""

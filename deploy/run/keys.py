@@ -19,12 +19,14 @@ from deploy.formats.digest import digest, file_digest
 from deploy.run.config import Experiment
 from hil.boards.config import BoardConfig
 from hil.errors import UsageError
+from nas.quant.arithmetic import LITERT, Arithmetic
 from nas.space import SearchSpace
 
 STAGE_VERSIONS: Mapping[str, int] = {
     "teacher": 2,
     "distil": 2,
     "tables": 2,
+    "tail": 1,
     "profile": 2,
     "agree": 2,
     "schemes": 2,
@@ -111,13 +113,18 @@ def encoder_digest(experiment: Experiment) -> str | None:
 
 
 def _sections(
-    experiment: Experiment, space: SearchSpace, boards: Sequence[BoardConfig], resize_factors: Sequence[int]
+    experiment: Experiment,
+    space: SearchSpace,
+    boards: Sequence[BoardConfig],
+    resize_factors: Sequence[int],
+    arithmetic: Arithmetic,
 ) -> dict[str, dict[str, tuple[object, object]]]:
     """By stage and name what counts for it, each with its default.
 
     Sections of the experiment have those of `Experiment`; the rest is what the configuration stands for.
     """
     e, required = experiment, MISSING
+    tail = {"deploy.tail": (e.deploy.tail or "classes", "classes")}
     defaults = {f.name: _default(f) for f in fields(Experiment)}
 
     def of(*names: str) -> dict[str, tuple[object, object]]:
@@ -128,24 +135,34 @@ def _sections(
         | {"space": (space.digest, required), "teacher.encoder": (encoder_digest(e), None)},
         "distil": of("distil"),
         "tables": of("quantization") | {"space.bits": (space.bits, required)},
-        "profile": of("profile") | {f"boards.{board.name}": (board, required) for board in boards},
+        "tail": tail | of("deploy"),
+        "profile": of("profile") | tail | {f"boards.{board.name}": (board, required) for board in boards},
         "agree": of("agreement") | {"target.safe_resize_factors": (tuple(resize_factors), ())},
-        "schemes": {"quantization.schemes": (e.quantization.schemes, ())},
+        "schemes": {
+            "quantization.schemes": (e.quantization.schemes, ()),
+            "target.arithmetic": (arithmetic, LITERT),  # int8, the main scheme's type, is the same under all
+        },
         "search": of("budgets", "search") | (of("predictor") if e.predictor.objective else {}),
         "retrain": of("retrain"),
         "ship": {},
     }
     if not e.quantization.schemes:
         del found["schemes"]  # no such stage, and the others' keys are those of a run without one
+    if e.deploy.tail != "auto":
+        del found["tail"]
     return found
 
 
 def stage_identities(
-    experiment: Experiment, space: SearchSpace, boards: Sequence[BoardConfig], resize_factors: Sequence[int] = ()
+    experiment: Experiment,
+    space: SearchSpace,
+    boards: Sequence[BoardConfig],
+    resize_factors: Sequence[int] = (),
+    arithmetic: Arithmetic = LITERT,
 ) -> dict[str, StageIdentity]:
     """The identity of each stage that the experiment has, in their order."""
     identities, previous = {}, ""
-    for stage, sections in _sections(experiment, space, boards, resize_factors).items():
+    for stage, sections in _sections(experiment, space, boards, resize_factors, arithmetic).items():
         found = [settings_in(value, name, default) for name, (value, default) in sections.items()]
         settings = tuple(setting for section in found for setting in section)
         version, given = STAGE_VERSIONS[stage], {s.name: s.value for s in settings if s.given}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deploy.compile.artifact import Artifact, model_metadata, save_model
+from deploy.formats.tflite.operators import Form
 from deploy.run.context import Context
 from deploy.run.networks import assembled
 from deploy.run.quantizing import quantize_network
@@ -34,7 +35,7 @@ def compile_teacher(
     graph = graph or quantized_teacher(context)
     metadata = model_metadata(graph, "teacher", context.keys["profile"], **facts)
     artifact = Artifact.at(context.path / "models", name)
-    return save_model(graph, context.evaluation[:1], artifact, metadata, context.target)
+    return save_model(graph, context.evaluation[:1], artifact, metadata, context.target, tail=context.tail)
 
 
 def compile_sample(
@@ -49,6 +50,5 @@ def compile_sample(
     else:
         graph, key, folder = quantized(context, architecture, of.options), of.keys["agree"], of.models
     artifact, metadata = Artifact.at(folder, name), model_metadata(graph, str(architecture), key, **facts)
-    if of is None:
-        return save_model(graph, context.evaluation[:1], artifact, metadata, context.target)
-    return save_model(graph, context.evaluation[:1], artifact, metadata, context.target, form=of.scheme.form)
+    form, image = of.scheme.form if of else Form(), context.evaluation[:1]
+    return save_model(graph, image, artifact, metadata, context.target, form=form, tail=context.tail)

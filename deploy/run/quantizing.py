@@ -7,6 +7,7 @@ from deploy.run.context import Context
 from nas.lcpaq.policy import Policy
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.scheme import Scheme
+from nas.quant.tails import Tail, with_tail
 from nas.space import Architecture
 from nas.tasks.task import Network
 from nas.training.threads import one_thread
@@ -19,14 +20,16 @@ def quantize_network(
     *,
     scheme: Scheme | None = None,
     policy: Policy | None = None,
+    tail: Tail | None = None,
 ) -> IntegerGraph:
     """`model` quantized as the run quantizes: its calibration images, its board's safe resize factors.
 
     `architecture` gives the blocks their bits (None: all 8), `policy` each layer's, over the architecture's; `scheme`
-    is the experiment's if None. On one thread: sums in another order would be another file, which is measured anew.
+    is the experiment's if None, `tail`, which decides the class map, the run's. On one thread: sums in another order
+    would be another file, which is measured anew.
     """
     with one_thread():
-        return quantize(
+        graph = quantize(
             model,
             [context.calibration],
             context.experiment.data.size,
@@ -35,3 +38,4 @@ def quantize_network(
             resize_factors=context.resize_factors,
             policy=policy,
         )
+    return with_tail(graph, tail or context.tail)

@@ -19,15 +19,16 @@ from deploy.run.folder import Progress
 from deploy.run.measuring import measure_with_progress
 from hil.job import MeasureProtocol
 from hil.measurement import Measurement
+from nas.quant.arithmetic import Arithmetic
 from nas.quant.scheme import Scheme
 from nas.space import Subnet
 
 STAGE = "schemes"
 
 
-def key_of(stage_key: str, scheme: QuantizationScheme) -> str:
+def key_of(stage_key: str, scheme: QuantizationScheme, arithmetic: Arithmetic) -> str:
     """What another scheme's files and tables were made with, from the key of the main scheme's stage."""
-    return digest(stage_key, "scheme", str(scheme))
+    return digest(stage_key, "scheme", *scheme.key(arithmetic))
 
 
 def tables_folder(run: Path, scheme: QuantizationScheme) -> Path:
@@ -43,6 +44,7 @@ class SchemeRun:
         options: how its networks are quantized.
         run: the run's folder; `keys`: of the stages tables, profile and agree for this scheme.
         main: it is the experiment's. The others are made in one stage, and their files and models bear the scheme.
+        arithmetic: that the expected outputs and NSRs follow.
     """
 
     scheme: QuantizationScheme
@@ -50,6 +52,7 @@ class SchemeRun:
     run: Path
     keys: Mapping[str, str]
     main: bool
+    arithmetic: Arithmetic
 
     @property
     def tables(self) -> Path:
@@ -72,7 +75,7 @@ class SchemeRun:
     @property
     def provenance(self) -> dict[str, str]:
         """What a table of it says beyond one of the main scheme."""
-        return {} if self.main else {"scheme": str(self.scheme)}
+        return {} if self.main else {"scheme": str(self.scheme), "arithmetic": self.arithmetic}
 
     def stage(self, name: str) -> str:
         """The stage whose progress is shown where the main scheme's is `name`."""
@@ -104,7 +107,9 @@ class SchemeRun:
 def main_scheme_run(context: Context) -> SchemeRun:
     """The scheme of the experiment's granularity."""
     settings = context.experiment.quantization
-    return SchemeRun(settings.main_scheme, settings.scheme, context.path, context.keys, main=True)
+    return SchemeRun(
+        settings.main_scheme, settings.scheme, context.path, context.keys, main=True, arithmetic=context.arithmetic
+    )
 
 
 def other_scheme_runs(context: Context) -> list[SchemeRun]:
@@ -115,8 +120,9 @@ def other_scheme_runs(context: Context) -> list[SchemeRun]:
             scheme,
             scheme.scheme(settings.scheme),
             context.path,
-            {stage: key_of(context.keys[stage], scheme) for stage in stages},
+            {stage: key_of(context.keys[stage], scheme, context.arithmetic) for stage in stages},
             main=False,
+            arithmetic=context.arithmetic,
         )
         for scheme in settings.other_schemes
     ]

@@ -96,12 +96,13 @@ def other_cost_tables(
     run: Path, scheme: QuantizationScheme, keys: Mapping[str, str], outside_bits: float
 ) -> CostTables:
     """Another scheme's, as `main_cost_tables`. All weights are as wide, so the size outside the blocks is the same."""
-    scheme_keys = {stage: key_of(key, scheme) for stage, key in keys.items()}
-    tables = _load(run, tables_folder(run, scheme), OTHER, scheme_keys)
-    made = SchemesRecord.read(run / SchemesRecord.FILE).schemes
-    if str(scheme) not in made:
+    made = SchemesRecord.read(run / SchemesRecord.FILE)
+    if str(scheme) not in made.schemes:
         raise UsageError(f"{run / SchemesRecord.FILE}: no tables of '{scheme}'; run hilnas search again")
-    return CostTables(str(scheme), tables, {"size": outside_bits, "latency": made[str(scheme)].constant_us})
+    scheme_keys = {stage: key_of(key, scheme, made.arithmetic) for stage, key in keys.items()}
+    tables = _load(run, tables_folder(run, scheme), OTHER, scheme_keys)
+    constant_us = made.schemes[str(scheme)].constant_us
+    return CostTables(str(scheme), tables, {"size": outside_bits, "latency": constant_us})
 
 
 def _load(run: Path, folder: Path, files: Mapping[str, str], keys: Mapping[str, str]) -> dict[str, Table]:

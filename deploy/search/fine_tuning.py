@@ -81,7 +81,7 @@ def key_of(context: Context, plan: TrainingPlan) -> str:
         context.keys["tables"],
         settings_of(plan.schedule),
         settings_of(replace(context.experiment.retrain, **vars(plan.schedule))),
-        [str(plan.scheme or ""), plan.final, plan.number],
+        [*(plan.scheme.key(context.arithmetic) if plan.scheme else ("",)), plan.final, plan.number],
         list(context.resize_factors),
     )
 
@@ -116,7 +116,7 @@ def fine_tune(context: Context, plan: TrainingPlan, architecture: Architecture) 
         options = scheme.scheme(context.experiment.quantization.scheme)
         graph = quantize_network(context, model.cpu(), architecture, scheme=options)
         data = context.val_data if plan.final else context.held_out_data
-        score = score_integer(graph, data, kernels_of(scheme.form))
+        score = score_integer(graph, data, kernels_of(scheme.form, context.arithmetic))
     return FineTuned(str(architecture), score, round(time.monotonic() - started, 2))
 
 

@@ -116,7 +116,7 @@ def divergences(context: Context, candidates: Sequence[Candidate]) -> Generator[
 
 
 def _journal(context: Context, scheme: QuantizationScheme) -> Journal[DivergenceRecord]:
-    key = digest(context.keys["tables"], "divergence", str(scheme), IMAGES)
+    key = digest(context.keys["tables"], "divergence", *scheme.key(context.arithmetic), IMAGES)
     return Journal(context.path / "search" / "divergences.jsonl", DivergenceRecord, key)
 
 
@@ -138,6 +138,7 @@ def _work(task: CandidateTree) -> list[DivergenceRecord]:
         images = calibration_batch(images_of(context.held_out_data, IMAGES))
         targets = context.teacher(images)
         network = assembled(context, task.architectures[0])
-        tree = NetworkTree(network, copy.deepcopy(context.supernets), scheme, kernels_of(task.scheme.form))
+        kernels = kernels_of(task.scheme.form, context.arithmetic)
+        tree = NetworkTree(network, copy.deepcopy(context.supernets), scheme, kernels)
         found = tree.divergences(context.calibration, images, targets, task.architectures)
         return [DivergenceRecord(str(architecture), divergence) for architecture, divergence in found]

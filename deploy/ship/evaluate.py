@@ -35,6 +35,7 @@ from hil.boards.kinds import open_board
 from hil.errors import UsageError
 from hil.sessions import JobSession, open_session
 from nas.data import Dataset
+from nas.quant.arithmetic import LITERT
 from nas.tasks.task import TASKS
 
 JOURNAL, LOCK = "images.jsonl", ".lock"
@@ -117,7 +118,8 @@ def compared(ours: Finished, theirs: Finished) -> tuple[OtherModel, ...]:
 def _key(model: EvaluatedModel, sha256: str, sessions: Mapping[str, JobSession]) -> str:
     """Of what a score depends on beside the image."""
     conditions = {name: session.conditions.key() for name, session in sessions.items()}
-    return digest(sha256, model.input.text, model.output.text, conditions, sorted(model.others))
+    others = [*sorted(model.others), *([model.arithmetic] if model.arithmetic != LITERT else [])]
+    return digest(sha256, model.input.text, model.output.text, conditions, others)
 
 
 @contextmanager

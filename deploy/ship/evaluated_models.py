@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deploy.compile.artifact import Artifact, kernels_of
+from deploy.compile.artifact import Artifact, arithmetic_of, kernels_of
 from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.tflite.input_shapes import resized
 from deploy.formats.tflite.normalization import Normalization
@@ -21,10 +21,12 @@ from deploy.run.settings.deployment import TEACHER
 from deploy.ship.evaluation import FLOAT, INTEGER, EvaluatedModel, float_predict, integer_predict
 from deploy.ship.model_ends import input_of, output_of
 from deploy.targets.inspection import inspect_model
+from hil.boards.config import BoardConfig
 from hil.errors import ModelError, UsageError
 from hil.input_shape import InputShape
 from nas.data import Dataset, open_data
 from nas.networks.segmenter import Encoder
+from nas.quant.tails import in_file
 from nas.space import Architecture
 from nas.tasks.task import TASKS
 from nas.training.train import restore
@@ -77,11 +79,13 @@ def model_on(
     return EvaluatedModel(name, path, source, output, input_shapes=input_shapes)
 
 
-def run_model(context: Context, name: str | None, images: ImagesAsked) -> tuple[EvaluatedModel, Dataset]:
+def run_model(
+    context: Context, name: str | None, images: ImagesAsked, board: BoardConfig | None = None
+) -> tuple[EvaluatedModel, Dataset]:
     """A finished run's model by name (None: the bundle's), with the integers and floats behind its file.
 
-    Raises `UsageError` for a name that the run has not, and where the file is not what the configuration's network
-    quantizes to: then it is another configuration's.
+    The integers are simulated as `board` (None: the run's) computes them. Raises `UsageError` for a name that the run
+    has not, and where the file is not what the configuration's network quantizes to: then it is of another one.
     """
     final = FinalRecord.read(context.path / FinalRecord.FILE)
     record = model_record(final, name or final.bundle.model, context.path)
@@ -92,17 +96,18 @@ def run_model(context: Context, name: str | None, images: ImagesAsked) -> tuple[
     scheme = QuantizationScheme.parse(record.scheme) if record.scheme else settings.main_scheme
     network = _teacher(context) if record.name == TEACHER else retrained(context, record.name, architecture)
     graph = quantize_network(context, network, architecture, scheme=scheme.scheme(settings.scheme))
-    written = write(graph, dict(_metadata(path)), scheme.form)
+    written = write(in_file(graph, context.tail)[0], dict(_metadata(path)), scheme.form)
     if written != path.read_bytes():
         raise UsageError(
             f"{path}: not the file that configuration '{context.experiment.name}' gives; name the one of the run "
             f"(--config, --data), or evaluate the file alone: hilnas evaluate {path} --data {images.spec}"
         )
+    arithmetic = arithmetic_of(context.target_of(board) if board else context.target)
     others = {
-        INTEGER: integer_predict(graph, task, kernels_of(scheme.form)),
+        INTEGER: integer_predict(graph, task, kernels_of(scheme.form, arithmetic)),
         FLOAT: float_predict(network, data),
     }
-    return replace(model, others=others), data
+    return replace(model, others=others, arithmetic=arithmetic), data
 
 
 def model_record(final: FinalRecord, name: str, where: Path) -> ModelRecord:

@@ -32,6 +32,7 @@ from nas.data.folders import LabelledFiles
 from nas.data.part import Part
 from nas.errors import DataError
 from nas.quant import simulate
+from nas.quant.arithmetic import LITERT, Arithmetic
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.simulate import Applied
 from nas.tasks.confusion import Confusion, confusion, counted_cells
@@ -52,6 +53,7 @@ class EvaluatedModel:
     Attributes:
         input, output: of the file.
         others: by name (INTEGER, FLOAT), from samples to their classes (N, H, W), or (N,).
+        arithmetic: that INTEGER follows.
         input_shapes: as of a job.
     """
 
@@ -60,6 +62,7 @@ class EvaluatedModel:
     input: ModelInput
     output: ModelOutput
     others: Mapping[str, Predict] = field(default_factory=dict)
+    arithmetic: Arithmetic = LITERT
     input_shapes: tuple[InputShape, ...] = ()
 
     @property

@@ -16,6 +16,7 @@ from deploy.run.records.base import OMITTED
 from hil.errors import ModelError
 from hil.measurement import Conditions
 from nas.errors import ConfigError
+from nas.quant.tails import Sizes
 from nas.settings import STRICT, build
 
 FORMAT = "hilnas-bundle/1"
@@ -77,6 +78,18 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class LeftToCpu:
+    """The class map that the CPU makes of a model's logits.
+
+    Attributes:
+        sizes: (H, W) after each bilinear resize before the arg-max; none: the arg-max alone.
+    """
+
+    sizes: Sizes
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class Manifest(Record):
     """A bundle's contents; paths are relative to its folder, `files` are all but the manifest itself.
 
@@ -84,6 +97,7 @@ class Manifest(Record):
         format: `FORMAT`, by which the verifier knows what it reads.
         facts: for people, as in the README.
         accuracy: None in a bundle of a hilnas that did not evaluate on the board.
+        class_map: None where the model's output is the result.
     """
 
     format: str
@@ -96,6 +110,7 @@ class Manifest(Record):
     golden: tuple[GoldenPair, ...]
     files: Mapping[str, ListedFile]
     accuracy: Accuracy | None = field(default=None, metadata=OMITTED)
+    class_map: LeftToCpu | None = field(default=None, metadata=OMITTED)
 
     FILE: ClassVar[str] = "manifest.json"
     COMMAND: ClassVar[str] = "bundle export"

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deploy.compile.tails import classes_of, sizes_in
 from deploy.formats.tflite.normalization import Normalization, normalization
 from deploy.formats.tflite.read import DTYPES, ModelInfo
 from deploy.targets.inspection import METADATA_NAME, GraphTensor, inspect_model
 from hil.errors import ModelError
 from nas.data.batches import ZERO_LEVEL
 from nas.networks.segmenter import upsampled
+from nas.quant.tails import Sizes
 from nas.tasks.task import Task
 
 OURS = Normalization((float(ZERO_LEVEL),), (float(ZERO_LEVEL),))
@@ -54,6 +56,7 @@ class ModelOutput:
         size: (H, W) of the image, to which a map is enlarged; () of an image's class.
         scores: whether its last axis scores the classes; false: its numbers are classes.
         text: what it is taken for.
+        sizes: the resizes of the scores that our own file leaves to the CPU; None: it is none that does.
     """
 
     shape: tuple[int, ...]
@@ -63,6 +66,7 @@ class ModelOutput:
     size: tuple[int, ...]
     scores: bool
     text: str
+    sizes: Sizes | None = None
 
     def classes(self, data: bytes) -> NDArray[np.int64]:
         """The class of each pixel (H, W), or of the image (), from the bytes of all outputs.
@@ -77,6 +81,8 @@ class ModelOutput:
         values = np.frombuffer(data, DTYPES[self.dtype], prod(self.shape), self.start)
         if not self.size:
             return np.asarray(values.argmax() if self.scores else values[0], np.int64)
+        if self.sizes is not None and self.scores:
+            return classes_of(values.reshape(self.shape), self.sizes)
         values = values.reshape(self.shape[1:])
         if self.shape[1:3] != self.size:
             values = self._enlarged(values)
@@ -136,8 +142,9 @@ def output_of(model: ModelInfo, task: Task, classes: Sequence[str], size: tuple[
         raise ModelError(f"its output is {_listed(unknown)}; export it in int8, uint8, int32, int64 or float32")
     sizes = [prod(end.shape) * np.dtype(DTYPES[end.dtype]).itemsize for end in ends]
     starts = [0, *accumulate(sizes)]
+    left = sizes_in(model)
     fitting = [
-        ModelOutput(end.shape, end.dtype, start, starts[-1], size if task.dense else (), scores, text)
+        ModelOutput(end.shape, end.dtype, start, starts[-1], size if task.dense else (), scores, text, left)
         for end, start in zip(ends, starts[:-1], strict=True)
         for scores, text in _readings(end, task, len(classes), size)
     ]

@@ -51,7 +51,9 @@ class BoardConfig:
         target: the rules that models for this board must keep: a name; empty: none.
         labels: free text about the board.
         parity_max_abs_diff: an output is right when no element differs by more (in the output's units).
-        parity_max_mismatch: an output is also right when no larger fraction of elements differs at all.
+        parity_max_mismatch: an output is also right when no larger fraction of elements differs at all. Where one of
+            the two is above zero, a full network's is too if it differs no more than two kernel sets do (`hil.spread`),
+            and of a class map no difference of classes is a small one.
         allow_fallback: whether a model counts of which the delegate takes no part.
         fleet: boards with the same word are alike: their latencies compare, and they share one queue.
         driver: "python", or "benchmark_model" where the board has no Python runtime (no parity, no single runs).

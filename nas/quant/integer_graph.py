@@ -20,7 +20,8 @@ Activation: TypeAlias = Literal["none", "relu", "relu6"]
 class IntTensor:
     """A feature map: real = scale * (q - zero_point). `scale` is exactly representable in float32.
 
-    `rank` 2 is a 1 x 1 map that has the shape (1, C) in the deployed file, as at the end of a classifier.
+    `rank` is that of its shape in the deployed file: 2 is a 1 x 1 map there of shape (1, C), as at the end of a
+    classifier, 3 a class map of shape (1, H, W).
     """
 
     name: str
@@ -28,7 +29,13 @@ class IntTensor:
     scale: float
     zero_point: int
     dtype: Literal["int8", "int32"] = "int8"
-    rank: Literal[2, 4] = 4
+    rank: Literal[2, 3, 4] = 4
+
+    @property
+    def file_shape(self) -> tuple[int, ...]:
+        """In the deployed file."""
+        height, width, channels = self.shape
+        return {2: (1, channels), 3: (1, height, width), 4: (1, height, width, channels)}[self.rank]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +135,9 @@ class QPad:
 
 @dataclass(frozen=True)
 class QReshape:
-    """Flattened in the deployed order (H, W, C) to a vector (rank 2)."""
+    """The same values in the deployed order, in the output's rank: a map as a vector, or a class map as a map of one
+    channel.
+    """
 
     name: str
     x: str
@@ -145,6 +154,14 @@ class QSoftmax:
 @dataclass(frozen=True)
 class QResize:
     """Bilinear with half-pixel centres to the output's height and width; scale and zero point unchanged."""
+
+    name: str
+    x: str
+
+
+@dataclass(frozen=True)
+class QNearest:
+    """A class map at the output's height and width, each class from the nearest position, with half-pixel centres."""
 
     name: str
     x: str
@@ -178,6 +195,7 @@ Operator = (
     | QReshape
     | QSoftmax
     | QResize
+    | QNearest
     | QConcat
     | QArgMax
 )

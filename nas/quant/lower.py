@@ -115,13 +115,13 @@ def _output_tensor(node: Node, read: list[IntTensor], parameters: Mapping[str, P
     """The result of `node`, with new parameters, those of its input, or the operator's fixed ones."""
     shape = output_shape(node, [x.shape for x in read])
     if isinstance(node, ArgMax):
-        return IntTensor(node.name, shape, 1.0, 0, "int32")
+        return IntTensor(node.name, shape, 1.0, 0, "int32", rank=3)
     scale, zero_point = parameters[node.name]
     if isinstance(node, Softmax):
         scale, zero_point = SOFTMAX_PARAMETERS
     elif isinstance(node, Rearranging):
         scale, zero_point = read[0].scale, read[0].zero_point
-    rank: Literal[2, 4] = 2 if isinstance(node, FullyConnected | Flatten) else read[0].rank
+    rank: Literal[2, 3, 4] = 2 if isinstance(node, FullyConnected | Flatten) else read[0].rank
     return IntTensor(node.name, shape, scale, zero_point, rank=rank)
 
 

@@ -38,13 +38,14 @@ from nas.quant.integer_graph import (
     QFullyConnected,
     QMaxPool,
     QMean,
+    QNearest,
     QPad,
     QReshape,
     QResize,
     QSoftmax,
     Weighted,
 )
-from nas.quant.simulate import oihw
+from nas.quant.simulate import nearest, oihw
 
 
 def _clamp(values: Int64, y: IntTensor, activation: Activation = "none") -> Int64:
@@ -168,11 +169,16 @@ def apply(op: Operator, env: dict[str, Int64], tensors: dict[str, IntTensor]) ->
     if isinstance(op, QPad):
         return np.pad(env[op.x], ((0, 0), (0, 0), op.rows, op.columns), constant_values=tensors[op.x].zero_point)
     if isinstance(op, QReshape):
-        return env[op.x].transpose(0, 2, 3, 1).reshape(len(env[op.x]), -1, 1, 1)
+        flat = env[op.x].transpose(0, 2, 3, 1).reshape(len(env[op.x]), -1, 1, 1)
+        return flat if y.rank == 2 else env[op.x]
     if isinstance(op, QSoftmax):
         return _softmax(env[op.x], tensors[op.x])
     if isinstance(op, QResize):
         return _resize(env[op.x], (y.shape[0], y.shape[1]))
+    if isinstance(op, QNearest):
+        cpu, (height, width) = torch.device("cpu"), env[op.x].shape[2:]
+        rows, columns = (nearest(*ends, cpu).numpy() for ends in ((height, y.shape[0]), (width, y.shape[1])))
+        return env[op.x][:, :, rows][..., columns]
     if isinstance(op, QConcat):
         return np.concatenate([env[x] for x in op.xs], 1)
     assert isinstance(op, QArgMax)  # noqa: S101 (the union is exhausted)

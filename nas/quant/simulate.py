@@ -30,6 +30,7 @@ from nas.quant.integer_graph import (
     QConv,
     QMaxPool,
     QMean,
+    QNearest,
     QPad,
     QReshape,
     QResize,
@@ -152,7 +153,7 @@ def _axis(size_in: int, size_out: int, device: torch.device) -> Iterator[Tensor]
     return (torch.from_numpy(part).to(device) for part in (low, high, weight))
 
 
-def _resize(q: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(q: Tensor, size: tuple[int, int]) -> Tensor:
     """XNNPACK's fixed-point bilinear: 11 bits per axis, rounded once."""
     q = q.double()
     top, bottom, weight = _axis(q.shape[2], size[0], q.device)
@@ -160,6 +161,13 @@ def _resize(q: Tensor, size: tuple[int, int]) -> Tensor:
     left, right, weight = _axis(q.shape[3], size[1], q.device)
     total = rows[..., left] * 2048 + (rows[..., right] - rows[..., left]) * weight
     return ((total + 2**21) * 2.0**-22).floor_().float()
+
+
+def nearest(size_in: int, size_out: int, device: torch.device) -> Tensor:
+    """The index of the nearest position for each of the output's, along one axis; the same in all kernel sets."""
+    ratio = np.float32(size_in) / np.float32(size_out)
+    position = np.floor((np.arange(size_out, dtype=np.float32) + np.float32(0.5)) * ratio)
+    return torch.from_numpy(np.minimum(position.astype(np.int64), size_in - 1)).to(device)
 
 
 def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -> Tensor:
@@ -172,7 +180,10 @@ def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -
     if isinstance(op, QMean):
         return _mean(env[op.x], tensors[op.x], y)
     if isinstance(op, QResize):
-        return _resize(env[op.x], y.shape[:2])
+        return resize(env[op.x], y.shape[:2])
+    if isinstance(op, QNearest):
+        top, left = (nearest(*ends, env[op.x].device) for ends in zip(env[op.x].shape[2:], y.shape[:2], strict=True))
+        return env[op.x][:, :, top][..., left]
     if isinstance(op, QAveragePool):
         return _average_pool(env[op.x], op.kernel, op.stride)
     if isinstance(op, QMaxPool):
@@ -180,7 +191,7 @@ def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -
     if isinstance(op, QPad):
         return F.pad(env[op.x], (*op.columns, *op.rows), value=tensors[op.x].zero_point)
     if isinstance(op, QReshape):
-        return env[op.x].permute(0, 2, 3, 1).flatten(1)[:, :, None, None]
+        return env[op.x].permute(0, 2, 3, 1).flatten(1)[:, :, None, None] if y.rank == 2 else env[op.x]
     if isinstance(op, QSoftmax):
         return _softmax(env[op.x], tensors[op.x])
     if isinstance(op, QConcat):

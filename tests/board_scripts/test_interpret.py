@@ -55,16 +55,24 @@ def test_a_graph_cache_is_cold_once(golden: Any, tmp_path: Path, monkeypatch: py
     job = {"id": "1", "model": str(model), "warmup_runs": 0, "runs": 1, "threads": 1, "kernels": "builtin"}
     runtime = interpret.import_runtime()
 
-    def cache(key: str) -> object:
+    def cache(key: str, compiled: Path | None = None, **more: object) -> object:
+        """The state that a job reports; `compiled`: what the driver writes, once it has compiled the graph."""
         monkeypatch.setenv(interpret.GRAPH_CACHE, str(tmp_path / "graphs"))
-        return interpret.run_job(runtime, {**job, "graph_cache": key}, lambda stage: None)["cache"]
+
+        def mark(stage: str) -> None:
+            if stage == "cool" and compiled:
+                write(compiled, "compiled")
+
+        return interpret.run_job(runtime, {**job, "graph_cache": key, **more}, mark)["cache"]
 
     monkeypatch.delenv(interpret.GRAPH_CACHE, raising=False)
     assert interpret.run_job(runtime, {**job, "graph_cache": "a"}, lambda stage: None)["cache"] == "none"
-    assert cache("a") == "cold"
-    write(tmp_path / "graphs/a/graph.nb", "compiled")  # the driver's work
-    assert (cache("a"), cache("b")) == ("warm", "cold")
-    assert interpret.use_graph_cache(job) is None
+    assert (cache("a", tmp_path / "graphs/a/graph.nb"), cache("a")) == ("cold", "warm")
+    assert (cache("b"), cache("b")) == ("unused", "unused")  # a driver that has no such cache
+    own = {interpret.DELEGATE_CACHE: str(tmp_path / "delegate.b")}
+    assert cache("b", tmp_path / "delegate.b", delegate_options=own) == "cold"
+    assert (cache("b", delegate_options=own), cache("b")) == ("warm", "unused")
+    assert interpret.use_graph_cache(job) == []
 
 
 def test_outputs_that_are_no_numbers_compare_too() -> None:

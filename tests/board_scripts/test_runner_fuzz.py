@@ -137,6 +137,9 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "sys": st.sampled_from(["{outside}/sys", "/sys", 5]),
     "proc": st.sampled_from(["{outside}", "\0", None]),
     "kmsg": st.sampled_from(["{outside}/pipe", 7]),
+    "class_map": st.sampled_from(
+        [[], [[4, 6]], [[0, 1]], [[1, 2, 3]], [[1.0, 2]], [[1 << 40, 1]], [[2, 2]] * 9, 5, "x"]
+    ),
     "surplus": odd_values,
 }
 # few at a time: most odd values are refused by themselves

@@ -8,10 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.board_scripts.script_programs import SCRIPTS
+from board_scripts.class_map import class_map
+from hil.scripts import script
 from tests.hil import tiny_model
+
+ALONE = script("verify_bundle.py").decode()
 
 
 @pytest.fixture
@@ -41,8 +45,9 @@ def bundle(golden, tmp_path: Path) -> Callable[..., Path]:
 
 
 def verify(*arguments: object) -> tuple[int, list[dict[str, Any]]]:
-    argv = [sys.executable, str(SCRIPTS / "verify_bundle.py"), *map(str, arguments)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    """As a board runs it: one text, with nothing of ours beside it."""
+    argv = [sys.executable, "-I", "-", *map(str, arguments)]
+    done = subprocess.run(argv, input=ALONE, capture_output=True, text=True, check=False, timeout=60)
     assert "Traceback" not in done.stderr
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -51,6 +56,28 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_what_runs_alone_imports_nothing_of_ours() -> None:
+    assert "board_scripts.class_map" not in ALONE and "def class_map(" in ALONE
+    compile(ALONE, "verify_bundle.py", "exec", dont_inherit=True)
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_a_class_map_that_the_cpu_makes(bundle, wrong: int) -> None:
+    folder, sizes = bundle(), [[16, 16], [64, 96]]
+    logits = np.frombuffer((folder / "golden/output.bin").read_bytes(), np.int8).reshape(tiny_model.SHAPE)
+    classes = class_map(np, logits, sizes).copy()
+    classes.reshape(-1)[:wrong] += 1
+    content = classes.tobytes()
+    (folder / "golden/output.bin").write_bytes(content)
+    listed = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    edit(folder, lambda m: (m["files"].update({"golden/output.bin": listed}), m.update(class_map={"sizes": sizes})))
+    code, said = verify(folder, "--runs", 5)
+    golden = next(line for line in said if line.get("check") == "golden")
+    assert code == wrong and golden["detail"].startswith(f"golden/output.bin: {wrong} of {64 * 96} elements differ")
+    edit(folder, lambda m: m.update(class_map={"sizes": [[0, 1]]}))
+    assert '"class_map" has no sizes' in verify(folder)[1][0]["detail"]
 
 
 def test_a_good_bundle_verifies(bundle) -> None:

@@ -18,9 +18,10 @@ from hil.boards.config import BoardConfig
 from hil.boards.kinds import open_board
 from hil.errors import BoardError, HilError, ModelError, UsageError
 from hil.measure import MeasureProtocol, measure
-from hil.measurement import Measurement
+from hil.measurement import Measurement, digest
 from hil.request import Request
 from hil.session import Session
+from hil.stage import sha256_of
 from hil.store import Store
 from tests.hil.benchmark_texts import Program, render, report
 from tests.hil.loopback_boards import add_job, loopback
@@ -227,11 +228,13 @@ def test_a_model_is_timed_by_the_program(program: Program, tmp_path: Path) -> No
         f"--num_runs={count}" for count in (3, 3, 2, 2, 2)
     ]
     given_to, environment, _ = calls[0]
+    model = sha256_of(add_job(tmp_path, 1).model)
+    own_cache = digest([model, done.conditions.key()])[:32]  # no other model's graph is loaded from it
     assert given_to[0].startswith("--graph=") and given_to[0].endswith(".tflite") and not environment
     assert given_to[1:] == [
         "--num_threads=2", "--warmup_runs=3", "--warmup_min_secs=0", "--num_runs=3", "--min_secs=0", "--max_secs=20",
         f"--external_delegate_path={library}",
-        "--external_delegate_options=allowed_cache_mode:true;cache_file_path:/tmp/a $(touch b) 'c'",
+        f"--external_delegate_options=allowed_cache_mode:true;cache_file_path:/tmp/a $(touch b) 'c'.{own_cache}",
         "--use_xnnpack=false",
     ]  # fmt: skip
 

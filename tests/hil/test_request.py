@@ -33,15 +33,29 @@ def test_a_job_with_everything() -> None:
         "b", "loopback", threads=4, kernels="builtin", delegate="/d.so", delegate_options={"a": "1"},
         max_temperature_c=80.0, cool_down_s=5.0,
     )  # fmt: skip
-    task = RoundTask(Job(Path("m.tflite"), "m", Path("x"), Path("y")), "identity", 2, "job", "ab" * 32, attempt=1)
+    job = Job(Path("m.tflite"), "m", Path("x"), Path("y"), class_map=((4, 6), (8, 12)))
+    task = RoundTask(job, "identity", 2, "job", "ab" * 32, attempt=1)
     raw = request_of(task, config, "key", PROTOCOL, FILES, measured="layers").to_json()
     more = {
         "input": "/w/objects/x", "expected": "/w/objects/y", "delegate": "/d.so", "delegate_options": {"a": "1"},
-        "max_temperature_c": 80.0, "cool_down_s": 5.0, "pass": "layers",
+        "max_temperature_c": 80.0, "cool_down_s": 5.0, "pass": "layers", "class_map": [[4, 6], [8, 12]],
     }  # fmt: skip
     assert parse(json.dumps(raw).encode()) == raw
     assert len(raw.pop("graph_cache")) == 32
     assert raw == {**PLAIN, **more}
+
+
+def test_each_model_has_its_own_cache_file() -> None:
+    options = {"allowed_cache_mode": "true", "cache_file_path": "/w/graphs.nb"}
+    config = BoardConfig("b", "loopback", delegate="/d.so", delegate_options=options)
+    paths = set()
+    for model, key in (("ab" * 32, "key"), ("cd" * 32, "key"), ("ab" * 32, "another driver")):
+        task = RoundTask(Job(Path("m.tflite"), "m"), "identity", 0, "job", model)
+        raw = request_of(task, config, key, PROTOCOL, FILES).to_json()
+        assert raw["delegate_options"]["allowed_cache_mode"] == "true"
+        paths.add(raw["delegate_options"]["cache_file_path"])
+    assert len(paths) == 3 and all(path.startswith("/w/graphs.nb.") for path in paths)
+    assert options["cache_file_path"] == "/w/graphs.nb"
 
 
 def test_an_acknowledgement() -> None:

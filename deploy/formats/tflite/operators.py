@@ -10,6 +10,7 @@ import ai_edge_litert.schema_py_generated as schema
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.quant.arithmetic import Activations
 from nas.quant.integer_graph import (
     IntegerGraph,
     Operator,
@@ -21,6 +22,7 @@ from nas.quant.integer_graph import (
     QFullyConnected,
     QMaxPool,
     QMean,
+    QNearest,
     QPad,
     QReshape,
     QResize,
@@ -46,7 +48,7 @@ class Form:
         ends: of the graph's input and output; float adds QUANTIZE before and DEQUANTIZE after.
     """
 
-    activations: Literal["int8", "uint8"] = "int8"
+    activations: Activations = "int8"
     few_bits: Literal["int8", "int4"] = "int8"
     ends: Literal["quantized", "float"] = "quantized"
 
@@ -125,7 +127,7 @@ def _pad(op: Operator, _graph: IntegerGraph) -> Emitted:
 
 
 def _reshape(op: Operator, graph: IntegerGraph) -> Emitted:
-    shape = np.array([1, graph.tensors[op.name].shape[2]], np.int32)
+    shape = np.array(graph.tensors[op.name].file_shape, np.int32)
     options = schema.ReshapeOptionsT()
     options.newShape = shape
     return Emitted(Codes.RESHAPE, 1, Options.ReshapeOptions, options, (Constant(f"{op.name}/shape", shape),))
@@ -158,6 +160,13 @@ def _resize(op: Operator, graph: IntegerGraph) -> Emitted:
     return Emitted(Codes.RESIZE_BILINEAR, 3, Options.ResizeBilinearOptions, options, (size,))
 
 
+def _nearest(op: Operator, graph: IntegerGraph) -> Emitted:
+    options = schema.ResizeNearestNeighborOptionsT()
+    options.halfPixelCenters = True
+    size = Constant(f"{op.name}/size", np.array(graph.tensors[op.name].shape[:2], np.int32))
+    return Emitted(Codes.RESIZE_NEAREST_NEIGHBOR, 3, Options.ResizeNearestNeighborOptions, options, (size,))
+
+
 def _concat(_op: Operator, _graph: IntegerGraph) -> Emitted:
     options = schema.ConcatenationOptionsT()
     options.axis = 3
@@ -182,12 +191,13 @@ EMITTERS: Mapping[type, Callable[[Operator, IntegerGraph], Emitted]] = {
     QAdd: _add,
     QMean: _mean,
     QResize: _resize,
+    QNearest: _nearest,
     QConcat: _concat,
     QArgMax: _argmax,
 }
 
 
-UINT8_VERSIONS = {Codes.RESIZE_BILINEAR: 3, Codes.FULLY_CONNECTED: 1, Codes.PAD: 1, Codes.RESHAPE: 1}
+UINT8_VERSIONS = {Codes.RESIZE_BILINEAR: 3, Codes.RESIZE_NEAREST_NEIGHBOR: 3}  # others: 1
 INT4_VERSION = 7  # of both convolutions
 
 

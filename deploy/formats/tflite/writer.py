@@ -54,9 +54,9 @@ class _Writer:
         self.code_index: dict[tuple[int, int], int] = {}
 
     def feature_map(self, tensor: IntTensor) -> int:
-        shape = (1, tensor.shape[2]) if tensor.rank == 2 else (1, *tensor.shape)
+        shape = tensor.file_shape
         if tensor.dtype == "int32":
-            self.index[tensor.name] = self._tensor(tensor.name, shape[:-1], INT32, 0)  # a class map has no channels
+            self.index[tensor.name] = self._tensor(tensor.name, shape, INT32, 0)
         else:
             self.index[tensor.name] = self._tensor(tensor.name, shape, UINT8 if self.shift else INT8, 0)
             scale = np.array([tensor.scale], np.float32)

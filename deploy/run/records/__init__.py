@@ -12,6 +12,8 @@ from deploy.run.records.agreement import (
     RankStatistics,
     Regret,
     Regrets,
+    Repair,
+    Suspect,
 )
 from deploy.run.records.base import Record, plain
 from deploy.run.records.data import DataRecord
@@ -42,6 +44,7 @@ from deploy.run.records.search import (
 )
 from deploy.run.records.state import RunState, StageState
 from deploy.run.records.tables import ProfileRecord, SchemeResult, SchemesRecord, Validation
+from deploy.run.records.tail import MeasuredTail, TailRecord
 
 __all__ = [
     "AgreementRecord",
@@ -63,6 +66,7 @@ __all__ = [
     "GateRecord",
     "LatencyRecord",
     "MeasuredCandidate",
+    "MeasuredTail",
     "MetricRecord",
     "ModelRecord",
     "Offender",
@@ -74,6 +78,7 @@ __all__ = [
     "Record",
     "Regret",
     "Regrets",
+    "Repair",
     "RunState",
     "SchemeResult",
     "SchemesRecord",
@@ -83,6 +88,8 @@ __all__ = [
     "StageState",
     "SubnetCounts",
     "Summary",
+    "Suspect",
+    "TailRecord",
     "Validation",
     "plain",
 ]

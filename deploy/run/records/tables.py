@@ -9,6 +9,7 @@ from typing import ClassVar
 from deploy.run.records.agreement import Interval
 from deploy.run.records.base import OMITTED, Record
 from hil.measurement import Conditions
+from nas.quant.arithmetic import LITERT, Arithmetic
 from nas.settings import STRICT
 
 
@@ -66,9 +67,13 @@ class SchemeResult:
 
 @dataclass(frozen=True)
 class SchemesRecord(Record):
-    """What the stage `schemes` made: by scheme, as the configuration names it."""
+    """What the stage `schemes` made: by scheme, as the configuration names it.
+
+    `arithmetic`: that the expected outputs and NSRs follow.
+    """
 
     schemes: Mapping[str, SchemeResult]
+    arithmetic: Arithmetic = LITERT
 
     FILE: ClassVar[str] = "schemes.json"
     COMMAND: ClassVar[str] = "loop"

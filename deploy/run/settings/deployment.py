@@ -1,4 +1,4 @@
-"""What is deployed and measured: the settings [quantization], [profile], [agreement] and [[budgets]]."""
+"""What is deployed and measured: the settings [quantization], [deploy], [profile], [agreement] and [[budgets]]."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from deploy.compile.scheme import QuantizationScheme
 from hil.reservation import seconds_of
 from nas.errors import ConfigError
 from nas.quant.scheme import FewBits, Granularity, Rounding, Scheme
+from nas.quant.tails import TailChoice
 from nas.settings import STRICT
 
 TEACHER, TEACHER_PLUS = "teacher", "teacher_plus"
@@ -56,6 +57,27 @@ class Quantization:
         return Scheme(
             self.granularity, self.observer, self.equalize, self.bias_correction, self.few_bits, self.rounding
         )
+
+
+@dataclass(frozen=True)
+class Deploy:
+    """How full networks end in their files.
+
+    Attributes:
+        tail: one of `nas.quant.tails`, or "auto": each is measured on the board with the teacher, once, and the fastest
+            is kept whose metric is within the tolerance. None: that of the board's target (`Experiment.on`), the class
+            map where it names none.
+        tolerance: by how many points of the metric a tail may be below the class map's.
+    """
+
+    tail: TailChoice | None = None
+    tolerance: float = 0.5
+    NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"tail"})  # `deploy.run.keys` has it, the target's in its place
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not self.tolerance >= 0:
+            raise ConfigError(f"deploy.tolerance {self.tolerance}: give points of the metric, 0 or more")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import io
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,6 @@ from deploy.pipeline.agree import sampled_architectures
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.measuring import measure_with_progress, measured
-from hil.job import Job
 from hil.measurement import Measurement
 from nas.errors import ConfigError, TableError
 from nas.estimate import Estimate
@@ -174,7 +173,7 @@ def record(context: Context, counts: Counts, out: Path) -> Iterator[Progress]:
         sample = Artifact.at(context.path / "models", f"sample{number:03d}")
         compiled[str(architecture)] = sample if role == "held-out" else compiled_once(context, architecture)
         yield Progress("record", number + 1, len(roles), f"compiled {architecture}")
-    jobs = [_named(made.job(), name) for name, made in compiled.items()]
+    jobs = [replace(made.job(), name=name) for name, made in compiled.items()]
     agreeing, profiling = context.experiment.agreement.measuring, context.experiment.profile
     networks = yield from measure_with_progress(context, jobs, protocol(agreeing), "record")
     subnets = [subtrees.artifact(context.path / "subnets", s).job() for s in context.space.all_subnets()]
@@ -191,10 +190,6 @@ def record(context: Context, counts: Counts, out: Path) -> Iterator[Progress]:
     recorded = Recorded(tuple(rows), context.space, experiment.data.size, scheme, networks[0].conditions.to_json())
     recorded.save(out)
     yield Progress("record", len(rows), len(rows), f"{out}: {len(rows)} latencies")
-
-
-def _named(job: Job, name: str) -> Job:
-    return Job(job.model, name, job.input, job.expected)
 
 
 def _rows(

@@ -139,6 +139,25 @@ def test_what_comes_from_the_store_is_marked_with_its_date(tmp_path, capfd):
     assert "stored" not in again and "measured" not in again
 
 
+def test_every_model_that_failed_is_named(fails, tmp_path):
+    good, *bad = chains(tmp_path, good=2, a=3, b=4)
+    for path in bad:  # a golden pair of another model
+        path.with_name("model.input.bin").write_bytes(b"\0")
+        path.with_name("model.expected.bin").write_bytes(b"\0")
+    command = profile(tmp_path, good)
+    words = ("2 of 3 models failed: ", "a/model.tflite failed on loopback: ", " | b/model.tflite failed on loopback: ")
+    fails(MODEL, [*command[:2], *bad, *command[2:]], *words)
+
+
+def test_a_driver_without_a_graph_cache_is_said(tmp_path, capfd):
+    boards = tmp_path / "boards.toml"
+    folder = tmp_path / "graphs"
+    boards.write_text(f'[npu]\nkind = "loopback"\n[npu.env]\nVIV_VX_CACHE_BINARY_GRAPH_DIR = "{folder}"\n')
+    (path,) = chains(tmp_path, a=2)
+    assert "no graph cache" not in shown(capfd, *profile(tmp_path, path))
+    assert "no graph cache: one is configured" in shown(capfd, *profile(tmp_path, path, str(boards), "npu"))
+
+
 def test_more_threads_than_cores_are_said_beside_the_number(tmp_path, capfd):
     boards = tmp_path / "boards.toml"
     boards.write_text('[crowd]\nkind = "loopback"\nthreads = 64\n')

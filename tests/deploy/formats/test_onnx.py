@@ -50,6 +50,7 @@ from nas.quant.integer_graph import (
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.quant.scheme import Scheme
+from nas.quant.tails import with_tail
 from tests.deploy.formats.test_exactness import cases, whole
 from tests.deploy.formats.test_operators import fully_connected, tensor
 from tests.deploy.networks import block_data, simulated, space, trained_like
@@ -139,7 +140,7 @@ def test_random_graphs(case):
         graph = lower(nodes, calibrate(nodes, [x]), (height, width, depth), granularity)
     except QuantizationError:
         reject()  # a dead tensor: refused, which is another test's matter
-    if graph.tensors[graph.output].dtype == "int32":
+    if graph.tensors[graph.output].rank == 3:
         graph = graph.until(nodes[-2].name)  # ties of a class map: below
     assert compared(graph, simulate.quantize(x[:1], graph.tensors[INPUT])).largest_lsb <= 3
 
@@ -221,13 +222,29 @@ def test_concatenation_is_exact_and_the_first_of_equal_classes_wins():
     tensors = {
         "input": IntTensor("input", (6, 7, 3), 0.25, 5),
         "both": IntTensor("both", (6, 7, 6), 0.25, 5),
-        "classes": IntTensor("classes", (6, 7, 1), 1.0, 0, "int32"),
+        "classes": IntTensor("classes", (6, 7, 1), 1.0, 0, "int32", rank=3),
     }
     graph = IntegerGraph(tensors, (QConcat("both", ("input", "input")), QArgMax("classes", "both")), "input")
     q = torch.from_numpy(rng.integers(-3, 3, (1, 3, 6, 7))).float()
     assert compared(graph.until("both"), q).equal == 1
     assert compared(graph, q).equal == 1
     assert opinion(graph, simulate.as_nhwc(q)).max() <= 2
+
+
+def test_a_class_map_is_enlarged_to_the_nearest():
+    rng = np.random.default_rng(0)
+    for after in ((30, 35), (11, 20)):
+        tensors = {
+            "input": IntTensor("input", (6, 7, 3), 0.25, 5),
+            "logits": IntTensor("logits", (6, 7, 3), 0.25, 5),
+            "upsampled": IntTensor("upsampled", (*after, 3), 0.25, 5),
+            "classes": IntTensor("classes", (*after, 1), 1.0, 0, "int32", rank=3),
+        }
+        ends = (QMaxPool("logits", "input", 1, 1), QResize("upsampled", "logits"), QArgMax("classes", "upsampled"))
+        graph = with_tail(IntegerGraph(tensors, ends, "input"), "nearest")
+        q = torch.from_numpy(rng.integers(-100, 100, (1, 3, 6, 7))).float()
+        assert compared(graph, q).equal == 1
+        assert opinion(graph, simulate.as_nhwc(q)).shape == (1, *after, 1)
 
 
 def test_the_bytes_are_a_function_of_graph_and_metadata():

@@ -100,7 +100,7 @@ def test_uint8_is_judged_by_the_integers_that_the_file_answers(bits):
     data = block_data(DEMO, 2, (11, 14), seed=2)
     supernet = SuperBlock(DEMO, 2).eval()  # as after training its multipliers are small, and round twice
     wanted = list(DEMO.subnets(2, bits))[::5]
-    shifted = list(evaluate(supernet, data, wanted, Scheme("tensor"), applied=kernels_of(UINT8.form)))
+    shifted = list(evaluate(supernet, data, wanted, Scheme("tensor"), applied=kernels_of(UINT8.form, "litert")))
     plain = list(evaluate(supernet, data, wanted, Scheme("tensor")))
     given = np.frombuffer(stored(golden_input(data, Scheme("tensor")), UINT8.form), np.uint8)
     for judged in shifted:

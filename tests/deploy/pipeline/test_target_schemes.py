@@ -42,11 +42,11 @@ def test_the_target_decides_and_the_keys_say_what(tmp_path: Path) -> None:
     by_target = opened(tmp_path / "target", own)
     assert by_target.target_schemes
     assert [str(scheme) for scheme in by_target.experiment.quantization.other_schemes] == NATIVE
-    assert by_target.identities["schemes"].values == {"quantization.schemes": NATIVE}
+    assert by_target.identities["schemes"].values == {"quantization.schemes": NATIVE, "target.arithmetic": "litert"}
     by_hand = opened(tmp_path / "hand", own, written(f"schemes = {NATIVE}"))
     assert not by_hand.target_schemes and by_hand.keys == by_target.keys
     one = opened(tmp_path / "one", own, written('schemes = ["tensor int8"]'))
-    assert one.identities["schemes"].values == {"quantization.schemes": NATIVE[1:]}
+    assert one.identities["schemes"].values["quantization.schemes"] == NATIVE[1:]
 
 
 def test_an_empty_list_is_none_whatever_the_target_has(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_explain_says_which_schemes_and_whose(
 
     assert main(["loop", "--explain", *arguments(finished.config, tmp_path / "new", "--board", "imx8mp")]) == 0
     lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
-    assert list(lines) == [*STAGES[:5], *LATER]
+    assert list(lines) == [*STAGES[:3], "tail", *STAGES[3:5], *LATER]
     assert lines["schemes"] == f"runs: {named.replace('native', 'imx8mp-vx')}"
 
 

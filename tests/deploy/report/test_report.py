@@ -13,7 +13,8 @@ import pytest
 
 from deploy.report.models import bits_text, off_text
 from deploy.report.page import write_report
-from deploy.run.records import DataRecord, Record
+from deploy.run.records import DataRecord, MeasuredTail, Record, TailRecord
+from nas.estimate import Estimate
 from tests.deploy.run_records import agreement, search, summary
 
 MARK = "REPLAY: these latencies are a replay of imx8mp"
@@ -56,6 +57,15 @@ def test_the_page_has_the_models_and_what_the_agreement_means(tmp_path: Path) ->
         assert f"<td>{cell}</td>" in page
     assert "<th>mIoU INT8, %</th>" in page and "b1_k3e1_w8" in page and "teacher 80 s" in page
     assert "verified on imx8mp" in page and "Training" not in page
+
+
+def test_the_page_says_what_the_tail_saves(tmp_path: Path) -> None:
+    assert "tail:" not in written(tmp_path)
+    share = Estimate(0.4, None, 0.39, 0.41, 4, "measured")
+    tails = (MeasuredTail("classes", 40.0, 9e3), MeasuredTail("logits", 40.0, 4e3, 900.0, share))
+    TailRecord("logits", "mIoU", 0.5, tails).write(tmp_path / TailRecord.FILE)
+    page = written(tmp_path)
+    assert "<li>tail: logits at output stride" in page and "saves 60% [59%, 61%] of the teacher&#x27;s latency" in page
 
 
 @pytest.mark.parametrize(("shared", "marked"), [(("val/<a>.png",), True), ((), False)])

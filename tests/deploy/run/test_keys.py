@@ -13,7 +13,7 @@ from deploy.formats.digest import digest
 from deploy.run import keys
 from deploy.run.config import Experiment, Overrides, load_experiment
 from deploy.run.keys import STAGE_VERSIONS, encoder_digest, settings_in, settings_of, stage_identities
-from deploy.run.settings.deployment import Agreement, Budget, Measuring, Profile, Quantization
+from deploy.run.settings.deployment import Agreement, Budget, Deploy, Measuring, Profile, Quantization
 from deploy.run.settings.search import Predictor, Search
 from deploy.run.settings.training import Data, Distil, Retrain, Teacher
 from hil.boards.config import BoardConfig
@@ -27,6 +27,7 @@ SECTIONS: dict[str, tuple[type, ...]] = {
     "teacher": (Experiment, Data, Teacher, Schedule, Compute, *get_args(get_type_hints(Teacher)["head"])),
     "distil": (Distil, Schedule),
     "tables": (Quantization,),
+    "tail": (Deploy,),
     "profile": (Profile, BoardConfig),
     "agree": (Agreement, Measuring),
     "schemes": (),
@@ -119,6 +120,8 @@ CHANGES: list[tuple[str, Any]] = [
     ("search", lambda e: replace(e, predictor=Predictor(objective=True))),
     ("search", lambda e: replace(e, search=replace(e.search, measured=6))),
     ("retrain", lambda e: replace(e, retrain=replace(e.retrain, start="scratch"))),
+    ("profile", lambda e: replace(e, deploy=Deploy("logits"))),
+    (None, lambda e: replace(e, deploy=Deploy("classes", tolerance=9.0))),
     (None, lambda e: replace(e, distil=replace(e.distil, views=None, cache_gb=0.0))),
     (None, lambda e: replace(e, agreement=replace(e.agreement, tau=0.5))),
     (None, lambda e: replace(e, name="another", space="elsewhere.toml", board="other")),
@@ -167,6 +170,16 @@ def test_what_the_configuration_stands_for_counts(tiny, tmp_path):
     assert first_change(keys_of(a, space), keys_of(b, space)) == "teacher"
 
 
+def test_a_tail_that_is_measured_is_a_stage_of_its_own(tiny):
+    experiment, space = tiny
+    before, measured, wide = (
+        keys_of(replace(experiment, deploy=deploy), space) for deploy in (Deploy(), Deploy("auto"), Deploy("auto", 1.0))
+    )
+    assert [name for name in measured if name not in before] == ["tail"]
+    assert first_change(before, {name: measured[name] for name in before}) == "profile"
+    assert first_change(measured, wide) == "tail"
+
+
 def test_a_raised_version_changes_the_keys_from_there_on(tiny, monkeypatch):
     experiment, space = tiny
     before = keys_of(experiment, space)
@@ -204,7 +217,8 @@ def test_every_section_is_of_a_stage_or_declared_not_to_count(tiny):
     experiment, space = tiny
     chosen = (Quantization(schemes=("tensor int8",)), Predictor()), (Quantization(), Predictor(objective=True))
     schemes, identities = (
-        stage_identities(replace(experiment, quantization=q, predictor=p), space, [BOARD]) for q, p in chosen
+        stage_identities(replace(experiment, quantization=q, predictor=p, deploy=Deploy("auto")), space, [BOARD])
+        for q, p in chosen
     )
     assert list(schemes) == list(STAGE_VERSIONS) == list(SECTIONS) and "schemes" not in identities
     first = {s.name.split(".")[0] for one in identities.values() for s in one.settings}

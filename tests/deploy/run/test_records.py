@@ -27,6 +27,7 @@ from deploy.run.records import (
     GateRecord,
     LatencyRecord,
     MeasuredCandidate,
+    MeasuredTail,
     MetricRecord,
     ModelRecord,
     Offender,
@@ -46,6 +47,7 @@ from deploy.run.records import (
     SpaceSummary,
     SubnetCounts,
     Summary,
+    TailRecord,
     Validation,
 )
 from hil.errors import UsageError
@@ -108,6 +110,16 @@ ALL: list[Record] = [
     ProfileRecord(12, 6, 12, CONDITIONS),
     ProfileRecord(12, 6, 12, CONDITIONS, Validation(4, 1.0, (0.9, 1.1), 0.99)),
     SchemesRecord({"tensor int8": SchemeResult(12, 6, 12, 3, 2.5, 1.0, None)}),
+    TailRecord(
+        "logits",
+        "mIoU",
+        0.5,
+        (
+            MeasuredTail("classes", 40.0, failure="crashed"),
+            MeasuredTail("logits", 40.0, 9.5, 2.5, SHARE),
+        ),
+    ),
+    TailRecord("classes", "top-1", 0.5),
 ]
 
 

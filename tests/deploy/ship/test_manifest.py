@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +15,7 @@ from deploy.ship.manifest import (
     FORMAT,
     BundleMeasurement,
     GoldenPair,
+    LeftToCpu,
     ListedFile,
     Manifest,
     Preprocessing,
@@ -23,6 +23,7 @@ from deploy.ship.manifest import (
     read_verifier,
 )
 from hil.errors import ModelError, UsageError
+from hil.scripts import script
 from tests.deploy.run_records import summary
 
 MANIFEST = Manifest(
@@ -41,7 +42,10 @@ LATENCY = LatencyRecord(1500.0, 1600.0, 30, (1450.0, 1550.0), "2026-01-31T20:00:
 MEASUREMENT = BundleMeasurement(LATENCY, summary().conditions)
 
 
-@pytest.mark.parametrize("record", [MANIFEST, PREPROCESSING, MEASUREMENT])
+@pytest.mark.parametrize(
+    "record",
+    [MANIFEST, *(replace(MANIFEST, class_map=LeftToCpu(s)) for s in ((), ((2, 3),))), PREPROCESSING, MEASUREMENT],
+)
 def test_records_survive_their_files(tmp_path: Path, record: Manifest | Preprocessing | BundleMeasurement) -> None:
     path = tmp_path / record.FILE
     record.write(path)
@@ -86,9 +90,9 @@ def test_the_boards_verifier_accepts_the_manifest(tmp_path: Path) -> None:
     empty = ListedFile("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0)
     files = dict.fromkeys(("golden/input.bin", "golden/output.bin", "model.tflite"), empty)
     replace(MANIFEST, files=files).write(tmp_path / "manifest.json")
-    script = shutil.copy(Path(__file__).parents[3] / "board_scripts" / "verify_bundle.py", tmp_path.parent)
-    ended = subprocess.run([sys.executable, script, str(tmp_path)], capture_output=True, text=True, check=False)
-    checks, verdict = read_verifier(ended.stdout, "bundle")
+    argv = [sys.executable, "-I", "-", str(tmp_path)]
+    ended = subprocess.run(argv, input=script("verify_bundle.py"), capture_output=True, check=False)
+    checks, verdict = read_verifier(ended.stdout.decode(), "bundle")
     assert {c.check: c.ok for c in checks} == {
         "manifest": True, "paths": True, "file": True, "unlisted": True, "model": False,
     }  # fmt: skip

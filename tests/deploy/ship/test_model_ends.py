@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.compile.artifact import Artifact, kernels_of, save_model, stored
+from deploy.compile.tails import class_map_of
 from deploy.formats.tflite.normalization import Normalization, normalization
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import parse, read
@@ -19,6 +22,9 @@ from hil.errors import ModelError
 from nas.data import open_data
 from nas.data.batches import normalize
 from nas.quant import simulate
+from nas.quant.arithmetic import LITERT
+from nas.quant.safe_resize import split_resizes
+from nas.quant.tails import in_file
 from nas.tasks.task import TASKS
 from tests.deploy.foreign_models import Foreign, tflite_metadata
 from tests.deploy.networks import small_segmenter_graph
@@ -173,3 +179,18 @@ def test_damaged_metadata_is_the_models_fault(at: int, value: int) -> None:
         assert "TFLITE_METADATA" in str(error)
     else:
         assert found is None or (len(found.mean) in (1, 3) and 0 not in found.std)
+
+
+@pytest.mark.parametrize("form", ["int8", "uint8"])
+def test_logits_of_ours_become_the_class_map_of_the_integers(tmp_path, form) -> None:
+    """Not as a foreign file's scores, which are enlarged in floats."""
+    graph = split_resizes(small_segmenter_graph(), (2, 4))
+    data, q = open_data("scenes", "val", (32, 40), count=1), torch.randint(-128, 128, (1, 3, 32, 40)).float()
+    save_model(graph, torch.zeros(1, 3, 32, 40), Artifact.at(tmp_path, "m"), {}, form=Form(form), tail="logits")
+    logits, _ = in_file(graph, "logits")
+    found = output_of(read(tmp_path / "m.tflite"), TASKS["segmentation"], data.classes, data.size)
+    assert found.sizes == tuple(graph.tensors[op.name].shape[:2] for op in graph.operators[-3:-1])
+    content = stored(simulate.as_nhwc(simulate.run(logits, q, kernels_of(Form(form), LITERT))), Form(form))
+    expected = simulate.run(graph, q, kernels_of(Form(form), LITERT))[0, 0].numpy()
+    np.testing.assert_array_equal(found.classes(content), expected)
+    assert class_map_of(tmp_path / "m.tflite") == found.sizes
