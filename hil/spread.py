@@ -1,7 +1,7 @@
 """What two right kernel sets differ by on one model and input, against which a full network's outputs are compared.
 
-Kernel sets round the last place differently, and depth magnifies that: on about a percent of the pixels with trained
-weights, on a third of them with random ones. No fixed tolerance of a board fits both.
+Kernel sets round the last place differently, and depth magnifies that: little with trained weights, on up to a third of
+a class map's pixels with random ones. No fixed tolerance of a board fits both.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ class Choice:
 
 
 _CHOICE = re.compile(r"k([1-9]\d?)e([1-9]\d?)")
+_BOUNDARY = re.compile(r"b([1-9]\d{0,2})_(k\d+e\d+)\|b([1-9]\d{0,2})_(k\d+e\d+)")
 _SUBNET = re.compile(r"b([1-9]\d{0,2})_([ke\d-]+)_w([1-9]\d?)")
 _TEACHER_BLOCK = re.compile(r"b([1-9]\d{0,2})_([ke\d-]+)")
 MOBILENETV2 = Choice(3, 6)
@@ -63,6 +64,31 @@ def _choices(text: str) -> tuple[Choice, ...]:
     """Of `k3e6-k5e3`; none for anything that is not a list of choices."""
     matches = [_CHOICE.fullmatch(part) for part in text.split("-")]
     return tuple(Choice(int(m[1]), int(m[2])) for m in matches if m) if all(matches) else ()
+
+
+@dataclass(frozen=True, order=True)
+class Boundary:
+    """Where block number `block` ends: its last layer's choice and the next block's first: `b1_k3e6|b2_k5e3`."""
+
+    block: int
+    last: Choice
+    first: Choice
+
+    def __str__(self) -> str:
+        return f"b{self.block}_{self.last}|b{self.block + 1}_{self.first}"
+
+    @classmethod
+    def parse(cls, text: str) -> Boundary:
+        """The inverse of `str`; `ConfigError` for anything that `str` does not print."""
+        match = _BOUNDARY.fullmatch(text)
+        choices = _choices(f"{match[2]}-{match[4]}") if match else ()
+        if match is None or not choices or int(match[3]) != int(match[1]) + 1:
+            raise ConfigError(f"'{text}' is no boundary of two blocks; one reads like b1_k3e6|b2_k5e3")
+        return cls(int(match[1]), *choices)
+
+    @classmethod
+    def between(cls, before: Subnet, after: Subnet) -> Boundary:
+        return cls(before.block, before.choices[-1], after.choices[0])
 
 
 @dataclass(frozen=True)

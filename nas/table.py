@@ -1,6 +1,7 @@
 """A look-up table: one estimate per subnet, and the table's provenance. Parquet on disk.
 
-The estimate of a full network is the sum over its blocks (QA-BWNAS, section 3).
+The estimate of a full network is the sum over its blocks (QA-BWNAS, section 3), and over its block boundaries where
+the layers that meet there were measured to interact.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from numpy.typing import NDArray
 from nas.atomic import write_atomically
 from nas.errors import ConfigError, TableError
 from nas.estimate import Estimate
-from nas.space import Architecture, SearchSpace, Subnet
+from nas.settings import build
+from nas.space import Architecture, Boundary, SearchSpace, Subnet
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = "hilnas-table/2"
-READABLE = ("hilnas-table/1", FORMAT)
+WITH_INTERACTIONS = "hilnas-table/3"
+READABLE = ("hilnas-table/1", FORMAT, WITH_INTERACTIONS)
 FORMER_SOURCES = {"isolated": "measured", "in_context": "measured", "regressed": "predicted"}
 """The sources of format 1, which has no column `std_error` either; how blocks were measured is in the table's key."""
 ORIGIN = {"space": "space", "key": "configuration or run (key)", "checkpoint": "checkpoint"}
@@ -40,12 +43,15 @@ class Table:
         unit: of every estimate.
         entries: the estimates.
         provenance: what they depend on: the space, the run's key, the checkpoint, ...
+        interactions: what two neighbouring blocks cost beyond their entries, by the layers that meet at their boundary;
+            nothing at the others.
     """
 
     quantity: str
     unit: str
     entries: Mapping[Subnet, Estimate]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    interactions: Mapping[Boundary, Estimate] = field(default_factory=dict)
 
     def __getitem__(self, subnet: Subnet) -> float:
         try:
@@ -53,11 +59,18 @@ class Table:
         except KeyError:
             raise TableError(f"the {self.quantity} table has no entry for {subnet}; populate it first") from None
 
+    def interaction(self, boundary: Boundary) -> float:
+        found = self.interactions.get(boundary)
+        return found.value if found else 0.0
+
     def total(self, architecture: Architecture) -> float:
-        """The sum, rounded after each block: since Python 3.12 `sum` would round otherwise."""
-        total = 0.0
+        """The sum, rounded after each boundary and block: since Python 3.12 `sum` would round otherwise."""
+        total, before = 0.0, None
         for subnet in architecture.subnets:
+            if before is not None and self.interactions:
+                total += self.interaction(Boundary.between(before, subnet))
             total += self[subnet]
+            before = subnet
         return total
 
     def column(self, subnets: Sequence[Subnet]) -> NDArray[np.float64]:
@@ -101,18 +114,19 @@ class Table:
         self.column(list(space.all_subnets()))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per subnet; quantity, unit and provenance are in `attrs["hilnas"]`."""
+        """One row per subnet; quantity, unit, provenance and interactions are in `attrs["hilnas"]`."""
         import pandas as pd
 
         frame = pd.DataFrame([{"subnet": str(subnet), **asdict(entry)} for subnet, entry in self.entries.items()])
         if "std_error" in frame:  # a table without entries has no columns
             frame["std_error"] = frame["std_error"].astype("float64")  # unknown ones are null on disk
-        frame.attrs["hilnas"] = {
-            "format": FORMAT,
-            "quantity": self.quantity,
-            "unit": self.unit,
-            "provenance": dict(self.provenance),
-        }
+        header = {"quantity": self.quantity, "unit": self.unit, "provenance": dict(self.provenance)}
+        if self.interactions:
+            interactions = {str(boundary): asdict(entry) for boundary, entry in self.interactions.items()}
+            header = {"format": WITH_INTERACTIONS, **header, "interactions": interactions}
+        else:
+            header = {"format": FORMAT, **header}
+        frame.attrs["hilnas"] = header
         return frame
 
     def save(self, path: Path) -> None:
@@ -136,6 +150,7 @@ class Table:
             rows = frame.to_dict("records")
             subnets = [Subnet.parse(row.pop("subnet")) for row in rows]
             estimates = TypeAdapter(list[Estimate]).validate_python([_current(row) for row in rows])
+            interactions = _interactions(header.get("interactions", {}))
         except ValidationError as error:
             (row, *place), first = error.errors()[0]["loc"], error.errors()[0]
             raise TableError(
@@ -145,7 +160,16 @@ class Table:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TableError(f"{path}: not a table of this kit ({reason}); populate it again") from None
         entries = dict(zip(subnets, estimates, strict=True))
-        return cls(header["quantity"], header["unit"], entries, header["provenance"])
+        return cls(header["quantity"], header["unit"], entries, header["provenance"], interactions)
+
+
+def _interactions(raw: Mapping[str, Any]) -> dict[Boundary, Estimate]:
+    """`ConfigError` where one is not readable, or no number."""
+    found = {Boundary.parse(text): build(Estimate, entry, text) for text, entry in raw.items()}
+    for boundary, entry in found.items():
+        if not np.isfinite(entry.value):
+            raise ConfigError(f"{boundary}: an interaction of {entry.value}")
+    return found
 
 
 def _current(row: Mapping[str, Any]) -> dict[str, Any]:

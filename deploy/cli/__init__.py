@@ -23,6 +23,7 @@ from deploy.cli import (
     predict,
     profiling,
     regress,
+    report,
     results,
     search,
     space,
@@ -37,7 +38,7 @@ GROUPS: Mapping[str, Sequence[ModuleType]] = {
     "Ask": (search, space, lut, predict, compare, lcpaq),
     "Your models": (compile, profiling, evaluate, models, bundle),
     "Boards": (board, doctor),
-    "Results": (results, regress, studies),
+    "Results": (report, results, regress, studies),
 }
 """Files of commands by the headings of `hilnas --help`; each has `add(commands)`."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.cli import console
+from deploy.cli import characterize, console
 from deploy.cli.help import sentence
 from deploy.cli.options import Commands, add_boards, add_json, bind
 from hil.boards.catalog import find_board
@@ -81,7 +81,7 @@ class QemuOptions:
 def add(commands: Commands) -> None:
     board = commands.add_parser(
         "board",
-        help="list, check, trust, reserve and power the boards",
+        help="list, check, characterize, trust, reserve and power the boards",
         description="The boards of boards.toml: which there are, whether one is fit to measure on, who uses it.",
     )
     actions = board.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -92,6 +92,9 @@ def add(commands: Commands) -> None:
     check = _one_board(actions, "check", "is it fit to measure on? runs a known-good model at the end")
     add_json(check)
     bind(check, CheckOptions, check_board)
+    characterized = _one_board(actions, "characterize", characterize.TEXT)
+    characterize.add_options(characterized)
+    bind(characterized, characterize.CharacterizeOptions, characterize.characterize_board)
     trusted = _one_board(actions, "trust", "pin its SSH host key, and its jump hosts' (compare the fingerprints!)")
     bind(trusted, BoardOptions, trust_board)
     reserve = _one_board(actions, "reserve", "keep it for yourself for a time; others' sessions are refused until then")

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from deploy.cli.help import sentence
 from deploy.cli.options import Commands, bind
-from deploy.cli.runs import RunOptions, add_agreement, add_run, load, open_run, view_run
+from deploy.cli.runs import RunOptions, add_agreement, add_run, open_run, view_run
 from hil.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
@@ -92,9 +91,6 @@ def add(commands: Commands) -> None:
             bind(stage, AgreeOptions, run_agree)
         else:
             bind(stage, StageOptions, run_stage)
-    text = "write a finished run's summary.json and report.html again"
-    report = add_run(commands.add_parser("report", help=text, description=sentence(text)))
-    bind(report, RunOptions, run_report)
 
 
 def run_loop(options: LoopOptions) -> int:
@@ -108,7 +104,7 @@ def run_loop(options: LoopOptions) -> int:
     if until != LAST:
         console.say(f"stages up to {until} are done in {_follow(options, until)}")
         return 0
-    return _report(options, loop)
+    return finish(options, loop)
 
 
 def _explain(options: LoopOptions, until: str) -> int:
@@ -157,16 +153,6 @@ def run_agree(options: AgreeOptions) -> int:
     return 0
 
 
-def run_report(options: RunOptions) -> int:
-    from deploy.run.records import FinalRecord
-
-    experiment, _ = load(options)
-    folder = options.runs_dir / experiment.name
-    if not (folder / FinalRecord.FILE).exists():
-        raise UsageError(f"{folder}: no finished run; run `hilnas loop` first")
-    return _report(options)
-
-
 def _follow(options: RunOptions, until: str) -> Path:
     """Run the loop; the run's folder."""
     from deploy.pipeline.loop import loop
@@ -176,17 +162,19 @@ def _follow(options: RunOptions, until: str) -> Path:
         return context.path
 
 
-def _report(options: RunOptions, steps: Callable[[Context], Iterable[Progress]] = lambda _: ()) -> int:
-    """Take the steps; write and show the finished run's summary.
+def finish(options: RunOptions, steps: Callable[[Context], Iterable[Progress]] = lambda _: ()) -> int:
+    """Take the steps; write and show the finished run's summary, and draw its report.
 
     `CheckFailed` if its bundle is not verified, or a model does not keep its budget.
     """
     from deploy.pipeline.summary import summarize_run
+    from deploy.report.finish import report_run
     from deploy.ship.budgets import check_budgets
 
     with open_run(options) as context:
         console.follow(steps(context))
         summary, folder = summarize_run(context), context.path
+        console.follow(report_run(context, summary))
     if options.json:
         console.say_json(summary.to_json())
     else:
@@ -274,8 +262,12 @@ def _show_watermark(conditions: Conditions) -> None:
 
 
 def show_agreement(record: AgreementRecord) -> None:
-    """How the latency table's sums rank and predict full models, the worst predictions, and the gate."""
+    """How the latency table's sums rank and predict full models, the worst predictions, and the gate.
+
+    Below the gate also what the errors follow.
+    """
     from deploy.latency.gate import gate_text
+    from deploy.latency.suspects import repair_text, suspect_text
 
     _show_watermark(record.conditions)
     a, c = record.agreement, record.correction
@@ -295,6 +287,10 @@ def show_agreement(record: AgreementRecord) -> None:
             f"predicted badly: {o.subnet} predicted {o.predicted_us / 1000:.3f} ms, "
             f"measured {o.measured_us / 1000:.3f} ms ({o.residual_percent:+.1f} %)"
         )
+    for repaired in record.repairs:
+        console.say(f"repaired: {repair_text(repaired)}")
+    for suspect in record.suspects if a.tau_b < record.gate.tau else ():
+        console.say(f"the errors follow {suspect_text(suspect)}")
     console.say(
         f"correction {'applied' if c.applied else 'not applied'}: held-out tau-b {c.tau_b_held_out:.4f}, "
         f"mean error {c.error_before:.2f} % before, {c.error_held_out:.2f} % after"

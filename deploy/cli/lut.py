@@ -36,6 +36,7 @@ class LutOptions(RunOptions):
     entries: int
     tolerance: float
     least_tau: float
+    repair: str | None
 
     @property
     def tables(self) -> Path:
@@ -64,14 +65,23 @@ def add(commands: Commands) -> None:
             description="Runs the loop up to a look-up table and shows it. `lut latency versions` lists the versions "
             "that were current; `lut latency diff A B` shows what changed between two of them (digits of a version, or "
             "files); `lut latency validate` measures some entries again on a board that changed, and shows whether the "
-            "table still holds. `lut latency record FILE` measures more full models and writes all into one small "
-            "file; `lut latency compare FILE` compares active measuring, random choice and measuring everything on it, "
-            "without a board.",
+            "table still holds. `lut latency --repair` measures blocks with their neighbours where the errors of the "
+            "agreement point, and agrees again. `lut latency record FILE` measures more full models and writes all "
+            "into one small file; `lut latency compare FILE` compares active measuring, random choice and measuring "
+            "everything on it, without a board.",
         )
     )
     lut.add_argument("table", choices=("nsr", "size", "latency"), help="NSR, size in bits, or latency in us")
     actions = ", ".join(" ".join((name, *action.words)) for name, action in ACTIONS.items())
     lut.add_argument("words", nargs="*", metavar="ACTION", help=f"of latency: {actions}")
+    lut.add_argument(
+        "--repair",
+        nargs="?",
+        const="",
+        metavar="TIME",
+        help="of latency, where full models disagree with it: measure blocks with their neighbours within so much "
+        "board time, as 2min (default: a tenth of the table's), and agree again",
+    )
     add_time_budget(lut)
     _add_compare(lut)
     validate = lut.add_argument_group("validate")
@@ -110,6 +120,8 @@ def run(options: LutOptions) -> int:
     """Make a table and show it, or one of the actions."""
     if options.words:
         return _action(options)
+    if options.repair is not None:
+        return _repair(options)
     from deploy.pipeline.loop import loop
     from nas.table import Table
 
@@ -125,6 +137,8 @@ def run(options: LutOptions) -> int:
 
 def _action(options: LutOptions) -> int:
     name, *words = options.words
+    if options.repair is not None:
+        raise UsageError(f"lut latency {name} --repair: one of both; leave one out")
     if options.table != "latency":
         raise UsageError(f"lut {options.table} {name}: only `lut latency` has actions; leave '{name}' out")
     if name not in ACTIONS:
@@ -133,6 +147,27 @@ def _action(options: LutOptions) -> int:
     if len(words) != len(action.words):
         raise UsageError(f"lut latency {name}: takes {action.takes}, not {' '.join(words) or 'nothing'}")
     return action.work(options)
+
+
+def _repair(options: LutOptions) -> int:
+    """`CheckFailed` if the table is still below the gate."""
+    from deploy.cli.loop import show_agreement
+    from deploy.latency.gate import check_gate
+    from deploy.pipeline.repair import repair
+    from deploy.run.records import AgreementRecord
+    from hil.reservation import seconds_of
+
+    if options.table != "latency":
+        raise UsageError(f"lut {options.table} --repair: only a latency table is repaired; leave it out")
+    with open_run(options) as context:
+        console.follow(repair(context, seconds_of(options.repair) if options.repair else None))
+        record = AgreementRecord.read(context.path / AgreementRecord.FILE)
+    if options.json:
+        console.say_json(record.to_json())
+    else:
+        show_agreement(record)
+    check_gate(record.gate)
+    return 0
 
 
 def by_source(table: Table) -> list[SourceSummary]:
@@ -174,7 +209,8 @@ def _show_latency(path: Path, as_json: bool) -> None:
     key, lineage, groups = TableKey.of(table), Lineage.of(table), by_source(table)
     if as_json:
         record = {"table": str(path), "belongs": key.to_json(), "lineage": lineage.to_json()}
-        console.say_json({**record, "sources": [asdict(group) for group in groups]})
+        met = {str(boundary): asdict(entry) for boundary, entry in table.interactions.items()}
+        console.say_json({**record, "sources": [asdict(group) for group in groups], "interactions": met})
         return
     _show_table(table, path)
     console.say(f"  version {lineage.version}, {lineage.how} {lineage.when[:19]}; {key}")
@@ -184,6 +220,9 @@ def _show_latency(path: Path, as_json: bool) -> None:
             f"  {g.source:>10} {g.entries} entries of {runs} runs; 95 % intervals {g.median_width_percent:.1f} % wide "
             f"(median), {g.p95_width_percent:.1f} % (95th percentile)"
         )
+    for block in sorted({boundary.block for boundary in table.interactions}):
+        terms = [entry.value for boundary, entry in table.interactions.items() if boundary.block == block]
+        console.say(f"  b{block}|b{block + 1}: {len(terms)} interactions of {min(terms):+.0f} to {max(terms):+.0f} us")
 
 
 def _versions(options: LutOptions) -> int:
@@ -254,6 +293,8 @@ def _show_difference(found: TableDifference) -> None:
     )
     blocks = ", ".join(f"block {n} {_tau(tau)}" for n, tau in found.tau_b_of_block.items())
     console.say(f"tau-b between them: {_tau(found.tau_b)}; {blocks}")
+    if found.interactions:
+        console.say(f"{found.interactions} interactions at block boundaries differ")
     for m in found.most:
         if m.ratio != 1:
             where = ", intervals do not overlap" if m.beyond else ""

@@ -16,7 +16,8 @@ from deploy.cli.options import TARGETS, Commands, add_json, add_targets, bind
 from hil.errors import CheckFailed, ModelError
 
 if TYPE_CHECKING:
-    from deploy.targets.inspection import Inspection, Operator
+    from deploy.targets.inspected_operator import Operator
+    from deploy.targets.inspection import Inspection
     from deploy.targets.placement import Lint, Placement
 
 NO_EVIDENCE = "no evidence"
@@ -273,15 +274,16 @@ def _placed(p: Placement) -> str:
 
 
 def _show_lint(found: Lint) -> None:
-    """The operators off the fast place, most multiply-accumulates first; then the notes and the verdict."""
+    """What is wrong, off the fast place or costly there, the dearest first; then the notes and the verdict."""
     from deploy.targets.placement import grouped
 
-    for (place, name, reason), members in grouped(found.off).items():
+    for members in grouped([*found.off, *found.costly]):
+        first, op = members[0], members[0].operator
         share = sum(p.operator.macs for p in members) / max(found.macs, 1)
         which = ", ".join(str(p.operator.index) for p in members[:8]) + (", ..." if len(members) > 8 else "")
-        state = "ERROR" if members[0].error else "off"
-        evidence = members[0].evidence or NO_EVIDENCE
-        console.say(f"{state:5} {place:4}{share:7.1%} of MACs  {len(members)} {name} ({which}): {reason} ({evidence})")
+        state = "ERROR" if first.error else "cost" if first.fast else "off"
+        words = f"{state:5} {first.place:4}{first.cost:7}{share:7.1%} of MACs  {len(members)} {op.custom or op.name}"
+        console.say(f"{words} ({which}): {first.reason} ({first.evidence or NO_EVIDENCE})")
     for note in found.notes:
         console.say(f"note  {note}")
     console.say(

@@ -1,8 +1,9 @@
-"""The forms in which a block can be compiled and timed: isolated, between its neighbours, or inside a full model.
+"""The forms in which a block can be compiled and timed: isolated, after or between its neighbours, in a full model.
 
 An isolated block pays for the graph's input and output (transposes, int8-uint8 copies, an activation that folds into
 nothing), and a latency table's sum pays for them once per block. `bounded` minus its `boundary` leaves them out;
-`exchanged` minus the full model is what a block changes where it will run. The simulation is exact for all three.
+`exchanged` minus the full model is what a block changes where it will run. `preceded` has the whole block before it, or
+the stem, so that what the two do to each other shows. The simulation is exact for all of them.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def values_at(reference: IntegerGraph, name: str, image: Tensor) -> Tensor:
 FORMS: Mapping[str, BlockForm] = {
     "isolated": BlockForm(lambda subnet, _: subnet, splice.block_input),
     "bounded": BlockForm(splice.bounded, splice.boundary_input),
+    "preceded": BlockForm(splice.preceded, lambda reference, block: splice.before_block(reference, block).input),
     "exchanged": BlockForm(splice.exchanged, lambda reference, _: reference.input),
 }
 

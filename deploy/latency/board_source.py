@@ -21,6 +21,7 @@ from deploy.latency.table import halves, summaries
 from deploy.run.context import Context, protocol
 from deploy.run.measuring import measured
 from deploy.run.models import compile_sample
+from deploy.run.settings.deployment import Measuring
 from hil.job import Job
 from hil.measurement import Measurement
 from nas.estimate import Estimate
@@ -28,6 +29,12 @@ from nas.space import Architecture, Subnet
 from nas.table import Table
 
 LOADING_S = 0.03  # board time per model and round: loading and the first run of a small one
+
+
+def board_seconds(settings: Measuring, latency_us: float) -> float:
+    """About how much board time a measurement of this latency takes."""
+    runs = settings.rounds * (1 + settings.warmup_runs + settings.runs)
+    return settings.rounds * LOADING_S + runs * latency_us / 1e6
 
 
 @dataclass(eq=False)
@@ -66,9 +73,7 @@ class BoardSource:
         return architectures
 
     def seconds(self, latency_us: float) -> float:
-        settings = self.context.experiment.profile
-        runs = settings.rounds * (1 + settings.warmup_runs + settings.runs)
-        return settings.rounds * LOADING_S + runs * latency_us / 1e6
+        return board_seconds(self.context.experiment.profile, latency_us)
 
     def _measured(self, jobs: Sequence[Job]) -> tuple[list[Measurement], Mapping[str, float]]:
         done = list(measured(self.context, jobs, protocol(self.context.experiment.profile)))

@@ -10,18 +10,19 @@ determine stays as the table has it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy.latency.agreement import MeasuredNetwork
-from deploy.latency.estimates import Z95, standard_error
+from deploy.latency.estimates import standard_error, widened
 from deploy.latency.features import CONTEXT_GROUPS, ContextFeatures, Matrix, Vector
 from deploy.latency.predictor import BlockModel
 from nas.estimate import Estimate
-from nas.space import Architecture, SearchSpace, Subnet
+from nas.space import Architecture, Boundary, SearchSpace, Subnet
 from nas.table import Table
 
 FEWEST = 4  # networks, for a fit to each fold's rest
@@ -58,15 +59,18 @@ class BlockLatencies:
     Attributes:
         latency_us: means.
         variance_us2: variances.
+        interactions: of two blocks, by the layers that meet at their boundary.
     """
 
     latency_us: Mapping[Subnet, float]
     variance_us2: Mapping[Subnet, float]
+    interactions: Mapping[Boundary, Estimate] = field(default_factory=dict)
 
     @classmethod
     def of(cls, table: Table) -> BlockLatencies:
         entries = table.entries.items()
-        return cls({s: e.value for s, e in entries}, {s: standard_error(e) ** 2 for s, e in entries})
+        variances = {s: standard_error(e) ** 2 for s, e in entries}
+        return cls({s: e.value for s, e in entries}, variances, table.interactions)
 
     @classmethod
     def of_model(cls, model: BlockModel) -> BlockLatencies:
@@ -74,10 +78,18 @@ class BlockLatencies:
         return cls(dict(zip(model.cells, means, strict=True)), dict(zip(model.cells, variances, strict=True)))
 
     def sums(self, architectures: Sequence[Architecture]) -> Vector:
-        return np.array([sum(self.latency_us[s] for s in a.subnets) for a in architectures])
+        blocks = np.array([sum(self.latency_us[s] for s in a.subnets) for a in architectures])
+        met = [sum(term.value for term in self._interacting(a)) for a in architectures]
+        return blocks + np.array(met) if self.interactions else blocks
 
     def variances(self, architectures: Sequence[Architecture]) -> Vector:
-        return np.array([sum(self.variance_us2[s] for s in a.subnets) for a in architectures])
+        blocks = np.array([sum(self.variance_us2[s] for s in a.subnets) for a in architectures])
+        met = [sum(standard_error(term) ** 2 for term in self._interacting(a)) for a in architectures]
+        return blocks + np.array(met) if self.interactions else blocks
+
+    def _interacting(self, architecture: Architecture) -> Iterator[Estimate]:
+        met = (Boundary.between(*pair) for pair in pairwise(architecture.subnets))
+        return (self.interactions[boundary] for boundary in met if boundary in self.interactions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,10 +178,7 @@ class ContextModel:
         z = self.features.rows[subnet]
         value = max(entry.value + float(z @ self.effects_us), 1.0)
         error = float(np.sqrt(max(float(z @ self.covariance_us2 @ z), 0.0)))
-        below = float(np.hypot(entry.value - entry.low, Z95 * error))
-        above = float(np.hypot(entry.high - entry.value, Z95 * error))
-        std_error = None if entry.std_error is None else float(np.hypot(entry.std_error, error))
-        return Estimate(value, std_error, max(value - below, 0.0), value + above, entry.n, "corrected")
+        return widened(entry, value, error)
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,6 +55,7 @@ class TableDifference:
         tau_b: over all common entries; None where it is undefined.
         tau_b_of_block: the same by block number.
         beyond: number of entries whose two intervals are disjoint.
+        interactions: number of terms at block boundaries that differ.
         most: the entries that moved most, in either direction, largest change first.
     """
 
@@ -69,6 +70,7 @@ class TableDifference:
     tau_b: float | None
     tau_b_of_block: Mapping[int, float | None]
     beyond: int
+    interactions: int
     most: tuple[Moved, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -101,6 +103,7 @@ def compare(a: Table, b: Table) -> TableDifference:
         _tau(pairs),
         {n: _tau([pair for s, pair in zip(common, pairs, strict=True) if s.block == n]) for n in blocks},
         sum(m.beyond for m in moved),
+        sum(a.interaction(met) != b.interaction(met) for met in a.interactions.keys() | b.interactions.keys()),
         tuple(furthest),
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
+
 from hil.stats import LatencySummary
 from nas.estimate import Estimate
 
@@ -32,6 +34,13 @@ def moved(estimate: Estimate, value: float) -> Estimate:
     """Another value with the same error: both limits of the interval keep their distance from it."""
     below, above = estimate.value - estimate.low, estimate.high - estimate.value
     return replace(estimate, value=value, low=value - below, high=value + above)
+
+
+def widened(entry: Estimate, value: float, error: float) -> Estimate:
+    """The entry corrected to another value, by an effect whose standard error is independent of the entry's."""
+    below, above = (float(np.hypot(half, Z95 * error)) for half in (entry.value - entry.low, entry.high - entry.value))
+    std_error = None if entry.std_error is None else float(np.hypot(entry.std_error, error))
+    return Estimate(value, std_error, max(value - below, 0.0), value + above, entry.n, "corrected")
 
 
 def weighted_sum(*terms: tuple[float, Estimate]) -> Estimate:

@@ -33,7 +33,8 @@ def check_gate(gate: GateRecord) -> None:
         accepting = math.floor(100 * gate.tau_b) / 100
         raise CheckFailed(
             f"the latency table is below the gate: tau-b {gate.tau_b:.4f} ({gate.table}), at least {gate.tau:g} is "
-            f"required; measure more (runs, rounds, --models), or accept it with --tau {accepting:g}"
+            f"required; repair it where `hilnas agree` names a block boundary (`hilnas lut latency --repair`), measure "
+            f"more (runs, rounds, --models), or accept it with --tau {accepting:g}"
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -147,7 +147,7 @@ def _adopt(context: Context, table: Table, conditions: Conditions, evidence: Val
     key, parent = TableKey.of(table), Lineage.of(table).version
     new = replace(key, conditions_key=conditions.key(), conditions=conditions)
     if new != key:
-        context.run.reopen(_after_profile(context.keys))
+        context.reopen_after("profile")
         origin = {**table.provenance, BELONGS: new.to_json(), "key": context.keys["profile"]}
         adopted, tables = replace(table, provenance=origin), context.path / "tables"
         save_version(adopted, tables, "latency", "validated", [parent], evidence=evidence)
@@ -156,8 +156,3 @@ def _adopt(context: Context, table: Table, conditions: Conditions, evidence: Val
     identity = context.identities["profile"]
     with context.run.stage("profile", identity.key, version=identity.version, settings=identity.values):
         pass
-
-
-def _after_profile(stages: Mapping[str, str]) -> Sequence[str]:
-    names = list(stages)
-    return names[names.index("profile") + 1 :]

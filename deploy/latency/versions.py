@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from deploy.formats.files import write_atomically
 from deploy.latency.correction import correction_of
+from deploy.latency.interactions import REPAIRS
 from deploy.latency.key import TableKey
 from deploy.run.records import Validation, plain
 from hil.measure import now
@@ -23,7 +24,7 @@ from nas.errors import ConfigError, TableError
 from nas.settings import STRICT, build
 from nas.table import Table
 
-How = Literal["measured", "predicted", "corrected", "validated"]
+How = Literal["measured", "predicted", "corrected", "validated", "repaired"]
 DIGITS = 12
 LINEAGE = "lineage"
 """Where a table's provenance has its `Lineage`."""
@@ -35,7 +36,7 @@ class Lineage:
     """Where a version comes from.
 
     Attributes:
-        version: first digits of a sha256 over entries, key, `how`, `parents` and `evidence`.
+        version: first digits of a sha256 over entries, interactions, key, `how`, `parents` and `evidence`.
         how: the version was made.
         parents: the versions that it was made of.
         when: ISO 8601, UTC; the only field that the version does not depend on.
@@ -85,7 +86,9 @@ def version_of(table: Table, lineage: Lineage) -> str:
         for s, e in table.entries.items()
     )
     how = "regressed" if lineage.how == "predicted" else lineage.how
-    return digest([entries, key.compared(), how, list(lineage.parents), lineage.to_json()["evidence"]])[:DIGITS]
+    met = sorted([str(b), e.value, e.low, e.high, e.n] for b, e in table.interactions.items())
+    content = [entries, key.compared(), how, list(lineage.parents), lineage.to_json()["evidence"]]
+    return digest([*content, met] if met else content)[:DIGITS]
 
 
 def save_version(
@@ -167,6 +170,13 @@ def find_version(folder: Path, prefix: str) -> Table:
         known = ", ".join(kept) or "none yet, `hilnas lut latency` makes the first"
         raise TableError(f"{prefix}: neither a file nor a version in {folder / 'versions'}; there are {known}")
     return _read(kept[matching[0]])[0]
+
+
+def before_repairs(table: Table, folder: Path) -> Table:
+    """The version that the repairs of `table` started from; itself where it had none. `TableError` without its file."""
+    while REPAIRS in table.provenance:
+        table = find_version(folder, Lineage.of(table).parents[0])
+    return table
 
 
 def _files(folder: Path) -> list[Path]:

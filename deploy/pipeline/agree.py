@@ -13,11 +13,13 @@ from deploy.latency.active_record import chosen_networks
 from deploy.latency.agreement import MeasuredNetwork, check_enough, comparison, failures, stratified, tau_b
 from deploy.latency.correction import correct, held_out
 from deploy.latency.gate import gate
+from deploy.latency.interactions import repairs_of
 from deploy.latency.key import check_device
 from deploy.latency.overhead import outside_blocks_us
 from deploy.latency.scatter import write_page
+from deploy.latency.suspects import suspects
 from deploy.latency.table import halves, summaries
-from deploy.latency.versions import Lineage, find_version, save_version
+from deploy.latency.versions import Lineage, before_repairs, find_version, save_version
 from deploy.latency.watermark import watermark
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
@@ -30,9 +32,14 @@ from nas.table import Table
 
 
 def sampled_architectures(context: Context) -> list[Architecture]:
-    """Distinct architectures over the range of the latency table's sums: the same for the same seed and table."""
-    table = Table.load(context.path / "tables" / "latency.parquet")
+    """Distinct architectures over the range of the latency table's sums: the same for the same seed and table.
+
+    A repaired table is compared with the models that showed what to repair.
+    """
+    tables = context.path / "tables"
+    table = Table.load(tables / "latency.parquet")
     table.check_origin({"key": context.keys["profile"]})
+    table = before_repairs(table, tables)
     rng = random.Random(f"{context.experiment.seed}/agree")
     return stratified(context.space, table, context.experiment.agreement.models, rng)
 
@@ -75,13 +82,15 @@ def agree(context: Context) -> Iterator[Progress]:
         regret=compared.regret,
         offenders=compared.offenders,
         samples=compared.samples,
-        as_measured=_as_measured(context, Lineage.of(table), samples),
+        as_measured=_as_measured(context, table, samples),
         correction=correction,
         with_feedback=comparison(predicted, cost, seed, top) if feedback else None,
         excluded=tuple(ExcludedModel(str(names[name]), reason) for name, reason in failed.items()),
         conditions=well[0].conditions,
         teacher_us=medians["teacher"].median_us,
         gate=gate(compared.agreement, correction, context.experiment.agreement.tau, context.tau),
+        suspects=suspects(context.space, samples, seed),
+        repairs=repairs_of(table),
     )
     write_page(context.path / "agreement.html", record, watermark(record.conditions))
     record.write(context.path / AgreementRecord.FILE)
@@ -109,8 +118,9 @@ def measure_samples(
     return samples, measurements
 
 
-def _as_measured(context: Context, lineage: Lineage, samples: Sequence[MeasuredNetwork]) -> AsMeasured | None:
+def _as_measured(context: Context, table: Table, samples: Sequence[MeasuredNetwork]) -> AsMeasured | None:
     """tau-b of the version in which no block was predicted from others; None where not all were measured."""
+    lineage = Lineage.of(before_repairs(table, context.path / "tables"))
     if lineage.how != "predicted" or not lineage.parents:
         return None
     before = find_version(context.path / "tables", lineage.parents[0])

@@ -1,4 +1,4 @@
-"""summary.json and report.html, from the records of a finished run's stages."""
+"""summary.json, from the records of a finished run's stages."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from deploy.run.records import (
     SubnetCounts,
     Summary,
 )
-from deploy.ship.report import write_report
 
 
 def summarize_run(context: Context) -> Summary:
-    """Write summary.json and report.html; cheap, so they are written every time."""
+    """Write summary.json; cheap, so it is written every time."""
     agreed = AgreementRecord.read(context.path / AgreementRecord.FILE)
     searched = SearchRecord.read(context.path / SearchRecord.FILE)
     summary = _summary(context, agreed, searched)
     summary.write(context.path / Summary.FILE)
-    write_report(context.path / "report.html", summary, agreed, searched)
     return summary
 
 

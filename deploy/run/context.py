@@ -104,6 +104,11 @@ class Context:
         chosen = (self.experiment.deploy.tail if self.task.dense else None) or "classes"
         return TailRecord.read(self.path / TailRecord.FILE).chosen if chosen == "auto" else chosen
 
+    def reopen_after(self, stage: str) -> None:
+        """The stages after `stage` are to be done again, whatever their keys say: what they are built on changes."""
+        names = list(self.keys)
+        self.run.reopen(names[names.index(stage) + 1 :])
+
     def training_log(self, checkpoint: Path) -> TrainingLog:
         """The log of the training that fills `checkpoint`, which lies in the run's folder."""
         events = self.path / "tensorboard" / checkpoint.relative_to(self.path).with_suffix("")

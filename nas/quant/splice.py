@@ -1,4 +1,5 @@
-"""Blocks in context: cut out of a full `IntegerGraph`, exchanged in it, or placed between two boundary convolutions.
+"""Blocks in context: cut out of a full `IntegerGraph`, exchanged in it, placed between two boundary convolutions, or
+joined with what precedes them.
 
 A block is the run of operators named `b3/...`; its block boundaries are its input and its output tensor. A boundary
 tensor keeps its producer's scale and zero point, and its readers are adapted: requantization multipliers follow from
@@ -58,6 +59,33 @@ def bounded(subnet: IntegerGraph, reference: IntegerGraph) -> IntegerGraph:
     body = _reading(subnet.operators, subnet.tensors[subnet.input], reference.tensors[before.name])
     last = _reading([after], leaving, subnet.tensors[subnet.output])
     return _graph(reference.tensors[before.x], (before, *body, *last), reference, subnet)
+
+
+def joined(before: IntegerGraph, after: IntegerGraph) -> IntegerGraph:
+    """`after` reading what `before` outputs: two neighbours whose block boundary is inside one graph.
+
+    Raises `ConfigError` where the map between them has two shapes, `QuantizationError` where a reader cannot take the
+    other scale.
+    """
+    ours, theirs = after.tensors[after.input], before.tensors[before.output]
+    if ours.shape != theirs.shape:
+        raise ConfigError(f"'{theirs.name}' is {_text(theirs)}, what follows reads {_text(ours)}: join neighbours")
+    body = _reading(after.operators, ours, theirs)
+    return _graph(before.tensors[before.input], (*before.operators, *body), before, after)
+
+
+def preceded(subnet: IntegerGraph, reference: IntegerGraph) -> IntegerGraph:
+    """`subnet` after the reference's block before it, the first block after the stem. Raises as `exchanged`."""
+    _matched(subnet, reference)
+    return joined(before_block(reference, _number(subnet)), subnet)
+
+
+def before_block(reference: IntegerGraph, block: int) -> IntegerGraph:
+    """What precedes block number `block`: the block before it, isolated, or all that precedes the first one."""
+    if block == 1:
+        return reference.until(block_input(reference, 1))
+    span, entry, _ = _boundaries(reference, block - 1)
+    return _graph(entry, reference.operators[span], reference)
 
 
 def boundary(reference: IntegerGraph, block: int) -> IntegerGraph:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas.errors import ConfigError
-from nas.search.candidates import Candidates, Choices, Limits, Ranked, Vector, nothing_fits
-from nas.search.front import prefix_fronts
-from nas.search.pareto import Costs, lexical_order, undominated
+from nas.search.candidates import Candidates, Limits, Ranked, Vector, nothing_fits
+from nas.search.front import Prefixes, prefix_fronts
+from nas.search.pareto import lexical_order
 
 
 @dataclass(frozen=True, order=True)
@@ -57,22 +57,21 @@ def k_best(of: Candidates, limits: Limits, k: int) -> list[Ranked]:
 class _Search:
     def __init__(self, of: Candidates, within: Vector) -> None:
         self.of, self.within = of, within
-        self.kept = [undominated(costs) for costs in of.costs]
-        self.prefixes: list[tuple[Choices, Costs]] = list(prefix_fronts(of.subset(self.kept)))
+        self.kept = [of.undominated(block) for block in range(len(of.costs))]
+        self.prefixes: list[Prefixes] = list(prefix_fronts(of.subset(self.kept)))
 
     def solve(self, block: int, fixed: Sequence[int], without: frozenset[int]) -> _SubProblem | None:
         """The best with the blocks after `block` as `fixed`, and none of the rows `without` in `block`."""
         rows = np.array([i for i in range(len(self.of.costs[block])) if i not in without], np.int64)
         if not len(rows):
             return None
-        rows = rows[undominated(self.of.costs[block][rows])]
-        choices, before = self.prefixes[block]
-        after = [costs[i] for costs, i in zip(self.of.costs[block + 1 :], fixed, strict=True)]
+        rows, beginning = self.of.undominated(block, rows), self.of.beginning(block)
         best: tuple[tuple[float, ...], int, int] | None = None
         for row in rows.tolist():
+            _, before = self.prefixes[block][beginning[row]]
             sums = before + self.of.costs[block][row]
-            for costs in after:
-                sums += costs
+            for following in self.of.costs_after(block, row, fixed):
+                sums += following
             fits = np.flatnonzero((sums <= self.within).all(axis=1))
             if not len(fits):
                 continue
@@ -82,5 +81,6 @@ class _Search:
         if best is None:
             return None
         costs, row, first = best
+        choices, _ = self.prefixes[block][beginning[row]]
         head = [int(self.kept[i][c]) for i, c in enumerate(choices[first])]
         return _SubProblem(costs, (*head, row, *fixed), block, without)

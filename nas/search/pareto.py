@@ -112,9 +112,11 @@ def _no_worse(a: Costs, b: Costs) -> Mask:
 
 
 def covered(by: Costs, of: Costs) -> Mask:
-    """For each row of `of` whether a row of `by` is at most equal to it in every column (two or more)."""
+    """For each row of `of` whether a row of `by` is at most equal to it in every column."""
     if not (len(by) and len(of)):
         return np.zeros(len(of), bool)
+    if by.shape[1] == 1:
+        return np.asarray(by.min() <= of[:, 0])
     if by.shape[1] == 2:
         order = np.argsort(by[:, 0])
         least = np.full(len(by) + 1, np.inf)

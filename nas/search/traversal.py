@@ -5,8 +5,9 @@ more than the limit minus the cheapest rest, and in the last block the first sub
 after it lose more. The result is exact, the time is not bounded: QA-BWNAS reports an hour per model, and seconds after
 each block was pruned to its Pareto front (`Candidates.pruned`).
 
-DNA limits one cost, here there may be several. Its released script also shortens the inner loops permanently after
-every hit; that skips architectures that could be better, is not in the paper, and is left out.
+DNA limits one cost, here there may be several, and terms of block boundaries; where these change what is minimised, the
+last loop goes on. Its released script also shortens the inner loops permanently after every hit; that skips
+architectures that could be better, is not in the paper, and is left out.
 """
 
 from __future__ import annotations
@@ -44,10 +45,14 @@ def traverse(of: Candidates, limits: Limits, most_visits: int | None = None) -> 
 
 class _State:
     def __init__(self, of: Candidates, limits: Limits, most_visits: int | None) -> None:
-        self.within: list[float] = of.limit_vector(limits).tolist()
+        self.of, self.within = of, of.limit_vector(limits).tolist()
         ranks = [np.argsort(costs[:, 0], kind="stable") for costs in of.costs]
         self.ranked = [list(zip(r.tolist(), c[r].tolist(), strict=True)) for r, c in zip(ranks, of.costs, strict=True)]
-        self.cheapest = [costs.min(axis=0).tolist() for costs in of.costs]
+        least = [np.zeros(len(of.objectives)), *(at.terms.min(axis=(0, 1)) for at in of.boundaries)]
+        self.cheapest = [[costs.min(axis=0).tolist()] for costs in of.costs]
+        if of.boundaries:
+            self.cheapest = [[term.tolist(), *costs] for term, costs in zip(least, self.cheapest, strict=True)]
+        self.loses_more = not any(at.terms[:, :, 0].any() for at in of.boundaries[-1:])
         self.most, self.visits = most_visits, 0
         self.best: tuple[tuple[float, ...], tuple[int, ...]] | None = None
 
@@ -57,19 +62,33 @@ class _State:
             if self.visits == self.most:
                 return False
             self.visits += 1
-            total = [a + b for a, b in zip(prefix, costs, strict=True)]
+            total = self._appended(block, prefix, row, i, costs)
             if not self._can_fit(block, total):
                 continue
             if block == len(self.ranked) - 1:
                 if self.best is None or total[0] < self.best[0][0]:
                     self.best = tuple(total), (*row, i)
-                return True
-            if not self.visit(block + 1, total, (*row, i)):
+                if self.loses_more:
+                    return True
+            elif not self.visit(block + 1, total, (*row, i)):
                 return False
         return True
+
+    def _appended(
+        self, block: int, prefix: Sequence[float], row: Sequence[int], i: int, costs: Sequence[float]
+    ) -> list[float]:
+        if row and self.of.boundaries:
+            at = self.of.boundaries[block - 1]
+            prefix = _plus(prefix, at.terms[at.before[row[-1]], at.after[i]].tolist())
+        return _plus(prefix, costs)
 
     def _can_fit(self, block: int, total: Sequence[float]) -> bool:
         """Whether a prefix up to `block` fits with the cheapest rest, added up in the order of full architectures."""
         for cheapest in self.cheapest[block + 1 :]:
-            total = [a + b for a, b in zip(total, cheapest, strict=True)]
+            for costs in cheapest:
+                total = _plus(total, costs)
         return all(a <= limit for a, limit in zip(total, self.within, strict=True))
+
+
+def _plus(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    return [x + y for x, y in zip(a, b, strict=True)]

@@ -9,6 +9,7 @@ fronts: the demo's own NSRs scatter by 4 to 8 % about a power of their multiply-
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -25,10 +26,12 @@ from nas.search.candidates import Candidates, candidates
 from nas.search.front import Front, exact_front, front
 from nas.search.k_best import k_best
 from nas.search.traversal import traverse
-from nas.space import SearchSpace, Subnet
+from nas.space import Boundary, SearchSpace, Subnet
 from nas.table import Table, size_table
 
 FRONT_LIMIT_S = 0.2
+INTERACTING_LIMIT_S = 1.0
+INTERACTION = 0.05  # standard deviation of a boundary's terms, as a share of the mean latency of the block before
 SIZE = (360, 480)
 QUANTIZATION_NSR = {8: 0.0014, 6: 0.0035, 4: 0.05}
 NSR_NOISE, BITS_NOISE, LATENCY_NOISE = 0.02, 0.1, 0.005
@@ -108,6 +111,33 @@ def test_front_fbmp(benchmark, space):
         traversal_of_block_fronts={"s": pruned_s, "visits": pruned.visits, "ended": pruned.complete},
     )
     assert best[0].architecture == found.best(limits)
+
+
+@pytest.mark.benchmark(group="search", timer=time.process_time)
+def test_front_with_interactions(benchmark, space):
+    """As `test_front_fbmp`, where every pair of choices at every block boundary has a latency of its own."""
+    nsr, size, latency = made_up_tables(space, seed=0)
+    rng, terms = np.random.default_rng(0), {}
+    for block in range(1, len(space.blocks)):
+        mean = np.mean([entry.value for subnet, entry in latency.entries.items() if subnet.block == block])
+        for last, first in itertools.product(space.choices, repeat=2):
+            terms[Boundary(block, last, first)] = Estimate.exact(float(INTERACTION * mean * rng.normal()))
+    tables = [nsr, size, replace(latency, interactions=terms)]
+    found: Front = benchmark.pedantic(exact_front, (space, tables), rounds=5, warmup_rounds=1)
+    plain_s, plain = seconds(lambda: exact_front(space, [nsr, size, latency]))
+    of = candidates(space, tables)
+    limits = dict(zip(of.objectives[1:], np.quantile(found.costs[:, 1:], 0.4, axis=0).tolist(), strict=True))
+    assert k_best(of, limits, 1)[0].architecture == found.best(limits)
+    median = benchmark.stats.stats.median
+    benchmark.extra_info.update(
+        figure=median,
+        unit=f"CPU s for the same front with {len(terms)} interactions of neighbouring blocks",
+        limit=INTERACTING_LIMIT_S,
+        holds=median <= INTERACTING_LIMIT_S,
+        front=len(found),
+        without={"s": plain_s, "front": len(plain)},
+        block_fronts=[len(block) for block in found.pruned.subnets],
+    )
 
 
 def first_subnets(of: Candidates, each: int) -> Candidates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import ai_edge_litert.schema_py_generated as schema
@@ -56,6 +57,31 @@ def edited(content: bytes, change: Callable[[Any], object]) -> bytes:
     return bytes(builder.Output())
 
 
+@dataclass(frozen=True)
+class Tensor:
+    """Of a model of records: constant where it has `data`, per channel where it has several scales."""
+
+    shape: tuple[int, ...]
+    dtype: str = "INT8"
+    scale: tuple[float, ...] = (0.5,)
+    data: bytes = b""
+
+    def record(self, name: str) -> TensorInfo:
+        scale = np.array(self.scale if "INT8" in self.dtype else (), np.float32)
+        zero_points = np.zeros(len(scale), np.int64)
+        return TensorInfo(name, self.shape, self.dtype, scale, zero_points, 0, memoryview(self.data))
+
+
+def model_of_one(
+    name: str, inputs: list[Tensor], output: Tensor, options: OperatorOptions | None = None, custom: str = ""
+) -> ModelInfo:
+    """A model of one operator, from records."""
+    tensors = tuple(tensor.record(f"t{i}") for i, tensor in enumerate([*inputs, output]))
+    last = len(inputs)
+    op = OperatorInfo(name, 1, tuple(range(last)), (last,), options or OperatorOptions(), custom)
+    return ModelInfo(tensors, (op,), (0,), (last,), 100, 1, (), {})
+
+
 def one_operator(
     name: str,
     inputs: list[tuple[tuple[int, ...], bytes]],
@@ -63,9 +89,5 @@ def one_operator(
     options: OperatorOptions | None = None,
 ) -> ModelInfo:
     """A float model of one operator, from records: its inputs are (shape, constant bytes or none)."""
-    none = (np.zeros(0, np.float32), np.zeros(0, np.int64), 0)
-    tensors = [TensorInfo(f"t{i}", s, "FLOAT32", *none, memoryview(d)) for i, (s, d) in enumerate(inputs)]
-    tensors.append(TensorInfo("out", output, "FLOAT32", *none, memoryview(b"")))
-    last = len(inputs)
-    op = OperatorInfo(name, 1, tuple(range(last)), (last,), options or OperatorOptions())
-    return ModelInfo(tuple(tensors), (op,), (0,), (last,), 100, 1, (), {})
+    tensors = [Tensor(shape, "FLOAT32", data=data) for shape, data in inputs]
+    return model_of_one(name, tensors, Tensor(output, "FLOAT32"), options)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from nas.errors import TableError
+from nas.estimate import Estimate
 from nas.networks.blocks import SuperBlock
 from nas.quant.float_graph import INPUT
 from nas.quant.folding import fold_layers
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
-from nas.space import Block, SearchSpace
+from nas.space import Architecture, Block, Boundary, SearchSpace
 from nas.table import Table, size_table
 
 SPACE = SearchSpace(
@@ -26,6 +29,29 @@ def test_saved_and_loaded_tables_are_equal(tmp_path):
     assert dict(again.entries) == dict(table.entries)
     assert (again.quantity, again.unit, again.provenance) == (table.quantity, table.unit, table.provenance)
     again.check(SPACE)
+
+
+def test_interactions_are_in_the_sums_and_in_the_file(tmp_path):
+    table = size_table(SPACE)
+    first, second = (next(iter(SPACE.subnets(block))) for block in (1, 2))
+    architecture, met = Architecture((first, second)), Boundary.between(first, second)
+    entry = Estimate(-3.5, 0.5, -4.5, -2.5, 20, "measured")
+    interacting = replace(table, interactions={met: entry})
+    assert interacting.total(architecture) == table.total(architecture) - 3.5
+    interacting.save(tmp_path / "table.parquet")
+    loaded = Table.load(tmp_path / "table.parquet")
+    assert dict(loaded.interactions) == {met: entry} and loaded.total(architecture) == interacting.total(architecture)
+    assert loaded.to_frame().attrs["hilnas"]["format"] == "hilnas-table/3"
+    assert table.to_frame().attrs["hilnas"]["format"] == "hilnas-table/2"  # what earlier versions read
+
+
+@pytest.mark.parametrize("raw", [{"b1_k3e3": {}}, {"b1_k3e3|b2_k3e3": {"value": 1.0}}])
+def test_an_interaction_that_is_none_is_refused(tmp_path, raw):
+    frame = size_table(SPACE).to_frame()
+    frame.attrs["hilnas"] |= {"interactions": raw}
+    frame.to_parquet(tmp_path / "table.parquet", engine="pyarrow", index=False)
+    with pytest.raises(TableError, match=r"b1_k3e3.*populate it again"):
+        Table.load(tmp_path / "table.parquet")
 
 
 def test_size_is_that_of_the_deployed_integers():

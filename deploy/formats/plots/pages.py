@@ -6,13 +6,16 @@ browser shows an SVG's <title>. The text is well-formed XML, too.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from deploy.formats.plots.colours import COLOURS, DARK
 
+VARIABLES = ("ink", "muted", "grid", "paper", "offender", "models", "selected")
+
 
 def _variables(which: int) -> str:
-    return "; ".join(f"--{name}: {COLOURS[name][which]}" for name in ("ink", "muted", "grid", "paper", "offender"))
+    return "; ".join(f"--{name}: {COLOURS[name][which]}" for name in VARIABLES)
 
 
 STYLE = f"""
@@ -34,6 +37,20 @@ th:first-child, td:first-child {{ text-align: left }} thead tr, tbody {{ border-
 .plot {{ width: 100%; height: auto; display: block;
   min-width: calc(.7 * var(--width)); max-width: calc(1.2 * var(--width)) }}
 .plot .hover {{ stroke: var(--ink); stroke-width: 2 }}
+.headline {{ font-size: 1.15rem; margin: .8rem 0 .4rem }}
+.checks {{ list-style: none; padding: 0; margin: .2rem 0 1rem; color: var(--muted); font-size: 15px }}
+.checks .fails, .wrong {{ color: var(--offender); font-weight: 600 }}
+.gallery td, .gallery tbody {{ border: 0 }}
+.gallery td, .gallery th {{ text-align: left; padding: .2rem; vertical-align: top }}
+.gallery .note td {{ padding-bottom: .8rem }}
+.gallery img {{ width: 100%; min-width: 110px; height: auto; display: block; image-rendering: pixelated }}
+.gallery small {{ color: var(--muted); white-space: normal; display: block; overflow-wrap: anywhere }}
+.key span {{ margin-right: .9rem; white-space: nowrap }} .key i {{ display: inline-block; width: .9em; height: .9em;
+  margin-right: .35em; border: 1px solid var(--muted); vertical-align: -.1em }}
+.confusions td {{ text-align: center }} .confusions .right {{ font-weight: 600 }}
+.offenders td:last-child, .offenders th:last-child {{ text-align: left; white-space: normal }}
+pre {{ overflow-x: auto; font: 13px/1.5 ui-monospace, monospace; border: 1px solid var(--grid); padding: .6rem .8rem }}
+summary {{ cursor: pointer; margin: .5rem 0 }}
 .warning {{ border: 2px solid var(--offender); color: var(--offender); padding: .5rem .8rem; font-weight: 600 }}
 #tip {{ position: fixed; max-width: 28rem; padding: .35rem .6rem; background: var(--ink); color: var(--paper);
   font: 12px/1.4 ui-monospace, monospace; white-space: pre-line; overflow-wrap: anywhere; border-radius: 4px;
@@ -75,15 +92,23 @@ for (const plot of document.querySelectorAll("svg.plot")) {
 """
 
 
-def page(title: str, body: str) -> str:
-    """The page; `body` is HTML that is well-formed XML."""
+def page(title: str, body: str, refresh_s: float | None = None) -> str:
+    """The page; `body` is HTML that is well-formed XML. `refresh_s`: after which a browser loads it again."""
+    again = "" if refresh_s is None else f'<meta http-equiv="refresh" content="{refresh_s:g}" />\n'
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8" /><meta name="viewport" content="width=device-width, initial-scale=1" />
-<title>{escape(title)}</title><style>{STYLE}</style></head><body>
+{again}<title>{escape(title)}</title><style>{STYLE}</style></head><body>
 {body}
 <div id="tip" hidden="hidden"></div><script>{SCRIPT}</script>
 </body></html>
 """
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Of texts; it scrolls where it is wider than the page."""
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def figures(plots: list[str]) -> str:

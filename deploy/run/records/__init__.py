@@ -12,6 +12,8 @@ from deploy.run.records.agreement import (
     RankStatistics,
     Regret,
     Regrets,
+    Repair,
+    Suspect,
 )
 from deploy.run.records.base import Record, plain
 from deploy.run.records.data import DataRecord
@@ -76,6 +78,7 @@ __all__ = [
     "Record",
     "Regret",
     "Regrets",
+    "Repair",
     "RunState",
     "SchemeResult",
     "SchemesRecord",
@@ -85,6 +88,7 @@ __all__ = [
     "StageState",
     "SubnetCounts",
     "Summary",
+    "Suspect",
     "TailRecord",
     "Validation",
     "plain",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from deploy.run.records.base import Record, renamed
+from deploy.run.records.base import OMITTED, Record, renamed
 from hil.measurement import Conditions
 from nas.settings import STRICT
 
@@ -160,6 +160,47 @@ class ExcludedModel:
 
 
 @dataclass(frozen=True)
+class Suspect:
+    """A choice, or a block boundary, that the errors of prediction follow.
+
+    Attributes:
+        where: `b1/0 e6`, a block's layer and its choice, kernel or expansion; `b1|b2 e6|k7`, what meets at a boundary.
+        effect_us: by how much models with it are slower than predicted; effect_percent: of the mean latency.
+        p_value: adjusted for all places that were tried.
+        models: how many of the measured ones have it.
+        boundaries: to measure blocks across, `stem|b1`, `b1|b2`; none where it lies inside a block.
+    """
+
+    where: str
+    effect_us: float
+    effect_percent: float
+    p_value: float
+    models: int
+    boundaries: tuple[str, ...]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class Repair:
+    """How a table came to know what blocks cost beside their neighbours.
+
+    Attributes:
+        boundaries: across which blocks were measured.
+        graphs: how many were, in board_s seconds of the board's time; budget_s: that were allowed.
+        effects_us: what was found, by boundary and feature.
+        tau_b_before: of the table before.
+    """
+
+    boundaries: tuple[str, ...]
+    graphs: int
+    board_s: float
+    budget_s: float
+    effects_us: Mapping[str, float]
+    tau_b_before: float
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class AgreementRecord(Record):
     """What the stage `agree` found.
 
@@ -168,6 +209,7 @@ class AgreementRecord(Record):
         as_measured: of the version in which nothing was predicted; None where not every block was measured.
         with_feedback: the same for the corrected table, each model left out of the fit; None where it is not applied.
         teacher_us: the INT8 teacher's median latency, of which budgets are shares.
+        suspects: what the errors before the correction follow; repairs: that the table went through.
     """
 
     agreement: RankStatistics
@@ -181,6 +223,8 @@ class AgreementRecord(Record):
     conditions: Conditions
     teacher_us: float
     gate: GateRecord
+    suspects: tuple[Suspect, ...] = field(default=(), metadata=OMITTED)
+    repairs: tuple[Repair, ...] = field(default=(), metadata=OMITTED)
 
     FILE: ClassVar[str] = "agreement.json"
     COMMAND: ClassVar[str] = "agree"

@@ -14,13 +14,13 @@ from deploy.studies.camvid.evidence import IMAGES, FinishedRun, ModelEvidence, a
 from deploy.studies.camvid.plan import CONTROLLED, LCPAQ_SHARES, StudyStep, lcpaq_step, run_name
 from deploy.studies.camvid.record import (
     CamvidRecord,
-    Claim,
     Control,
     OneWidth,
     Ranking,
     RunAgreement,
     StageCost,
     StudiedModel,
+    StudyClaim,
     Verdict,
 )
 from deploy.studies.ranking_record import RankingRecord
@@ -95,7 +95,7 @@ def _models(run: FinishedRun) -> Iterator[StudiedModel]:
         yield StudiedModel(run.seed, model.name, model.subnet, score, size, measured.get(model.name, latency))
 
 
-def _claims(runs: Sequence[FinishedRun]) -> Iterator[Claim]:
+def _claims(runs: Sequence[FinishedRun]) -> Iterator[StudyClaim]:
     if not runs:
         return
     theirs = [run.evidence[TEACHER_PLUS].counted for run in runs]
@@ -106,7 +106,7 @@ def _claims(runs: Sequence[FinishedRun]) -> Iterator[Claim]:
         difference = trained_difference([run.evidence[name].counted for run in runs], theirs, block=BLOCK)
         size = fmean(models[name].size_share for models in found)
         latency = fmean(models[name].latency_share for models in found)
-        yield Claim(name, tuple(run.seed for run in runs), difference, verdict(difference), size, latency)
+        yield StudyClaim(name, tuple(run.seed for run in runs), difference, verdict(difference), size, latency)
 
 
 def _controls(run: FinishedRun, folder: Path, budget: str) -> Iterator[tuple[Control, ModelEvidence]]:

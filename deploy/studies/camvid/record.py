@@ -33,7 +33,7 @@ class StudiedModel:
 
 
 @dataclass(frozen=True)
-class Claim:
+class StudyClaim:
     """A model against the teacher trained on, over the paired runs.
 
     Attributes:
@@ -130,7 +130,7 @@ class CamvidRecord(Record):
 
     block: int
     margin: float
-    claims: tuple[Claim, ...]
+    claims: tuple[StudyClaim, ...]
     models: tuple[StudiedModel, ...]
     controls: tuple[Control, ...]
     widths: tuple[OneWidth, ...]

@@ -45,7 +45,8 @@ def test_lint_counts_multiply_accumulates(tmp_path):
     assert [p.operator.name for p in found.off] == ["DEPTHWISE_CONV_2D", "RESIZE_BILINEAR", "ARG_MAX"]
     assert found.off_macs == 3750 and found.off_share == 3750 / 9600 and not found.holds and not found.errors
     assert dataclasses.replace(found, allowed_share=0.4).holds
-    assert len(found.notes) == 2 and "int8" in found.notes[0]
+    assert [p.operator.index for p in found.costly] == [0]  # a stride of 2
+    assert len(found.notes) == 3 and "int8" in found.notes[0]
 
 
 def test_what_runs_wrong_fails_whatever_share_is_allowed(tmp_path):
@@ -92,8 +93,18 @@ def test_lint_of_a_model_that_leaves_the_cores(command):
     code, said, wrong = command(written(CHANNEL))
     assert code == 1
     one_line(wrong, "m.tflite on imx8mp-vx", "100.0% of the MACs off NN", "--max-off-nn")
-    assert said.splitlines()[0].startswith("off   SH    60.9% of MACs  2 CONV_2D (0, 3): per-channel weights")
+    assert said.splitlines()[0].startswith("off   SH  high     60.9% of MACs  2 CONV_2D (0, 3): per-channel weights")
     assert command(written(CHANNEL), "--max-off-nn", "1")[0] == 0
+
+
+def test_findings_stand_in_the_order_of_what_they_cost(command):
+    """A wrong RESIZE first, then ARG_MAX before a stride of 2, whatever multiply-accumulates they have."""
+    _, said, _ = command(written(TENSOR, size=(80, 80)))
+    assert [line.split()[:3] for line in said.splitlines()[:3]] == [
+        ["ERROR", "SH", "low"],
+        ["off", "SH", "high"],
+        ["cost", "NN", "medium"],
+    ]
 
 
 def test_lint_of_a_model_that_answers_wrongly(command):
@@ -104,7 +115,7 @@ def test_lint_of_a_model_that_answers_wrongly(command):
 
 def test_lint_of_int64_class_maps(command):
     code, said, _ = command(edited(written(TENSOR), _int64))
-    assert code == 0 and "off   CPU    0.0% of MACs  1 ARG_MAX (5): Int64 output is not supported" in said
+    assert code == 0 and "off   CPU low       0.0% of MACs  1 ARG_MAX (5): Int64 output is not supported" in said
 
 
 def test_lint_for_a_machine(command):
@@ -113,6 +124,8 @@ def test_lint_for_a_machine(command):
     assert code == 1 and record["holds"] is False and record["off_share"] == 1.0
     assert [entry["index"] for entry in record["off"]] == [0, 1, 3, 4, 5]
     assert {entry["place"] for entry in record["off"]} == {"SH"} and record["errors"] == []
+    assert [entry["cost"] for entry in record["off"]] == ["high", "high", "high", "low", "high"]
+    assert record["costly"] == []
 
 
 @pytest.mark.parametrize("share", ["-0.1", "1.5", "nan"])

@@ -135,6 +135,30 @@ def test_a_block_exchanged_for_itself_is_the_same_file(name, block):
     np.testing.assert_array_equal(interpret(write(alone), simulate.as_nhwc(q)), simulate.as_nhwc(env[alone.output]))
 
 
+@pytest.mark.parametrize(("name", "block"), [(name, block) for name in SPACES for block in blocks_of(name)])
+def test_a_block_after_its_predecessor_answers_as_its_place_in_the_whole_model(name, block):
+    reference = whole(name)
+    graph = splice.preceded(block_of(reference, block), reference)
+    before = "first" if block == 1 else f"b{block - 1}"
+    assert {op.name.partition("/")[0] for op in graph.operators} >= {before, f"b{block}"}
+    assert graph.input == (reference.input if block == 1 else splice.block_input(reference, block - 1))
+    image = torch.rand(1, 3, *SPACES[name][1]) * 2 - 1
+    _, expected = golden_pair(graph, FORMS["preceded"].input(reference, block, image))
+    place = reference.until(graph.output)
+    q = simulate.quantize(image, reference.tensors[reference.input])
+    assert simulate.as_nhwc(simulate.run(place, q)).tobytes() == expected
+
+
+def test_only_neighbours_are_joined():
+    reference = whole("table1")
+    first, second, third = (block_of(reference, block) for block in (1, 2, 3))
+    assert [op.name[:2] for op in splice.joined(first, second).operators] == ["b1"] * len(first.operators) + [
+        "b2"
+    ] * len(second.operators)
+    with pytest.raises(ConfigError, match="is 23x31x24, what follows reads 12x16x32: join neighbours"):
+        splice.joined(first, third)
+
+
 def test_a_bounded_block_answers_as_its_place_in_the_whole_model():
     """Where no addition stands between the projection and the block, and ReLU6 clips what int8 clips."""
     reference = whole("table1")

@@ -39,7 +39,7 @@ from tests.deploy.tiny_experiment import (
 )
 
 FETCHED = re.compile(
-    r"""<(?:script|img|iframe|link|source|audio|video)\b[^>]*\b(?:src|href)\s*=|@import|url\(\s*["']?http"""
+    r"""<(?:script|img|iframe|link|source|audio|video)\b[^>]*\b(?:src|href)\s*=\s*(?!"data:image/)|@import|url\(\s*["']?http"""
 )
 
 
@@ -55,7 +55,7 @@ def values(run_folder: Path, table: str = "nsr") -> dict[str, float]:
 
 def contents(run_folder: Path) -> dict[str, tuple[int, int]]:
     """Modification time and inode of everything that a stage makes."""
-    rewritten = {"summary.json", "report.html", ".lock"}  # cheap, so written every time
+    rewritten = {"summary.json", "report.html", "experiment.json", ".lock"}  # cheap, so written every time
     paths = (p for p in run_folder.rglob("*") if p.is_file() and p.name not in rewritten and ".sqlite-" not in p.name)
     return {str(p.relative_to(run_folder)): (p.stat().st_mtime_ns, p.stat().st_ino) for p in paths}
 
@@ -143,6 +143,7 @@ def test_a_changed_setting_redoes_that_stage_and_the_later_ones(finished, tmp_pa
     redone = {name for name, stamp in contents(folder).items() if before.get(name) != stamp}
     assert {name.split("/")[0] for name in redone} <= {
         "students", "models", "evaluations", "bundle", "final.json", "state.json", "measurements.sqlite",
+        "gallery",
     }  # fmt: skip
     assert not {name for name in redone if "sample" in name}
     assert stored(folder)[: len(rows)] == rows  # append-only

@@ -54,11 +54,12 @@ def boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_uint8_passes_parity_there_and_shares_int8s_nsr(finished: Finished, boards: Path, tmp_path: Path) -> None:
     """Under a CPU's arithmetic the same board is refused: the run's networks are the same, the outputs are not."""
     folder = finished.copy(tmp_path / "runs")
-    options = arguments(
-        write_experiment(tmp_path, NAMED), tmp_path / "runs", "--until", "schemes", "--boards", str(boards)
-    )
-    looped = run("loop", *options, "--board", "npu")
+    options = arguments(write_experiment(tmp_path, NAMED), tmp_path / "runs", "--boards", str(boards))
+    looped = run("loop", *options, "--until", "search", "--board", "npu")
     assert looped.returncode == 0, looped.stderr
+    assert record(folder / "search.json")["schemes"] == ["channel int8", *SCHEMES]
+    asked = run("search", *options, "--board", "npu", "--k", "2")
+    assert asked.returncode == 0, asked.stderr
     made = record(folder / "schemes.json")
     assert made["arithmetic"] == "xnnpack" and list(made["schemes"]) == SCHEMES
     assert [made["schemes"][scheme]["exact_parity"] for scheme in SCHEMES] == [SUBNETS, SUBNETS]
@@ -68,7 +69,7 @@ def test_uint8_passes_parity_there_and_shares_int8s_nsr(finished: Finished, boar
         shifted = (folder / "subnets-tensor-uint8" / path.name).read_bytes()
         assert bytes(byte ^ 128 for byte in path.read_bytes()) == shifted
 
-    refused = run("loop", *options, "--board", "cpu")
+    refused = run("loop", *options, "--until", "schemes", "--board", "cpu")
     assert refused.returncode == 4
     one_line(refused.stderr, "models failed on the board", "outputs differ from the expected ones", "by 3 at most")
 

@@ -10,7 +10,8 @@ import pytest
 
 from deploy.cli import main
 from deploy.formats.tflite.read import OperatorOptions, read
-from deploy.targets.inspection import Inspection, inspect_model, resize_ratio
+from deploy.targets.inspected_operator import resize_ratio
+from deploy.targets.inspection import Inspection, inspect_model
 from tests.deploy.inspected_models import CHANNEL, METADATA, TENSOR, edited, one_operator, written
 from tests.deploy.networks import REPOSITORY
 from tests.deploy.tiny_experiment import one_line

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.formats.plots.figures import Line
 from deploy.formats.plots.svg import inline
-from deploy.ship.training_curves import MOST_POINTS, read_curve, training_curves, training_plots
+from deploy.report.training_curves import MOST_POINTS, read_curve, training_curves, training_plots
 from hil.errors import UsageError
 
 HEADER = "step,loss,learning_rate,seconds\n"

@@ -1,0 +1,1 @@
+"""What a board's own measurements say about the rules of its target."""

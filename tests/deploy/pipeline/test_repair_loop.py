@@ -1,0 +1,287 @@
+"""`hilnas lut latency --repair` on a board on which block 1 slows the stem, unknown to the code that repairs."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hil.sessions
+from deploy.cli import main
+from deploy.formats.tflite.read import read
+from deploy.latency.interactions import REPAIRS
+from deploy.latency.pairs import PairWriter, pairs_across
+from deploy.latency.versions import Lineage, before_repairs, versions
+from deploy.run.config import Overrides, load_experiment
+from deploy.run.context import Context
+from deploy.run.folder import Run
+from deploy.run.models import quantized_teacher
+from deploy.run.weights import of_run
+from deploy.search.cost_tables import cost_tables_of_run
+from deploy.targets.inspection import inspect_model
+from hil.answer import Answer, TimedRuns
+from hil.measurement import Parity
+from hil.replay import ReplaySession
+from hil.request import Request
+from hil.stage import sha256_of
+from hil.store import Store
+from nas.space import Architecture, Boundary, Subnet
+from nas.table import Table
+from tests.deploy.networks import interpret
+from tests.deploy.tiny_experiment import one_line, record, stored, write_experiment
+from tests.hil.stored_measurements import CONDITIONS
+
+SPACE = """
+name = "tiny-pairs"
+stem_channels = 8
+first_channels = 8
+kernels = [3, 5]
+expansions = [3, 6]
+bits = [8]
+blocks = [
+    { stride = 2, channels = 8, layers = 2, teacher_layers = 1 },
+    { stride = 1, channels = 8, layers = 1, teacher_layers = 1 },
+    { stride = 1, channels = 8, layers = 2, teacher_layers = 1 },
+]
+"""
+BOARDS = """
+[planted]
+kind = "replay"
+store = "none.db"
+"""
+LAYER_US = {"k3e3": 1000.0, "k3e6": 1700.0, "k5e3": 1500.0, "k5e6": 2600.0}
+WEIGHT = {1: 1.0, 2: 1.3, 3: 0.8}
+FIXED_US = {"overhead-empty": 50.0, "overhead-stem": 950.0, "overhead-head": 1050.0, "teacher": 12000.0}
+
+
+class PlantedSession(ReplaySession):
+    """Latencies by the names in the files' metadata; `stem_us`: what expansion 6 first in block 1 costs the stem,
+    `meeting_us`: what a 5x5 kernel after expansion 6 costs between blocks 2 and 3."""
+
+    stem_us = 0.0
+    meeting_us = 0.0
+    noise = 0.002
+
+    def __enter__(self) -> PlantedSession:
+        self.conditions = replace(CONDITIONS, board="replay of planted", unit="planted", kind="replay")
+        return self
+
+    def send(self, request: Request) -> None:
+        model = Path(request.model)
+        facts = inspect_model(read(model)).hilnas
+        assert facts is not None
+        us = self.latency_us(str(facts["subnet"]), request.name.startswith(("sample", "candidate")))
+        rng = np.random.default_rng(zlib.crc32(f"{sha256_of(model)}/{request.round}".encode()))
+        latencies = us * (1 + self.noise * rng.normal()) * (1 + 0.0005 * rng.normal(size=request.runs))
+        runs = TimedRuns(
+            load_us=100,
+            first_us=int(us),
+            warmup_us=int(us),
+            warmup_runs=1,
+            latencies_us=tuple(latencies.tolist()),
+            parity=Parity(100, 0, 0.0) if request.expected else None,
+        )
+        self._answers[request.id] = Answer(request.id, self.conditions.key(), sha256_of(model), None, runs, None)
+
+    def latency_us(self, name: str, full: bool) -> float:
+        """Of a block, a pair of neighbours, or a full network."""
+        if name.startswith("overhead-") and name not in FIXED_US:
+            return 50.0 + 10.0 * int(name[-1])  # copies of a map
+        if name in FIXED_US:
+            return FIXED_US[name]
+        parts = [part for part in name.split("+") if part not in ("stem", "head")]
+        subnets = [Subnet.parse(part) for part in parts]
+        full = len(subnets) == 3
+        stem, head = full or name.startswith("stem+"), full or name.endswith("+head")
+        total = 50.0 + 900.0 * stem + 1000.0 * head
+        total += sum(WEIGHT[s.block] * LAYER_US[str(c)] for s in subnets for c in s.choices)
+        total += self.stem_us * (stem and subnets[0].choices[0].expansion == 6)
+        for before, after in pairwise(subnets):
+            met = before.block == 2 and before.choices[-1].expansion == 6 and after.choices[0].kernel == 5
+            total += self.meeting_us * met
+        return total
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run up to its NSR tables, for every test to copy."""
+    base = tmp_path_factory.mktemp("repair")
+    changes = {"models = 4\ntau = -1.0": "models = 30\ntau = 0.97", "runs = 3\nrounds = 1": "runs = 3\nrounds = 2"}
+    config = write_experiment(base, changes)
+    (base / "space.toml").write_text(SPACE)
+    (base / "boards.toml").write_text(BOARDS)
+    assert main(["loop", *options(config, base / "runs"), "--until", "tables"]) == 0
+    return config
+
+
+def options(config: Path, runs: Path) -> list[str]:
+    boards = str(config.parent / "boards.toml")
+    return ["--config", str(config), "--runs-dir", str(runs), "--boards", boards, "--board", "planted"]
+
+
+@pytest.fixture
+def runs(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    import shutil
+
+    for name in ("HILNAS_BOARD", "HILNAS_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(hil.sessions.SESSION_KINDS, "replay", PlantedSession)  # type: ignore[misc]
+    shutil.copytree(config.parent / "runs", tmp_path / "runs")
+    yield tmp_path / "runs"
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, **us: float) -> None:
+    for name, value in us.items():
+        monkeypatch.setattr(PlantedSession, name, value)
+
+
+def test_agree_names_the_stem_and_the_repair_measures_it(config, runs, monkeypatch, capfd):
+    planted(monkeypatch, stem_us=2000.0)
+    assert main(["agree", *options(config, runs)]) in (0, 1)
+    said = capfd.readouterr()
+    assert "the errors follow b1/0 e6 (" in said.out and "measure blocks across stem|b1 (`hilnas lut" in said.out
+    folder = runs / "tiny"
+    before = record(folder / "agreement.json")
+    assert before["agreement"]["tau_b"] < 0.95 and before["suspects"][0]["boundaries"] == ["stem|b1"]
+    assert "repairs" not in before
+    measured = len(stored(folder))
+
+    assert main(["lut", "latency", "--repair", "1h", *options(config, runs)]) == 0
+    said = capfd.readouterr()
+    after = record(folder / "agreement.json")
+    [done] = after["repairs"]
+    assert f"repaired: {done['graphs']} pairs across stem|b1 in " in said.out and "stem|b1 e6 +" in said.out
+    assert after["agreement"]["tau_b"] >= 0.97 and after["gate"]["holds"]
+    assert [s["subnet"] for s in after["samples"]] == [s["subnet"] for s in before["samples"]]
+    assert [s["measured_us"] for s in after["samples"]] == [s["measured_us"] for s in before["samples"]]
+    assert len(stored(folder)) == measured + 2 * done["graphs"]  # in two rounds; no model was measured again
+    assert not (folder / "pairs").exists()
+    assert done["effects_us"]["stem|b1 e6"] == pytest.approx(2000, rel=0.05)
+    assert done["board_s"] > 0 and done["tau_b_before"] == before["agreement"]["tau_b"]
+
+    table = Table.load(folder / "tables" / "latency.parquet")
+    lineage = Lineage.of(table)
+    assert lineage.how == "repaired" and REPAIRS not in before_repairs(table, folder / "tables").provenance
+    assert [v.lineage.how for v in versions(folder / "tables") if v.name == "latency" and v.current] == ["repaired"]
+
+    assert main(["lut", "latency", "--repair", *options(config, runs)]) == 0  # it agrees: nothing is measured
+    assert len(stored(folder)) == measured + 2 * done["graphs"]
+    assert record(folder / "agreement.json") == after
+
+
+def test_pairs_answer_as_the_simulation(config, runs):
+    """Across every boundary, on the run's own networks: the runtime's bytes are the golden ones."""
+    experiment, space = load_experiment(config, Overrides(board="planted"))
+    with Run(runs / "tiny") as run:
+        context = Context(experiment, space, run, config.parent / "boards.toml")
+        origin, reference = of_run(context, experiment.quantization.scheme), quantized_teacher(context)
+        writer = PairWriter(origin, reference, context.evaluation[:1], runs / "pairs", "key")
+        pairs = [pair for boundary in range(4) for pair in islice(pairs_across(space, boundary, 0), 2)]
+        for pair, artifact in zip(pairs, writer.write(pairs), strict=True):
+            assert artifact.name == str(pair)
+            shape = inspect_model(read(artifact.model)).inputs[0].shape
+            q = np.frombuffer(artifact.input.read_bytes(), np.int8).reshape(shape)
+            assert interpret(artifact.model.read_bytes(), q).tobytes() == artifact.expected.read_bytes()
+
+
+def test_interactions_reach_the_search(config, runs, monkeypatch, capfd):
+    planted(monkeypatch, meeting_us=2500.0)
+    assert main(["lut", "latency", "--repair", "1h", "--json", *options(config, runs)]) == 0
+    after = json.loads(capfd.readouterr().out)
+    assert after["agreement"]["tau_b"] >= 0.97
+    folder = runs / "tiny"
+    table = Table.load(folder / "tables" / "latency.parquet")
+    assert {(b.block, b.last.expansion, b.first.kernel) for b in table.interactions} >= {(2, 6, 5)}
+    strong = table.interactions[Boundary.parse("b2_k3e6|b3_k5e3")]
+    assert strong.value == pytest.approx(2500, rel=0.1) and strong.source == "measured"
+    assert main(["lut", "latency", *options(config, runs)]) == 0
+    assert "b2|b3: " in capfd.readouterr().out
+    corrected = Table.load(folder / "tables" / "latency-corrected.parquet")
+    assert dict(corrected.interactions) == dict(table.interactions)
+    assert main(["search", *options(config, runs)]) == 0
+    main_tables, *_ = cost_tables_of_run(folder)
+    found = record(folder / "search.json")
+    for point in found["pareto_front"]:
+        architecture = Architecture.parse(point["subnet"])
+        assert main_tables.total("latency", architecture) == pytest.approx(point["latency_us"])
+    first, second = versions(folder / "tables")[-2:]
+    capfd.readouterr()
+    profiled = next(v for v in versions(folder / "tables") if v.lineage.how == "predicted").lineage.version
+    repaired = next(v for v in versions(folder / "tables") if v.lineage.how == "repaired").lineage.version
+    assert main(["lut", "latency", "diff", profiled, repaired, *options(config, runs)]) == 0
+    assert "interactions at block boundaries differ" in capfd.readouterr().out
+    assert first.lineage.version != second.lineage.version
+
+
+def test_a_board_without_interactions_triggers_none(config, runs, monkeypatch, capfd):
+    """Noise alone takes the table below the gate: nothing is named, measured or changed."""
+    planted(monkeypatch, noise=0.03)
+    assert main(["agree", *options(config, runs)]) in (0, 1)
+    assert "the errors follow" not in capfd.readouterr().out
+    folder = runs / "tiny"
+    agreed = record(folder / "agreement.json")
+    assert agreed["agreement"]["tau_b"] < 0.97 and "suspects" not in agreed
+    before, content = len(stored(folder)), (folder / "tables" / "latency.parquet").read_bytes()
+    assert main(["lut", "latency", "--repair", *options(config, runs)]) == (0 if agreed["gate"]["holds"] else 1)
+    assert len(stored(folder)) == before
+    assert (folder / "tables" / "latency.parquet").read_bytes() == content
+
+
+def test_what_is_measured_and_found_fine_is_not_changed(config, runs, monkeypatch, capfd):
+    """Models that are slower than their pairs of neighbours: an effect that no pair shows."""
+    planted(monkeypatch, stem_us=2000.0)
+    assert main(["agree", *options(config, runs)]) in (0, 1)
+    capfd.readouterr()
+    planted(monkeypatch, stem_us=0.0)
+    folder = runs / "tiny"
+    content = (folder / "tables" / "latency.parquet").read_bytes()
+    assert main(["lut", "latency", "--repair", "1h", *options(config, runs)]) == 1
+    one_line(
+        capfd.readouterr().err, "pairs of neighbours across stem|b1 show nothing that brings", "nothing is repaired"
+    )
+    assert (folder / "tables" / "latency.parquet").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("latency", "--repair", "soon"), "'soon' is no time"),
+        (("nsr", "--repair"), "lut nsr --repair: only a latency table is repaired"),
+        (("latency", "versions", "--repair"), "lut latency versions --repair: one of both"),
+    ],
+)
+def test_options_that_do_not_go_together(config, runs, capfd, words, said):
+    assert main(["lut", *words, *options(config, runs)]) == 2
+    assert said in capfd.readouterr().err
+
+
+def test_too_small_a_budget_is_refused(config, runs, monkeypatch, capfd):
+    planted(monkeypatch, stem_us=2000.0)
+    monkeypatch.setattr("deploy.pipeline.repair.SHARE", 1e-6)
+    assert main(["lut", "latency", "--repair", *options(config, runs)]) == 2
+    assert "fewer than 8 pairs of neighbours across stem|b1; give more" in capfd.readouterr().err
+
+
+def test_a_killed_repair_continues(config, runs, monkeypatch, capfd):
+    """What the store holds is not measured again, and a kill before the table was written changes nothing."""
+    planted(monkeypatch, stem_us=2000.0)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deploy.pipeline.repair.save_version", killed)
+        assert main(["lut", "latency", "--repair", "1h", *options(config, runs)]) != 0
+    folder = runs / "tiny"
+    with Store(folder / "measurements.sqlite") as store:
+        count = len(store.all())
+    assert main(["lut", "latency", "--repair", "1h", *options(config, runs)]) == 0
+    with Store(folder / "measurements.sqlite") as store:
+        assert len(store.all()) == count
+    assert record(folder / "agreement.json")["agreement"]["tau_b"] >= 0.97
