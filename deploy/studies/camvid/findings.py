@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -11,7 +12,8 @@ from deploy.run.records import AgreementRecord, FinalRecord, RunState
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from deploy.studies.camvid.conduct import ended, output
 from deploy.studies.camvid.evidence import IMAGES, FinishedRun, ModelEvidence, at_one_width, compared, write_images
-from deploy.studies.camvid.plan import CONTROLLED, LCPAQ_SHARES, StudyStep, lcpaq_step, run_name
+from deploy.studies.camvid.plan import ANYWHERE, CONTROLLED, LCPAQ_SHARES, StudyStep, lcpaq_step, run_name
+from deploy.studies.camvid.plan import steps as planned
 from deploy.studies.camvid.record import (
     CamvidRecord,
     Control,
@@ -41,6 +43,7 @@ def verdict(difference: Estimate) -> Verdict:
 def collect(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> CamvidRecord:
     """What is done so far: camvid.json, and every image's confusions in camvid.parquet."""
     known = [one for step in steps if (one := ended(step, out))]
+    general = {step.name: step.command for step in planned(*ANYWHERE, seeds)}
     done = {one.name for one in known if one.code == 0}
     runs = [
         FinishedRun.read(out / run_name(seed), seed)
@@ -79,7 +82,7 @@ def collect(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> Camv
         costs=tuple(cost for run in runs for cost in _costs(out, run.seed)),
         rankings=tuple(sorted(rankings, key=lambda ranking: -ranking.tau_b)),
         ceiling=ceiling,
-        steps=tuple(known),
+        steps=tuple(replace(one, command=general[one.name]) for one in known),
     )
     record.write(out / CamvidRecord.FILE)
     write_images(evidence, out / IMAGES)

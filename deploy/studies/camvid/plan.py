@@ -16,6 +16,8 @@ RIVALS = ("blockwise", "spos", "random")
 CONTROLS = ("random_blocks", "fewer_layers")
 HOMOGENEOUS_WIDTHS = (6, 4)
 LCPAQ_SHARES = (67, 58)  # percent of the INT8 size
+ANYWHERE = ("camvid:CAMVID", Path("ENCODER.tflite"), Path("OUT"))
+"""What commands name that are published, in place of somebody's folders."""
 RANKED_STEPS = 200  # of a retraining, where 24 architectures are ranked
 
 

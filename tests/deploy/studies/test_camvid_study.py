@@ -112,6 +112,7 @@ def test_every_difference_follows_from_what_is_published(study: tuple[list[Study
     assert scores[1, "fast"] == 100.0 and scores[0, "fast"] < 100.0
     assert [agreed.seed for agreed in record.agreements] == [0, 1]
     assert {cost.stage for cost in record.costs} >= {"teacher", "distil", "tables", "ship"}
+    assert {step.command.split()[4] for step in record.steps} == {"--data"} and str(out) not in str(record.steps)
     text = "\n".join(rows(record))
     assert f"| fast | {np.mean([scores[0, 'fast'], 100.0]):.2f} |" in text and "seeds 0, 1" in text
 
