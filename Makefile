@@ -72,7 +72,7 @@ bench: $(DEVELOP)  ## benchmarks into runs/bench.json; fails where a limit does 
 	@$(BIN)/python -m tests.benchmarks.limits runs/bench.json
 
 docs: $(DEVELOP)  ## the documentation as a site in site/; fails where a link leads nowhere
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 profile: $(SETUP)  ## measure every subnet on BOARD
 	@$(BIN)/hilnas loop $(EXPERIMENT) --until profile

@@ -37,7 +37,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def in_site(markdown: str) -> str:
-    """Links between the repository's files as links between the site's: docs/ is its root."""
+    """Links between the repository's files as links between the site's, whose root is docs/.
+
+    In a table's code GitHub wants `|` escaped, and the site shows the escape.
+    """
     for name, site in OUTSIDE.items():
         markdown = re.sub(rf"\]\((?:\.\./)?{re.escape(name)}", f"]({site}", markdown)
-    return markdown.replace("](docs/", "](")
+    return markdown.replace("](docs/", "](").replace(r"\|", "|")

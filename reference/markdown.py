@@ -11,7 +11,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+    return f"| {' | '.join(cells)} |"
 
 
 def plain(text: str) -> str:
@@ -21,7 +21,7 @@ def plain(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    for mark in "\\*_[]<>":
+    for mark in "\\*_[]<>|":
         text = text.replace(mark, f"&#{ord(mark)};")
     return text
 
