@@ -50,7 +50,7 @@ def test_it_builds_strictly_and_asks_no_other_server(checkout):
     assert "--split train|val" in (site / "reference" / "commands.html").read_text(encoding="utf8")
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf8")
-        assert "<script src=\"http" not in text and "fonts.googleapis" not in text, page
+        assert '<script src="http' not in text and "fonts.googleapis" not in text, page
 
 
 @pytest.mark.parametrize("target", ["no-such-page.md", "measuring.md#no-such-heading"])
