@@ -70,8 +70,10 @@ def _rows(cls: type, places: Mapping[type, str], left_out: Sequence[str] = ()) -
     meanings = attributes(cls)
     for field, hint in _fields(cls):
         if field.name not in left_out:
-            value = " or ".join(_link(places[part]) for part in classes(hint)) or plain(written(hint))
-            yield code(field.name), value, _default(field), plain(meanings.get(field.name, ""))
+            parts = list(classes(hint))
+            value = " or ".join(dict.fromkeys(_link(places[part]) for part in parts)) or plain(written(hint))
+            meaning = meanings.get(field.name) or " ".join(summary(part).partition("\n")[0] for part in parts)
+            yield code(field.name), value, _default(field), plain(meaning)
 
 
 def _link(heading: str) -> str:
