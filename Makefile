@@ -19,7 +19,7 @@ SETUP := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo camvid test test-qemu check bench profile luts loop agree regress bundle board-check clean
+.PHONY: help setup system demo camvid test test-qemu check bench docs profile luts loop agree regress bundle board-check clean
 
 help:  ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ $(SETUP): pyproject.toml constraints.txt
 
 $(DEVELOP): $(SETUP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[tensorflow,onnx,postgres,labgrid,ray,tensorboard,dev]'
+		--editable '.[tensorflow,onnx,postgres,labgrid,ray,tensorboard,docs,dev]'
 	@touch $@
 
 system:  ## Debian packages that some tests need (sshd, dropbear, busybox, PostgreSQL's programs); as root
@@ -70,6 +70,9 @@ bench: $(DEVELOP)  ## benchmarks into runs/bench.json; fails where a limit does 
 	@mkdir -p runs
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-json=runs/bench.json
 	@$(BIN)/python -m tests.benchmarks.limits runs/bench.json
+
+docs: $(DEVELOP)  ## the documentation as a site in site/; fails where a link leads nowhere
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 profile: $(SETUP)  ## measure every subnet on BOARD
 	@$(BIN)/hilnas loop $(EXPERIMENT) --until profile

@@ -111,9 +111,14 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Block:
-    """A stage of the encoder: `layers` is the student's depth.
+    """A stage of the encoder.
 
-    `teacher_layers` is the teacher's, whose layers are then MobileNetV2's (k3e6); None where the space names it.
+    Attributes:
+        stride: of its first layer.
+        channels: of its output.
+        layers: the student's depth.
+        teacher_layers: the teacher's, whose layers are then MobileNetV2's (k3e6); None where the space names it.
+        dilation: of depthwise convolutions, in the layers that the space's `dilate` says.
     """
 
     stride: Literal[1, 2]
@@ -132,9 +137,17 @@ SPACES_FOLDER = Path(__file__).parent / "spaces"
 class SearchSpace:
     """Blocks, the choices of every layer, and the weight bit widths of every block.
 
-    `dilate` says which layers of a dilated block carry its dilation: the first only (as MMSegmentation's
-    M-V2-D8) or all. `teacher` is the teacher's architecture where it is not MobileNetV2's, written as
-    `b1_k3e6-k5e4+b2_k3e3`: blocks of this space, of layers that need not be among its choices.
+    Attributes:
+        name: for people; the space is known by its content.
+        stem_channels: of the first convolution, which has stride 2.
+        first_channels: of the layer after it, which enters the first block.
+        blocks: in order; each is replaced as a whole.
+        kernels: of a layer's depthwise convolution.
+        expansions: of a layer: hidden channels over its input's.
+        bits: of a block's weights.
+        dilate: which layers of a dilated block carry its dilation: the first only (as MMSegmentation's M-V2-D8) or all.
+        teacher: the teacher's architecture where it is not MobileNetV2's, written as `b1_k3e6-k5e4+b2_k3e3`: blocks of
+            this space, of layers that need not be among its choices.
     """
 
     name: str

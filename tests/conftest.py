@@ -11,7 +11,7 @@ from hypothesis import settings
 
 REPOSITORY = Path(__file__).parent.parent
 FORBID_SKIPS = os.environ.get("HILNAS_FORBID_SKIPS") == "1"
-INSTALLABLE = ("system", "tensorflow", "ray")
+INSTALLABLE = ("system", "tensorflow", "ray", "docs")
 """Marks of tests that CI installs everything for."""
 NO_NAMESPACES = "no mount namespaces here"  # what a container's host forbids, no package brings
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

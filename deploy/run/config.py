@@ -23,8 +23,15 @@ from nas.training.device import FLOAT32, Compute, DeviceName
 
 @dataclass(frozen=True)
 class Experiment:
-    """`space` is a space's name, or a path relative to the configuration file; its content counts in keys, as the
-    boards' does, not the names.
+    """A run and what it depends on.
+
+    Attributes:
+        name: of the run, whose folder is runs/NAME.
+        space: a space's name, or a path relative to the configuration file; its content counts in keys, as the
+            boards' does, not the names.
+        budgets: one model is selected for each.
+        board: an entry of boards.toml; several of one fleet are joined by commas.
+        seed: of all that is random.
     """
 
     name: str

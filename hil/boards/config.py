@@ -45,9 +45,13 @@ class BoardConfig:
         workdir: folder on the board for everything we put there; empty: a loopback's private one, else /tmp/hilnas.
         delegate: path of the delegate's library on the board; empty: none.
         delegate_sha256: the first digits of that library's sha256, 6 or more; empty: any library.
+        delegate_options: texts that the delegate gets when it is loaded.
+        env: variables of the runner on the board, which the delegate's driver reads.
+        threads: of the interpreter.
         kernels: what runs on the CPU: xnnpack, builtin (no XNNPACK), or reference (slow, plain C).
         root: of a loopback: a folder whose sys, proc, etc and dev/kmsg are read instead of this machine's.
         server: which server a loopback starts; auto: sshd where there is one, else asyncssh.
+        connect_timeout_s: how long a connection may take.
         target: the rules that models for this board must keep: a name; empty: none.
         labels: free text about the board.
         parity_max_abs_diff: an output is right when no element differs by more (in the output's units).

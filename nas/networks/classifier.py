@@ -19,7 +19,11 @@ from nas.space import Choice, SearchSpace
 
 @dataclass(frozen=True)
 class PooledHead:
-    """A 1x1 convolution to `features` channels, the mean over positions, one fully connected layer."""
+    """The head of classification: a 1x1 convolution, the mean over positions, one fully connected layer.
+
+    Attributes:
+        features: channels of the convolution.
+    """
 
     features: int = 1280
     __pydantic_config__ = STRICT

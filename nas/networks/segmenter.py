@@ -39,9 +39,13 @@ class Auxiliary:
 
 @dataclass(frozen=True)
 class Head:
-    """ASPP: `channels` per branch, dilated 3x3 branches at `rates`, a 1x1 and a pooled branch.
+    """The head of segmentation, ASPP: dilated 3x3 branches, a 1x1 and a pooled branch.
 
-    `dropout` of whole channels before the classifiers, in training only (the reference teacher has 0.1).
+    Attributes:
+        channels: of each branch.
+        rates: dilations of the 3x3 branches.
+        dropout: of whole channels before the classifiers, in training only (the reference teacher has 0.1).
+        auxiliary: a second head, in training only.
     """
 
     channels: int = 512

@@ -37,7 +37,12 @@ class Schedule:
     """Optimizer and length of a training. The papers use SGD; AdamW gets further in the few hundred steps of a demo.
 
     Attributes:
+        steps: of the whole training, a batch each.
+        optimizer: of torch.
         learning_rate: at its peak; may be overridden for each parameter group.
+        batch_size: images per step.
+        momentum: of SGD.
+        warmup_steps: over which the learning rate rises to its peak.
         weight_decay: of convolutions; batch norms and biases have none.
         power: of the polynomial decay.
         floor: the lowest learning rate, as a share of the peak.

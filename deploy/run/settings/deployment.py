@@ -21,7 +21,15 @@ class Quantization:
     """How networks are quantized (nas.quant.scheme), and on how many images that is calibrated and evaluated.
 
     Attributes:
-        few_bits, rounding: of weights of fewer than 8 bits (nas.quant.scheme).
+        granularity: weight scales per output channel, or per tensor.
+        calibration_images: training images that the ranges of activations are taken from.
+        evaluation_images: other training images that the NSR is computed on.
+        observer: how a range follows from an activation's values: "minmax", "percentile", "percentile 99.9", "mse"
+            (`nas.quant.ranges`).
+        equalize: whether channels are rescaled across neighbouring convolutions first.
+        bias_correction: whether the mean error is subtracted from every bias.
+        few_bits: range of weights of fewer than 8 bits: of their own, or symmetric about zero.
+        rounding: of weights of fewer than 8 bits: to nearest, or to the least error of each layer's output.
         schemes: other ones that the search may select for a full model (`deploy.compile.scheme`); no stage before the
             one of their name depends on them. None: those of the board's target (`Experiment.on`); empty: none.
     """
@@ -82,7 +90,13 @@ class Deploy:
 
 @dataclass(frozen=True)
 class Measuring:
-    """How long each model is run on the board; see hil.measure.MeasureProtocol."""
+    """How long each model is run on the board; see hil.measure.MeasureProtocol.
+
+    Attributes:
+        warmup_runs: inferences before the timed ones, at least; more while they are not steady.
+        runs: timed inferences in each round.
+        rounds: times that each model is loaded, in turns with all others.
+    """
 
     warmup_runs: int = 5
     runs: int = 30
@@ -119,6 +133,7 @@ class Agreement:
     Attributes:
         models: how many, over the whole range of the table's sums.
         top: the k of top-k recall.
+        measuring: how long each of them is run; the search measures its candidates by it, too.
         tau: the gate: the search uses no table with a lower tau-b. Nothing is measured again for another one.
     """
 
@@ -140,9 +155,12 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Budget:
-    """A model to find: the least NSR at most this share of the teacher's latency and size.
+    """A model to find: the least NSR within shares of the teacher's latency and size.
 
     Attributes:
+        name: the model's, too.
+        latency: the most, as a share of the INT8 teacher's, both measured; None: any.
+        size: the most, as a share of the INT8 teacher's weights; None: any.
         bits: the widths that its blocks may have; None: all of the space.
     """
 

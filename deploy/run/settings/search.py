@@ -74,7 +74,9 @@ class Compare:
         supernet: the whole-network supernets' training; None: the teacher's. Its steps count paths: a step of FairNAS
             trains one path for each choice of a layer, and takes so many fewer.
         start: from the teacher's weights, as the blocks may, or from new random ones.
-        evaluations: architectures that evolution or random search evaluates, in generations of `population`.
+        evaluations: architectures that evolution or random search evaluates.
+        population: of evolution, in each generation.
+        parents: of the next generation, the best of all so far.
         random_blocks: random architectures within the budget that are retrained beside the winners.
         retrain: of every winner and control; None: as the selected models'.
         retrainings: how often, each with another seed: a smaller difference than theirs is no difference.

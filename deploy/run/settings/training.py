@@ -68,9 +68,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Teacher:
-    """The network to learn from, whose head is its task's; `encoder_from`: a public INT8 MobileNetV2 .tflite.
+    """The network to learn from.
 
-    What is in that file counts (`deploy.run.keys.encoder_digest`), not where it lies.
+    Attributes:
+        head: that of the data's task, segmentation or classification.
+        encoder_from: a public INT8 MobileNetV2 .tflite to start from. What is in that file counts
+            (`deploy.run.keys.encoder_digest`), not where it lies. None: new random weights.
     """
 
     head: AnyHead

@@ -1,0 +1,1 @@
+"""Reference pages of the documentation's site, generated from what the program itself reads: parsers and records."""
