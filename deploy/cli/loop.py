@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from hil.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
     from deploy.run.context import Context
-    from deploy.run.folder import Progress
     from deploy.run.records import AgreementRecord, ModelRecord, Regrets, Summary
     from hil.measurement import Conditions
 
@@ -98,7 +96,7 @@ def add(commands: Commands) -> None:
 
 
 def run_loop(options: LoopOptions) -> int:
-    from deploy.pipeline.loop import STAGES, loop
+    from deploy.pipeline.loop import STAGES
 
     until = options.until or LAST
     if until not in STAGES:
@@ -108,7 +106,7 @@ def run_loop(options: LoopOptions) -> int:
     if until != LAST:
         console.say(f"stages up to {until} are done in {_follow(options, until)}")
         return 0
-    return _report(options, loop)
+    return _report(options, run=True)
 
 
 def _explain(options: LoopOptions, until: str) -> int:
@@ -169,15 +167,19 @@ def run_report(options: RunOptions) -> int:
 
 def _follow(options: RunOptions, until: str) -> Path:
     """Run the loop; the run's folder."""
-    from deploy.pipeline.loop import loop
-
     with open_run(options) as context:
-        console.follow(loop(context, until))
+        _run_stages(context, until)
         return context.path
 
 
-def _report(options: RunOptions, steps: Callable[[Context], Iterable[Progress]] = lambda _: ()) -> int:
-    """Take the steps; write and show the finished run's summary.
+def _run_stages(context: Context, until: str) -> None:
+    from deploy.pipeline.loop import loop, stages_until
+
+    console.follow(loop(context, until), stages_until(context, until))
+
+
+def _report(options: RunOptions, *, run: bool = False) -> int:
+    """Write and show the finished run's summary; `run`: after all its stages.
 
     `CheckFailed` if its bundle is not verified, or a model does not keep its budget.
     """
@@ -185,7 +187,8 @@ def _report(options: RunOptions, steps: Callable[[Context], Iterable[Progress]] 
     from deploy.ship.budgets import check_budgets
 
     with open_run(options) as context:
-        console.follow(steps(context))
+        if run:
+            _run_stages(context, LAST)
         summary, folder = summarize_run(context), context.path
     if options.json:
         console.say_json(summary.to_json())
