@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from deploy.run.folder import Progress
 
-SHORT_US = 100.0
 WIDTH_OF_A_FILE = 180  # columns, where no terminal says how many there are
 
 
@@ -38,11 +37,6 @@ def show_warnings() -> None:
             warn(record.getMessage())
 
     logging.basicConfig(handlers=[Warned()], level=logging.WARNING)
-
-
-def milliseconds(us: float) -> str:
-    """With a digit more than 0.1 %: 12.346 for 12 345.6 us, 0.01123 for 11.23 us."""
-    return f"{us / 1000:.3f}" if us >= SHORT_US else f"{us / 1000:.5f}"
 
 
 def say_json(record: object) -> None:

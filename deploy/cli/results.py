@@ -201,7 +201,9 @@ def _show(found: Sequence[Result]) -> None:
 
 
 def _numbers(s: LatencySummary | None) -> tuple[str, ...]:
+    from hil.stats import milliseconds
+
     if s is None:
         return ("failed", *[""] * 5)
-    median, low, high, p90, p95 = map(console.milliseconds, (s.median_us, *s.ci95_us, s.p90_us, s.p95_us))
+    median, low, high, p90, p95 = map(milliseconds, (s.median_us, *s.ci95_us, s.p90_us, s.p95_us))
     return median, f"{low} - {high}", p90, p95, f"{s.mad_us:.3g}", str(s.n)
