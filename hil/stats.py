@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from hil.errors import Incomparable, UsageError
 
-
 SHORT_US = 100.0
 
 

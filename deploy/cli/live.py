@@ -34,9 +34,7 @@ def display(stages: Sequence[str]) -> Iterator[Callable[[Progress], None]]:
     """On stderr, while the work lasts; what else is printed stands above it. Yields what takes each step."""
     shown = Display(Watch(stages))
     console = Console(stderr=True)
-    with Live(
-        shown, console=console, refresh_per_second=REFRESHES_PER_SECOND, redirect_stdout=sys.stdout.isatty()
-    ):
+    with Live(shown, console=console, refresh_per_second=REFRESHES_PER_SECOND, redirect_stdout=sys.stdout.isatty()):
         yield shown.take
 
 

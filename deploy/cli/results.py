@@ -179,9 +179,11 @@ def plot_results(options: ResultPlotOptions) -> int:
     write_svg(options.out, [history_plot(one, options.threshold) for one in found], columns=min(2, len(found)))
     console.say(f"{options.out}: {sum(len(one.sessions) for one in found)} sessions of {len(found)} models")
     for one in found:
-        if one.sessions[-1].slower:
-            since = next(s for s in one.sessions if s.conditions.key() == one.sessions[-1].conditions.key())
-            console.say(f"SLOWER  {one.model} on {one.board}: {slower_text(one.sessions[-1])} since {since.at:%Y-%m-%d}")
+        last = one.sessions[-1]
+        if last.slower:
+            console.say(
+                f"SLOWER  {one.model} on {one.board}: {slower_text(last)} since {one.first_like(last).at:%Y-%m-%d}"
+            )
     return 0
 
 

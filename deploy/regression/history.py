@@ -77,9 +77,14 @@ class History:
     board: str
     sessions: tuple[Session, ...]
 
+    def first_like(self, session: Session) -> Session:
+        """The first session under the conditions of this one that did not fail: what it was compared with."""
+        key = session.conditions.key()
+        return next(s for s in self.sessions if s.conditions.key() == key and not s.failure)
+
 
 def histories(measurements: Iterable[Measurement], threshold: float) -> list[History]:
-    """By board and model; `threshold`: the share by which a session may be slower. Raises UsageError for one below 0."""
+    """By board and model; `threshold`: the share by which a session may be slower. Raises UsageError if not above 0."""
     alike: dict[tuple[str, str], list[Measurement]] = {}
     for m in sorted(measurements, key=lambda m: moment(m.started_at)):
         alike.setdefault((m.conditions.board, m.model), []).append(m)

@@ -22,10 +22,12 @@ def history_plot(history: History, threshold: float) -> Plot:
     well = [s for s in history.sessions if not s.failure]
     changed = [s for s in history.sessions if s.changed]
     failed = [s for s in history.sessions if s.failure]
-    numbers = tuple(str(i) for i, _ in enumerate(changed, start=1))
+    numbers = [f"{i}{', fails' if s.failure else ''}" for i, s in enumerate(changed, start=1)]
+    fails = tuple("" if s.changed else "fails" for s in failed)
+    changes = tuple("\n".join(s.changed) for s in changed)
     events = (
-        Events(_times(changed), numbers, "muted", "other conditions", tuple("\n".join(s.changed) for s in changed)),
-        Events(_times(failed), ("fails",) * len(failed), "offender", "failed", tuple(s.failure for s in failed)),
+        Events(_times(changed), tuple(numbers), "muted", "other conditions", changes),
+        Events(_times(failed), fails, "offender", "failed", tuple(s.failure for s in failed)),
     )
     return Plot(
         f"{history.model} on {history.board}",
@@ -43,7 +45,7 @@ def _times(sessions: Sequence[Session]) -> tuple[float, ...]:
 def _stretches(well: Sequence[Session], threshold: float) -> Iterator[Mark]:
     """Under the same conditions, one after another: a line through the sessions, and what is allowed."""
     first: dict[str, float] = {}
-    name = f"{threshold:.0%} above the first session"
+    name = f"{100 * threshold:g} % above the first session"
     for key, group in groupby(well, key=lambda s: s.conditions.key()):
         sessions = list(group)
         allowed = (1 + threshold) * first.setdefault(key, sessions[0].level_us) / 1000

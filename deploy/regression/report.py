@@ -100,7 +100,7 @@ def markdown(report: RegressionReport) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown leaves as it is, within a line."""
-    return re.sub(r"([\\`*_{}\[\]<>()#|~&])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
 
 
 def html(report: RegressionReport) -> str:
@@ -165,7 +165,8 @@ def junit(report: RegressionReport) -> str:
     for o in report.outcomes:
         c = o.second or o.first
         seconds = {"time": f"{c.head_us / 1e6:.9f}"} if c else {}
-        case = ET.SubElement(suite, "testcase", classname=f"regress.{report.board}", name=_printable(o.model), **seconds)
+        named = {"classname": f"regress.{report.board}", "name": _printable(o.model)}
+        case = ET.SubElement(suite, "testcase", named | seconds)
         if o.status in kinds:
             ET.SubElement(case, kinds[o.status], message=_printable(outcome_text(o)))
     ET.indent(suite)

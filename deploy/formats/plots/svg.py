@@ -238,8 +238,13 @@ def _legend(plot: Plot, width: float, y: float) -> tuple[list[str], float]:
         if x > 8 and x + needed > width:
             x, y = 8.0, y + LINE
         middle = y - 4
-        if isinstance(mark, Line | Events):
-            dots = " stroke-dasharray='2 4'" if isinstance(mark, Events) or mark.dotted else ""
+        if isinstance(mark, Events):
+            parts.append(
+                f"<line x1='{_n(x + 10)}' y1='{_n(middle - 8)}' x2='{_n(x + 10)}' y2='{_n(middle + 6)}' "
+                f"stroke-width='1.8' stroke-dasharray='2 4' {stroke(mark.colour)}/>"
+            )
+        elif isinstance(mark, Line):
+            dots = " stroke-dasharray='2 4'" if mark.dotted else ""
             parts.append(
                 f"<line x1='{_n(x)}' y1='{_n(middle)}' x2='{_n(x + 20)}' y2='{_n(middle)}' stroke-width='1.8'{dots} "
                 f"{stroke(mark.colour)}/>"

@@ -207,5 +207,7 @@ def test_in_a_log(terminal: str | None) -> None:
 
 
 def test_progress_in_a_test_is_a_log(capsys: pytest.CaptureFixture[str]) -> None:
-    console.follow([Progress("tables", 0, 1, "starts"), Progress("tables", 1, 2, "x"), Progress("tables", 1, 1, "done")])
+    console.follow(
+        [Progress("tables", 0, 1, "starts"), Progress("tables", 1, 2, "x"), Progress("tables", 1, 1, "done")]
+    )
     assert capsys.readouterr().err == "tables: starts\ntables: done\n"

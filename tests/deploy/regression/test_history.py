@@ -24,7 +24,13 @@ NEWER = replace(CONDITIONS, kernel="6.6.52", runtime="tflite 2.17")
 
 
 def session(
-    day: int, us: float, conditions: Conditions = CONDITIONS, sha: str = "a", path: str = "/w/m.tflite", rounds: int = 4
+    day: int,
+    us: float,
+    conditions: Conditions = CONDITIONS,
+    *,
+    sha: str = "a",
+    path: str = "/w/m.tflite",
+    rounds: int = 4,
 ) -> list[Measurement]:
     """Rounds of one model on one day, a minute apart, of about that latency."""
     rng = np.random.default_rng(day)
@@ -39,8 +45,8 @@ def session(
 
 
 def failing(day: int) -> list[Measurement]:
-    return [replace(BAD, **{name: getattr(m, name) for name in ("job_id", "model", "path", "started_at", "model_sha256")})
-            for m in session(day, 1, rounds=1)]  # fmt: skip
+    (m,) = session(day, 1, rounds=1)
+    return [replace(m, status="failed", latencies_us=(), failure=BAD.failure)]
 
 
 YEAR = [
@@ -108,11 +114,11 @@ def test_the_figure_marks_what_matters() -> None:
     slower = points["slower, another file"]
     assert slower.colour == "offender" and slower.labels == ("+20.0 %", "+9.8 %")
     other, failed = (mark for mark in plot.marks if isinstance(mark, Events))
-    assert other.labels == ("1", "2", "3", "4") and failed.tips == ("hung [in] its first inference",)
+    assert other.labels == ("1", "2, fails", "3", "4") and failed.tips == ("hung [in] its first inference",)
     assert plot.notes[0] == "1  2026-03-04: kernel 6.6.36 -> 6.6.52, runtime tflite 2.16 -> tflite 2.17"
     svg = ET.fromstring(inline(plot))  # noqa: S314 (we wrote it)
     said = "".join(svg.itertext())
-    assert all(words in said for words in ("m.tflite on bench", "2026-03-02", "5% above the first session", "+20.0 %"))
+    assert all(words in said for words in ("m.tflite on bench", "2026-03-02", "5 % above the first session", "+20.0 %"))
     assert "of the first session under these conditions" in said and "fails" in said
 
 

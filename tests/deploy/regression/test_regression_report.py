@@ -45,7 +45,8 @@ def parsed(text: str) -> ET.Element:
 
 
 def cells(table: ET.Element) -> list[list[str]]:
-    return [["".join(cell.itertext()) for cell in row.iter("td")] for row in table.iter("tr") if row.find("td") is not None]
+    rows = (["".join(cell.itertext()) for cell in row.iter("td")] for row in table.iter("tr"))
+    return [row for row in rows if row]
 
 
 def test_markdown_is_a_table_that_github_shows() -> None:
