@@ -42,7 +42,7 @@ class ResultExportOptions(QueryOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ResultPlotOptions(QueryOptions):
-    """`threshold`: the share by which a session may be slower than the first one."""
+    """`threshold`: the share by which an occasion may be slower than the first one."""
 
     threshold: float
     out: Path
@@ -90,8 +90,8 @@ def _add_results(commands: Commands) -> None:
     plot = actions.add_parser(
         "plot",
         help="latency over time of every model on its board",
-        description="Draws the sessions of every model on its board over time: slower ones, changes of the conditions "
-        "and of the file are marked. A session is compared with the first one under the same conditions, as by "
+        description="Draws the occasions of every model on its board over time: slower ones, changes of the conditions "
+        "and of the file are marked. An occasion is compared with the first one under the same conditions, as by "
         "`hilnas regress` with stored samples; it takes 4 rounds or more.",
     )
     plot.add_argument(
@@ -166,7 +166,7 @@ def export_results(options: ResultExportOptions) -> int:
 
 
 def plot_results(options: ResultPlotOptions) -> int:
-    """Also says which models are slower in their last session."""
+    """Also says which models are slower in their last occasion."""
     from deploy.formats.plots.figures import check_image
     from deploy.formats.plots.svg import write_svg
     from deploy.regression.history import histories
@@ -177,9 +177,9 @@ def plot_results(options: ResultPlotOptions) -> int:
     if len(found) > MOST_PLOTS:
         raise UsageError(f"{len(found)} models: at most {MOST_PLOTS} fit into a figure; choose by --model and --board")
     write_svg(options.out, [history_plot(one, options.threshold) for one in found], columns=min(2, len(found)))
-    console.say(f"{options.out}: {sum(len(one.sessions) for one in found)} sessions of {len(found)} models")
+    console.say(f"{options.out}: {sum(len(one.occasions) for one in found)} occasions of {len(found)} models")
     for one in found:
-        last = one.sessions[-1]
+        last = one.occasions[-1]
         if last.slower:
             console.say(
                 f"SLOWER  {one.model} on {one.board}: {slower_text(last)} since {one.first_like(last).at:%Y-%m-%d}"

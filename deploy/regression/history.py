@@ -1,7 +1,7 @@
-"""A model's latency over time on one kind of board: sessions, what changed between them, which are slower.
+"""A model's latency over time on one kind of board: occasions, what changed between them, which are slower.
 
-A session is compared with the first one under the same conditions, as `hilnas regress` compares stored samples, so
-that a slow drift shows too. Sessions under different conditions are not compared.
+An occasion is compared with the first one under the same conditions, as `hilnas regress` compares stored samples, so
+that a slow drift shows too. Occasions under different conditions are not compared.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from hil.results import moment
 
 
 @dataclass(frozen=True)
-class Session:
+class Occasion:
     """Rounds of one file under one set of conditions, one after another.
 
     Attributes:
-        comparison: with the first session under these conditions; None for that one, where this one failed, and where
+        comparison: with the first occasion under these conditions; None for that one, where this one failed, and where
             either has too few rounds.
-        changed: the conditions that are not those of the session before, "kernel 6.6.36 -> 6.6.52".
-        new_file: the file's content is not that of the session before.
+        changed: the conditions that are not those of the occasion before, "kernel 6.6.36 -> 6.6.52".
+        new_file: the file's content is not that of the occasion before.
     """
 
     rounds: tuple[Measurement, ...]
@@ -55,7 +55,7 @@ class Session:
 
     @property
     def levels_us(self) -> tuple[float, ...]:
-        """Each round's level (`hil.regression`); none where the session failed."""
+        """Each round's level (`hil.regression`); none where the occasion failed."""
         if self.failure:
             return ()
         return tuple(float(levels(np.asarray(m.latencies_us, dtype=np.float64))) for m in self.rounds)
@@ -71,25 +71,25 @@ class Session:
 
 @dataclass(frozen=True)
 class History:
-    """One model's sessions on one kind of board, the oldest first."""
+    """One model's occasions on one kind of board, the oldest first."""
 
     model: str
     board: str
-    sessions: tuple[Session, ...]
+    occasions: tuple[Occasion, ...]
 
-    def first_like(self, session: Session) -> Session:
-        """The first session under the conditions of this one that did not fail: what it was compared with."""
-        key = session.conditions.key()
-        return next(s for s in self.sessions if s.conditions.key() == key and not s.failure)
+    def first_like(self, occasion: Occasion) -> Occasion:
+        """The first occasion under the conditions of this one that did not fail: what it was compared with."""
+        key = occasion.conditions.key()
+        return next(s for s in self.occasions if s.conditions.key() == key and not s.failure)
 
 
 def histories(measurements: Iterable[Measurement], threshold: float) -> list[History]:
-    """By board and model; `threshold`: the share by which a session may be slower. Raises UsageError if not above 0."""
+    """By board and model. `threshold`: the share by which an occasion may be slower; UsageError if it is not above 0."""
     alike: dict[tuple[str, str], list[Measurement]] = {}
     for m in sorted(measurements, key=lambda m: moment(m.started_at)):
         alike.setdefault((m.conditions.board, m.model), []).append(m)
     return [
-        History(name, board, _compared(_sessions(rounds), threshold))
+        History(name, board, _compared(_occasions(rounds), threshold))
         for (board, model), group in sorted(alike.items())
         for name, rounds in _files(model, group)
     ]
@@ -106,8 +106,8 @@ def _files(model: str, measurements: Sequence[Measurement]) -> list[tuple[str, l
     return [(name, [m for m in measurements if m.path == path]) for name, path in zip(names, each, strict=True)]
 
 
-def _sessions(measurements: Sequence[Measurement]) -> list[tuple[Measurement, ...]]:
-    """A session ends where the file or the conditions change, and where the rounds are counted anew."""
+def _occasions(measurements: Sequence[Measurement]) -> list[tuple[Measurement, ...]]:
+    """An occasion ends where the file or the conditions change, and where the rounds are counted anew."""
     found: list[list[Measurement]] = []
     for m in measurements:
         last = found[-1][-1] if found else None
@@ -119,23 +119,23 @@ def _sessions(measurements: Sequence[Measurement]) -> list[tuple[Measurement, ..
     return [tuple(rounds) for rounds in found]
 
 
-def _compared(sessions: Iterable[tuple[Measurement, ...]], threshold: float) -> tuple[Session, ...]:
-    found: list[Session] = []
-    first: dict[str, Session] = {}
-    for rounds in sessions:
-        session, before = Session(rounds), found[-1] if found else None
-        key = session.conditions.key()
-        comparison = _comparison(first[key], session, threshold) if key in first and not session.failure else None
-        changed = _changes(before.conditions, session.conditions) if before else ()
-        new_file = before is not None and before.sha256 != session.sha256
-        found.append(Session(rounds, comparison, changed, new_file))
-        if not session.failure:
-            first.setdefault(key, session)
+def _compared(occasions: Iterable[tuple[Measurement, ...]], threshold: float) -> tuple[Occasion, ...]:
+    found: list[Occasion] = []
+    first: dict[str, Occasion] = {}
+    for rounds in occasions:
+        occasion, before = Occasion(rounds), found[-1] if found else None
+        key = occasion.conditions.key()
+        comparison = _comparison(first[key], occasion, threshold) if key in first and not occasion.failure else None
+        changed = _changes(before.conditions, occasion.conditions) if before else ()
+        new_file = before is not None and before.sha256 != occasion.sha256
+        found.append(Occasion(rounds, comparison, changed, new_file))
+        if not occasion.failure:
+            first.setdefault(key, occasion)
     return tuple(found)
 
 
-def _comparison(base: Session, head: Session, threshold: float) -> Comparison | None:
-    before, now = ([m.latencies_us for m in session.rounds] for session in (base, head))
+def _comparison(base: Occasion, head: Occasion, threshold: float) -> Comparison | None:
+    before, now = ([m.latencies_us for m in occasion.rounds] for occasion in (base, head))
     try:
         return compare(before, now, threshold, interleaved=False)
     except Incomparable:  # too few rounds
