@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from hil.errors import Incomparable, UsageError
 
+SHORT_US = 100.0
+
 
 @dataclass(frozen=True)
 class LatencySummary:
@@ -30,6 +32,11 @@ class LatencySummary:
     mad_us: float
     ci95_us: tuple[float, float]
     n: int
+
+
+def milliseconds(us: float) -> str:
+    """With a digit more than 0.1 %: 12.346 for 12 345.6 us, 0.01123 for 11.23 us."""
+    return f"{us / 1000:.3f}" if us >= SHORT_US else f"{us / 1000:.5f}"
 
 
 def summarize(latencies_us: Sequence[float]) -> LatencySummary:

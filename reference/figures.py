@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from deploy.ship.report_figures import models_plot
+
 from deploy.formats.plots.svg import write_svg
 from deploy.run.records import Summary
-from deploy.ship.report_figures import models_plot
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIGURE = DOCS / "images" / "demo.svg"

@@ -6,14 +6,13 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from deploy.run.folder import Progress
 
-SHORT_US = 100.0
 WIDTH_OF_A_FILE = 180  # columns, where no terminal says how many there are
 
 
@@ -31,12 +30,13 @@ def show_warnings() -> None:
     """What the rooms below have to say beside their results (a board that is lost) goes to stderr, a line each."""
     import logging
 
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    class Warned(logging.Handler):
+        """Looks up stderr for every line: while a live display is shown it is another one, which keeps it whole."""
 
+        def emit(self, record: logging.LogRecord) -> None:
+            warn(record.getMessage())
 
-def milliseconds(us: float) -> str:
-    """With a digit more than 0.1 %: 12.346 for 12 345.6 us, 0.01123 for 11.23 us."""
-    return f"{us / 1000:.3f}" if us >= SHORT_US else f"{us / 1000:.5f}"
+    logging.basicConfig(handlers=[Warned()], level=logging.WARNING)
 
 
 def say_json(record: object) -> None:
@@ -65,38 +65,21 @@ def show(drawn: Table) -> None:
     Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE).print(drawn)
 
 
-def follow(steps: Iterable[Progress]) -> None:
-    """Take all steps and show how far they are."""
-    with progress() as show:
+def follow(steps: Iterable[Progress], stages: Sequence[str] = ()) -> None:
+    """Take all steps and show how far they are; `stages`: those that will come, where that is known."""
+    with progress(stages) as show:
         for step in steps:
             show(step)
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[Progress], None]]:
-    """A bar for each stage on a terminal; elsewhere a line on stderr when a stage starts and ends."""
-    if not sys.stderr.isatty():
-        yield lambda p: print(f"{p.stage}: {p.text}", file=sys.stderr) if p.text in ("starts", "done") else None
+def progress(stages: Sequence[str] = ()) -> Iterator[Callable[[Progress], None]]:
+    """A live display on a terminal; elsewhere lines on stderr: when a stage starts and ends, and one a minute."""
+    from deploy.cli.live import display, has_display
+    from deploy.cli.progress import log_of
+
+    if not has_display():
+        yield log_of(stages)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.fields[stage]:>8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.description}"),
-    )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(p: Progress) -> None:
-            if p.stage not in tasks:
-                tasks[p.stage] = bars.add_task("", stage=p.stage, total=p.total)
-            total = None if p.text == "starts" else p.total
-            bars.update(tasks[p.stage], completed=p.done, total=total, description=p.text[:48])
-
+    with display(stages) as show:
         yield show

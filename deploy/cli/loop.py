@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from hil.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
     from deploy.run.context import Context
-    from deploy.run.folder import Progress
     from deploy.run.records import AgreementRecord, ModelRecord, Regrets, Summary
     from hil.measurement import Conditions
 
@@ -94,7 +92,7 @@ def add(commands: Commands) -> None:
 
 
 def run_loop(options: LoopOptions) -> int:
-    from deploy.pipeline.loop import STAGES, loop
+    from deploy.pipeline.loop import STAGES
 
     until = options.until or LAST
     if until not in STAGES:
@@ -104,7 +102,7 @@ def run_loop(options: LoopOptions) -> int:
     if until != LAST:
         console.say(f"stages up to {until} are done in {_follow(options, until)}")
         return 0
-    return finish(options, loop)
+    return finish(options, run=True)
 
 
 def _explain(options: LoopOptions, until: str) -> int:
@@ -155,15 +153,19 @@ def run_agree(options: AgreeOptions) -> int:
 
 def _follow(options: RunOptions, until: str) -> Path:
     """Run the loop; the run's folder."""
-    from deploy.pipeline.loop import loop
-
     with open_run(options) as context:
-        console.follow(loop(context, until))
+        _run_stages(context, until)
         return context.path
 
 
-def finish(options: RunOptions, steps: Callable[[Context], Iterable[Progress]] = lambda _: ()) -> int:
-    """Take the steps; write and show the finished run's summary, and draw its report.
+def _run_stages(context: Context, until: str) -> None:
+    from deploy.pipeline.loop import loop, stages_until
+
+    console.follow(loop(context, until), stages_until(context, until))
+
+
+def finish(options: RunOptions, *, run: bool = False) -> int:
+    """Write and show the finished run's summary, and draw its report; `run`: after all its stages.
 
     `CheckFailed` if its bundle is not verified, or a model does not keep its budget.
     """
@@ -172,7 +174,8 @@ def finish(options: RunOptions, steps: Callable[[Context], Iterable[Progress]] =
     from deploy.ship.budgets import check_budgets
 
     with open_run(options) as context:
-        console.follow(steps(context))
+        if run:
+            _run_stages(context, LAST)
         summary, folder = summarize_run(context), context.path
         console.follow(report_run(context, summary))
     if options.json:

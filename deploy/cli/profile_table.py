@@ -86,12 +86,14 @@ def show(rows: Sequence[ProfileRow], store: str) -> None:
 
 
 def _cells(row: ProfileRow, dated: bool) -> list[str]:
+    from hil.stats import milliseconds
+
     s, first = row.latency, row.rounds[0]
     calls = sorted({m.calls for m in row.rounds})
     times = "" if calls == [1] else f"x{calls[0]}" if len(calls) == 1 else f"x{calls[0]}-{calls[-1]}"
-    low, high = (console.milliseconds(us) for us in s.ci95_us)
+    low, high = (milliseconds(us) for us in s.ci95_us)
     name = f"{row.name} {first.conditions.input_shapes}".strip()
-    cells = [name, console.milliseconds(s.median_us), f"{low} - {high}", console.milliseconds(s.p90_us)]
+    cells = [name, milliseconds(s.median_us), f"{low} - {high}", milliseconds(s.p90_us)]
     warm = " warm" if first.cache == "warm" else ""  # the NPU's graph was compiled before
     cells += [f"{s.n}{times}", f"{first.first_us / 1000:.2f}{warm}", _delegated(first)]
     return [*cells, *([_when(row)] if dated else []), flags_cell(flags_of(row.rounds), len(row.rounds))]

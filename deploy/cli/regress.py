@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 
     from deploy.regression.baselines import Baseline
     from deploy.regression.regress import Outcome
-    from hil.regression import Comparison
 
 STATES = {"ok": "ok", "regressed": "SLOWER", "failed": "FAILS", "incomparable": "?"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegressOptions:
-    """See the help of each option; `threshold`: a share of the baseline's latency."""
+    """See the help of each option; `threshold`: a share of the baseline's latency; `report`, `junit`: to write."""
 
     run: Path
     suite: Path | None
@@ -38,6 +37,8 @@ class RegressOptions:
     runs: int
     rounds: int
     input_shapes: tuple[str, ...] = ()
+    report: Path | None = None
+    junit: Path | None = None
 
     @property
     def store_path(self) -> str | Path:
@@ -75,6 +76,10 @@ def add(commands: Commands) -> None:
     )
     regress.add_argument("--update", action="store_true", help="make today's models and latencies the baseline")
     regress.add_argument("--store", metavar="FILE|URL", help="default regress.sqlite in the run, or in runs/")
+    regress.add_argument(
+        "--report", type=Path, metavar="FILE", help="write the comparison: .md for a pull request's comment, or .html"
+    )
+    regress.add_argument("--junit", type=Path, metavar="FILE.xml", help="write it as JUnit XML, for CI")
     add_input_shapes(regress)
     add_json(regress)
     add_board(regress)
@@ -88,7 +93,7 @@ def run(options: RegressOptions) -> int:
     What is wrong with files is refused before the board is used.
     """
     from deploy.cli.results import open_store
-    from deploy.regression import regress
+    from deploy.regression import regress, report
     from deploy.regression.baselines import load_suite, suite_folder
     from hil.boards.catalog import find_board
     from hil.boards.kinds import open_board
@@ -96,6 +101,9 @@ def run(options: RegressOptions) -> int:
     from hil.measure import now
     from hil.sessions import open_session
 
+    if options.update and (options.report or options.junit):
+        raise UsageError("--update compares nothing: leave out --report and --junit")
+    report.check_paths(options.report, options.junit)
     config = find_board(options.boards, options.board)
     suite = suite_folder(options.baselines, config)
     heads = regress.heads_of_folder(options.suite) if options.suite else regress.heads_of_run(options.run)
@@ -116,10 +124,11 @@ def run(options: RegressOptions) -> int:
             outcomes.append(outcome)
             if not options.json:
                 _show(outcome)
-        conditions = session.conditions.to_json()
+        conditions = session.conditions
+    report.write(report.RegressionReport(config.name, conditions, tuple(outcomes)), options.report, options.junit)
     if options.json:
         models = [outcome.to_json() for outcome in outcomes]
-        console.say_json({"board": config.name, "conditions": conditions, "models": models})
+        console.say_json({"board": config.name, "conditions": conditions.to_json(), "models": models})
     if regress.conclude(outcomes):
         slower = [outcome.model for outcome in outcomes if outcome.regressed]
         raise CheckFailed(
@@ -144,19 +153,6 @@ def _check_baselines(suite: Mapping[str, Baseline]) -> None:
 
 
 def _show(outcome: Outcome) -> None:
-    state = STATES[outcome.status]
-    if outcome.first is None:
-        console.say(f"{state:7} {outcome.model}: {outcome.failure or outcome.gap}")
-        return
-    shown = [_comparison(c) for c in (outcome.first, outcome.second) if c is not None]
-    text = "; measured again: ".join(shown) + (f"; {outcome.failure}" if outcome.failure else "")
-    against = f"{outcome.against} {outcome.taken}".rstrip()
-    flags = f"; {', '.join(outcome.flags)}" if outcome.flags else ""
-    console.say(f"{state:7} {outcome.model} ({against}): {text}; allowed {1 + outcome.first.threshold:.3f}{flags}")
+    from deploy.regression.report import outcome_text
 
-
-def _comparison(c: Comparison) -> str:
-    return (
-        f"{console.milliseconds(c.head_us)} ms against {console.milliseconds(c.base_us)} ms, ratio {c.ratio:.3f} "
-        f"[{c.ci95[0]:.3f}, {c.ci95[1]:.3f}], p {c.p_value:.2g}"
-    )
+    console.say(f"{STATES[outcome.status]:7} {outcome_text(outcome)}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hil.store import Store
 
 ALL = "all"
+MOST_PLOTS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,14 @@ class QueryOptions:
 @dataclass(frozen=True, kw_only=True)
 class ResultExportOptions(QueryOptions):
     format: str
+    out: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultPlotOptions(QueryOptions):
+    """`threshold`: the share by which an occasion may be slower than the first one."""
+
+    threshold: float
     out: Path
 
 
@@ -78,13 +87,29 @@ def _add_results(commands: Commands) -> None:
     )
     export.add_argument("--format", required=True, metavar="NAME", help="csv, parquet or pytest-benchmark")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
-    for action in (query, export):
+    plot = actions.add_parser(
+        "plot",
+        help="latency over time of every model on its board",
+        description="Draws the occasions of every model on its board over time: slower ones, changes of the conditions "
+        "and of the file are marked. An occasion is compared with the first one under the same conditions, as by "
+        "`hilnas regress` with stored samples; it takes 4 rounds or more.",
+    )
+    plot.add_argument(
+        "--threshold",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="slower by more than this share is marked (default %(default)s)",
+    )
+    plot.add_argument("--out", type=Path, required=True, metavar="FILE.svg", help="the figure to write")
+    for action in (query, export, plot):
         add_store(action)
         action.add_argument("--model", default="*", metavar="GLOB", help="over the models' names (default: all)")
         action.add_argument("--board", metavar="NAME", help="a name in boards.toml, or a fleet's")
         action.add_argument("--since", metavar="TIME", help="ISO 8601, in UTC unless it names a zone")
     bind(query, QueryOptions, query_results)
     bind(export, ResultExportOptions, export_results)
+    bind(plot, ResultPlotOptions, plot_results)
 
 
 def _add_quarantine(commands: Commands) -> None:
@@ -137,6 +162,28 @@ def export_results(options: ResultExportOptions) -> int:
     measured = [result.latency.n for result in found if result.latency]
     failed = f"; {len(found) - len(measured)} that failed left out" if len(found) > len(measured) else ""
     console.say(f"{options.out}: {sum(measured)} samples of {len(measured)} models{failed}")
+    return 0
+
+
+def plot_results(options: ResultPlotOptions) -> int:
+    """Also says which models are slower in their last occasion."""
+    from deploy.formats.plots.figures import check_image
+    from deploy.formats.plots.svg import write_svg
+    from deploy.regression.history import histories
+    from deploy.regression.history_plot import history_plot, slower_text
+
+    check_image(options.out, "--out")
+    found = histories((m for result in _wanted(options) for m in result.measurements), options.threshold)
+    if len(found) > MOST_PLOTS:
+        raise UsageError(f"{len(found)} models: at most {MOST_PLOTS} fit into a figure; choose by --model and --board")
+    write_svg(options.out, [history_plot(one, options.threshold) for one in found], columns=min(2, len(found)))
+    console.say(f"{options.out}: {sum(len(one.occasions) for one in found)} occasions of {len(found)} models")
+    for one in found:
+        last = one.occasions[-1]
+        if last.slower:
+            console.say(
+                f"SLOWER  {one.model} on {one.board}: {slower_text(last)} since {one.first_like(last).at:%Y-%m-%d}"
+            )
     return 0
 
 
@@ -201,7 +248,9 @@ def _show(found: Sequence[Result]) -> None:
 
 
 def _numbers(s: LatencySummary | None) -> tuple[str, ...]:
+    from hil.stats import milliseconds
+
     if s is None:
         return ("failed", *[""] * 5)
-    median, low, high, p90, p95 = map(console.milliseconds, (s.median_us, *s.ci95_us, s.p90_us, s.p95_us))
+    median, low, high, p90, p95 = map(milliseconds, (s.median_us, *s.ci95_us, s.p90_us, s.p95_us))
     return median, f"{low} - {high}", p90, p95, f"{s.mad_us:.3g}", str(s.n)

@@ -69,6 +69,14 @@ def stages_of(context: Context) -> list[str]:
     return [name for name in STAGES if name in context.keys]
 
 
+def stages_until(context: Context, until: str) -> list[str]:
+    """Those up to `until`; `UsageError` if it is none of them."""
+    names = stages_of(context)
+    if until not in names:
+        raise UsageError(f"--until {until}: the configuration has no such stage; it has {', '.join(names)}")
+    return names[: names.index(until) + 1]
+
+
 def missing_files(context: Context, stage: str) -> list[str]:
     """What the stage leaves and is not in the run's folder, sorted."""
     selected = [budget.name for budget in context.experiment.budgets]
@@ -91,9 +99,7 @@ def loop(context: Context, until: str = "ship") -> Iterator[Progress]:
     Any of them may be killed at any moment: the next call goes on from what had been finished.
     """
     names = stages_of(context)
-    if until not in names:
-        raise UsageError(f"--until {until}: the configuration has no such stage; it has {', '.join(names)}")
-    for i, name in enumerate(names):
+    for i, name in enumerate(stages_until(context, until)):
         if not is_done(context, name):
             context.run.reopen(names[i:])  # what is built on it may change, whatever its own key says
             identity = context.identities[name]
@@ -102,5 +108,3 @@ def loop(context: Context, until: str = "ship") -> Iterator[Progress]:
                 yield from STAGES[name](context)
         settle(context, name)
         yield Progress(name, 1, 1, "done")
-        if name == until:
-            return

@@ -112,10 +112,12 @@ def _within_budget(context: Context, of: SchemeRun) -> Generator[Progress, None,
     source = BoardSource(context, solved(summaries(outside), teacher))
     budget_s = seconds_of(settings.budget)
     plan = Plan(budget_s=budget_s, seed=context.experiment.seed)
+    shown = 0
     with one_thread():  # the last bits of sums, and so what is asked next, depend on the number of threads
         for step in spend(source, _features(context.space, context.experiment.data.size), plan):
             words = f"{len(step.observed.blocks)} blocks, {len(step.observed.networks)} models; {step}"
-            yield Progress("profile", min(int(step.observed.seconds), budget_s), budget_s, words)
+            new, shown = tuple(source.measurements[shown:]), len(source.measurements)
+            yield Progress("profile", min(int(step.observed.seconds), budget_s), budget_s, words, new, "s")
     return Profiled(source.entries, step.model, source.overhead, [*outside, *source.measurements])
 
 

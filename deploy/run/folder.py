@@ -17,18 +17,27 @@ from typing import Any
 
 from deploy.run.records import RunState, StageState
 from hil.errors import UsageError
+from hil.measurement import Measurement
 
 SUMMARY = ("data", "teacher", "models", "bundle", "conditions")  # what others read from summary.json
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is; `text` says what was just done."""
+    """How far a stage is.
+
+    Attributes:
+        text: what was just done.
+        measurements: that came since the step before.
+        unit: of `done` and `total`, where they count no things: "s".
+    """
 
     stage: str
     done: int
     total: int
     text: str = ""
+    measurements: tuple[Measurement, ...] = ()
+    unit: str = ""
 
 
 def cpu_seconds() -> float:

@@ -68,5 +68,5 @@ def measure_with_progress(
         if check is not None:
             check(measurement)
         found.append(measurement)
-        yield Progress(stage, done + len(found), total, f"{text} {measurement.model}")
+        yield Progress(stage, done + len(found), total, f"{text} {measurement.model}", (measurement,))
     return found

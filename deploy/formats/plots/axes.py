@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from html import escape
 
 from deploy.formats.plots.colours import fill, stroke
-from deploy.formats.plots.figures import Axis, Bars, Plot, Points
+from deploy.formats.plots.figures import Axis, Bars, Events, Plot, Points
 from deploy.formats.plots.labels import Rectangle
 from deploy.formats.plots.scales import Scale, drawable, limits
+from deploy.formats.plots.times import time_limits
 
 FONT, SMALL = 12, 11  # pixels
 LABEL_HEIGHT = 18  # of an axis's label
+TICK_SPACE = {False: 60, True: 84}  # for a number, for a time
 WIDTH_PER_CHARACTER = 0.56  # of the font's size: a sans-serif face's mean; text is measured by no font here
 
 
@@ -49,6 +51,8 @@ def frame(plot: Plot, width: float, top: float) -> Frame:
     y_low, y_high = limits(_values(plot, "y"), plot.y.log, plot.y.zero)
     if plot.x.names:
         x_low, x_high = -0.6, len(plot.x.names) - 0.4
+    elif plot.x.time:
+        x_low, x_high = time_limits(_values(plot, "x"))
     else:
         x_low, x_high = limits(_values(plot, "x"), plot.x.log, plot.x.zero)
     if plot.diagonal:
@@ -58,7 +62,7 @@ def frame(plot: Plot, width: float, top: float) -> Frame:
     y = Scale(y_low, y_high, bottom, top, plot.y.log)
     ticks = max((text_width(text, SMALL) for _, text in y.ticks()), default=0)
     left = 8 + LABEL_HEIGHT + ticks + 8
-    x = Scale(x_low, x_high, left, width - 14, plot.x.log)
+    x = Scale(x_low, x_high, left, width - 14, plot.x.log, plot.x.time)
     made = Frame(x, y, bottom + 18 + LABEL_HEIGHT)
     if plot.x.names:
         step = (x.end - x.start) / max(1, len(plot.x.names))
@@ -73,6 +77,9 @@ def _values(plot: Plot, which: str) -> Iterator[float]:
         if isinstance(mark, Bars):
             yield from mark.heights if which == "y" else ()
             continue
+        if isinstance(mark, Events):
+            yield from mark.x if which == "x" else ()
+            continue
         values, others = (mark.x, mark.y) if which == "x" else (mark.y, mark.x)
         other_log = plot.y.log if which == "x" else plot.x.log
         yield from (v for v, other in zip(values, others, strict=True) if drawable(other, other_log))
@@ -85,8 +92,9 @@ def axis_elements(plot: Plot, axes: Frame) -> Iterator[str]:
     """Grid, ticks, the two lines and the labels."""
     left, top, right, bottom = axes.box
     y_ticks = axes.y.ticks()
+    space = TICK_SPACE[plot.x.time]
     x_ticks = (
-        [] if plot.x.names else axes.x.ticks() if plot.diagonal else axes.x.ticks(max(3, int((right - left) / 60)))
+        [] if plot.x.names else axes.x.ticks() if plot.diagonal else axes.x.ticks(max(3, int((right - left) / space)))
     )
     lines = "".join(f"M{left:.1f},{axes.y.at(v):.1f}H{right:.1f}" for v, _ in y_ticks)
     lines += "".join(f"M{axes.x.at(v):.1f},{top:.1f}V{bottom:.1f}" for v, _ in x_ticks)

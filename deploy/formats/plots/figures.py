@@ -22,12 +22,14 @@ class Axis:
     Attributes:
         names: of the places 0, 1, 2, ... in place of numbers.
         zero: the axis begins at 0.
+        time: values are seconds since 1970, shown in UTC.
     """
 
     label: str
     log: bool = False
     names: tuple[str, ...] = ()
     zero: bool = False
+    time: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,18 @@ class Bars:
     tips: tuple[str, ...] = ()
 
 
-Mark = Points | Line | Bars
+@dataclass(frozen=True)
+class Events:
+    """A line over the whole height at each x[i], with a label at its top and a tip."""
+
+    x: tuple[float, ...]
+    labels: tuple[str, ...]
+    colour: str = "muted"
+    name: str = ""
+    tips: tuple[str, ...] = ()
+
+
+Mark = Points | Line | Bars | Events
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ class Plot:
     height: float = 260
 
 
-def check_image(path: Path) -> None:
+def check_image(path: Path, option: str = "--plot") -> None:
     """`UsageError` for a file that cannot be drawn; called before anything is measured."""
     if path.suffix != SUFFIX:
-        raise UsageError(f"--plot {path}: figures are written as SVG; give a file that ends in {SUFFIX}")
+        raise UsageError(f"{option} {path}: figures are written as SVG; give a file that ends in {SUFFIX}")

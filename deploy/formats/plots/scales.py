@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from deploy.formats.plots.times import time_ticks
+
 PADDING = 0.06  # of the range, on either side
 MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), tuple(map(float, range(1, 10))))
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -13,13 +15,17 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Scale:
-    """A range of values, [low, high], on the pixels from `start` to `end` (which may be the smaller one)."""
+    """A range of values, [low, high], on the pixels from `start` to `end` (which may be the smaller one).
+
+    `time`: the values are seconds since 1970.
+    """
 
     low: float
     high: float
     start: float
     end: float
     log: bool = False
+    time: bool = False
 
     def at(self, value: float) -> float:
         """The value's pixel."""
@@ -30,6 +36,8 @@ class Scale:
 
     def ticks(self, most: int = 7) -> list[tuple[float, str]]:
         """Round values within the range with their text, at most `most`."""
+        if self.time:
+            return time_ticks(self.low, self.high, most)
         return _log_ticks(self.low, self.high, most) if self.log else _linear_ticks(self.low, self.high, most)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from deploy.formats.files import write_atomically
 from deploy.formats.plots.axes import FONT, SMALL, Frame, axis_elements, frame, text_width, wrapped
 from deploy.formats.plots.colours import DARK, fill, outlined, stroke
-from deploy.formats.plots.figures import Bars, Line, Mark, Plot, Points, check_image
+from deploy.formats.plots.figures import Bars, Events, Line, Mark, Plot, Points, check_image
 from deploy.formats.plots.labels import PlacedLabel, Rectangle, place
 from deploy.formats.plots.scales import drawable
 
@@ -100,6 +100,8 @@ def _mark(mark: Mark, axes: Frame) -> Iterator[str]:
         yield _line(mark, axes)
     elif isinstance(mark, Bars):
         yield from _bars(mark, axes)
+    elif isinstance(mark, Events):
+        yield from _events(mark, axes)
     else:
         yield from _points(mark, axes)
 
@@ -131,6 +133,18 @@ def _bars(mark: Bars, axes: Frame) -> Iterator[str]:
         yield (
             f"<rect x='{_n(axes.x.at(i) - 0.36 * step)}' y='{_n(min(top, zero))}' width='{_n(0.72 * step)}' "
             f"height='{_n(abs(zero - top))}' {fill(colour)}>{_tip(mark.tips, i)}</rect>"
+        )
+
+
+def _events(mark: Events, axes: Frame) -> Iterator[str]:
+    _, top, _, bottom = axes.box
+    for i, value in enumerate(mark.x):
+        x = axes.x.at(value)
+        yield (
+            f"<line x1='{_n(x)}' y1='{_n(top)}' x2='{_n(x)}' y2='{_n(bottom)}' stroke-dasharray='2 4' "
+            f"stroke-width='1.4' {stroke(mark.colour)}>{_tip(mark.tips, i)}</line>"
+            f"<text x='{_n(x)}' y='{_n(top - 3)}' font-size='{SMALL}' text-anchor='middle' {fill(mark.colour)}>"
+            f"{_text(mark.labels[i])}</text>"
         )
 
 
@@ -224,7 +238,12 @@ def _legend(plot: Plot, width: float, y: float) -> tuple[list[str], float]:
         if x > 8 and x + needed > width:
             x, y = 8.0, y + LINE
         middle = y - 4
-        if isinstance(mark, Line):
+        if isinstance(mark, Events):
+            parts.append(
+                f"<line x1='{_n(x + 10)}' y1='{_n(middle - 8)}' x2='{_n(x + 10)}' y2='{_n(middle + 6)}' "
+                f"stroke-width='1.8' stroke-dasharray='2 4' {stroke(mark.colour)}/>"
+            )
+        elif isinstance(mark, Line):
             dots = " stroke-dasharray='2 4'" if mark.dotted else ""
             parts.append(
                 f"<line x1='{_n(x)}' y1='{_n(middle)}' x2='{_n(x + 20)}' y2='{_n(middle)}' stroke-width='1.8'{dots} "

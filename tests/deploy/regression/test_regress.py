@@ -200,6 +200,18 @@ def test_a_slower_head_is_measured_twice_and_fails(bench, tmp_path, capsys):
     assert all(set(order[i : i + 2]) == {"fast", "fast (base)"} for i in range(0, len(order), 2))
 
 
+def test_reports_are_written_whatever_the_verdict(bench, tmp_path, capsys):
+    head = make_run(tmp_path / "run", teacher=LONG, fast=4 * SHORT)
+    files = {option: tmp_path / name for option, name in (("--report", "r.md"), ("--junit", "r.xml"))}
+    assert bench.regress(head, *(str(word) for pair in files.items() for word in pair), threshold="0.3") == 1
+    assert "2 models, 1 slower" in files["--report"].read_text()
+    assert 'tests="2" failures="1"' in files["--junit"].read_text()
+    assert "SLOWER" in capsys.readouterr().out
+    assert bench.regress(head, "--report", "r.pdf") == 2
+    assert bench.regress(head, "--update", "--junit", "r.xml") == 2
+    assert "r.pdf: give a file" in (said := capsys.readouterr().err) and "--update compares nothing" in said
+
+
 def test_an_undecided_comparison_is_measured_longer(bench, run, capsys):
     bench.change("fast", rounds_us=[[1] * RUNS, [10**7] * RUNS] * 2)  # rounds that disagree: faster, or slower?
     bench.change("teacher", threshold=9.0)  # as fast as when the baseline was made, but the machine may be busier
