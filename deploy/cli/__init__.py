@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -43,7 +42,7 @@ GROUPS: Mapping[str, Sequence[ModuleType]] = {
 """Files of commands by the headings of `hilnas --help`; each has `add(commands)`."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> TopParser:
     """The whole command line."""
     top = TopParser(
         "hilnas", "Find a quantized network, measure candidates on the board, ship a bundle.", distribution="hilnas"
