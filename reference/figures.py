@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.ship.report_figures import models_plot
-
 from deploy.formats.plots.svg import write_svg
+from deploy.report.figures import models_plot
 from deploy.run.records import Summary
 
 DOCS = Path(__file__).parents[1] / "docs"

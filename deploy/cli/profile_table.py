@@ -52,6 +52,7 @@ def show(rows: Sequence[ProfileRow], store: str) -> None:
     """The table, its conditions, where samples come from, and what each flag means."""
     from deploy.latency.watermark import watermark
     from hil.database import shown
+    from hil.stats import milliseconds
 
     if not rows:
         return
@@ -72,7 +73,7 @@ def show(rows: Sequence[ProfileRow], store: str) -> None:
         console.say("first ms warm: the graph had been compiled before, by an earlier run under these conditions")
     for row in rows:
         if (after_us := row.rounds[0].class_map_us) is not None:
-            console.say(f"{row.name} is timed to its class map, {console.milliseconds(after_us)} ms of it on the CPU")
+            console.say(f"{row.name} is timed to its class map, {milliseconds(after_us)} ms of it on the CPU")
     if all(m.cache == "unused" for row in rows for m in row.rounds):
         console.say(
             "no graph cache: one is configured, and the driver kept no graph in it, so that every process compiles anew"

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from deploy.compare.records import ComparisonRecord
 from deploy.formats.plots.figures import Axis, Line, Plot, Points
-from deploy.report.material import Material
 from deploy.run.records import ModelRecord, SearchRecord, SelectedModel, Summary
 from deploy.ship.differences import CONTROL
 
 LOG_FROM = 5.0  # slowest over fastest
 
 
-def models_plot(material: Material) -> Plot:
+def models_plot(summary: Summary, comparisons: Sequence[ComparisonRecord] = ()) -> Plot:
     """Score against measured latency: models with both intervals, controls, the budgets' limits as lines."""
-    summary, models = material.summary, material.summary.models
+    models = summary.models
     metric = summary.metric.name
     control = summary.teacher_plus.score_int8
     intervals = tuple((control + d.low, control + d.high) for m in models if (d := m.against_teacher_plus))
     selected = _measured(models, "selected", "selected models", metric)
     marks: list[Line | Points] = [
         *_limits(summary),
-        *_controls(material),
+        *_controls(comparisons, summary.teacher.latency_us.median),
         _measured((summary.teacher,), "ink", "teacher", metric),
         _measured((summary.teacher_plus,), "muted", CONTROL, metric),
         replace(selected, y_intervals=intervals if len(intervals) == len(models) else ()),
@@ -43,12 +43,11 @@ def _limits(summary: Summary) -> Iterator[Line]:
         yield Line((x, x), (min(scores), max(scores)), "muted", f"limit of {name}, {limit:.1%}", dotted=True)
 
 
-def _controls(material: Material) -> Iterator[Points]:
+def _controls(comparisons: Sequence[ComparisonRecord], teacher_us: float) -> Iterator[Points]:
     """What was retrained within a budget without being searched for; its latency is measured, or the table's."""
-    teacher_us = material.summary.teacher.latency_us.median
     rows = [
         (share.value * teacher_us if share else row.predicted_us, row)
-        for comparison in material.comparisons
+        for comparison in comparisons
         for row in comparison.methods
         if (share := row.latency_share) or row.predicted_us
     ]

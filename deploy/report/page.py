@@ -59,7 +59,7 @@ def _parts(material: Material) -> Iterator[str]:
         if mark:
             yield f'<p class="warning">{escape(mark)}</p>'
     yield headline(material)
-    yield figures([inline(models_plot(material), WIDE)])
+    yield figures([inline(models_plot(summary, material.comparisons), WIDE)])
     for title, section in _sections(material):
         if section:
             yield f"<h2>{title}</h2>{section}"
