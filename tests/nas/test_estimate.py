@@ -75,7 +75,7 @@ def test_unknown_standard_errors_are_null_on_disk(tmp_path: Path) -> None:
         (old_row(SUBNETS[0], "guessed"), "hilnas-table/1", f"{SUBNETS[0]}: 'source': "),
         (old_row(SUBNETS[0], "isolated") | {"unit": "us"}, "hilnas-table/1", f"{SUBNETS[0]}: 'unit': "),
         (old_row(SUBNETS[0], "isolated") | {"subnet": "b1"}, "hilnas-table/1", "not a table of this kit"),
-        (old_row(SUBNETS[0], "isolated"), "hilnas-table/3", "format hilnas-table/3, this version reads hilnas-table/2"),
+        (old_row(SUBNETS[0], "isolated"), "hilnas-table/4", "format hilnas-table/4, this version reads hilnas-table/2"),
     ],
 )
 def test_rows_that_are_no_estimates_are_named(tmp_path: Path, row: dict, form: str, says: str) -> None:
