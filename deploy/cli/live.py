@@ -85,7 +85,7 @@ class Display:
         boards = self._watch.boards.values()
         for board in boards:
             yield Text(f"board {board}", no_wrap=True, overflow="ellipsis")
-        if boards:
-            at_work = [s.last for s in self._watch.stages.values() if s.ended_s is None and s.last is not None]
-            waiting = sum(last.total - last.done for last in at_work if last.measurements and not last.unit)
+        at_work = [s.last for s in self._watch.stages.values() if s.ended_s is None and s.last is not None]
+        waiting = sum(last.total - last.done for last in at_work if last.measurements and not last.unit)
+        if waiting:
             yield Text(f"queue {waiting:,}".replace(",", " "))

@@ -84,7 +84,7 @@ class History:
 
 
 def histories(measurements: Iterable[Measurement], threshold: float) -> list[History]:
-    """By board and model. `threshold`: the share by which one may be slower; UsageError if it is not above 0."""
+    """By board and model. `threshold`: the share by which an occasion may be slower; UsageError if not above 0."""
     alike: dict[tuple[str, str], list[Measurement]] = {}
     for m in sorted(measurements, key=lambda m: moment(m.started_at)):
         alike.setdefault((m.conditions.board, m.model), []).append(m)

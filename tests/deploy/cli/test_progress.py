@@ -113,13 +113,13 @@ def test_the_time_left_is_of_what_is_counted_now(clock: Clock) -> None:
     """Another total is another part of the stage, and begins anew."""
     watch = Watch(clock=clock)
     list(map(watch.take, steps(clock, 10, 2)))
-    watch.take(Progress("tables", 1, 50, "latency:"))
-    assert watch.line("tables") == "tables: 1 of 50; latency:"
+    watch.take(Progress("tables", 1100, 5000, "latency:"))
+    assert watch.line("tables") == "tables: 1 100 of 5 000; latency:"
     clock.now_s += 2
-    watch.take(Progress("tables", 2, 50, "latency:"))
-    assert watch.line("tables") == "tables: 2 of 50, 2 min left; latency:"
+    watch.take(Progress("tables", 1101, 5000, "latency:"))
+    assert watch.line("tables") == "tables: 1 101 of 5 000, 2 h 10 min left; latency:"
     clock.now_s += 60
-    assert watch.line("tables") == "tables: 2 of 50, 36 s left; latency:"
+    assert watch.line("tables") == "tables: 1 101 of 5 000, 2 h 9 min left; latency:"
     assert counted(Progress("profile", 30, 1200, unit="s")) == "30 of 1 200 s"
 
 
@@ -195,7 +195,7 @@ def test_on_a_terminal() -> None:
     out, shown = run_on("xterm-256color")
     assert out == "said\n" and "said" not in shown
     for i in range(3):
-        assert f"warning: lost bench-{i}: gone\r\n" in shown
+        assert f"\x1b[2Kwarning: lost bench-{i}: gone\r\n" in shown  # where the display was cleared
     assert "3 of 3" in shown and "profile" in shown and "loss 2" in shown and shown.count("\x1b[2K") > 3
 
 
