@@ -39,10 +39,10 @@ $(DEVELOP): $(SETUP)
 		--editable '.[tensorflow,onnx,postgres,labgrid,ray,tensorboard,docs,dev]'
 	@touch $@
 
-system:  ## Debian packages that some tests need (sshd, dropbear, busybox, PostgreSQL's programs); as root
+system:  ## Debian packages that some tests need (sshd, dropbear, busybox, Chromium, PostgreSQL's programs); as root
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends openssh-client openssh-server openssh-sftp-server procps \
-		dropbear-bin busybox postgresql-common
+		dropbear-bin busybox chromium postgresql-common
 	sed -i 's/^#* *create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
 	apt-get install -y -qq --no-install-recommends postgresql  # no server starts: the tests start their own
 

@@ -14,7 +14,8 @@ from tests.deploy.tiny_experiment import finished_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 BROWSER = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
+    "--disable-background-networking "
     "--disable-component-update --disable-sync --enable-logging=stderr --dump-dom"
 )
 ASKING = """<script>addEventListener("load", () => {

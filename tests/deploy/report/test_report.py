@@ -20,7 +20,8 @@ from tests.deploy.run_records import agreement, search, summary
 MARK = "REPLAY: these latencies are a replay of imx8mp"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 BROWSER = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
+    "--disable-background-networking "
     "--disable-component-update --disable-sync --dump-dom"
 )
 POINTING = """<script>
