@@ -40,8 +40,8 @@ def drain(generator):
 def test_progress_and_measurements(fleet, tmp_path, caplog, capsys):
     jobs = [SimpleNamespace(name=name) for name in "ab"]
     shown, found = drain(measuring.measure_with_progress(context(tmp_path, 2), jobs, PROTOCOL, "agree", done=3))
-    assert shown == [Progress("agree", 4, 7, "measured a"), Progress("agree", 5, 7, "measured b")]
     assert [m.model for m in found] == ["a", "b"]
+    assert shown == [Progress("agree", done, 7, f"measured {m.model}", (m,)) for done, m in enumerate(found, start=4)]
     assert caplog.messages == ["lost left: no answer"] and capsys.readouterr().out == ""
 
 
