@@ -33,17 +33,8 @@ def evaluate(
     runs, reason = _timed_runs(answer, config, who)
     if answer.failure is not None:
         reason = answer.failure.reason
-    by_program = config.driver == "benchmark_model"
-    if reason is None and task.job.expected is not None and runs.parity is None and not by_program:
-        raise BoardError(
-            f"{who} compares no outputs, though it was given expected ones: "
-            "it was changed; clean the board's workdir and measure again"
-        )
-    if reason is None and (task.job.class_map is None) != (runs.class_map_us is None):
-        raise BoardError(
-            f"{who} is of {'the inference alone' if runs.class_map_us is None else 'more than the inference'}, which "
-            "was not asked for: it was changed; clean the board's workdir and measure again"
-        )
+    if reason is None:
+        _check_asked(runs, task.job, config, who)
     spread = _spread(runs.parity, task.job, config)
     reason = reason or _refusal(runs, config, spread)
     return Measurement(
@@ -76,6 +67,20 @@ def evaluate(
         path=str(task.job.model.absolute()),
         class_map_us=runs.class_map_us,
     )
+
+
+def _check_asked(runs: TimedRuns, job: Job, config: BoardConfig, who: str) -> None:
+    """BoardError for an answer that compares nothing where it had to, or times something else than was asked for."""
+    if job.expected is not None and runs.parity is None and config.driver != "benchmark_model":
+        raise BoardError(
+            f"{who} compares no outputs, though it was given expected ones: "
+            "it was changed; clean the board's workdir and measure again"
+        )
+    if (job.class_map is None) != (runs.class_map_us is None):
+        raise BoardError(
+            f"{who} is of {'the inference alone' if runs.class_map_us is None else 'more than the inference'}, which "
+            "was not asked for: it was changed; clean the board's workdir and measure again"
+        )
 
 
 def failed(task: RoundTask, conditions: Conditions, reason: str, started_at: str) -> Measurement:

@@ -10,7 +10,7 @@ from pathlib import Path
 from deploy.cli import camvid_studies, console
 from deploy.cli.help import sentence
 from deploy.cli.options import Commands, add_boards, bind, whole_numbers
-from deploy.cli.runs import DEFAULT_CONFIG, RunOptions, add_run, open_run
+from deploy.cli.runs import DEFAULT_CONFIG, RunOptions, add_run, load, open_run
 from hil.errors import UsageError
 
 
@@ -252,10 +252,13 @@ def ranking_table(options: RankingOptions) -> int:
 
 def widths_table(options: WidthsOptions) -> int:
     """The exit code."""
+    from deploy.run.records import FinalRecord
     from deploy.studies.widths import WidthsRecord, homogeneous
 
     names = list(dict.fromkeys(options.final_models.split(",")))
     widths = list(dict.fromkeys(whole_numbers("--bits", options.bits)))
+    experiment, _ = load(options)
+    FinalRecord.read(options.runs_dir / experiment.name / FinalRecord.FILE)  # before a folder is made
     with open_run(options) as context:
         console.follow(homogeneous(context, names, widths))
         path = context.path / WidthsRecord.FILE

@@ -15,7 +15,7 @@ from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.networks import finished_at, finishing, has_finish, student_path
 from deploy.run.quantizing import quantize_network
-from deploy.run.records import FinalRecord, Record, SearchRecord
+from deploy.run.records import Record, SearchRecord
 from deploy.run.settings.deployment import TEACHER_PLUS
 from deploy.ship.evaluation import counted_on, simulated_confusions
 from hil.errors import UsageError
@@ -59,7 +59,6 @@ def homogeneous(context: Context, names: Sequence[str], widths: Sequence[int]) -
 
     Killed at any moment, it goes on. Raises `UsageError` for a name that the run has not, and a width that is none.
     """
-    FinalRecord.read(context.path / FinalRecord.FILE)  # the students are final
     layers, found = _layers(context, names), list[HomogeneousModel]()
     if wrong := [bits for bits in widths if bits not in WIDTHS]:
         raise UsageError(f"--bits {wrong[0]}: weights have {WIDTHS.start} to {WIDTHS.stop - 1} bits")

@@ -40,6 +40,8 @@ def test_every_model_at_every_width(
     before = (folder / WidthsRecord.FILE).read_bytes()
     assert table(config) == finish and (folder / WidthsRecord.FILE).read_bytes() == before
     capsys.readouterr()
+    assert main(["study", "widths", *arguments(config, tmp_path / "none")]) == 2
+    assert "final.json: no such file" in capsys.readouterr().err and not (tmp_path / "none").exists()
     for wrong, words in (("--models=slow", "no such model; there are teacher_plus, fast"), ("--bits=9", "2 to 8 bits")):
         assert main(["study", "widths", *arguments(config, tmp_path / "runs"), wrong]) == 2
         assert words in capsys.readouterr().err
