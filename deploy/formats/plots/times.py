@@ -28,7 +28,8 @@ def time_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
         first, last = math.ceil(low / step), math.floor(high / step)
         if last - first < most:
             form = "%H:%M:%S" if step < MINUTE_S else "%m-%d %H:%M" if step < DAY_S else "%Y-%m-%d"
-            return [(float(n * step), _moment(n * step).strftime(form)) for n in range(first, last + 1)]
+            within = [n * step for n in range(first, last + 1) if low <= n * step <= high]  # a quotient may be rounded
+            return [(float(at), _moment(at).strftime(form)) for at in within]
     for months in STEPS_MONTHS:
         found = list(_firsts(low, high, months))
         if len(found) <= most:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deploy.formats.plots.times import time_limits, time_ticks
@@ -29,6 +29,7 @@ def test_ticks_are_round(low: str, high: str, expected: list[str]) -> None:
     assert [text for _, text in time_ticks(seconds(low), seconds(high), 4)] == expected
 
 
+@example(start=5e-324, length=60.0, most=3)
 @given(start=st.floats(0, 4e9), length=st.floats(60, 3e9), most=st.integers(3, 12))
 def test_ticks_lie_within_and_are_few_and_different(start: float, length: float, most: int) -> None:
     ticks = time_ticks(start, start + length, most)
