@@ -59,14 +59,14 @@ def random_blocks(comparison: SearchComparison) -> Selecting:
 
 def uniform(comparison: SearchComparison) -> Selecting:
     """The largest network of k3e3 layers alone within the budget."""
-    space = comparison.context.space
+    space = comparison.affordable.space
     networks = family(space, [[UNIFORM] * block.layers for block in space.blocks])
     return (yield from _largest(comparison, "uniform", networks))
 
 
 def fewer_layers(comparison: SearchComparison) -> Selecting:
     """The largest network within the budget that is the teacher with layers left out."""
-    space = comparison.context.space
+    space = comparison.affordable.space
     _, *networks = family(space, space.teacher_layers)  # the first is the teacher
     return (yield from _largest(comparison, "fewer_layers", networks))
 

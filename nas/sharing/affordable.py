@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,11 +18,16 @@ class Affordable:
     """The architectures of `space` that cost at most `limits`, by the costs in `of`.
 
     Raises `ConfigError`, naming the smallest, if a limit is below the smallest architecture.
+
+    Attributes:
+        space: with those bit widths alone that `of` has.
     """
 
     def __init__(self, space: SearchSpace, of: Candidates, limits: Limits) -> None:
         of.check_reachable(limits)
-        self.space, self._of, self._limits = space, of, limits
+        widths = {subnet.bits for block in of.subnets for subnet in block}
+        self.space = replace(space, bits=tuple(bits for bits in space.bits if bits in widths))
+        self._of, self._limits = of, limits
         self._within = of.limit_vector(limits)
         self._cost = {s: row for block in zip(of.subnets, of.costs, strict=True) for s, row in zip(*block, strict=True)}
 

@@ -93,12 +93,20 @@ def _take(step: StudyStep, out: Path) -> StepRecord:
         os.fsync(file.fileno())
     if code in (INTERRUPTED, -2):
         raise KeyboardInterrupt
-    if code not in (0, CHECK_FAILED):
+    if code not in (0, CHECK_FAILED) or not _is_json(part):
         raise StepFailedError(step, code if code > 0 else 1)
     part.replace(printed)
     record = StepRecord(step.name, step.command, code, round(time.monotonic() - started, 1))
     record.write(_record_path(step, out))
     return record
+
+
+def _is_json(path: Path) -> bool:
+    """Of a check that did not hold there is a result; whatever else ends with the same code prints none."""
+    try:
+        return read_json(path) is not None
+    except HilError:
+        return False
 
 
 def _record_path(step: StudyStep, out: Path) -> Path:

@@ -35,6 +35,10 @@ class Sized:
         )
 
     @property
+    def affordable(self) -> Any:
+        return SimpleNamespace(space=SPACE)
+
+    @property
     def cost_tables(self) -> Any:
         return SimpleNamespace(teacher={"size": self.size_bits(network_of(SPACE.teacher_layers, 8))})
 

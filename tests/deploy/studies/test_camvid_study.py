@@ -45,6 +45,19 @@ def test_a_command_that_cannot_work_stops_the_study(tmp_path: Path, capfd: pytes
     assert [path.suffix for path in (tmp_path / "steps").iterdir()] == [".part"], "no half output counts"
 
 
+def test_a_command_that_printed_no_result_did_not_end_with_a_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy" / "__init__.py").touch()
+    (tmp_path / "deploy" / "cli.py").write_text("raise KeyError('a fault of ours')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(StepFailedError, match=r"step 'well' ended with 1; put that right"):
+        list(conduct([WELL], tmp_path))
+    assert left([WELL], tmp_path) == [WELL] and not (tmp_path / "steps" / "well.json").exists()
+
+
 def test_a_check_that_did_not_hold_is_a_result_and_stops_what_needs_it(tmp_path: Path) -> None:
     StepRecord("wrong", WRONG.command, 1, 2.0).write(tmp_path / "steps" / "wrong.json")
     needing = replace(WELL, name="needing", needs=("wrong",))

@@ -268,3 +268,13 @@ def test_a_budget_below_the_smallest_names_the_smallest():
 def test_evolution_refuses_settings_that_never_end(wrong):
     with pytest.raises(ConfigError, match="positive"):
         Evolution(**wrong)
+
+
+@pytest.mark.parametrize("bits", SPACE.bits)
+def test_where_some_widths_are_allowed_no_other_is_drawn(bits):
+    latency = random_table(0)
+    of = candidates(SPACE, [latency], lambda subnet: subnet.bits == bits)
+    affordable = Affordable(SPACE, of, {"latency": 14.0})
+    search = evolve(affordable, lambda a: -latency.total(a), Evolution(30, population=10, parents=3), 0)
+    widths = {s.bits for found in search for s in found.architecture.subnets}
+    assert widths == {bits} and affordable.space.bits == (bits,)
