@@ -31,11 +31,11 @@ def is_side(value: Any) -> bool:
 def class_map(numpy: Any, logits: Any, sizes: Sequence[Sequence[int]]) -> Any:
     """int32 (1, H, W) from int8 or uint8 logits (1, h, w, C), resized to each of `sizes` in turn; a tie is the first's.
 
-    A class map, of int32, stays what it is.
+    A size that the logits have already is no resize. A class map, of int32, stays what it is.
     """
     if logits.dtype == numpy.int32:
         return logits.reshape(logits.shape[:3])
-    if not sizes:
+    if not sizes or [list(size) for size in sizes] == [list(logits.shape[1:3])]:
         return logits.argmax(axis=-1).astype(numpy.int32)
     signed = logits if logits.dtype == numpy.int8 else (logits ^ 128).view(numpy.int8)
     planes = numpy.ascontiguousarray(signed[0].transpose(2, 0, 1))

@@ -218,15 +218,17 @@ def results_of(numpy: Any, interpreter: Any, job: dict[str, Any]) -> list[Any]:
 
 
 def end_to_end(numpy: Any, interpreter: Any, inputs: list[tuple[int, Any]], sizes: list[list[int]]) -> Any:
-    """(a run from the input's bytes to the class map, the run's part after the inference)."""
+    """(a run from the image's bytes to the class map, the run's part after the inference)."""
     output = interpreter.get_output_details()[0]["index"]
+    signed = {index for index, array in inputs if array.dtype == numpy.int8}
+    images = [(index, array.view(numpy.uint8) ^ 128 if index in signed else array) for index, array in inputs]
 
     def finish() -> None:
         class_map(numpy, interpreter.get_tensor(output), sizes)
 
     def run() -> None:
-        for index, array in inputs:
-            interpreter.set_tensor(index, array)
+        for index, image in images:
+            interpreter.set_tensor(index, (image ^ 128).view(numpy.int8) if index in signed else image)
         interpreter.invoke()
         finish()
 

@@ -30,8 +30,8 @@ class Job:
         expected: raw little-endian bytes of its outputs for that input; None: parity is not checked.
         input_shapes: the sizes of all of its inputs in the model's order; empty: those of its file.
         class_map: (H, W) after each of the resizes that the board's CPU makes of the model's logits before their
-            arg-max; `expected` is then the class map (int32), and a latency is from the input's bytes to it. None: the
-            outputs are the result, and a latency is that of the inference.
+            arg-max; `expected` is then the class map (int32), and a latency is from the input's bytes to it. (): the
+            output is that map. None: the outputs are the result, and a latency is that of the inference.
         spread: what two kernel sets differ by on the model and its input, where that is known; called only if outputs
             exceed the board's tolerance. None: the tolerance alone decides.
     """
@@ -109,14 +109,17 @@ def tasks_of(
 ) -> Iterator[RoundTask]:
     """Every job once per round, each round in its own order.
 
-    Raises UsageError for a job whose class map is the CPU's on a board where only benchmark_model runs.
+    Where only benchmark_model runs, all latencies are of the inference: raises UsageError for a job whose class map is
+    the CPU's.
     """
-    finished = next((job for job in jobs if job.class_map is not None), None)
-    if finished is not None and config.driver != "python":
-        raise UsageError(
-            f"board {config.name}: {config.driver} runs nothing after a model, and {finished.name} leaves its class "
-            'map to the CPU: use driver = "python", or the tail "classes"'
-        )
+    if config.driver != "python":
+        finished = next((job for job in jobs if job.class_map), None)
+        if finished is not None:
+            raise UsageError(
+                f"board {config.name}: {config.driver} runs nothing after a model, and {finished.name} leaves its "
+                'class map to the CPU: use driver = "python", or the tail "classes"'
+            )
+        jobs = [replace(job, class_map=None) for job in jobs]
     models = [sha256_of(job.model) for job in jobs]
     identities = [identity_of(job, sha256, config) for job, sha256 in zip(jobs, models, strict=True)]
     for round_number in range(protocol.rounds):

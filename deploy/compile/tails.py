@@ -15,11 +15,12 @@ from nas.quant import simulate
 from nas.quant.tails import Sizes
 
 CLASS_MAP = "class_map"
-"""The key in the file's metadata: (H, W) after each resize before the arg-max; none: the outputs are the result."""
+"""The key in the metadata of a file that makes a class map: (H, W) after each resize that the CPU makes before it takes
+the arg-max; none: the map is the file's own output. Either way a latency is to the map."""
 
 
 def class_map_of(model: Path) -> Sizes | None:
-    """The resizes before the arg-max that a file leaves to the CPU; None where its outputs are the result.
+    """What a file leaves to the CPU of its class map, () where that is nothing; None for a file that makes no map.
 
     Raises `ModelError` for a file that is no model, or whose metadata is not as this kit writes it.
     """
@@ -42,7 +43,12 @@ def sizes_in(model: ModelInfo) -> Sizes | None:
 
 
 def classes_of(logits: NDArray[np.generic], sizes: Sizes) -> NDArray[np.int64]:
-    """The class map (H, W) of a file's logits (1, h, w, C), as the board's CPU makes it, by the simulation's rules."""
+    """The class map (H, W) of a file's logits (1, h, w, C), as the board's CPU makes it, by the simulation's rules.
+
+    Without `sizes` it is what was given, (1, H, W) or (1, H, W, 1).
+    """
+    if not sizes:
+        return logits.reshape(logits.shape[1:3]).astype(np.int64)
     q = torch.from_numpy(logits.astype(np.float32)).permute(0, 3, 1, 2)
     for size in sizes:
         q = simulate.resize(q, size)

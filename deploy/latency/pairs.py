@@ -22,6 +22,7 @@ from deploy.latency.overhead import PROVENANCE, OverheadRecord
 from deploy.latency.suspects import features_of
 from nas.quant import splice
 from nas.quant.integer_graph import IntegerGraph
+from nas.quant.tails import Tail
 from nas.space import Boundary, Choice, SearchSpace, Subnet
 from nas.table import Table
 
@@ -124,6 +125,7 @@ class PairWriter:
         image: (1, 3, H, W) for golden pairs.
         folder: for the files.
         key: for the files' metadata.
+        tail: where the files of pairs with the head end, as full networks do.
     """
 
     origin: Origin
@@ -131,6 +133,7 @@ class PairWriter:
     image: Tensor
     folder: Path
     key: str
+    tail: Tail = "classes"
 
     def write(self, pairs: Iterable[BlockPair]) -> Iterator[Artifact]:
         """Raises `QuantizationError` where a block does not fit the scales of the one before it."""
@@ -143,7 +146,7 @@ class PairWriter:
             graph = splice.joined(before, after)
             x = self.origin.golden_map(pair.before.block) if pair.before else self.image
             artifact = Artifact.at(self.folder, str(pair))
-            yield save_model(graph, x, artifact, model_metadata(graph, str(pair), self.key))
+            yield save_model(graph, x, artifact, model_metadata(graph, str(pair), self.key), tail=self.tail)
 
     def _graphs(self, subnets: Iterable[Subnet]) -> Iterator[tuple[Subnet, IntegerGraph]]:
         by_block: dict[int, list[Subnet]] = {}

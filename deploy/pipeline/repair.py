@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from deploy.latency.board_source import board_seconds
 from deploy.latency.estimates import of_summary
 from deploy.latency.interactions import FEWEST, REPAIRS, PairEffects, repairs_of
 from deploy.latency.key import check_device
@@ -30,12 +29,13 @@ from deploy.run.records import AgreementRecord, Repair, plain
 from deploy.run.weights import of_run
 from hil.errors import CheckFailed, UsageError
 from hil.measurement import Measurement
+from hil.store import Store
 from nas.estimate import Estimate
 from nas.space import Architecture
 from nas.table import Table
 from nas.training.threads import one_thread
 
-SHARE = 0.09
+SHARE = 0.085
 """Of the board time of the table, where no budget is given: a repair costs a tenth at most."""
 
 
@@ -45,7 +45,7 @@ def repair(context: Context, budget_s: float | None = None) -> Iterator[Progress
     Raises `CheckFailed` where the first pairs that were measured show nothing, `UsageError` for too small a budget.
     """
     yield from loop(context, "agree")
-    left, first = default_budget_s(context) if budget_s is None else budget_s, True
+    left, first = SHARE * table_time(context).board_s if budget_s is None else budget_s, True
     while boundaries := _wanted(context):
         try:
             done = yield from _repaired(context, boundaries, left)
@@ -57,11 +57,24 @@ def repair(context: Context, budget_s: float | None = None) -> Iterator[Progress
         yield from loop(context, "agree")
 
 
-def default_budget_s(context: Context) -> float:
-    """A share of the board time that the table's measured entries took."""
-    table, settings = Table.load(context.path / "tables" / "latency.parquet"), context.experiment.profile
-    measured = [table.entries[s] for s in cells(context.space) if table.entries[s].n]
-    return SHARE * sum(board_seconds(settings, entry.value) for entry in measured)
+@dataclass(frozen=True)
+class TableTime:
+    """What the measured entries of a latency table took of the board's time, and their sum, seconds."""
+
+    board_s: float
+    sum_s: float
+
+    def seconds(self, latency_us: float) -> float:
+        """Of the board's time for a graph of this latency: loading and compiling take longer for larger ones."""
+        return self.board_s * latency_us / 1e6 / self.sum_s
+
+
+def table_time(context: Context) -> TableTime:
+    table = Table.load(context.path / "tables" / "latency.parquet")
+    entries = {str(s): table.entries[s].value for s in cells(context.space) if table.entries[s].n}
+    with Store(context.path / "measurements.sqlite") as store:
+        board_s = sum(m.board_us for m in store.all() if m.model in entries) / 1e6
+    return TableTime(board_s, sum(entries.values()) / 1e6)
 
 
 def _wanted(context: Context) -> list[str]:
@@ -80,8 +93,10 @@ def _repaired(context: Context, boundaries: list[str], budget_s: float) -> Gener
     table = Table.load(tables / "latency.parquet")
     before = AgreementRecord.read(context.path / AgreementRecord.FILE).agreement.tau_b
 
+    time = table_time(context)
+
     def seconds(pair: BlockPair) -> float:
-        return board_seconds(context.experiment.profile, pair.entries_us(table) + outside_us(table, pair))
+        return time.seconds(pair.entries_us(table) + outside_us(table, pair))
 
     drawn = planned(space, [boundary_number(space, name) for name in boundaries], budget_s, seconds, seed)
     plan = {boundary: pairs for boundary, pairs in drawn.items() if len(pairs) >= FEWEST}
@@ -127,7 +142,7 @@ def _measured(
     with one_thread():
         origin = of_run(context, context.experiment.quantization.scheme)
         reference = quantized_teacher(context)
-        writer = PairWriter(origin, reference, context.evaluation[:1], folder, context.keys["tables"])
+        writer = PairWriter(origin, reference, context.evaluation[:1], folder, context.keys["tables"], context.tail)
         jobs = [artifact.job() for artifact in writer.write(pairs)]
 
     def on_its_device(measurement: Measurement) -> None:

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 from deploy.compile.artifact import Artifact, model_metadata, save_model
-from deploy.compile.tails import CLASS_MAP
 from deploy.latency.agreement import failures
 from deploy.latency.shares import enough_rounds, latency_shares
 from deploy.latency.table import summaries
@@ -70,11 +69,10 @@ def fastest(tails: Sequence[MeasuredTail], tolerance: float) -> Tail:
 def _compiled(
     context: Context, teacher: IntegerGraph, tails: Sequence[Tail]
 ) -> tuple[dict[Tail, Artifact], dict[Tail, str]]:
-    """The teacher's files, all timed to the class map where the board can, and why the target refuses others."""
-    facts: dict[str, object] = {CLASS_MAP: []} if context.board.driver == "python" else {}
+    """The teacher's files, and why the target refuses others."""
     artifacts, refused = dict[Tail, Artifact](), dict[Tail, str]()
     for name in tails:
-        metadata = model_metadata(teacher, "teacher", context.keys["tail"], tail=name, **facts)
+        metadata = model_metadata(teacher, "teacher", context.keys["tail"], tail=name)
         artifact = Artifact.at(context.path / "models", f"teacher-{name}")
         graph, image = with_tail(teacher, name), context.evaluation[:1]
         try:

@@ -27,7 +27,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "distil": 2,
     "tables": 2,
     "tail": 1,
-    "profile": 2,
+    "profile": 3,
     "agree": 2,
     "schemes": 2,
     "search": 2,

@@ -178,7 +178,7 @@ def _readme(contents: Contents, output: TaskOutput, kind: str, steps: Preprocess
 
 {output.task}, {len(contents.classes)} classes (labels.txt), {contents.size[0]} x {contents.size[1]} pixels.
 Input: RGB, {steps.from_uint8 if kind == "int8" else kind}, NHWC (preprocessing.json). \
-Output: {output.output.format(kind=kind) if left is None else LOGITS.format(kind=kind)}.
+Output: {output.output.format(kind=kind) if not left else LOGITS.format(kind=kind)}.
 
 {facts}
 

@@ -82,7 +82,7 @@ class LeftToCpu:
     """The class map that the CPU makes of a model's logits.
 
     Attributes:
-        sizes: (H, W) after each bilinear resize before the arg-max; none: the arg-max alone.
+        sizes: (H, W) after each bilinear resize before the arg-max; none: the model's output is the class map.
     """
 
     sizes: Sizes
@@ -97,7 +97,7 @@ class Manifest(Record):
         format: `FORMAT`, by which the verifier knows what it reads.
         facts: for people, as in the README.
         accuracy: None in a bundle of a hilnas that did not evaluate on the board.
-        class_map: None where the model's output is the result.
+        class_map: None where the task is no segmentation.
     """
 
     format: str

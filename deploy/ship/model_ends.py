@@ -56,7 +56,7 @@ class ModelOutput:
         size: (H, W) of the image, to which a map is enlarged; () of an image's class.
         scores: whether its last axis scores the classes; false: its numbers are classes.
         text: what it is taken for.
-        sizes: the resizes of the scores that our own file leaves to the CPU; None: it is none that does.
+        sizes: the resizes of the scores that our own file leaves to the CPU.
     """
 
     shape: tuple[int, ...]
@@ -81,7 +81,7 @@ class ModelOutput:
         values = np.frombuffer(data, DTYPES[self.dtype], prod(self.shape), self.start)
         if not self.size:
             return np.asarray(values.argmax() if self.scores else values[0], np.int64)
-        if self.sizes is not None and self.scores:
+        if self.sizes and self.scores:
             return classes_of(values.reshape(self.shape), self.sizes)
         values = values.reshape(self.shape[1:])
         if self.shape[1:3] != self.size:

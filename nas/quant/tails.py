@@ -20,7 +20,8 @@ Tail: TypeAlias = Literal["classes", "logits", "nearest", "upsampled"]
 TailChoice: TypeAlias = Tail | Literal["auto"]
 TAILS: tuple[Tail, ...] = get_args(Tail)
 Sizes: TypeAlias = tuple[tuple[int, int], ...]
-"""(H, W) after each resize before an arg-max; a target may need several small ones (`nas.quant.safe_resize`)."""
+"""(H, W) after each resize before an arg-max; a target may need several small ones (`nas.quant.safe_resize`). A size
+that logits have already is no resize."""
 
 
 def with_tail(graph: IntegerGraph, tail: Tail) -> IntegerGraph:
@@ -41,16 +42,19 @@ def with_tail(graph: IntegerGraph, tail: Tail) -> IntegerGraph:
 
 
 def in_file(graph: IntegerGraph, tail: Tail) -> tuple[IntegerGraph, Sizes | None]:
-    """What a file has of a full network, and the resizes that are the CPU's before its arg-max; None: no arg-max is.
+    """What a file has of a full network, and the sizes of its logits that are left to the CPU, up to the class map's.
 
-    `graph` is one `with_tail`; one that ends in no arg-max is all in the file.
+    () where the file's own output is the class map, None for a network that makes none. `graph` is one `with_tail`.
     """
+    if graph.tensors[graph.output].dtype != "int32":
+        return graph, None
     last = graph.operators[-1]
     if tail not in ("logits", "upsampled") or not isinstance(last, QArgMax):
-        return graph, None
+        return graph, ()
     resizes = _resizes(graph) if tail == "logits" else []
     kept = resizes[0].x if resizes else last.x
-    return graph.until(kept), tuple(graph.tensors[op.name].shape[:2] for op in resizes)
+    sizes = tuple(graph.tensors[op.name].shape[:2] for op in resizes)
+    return graph.until(kept), sizes or (graph.tensors[kept].shape[:2],)
 
 
 def _resizes(graph: IntegerGraph) -> list[QResize]:

@@ -15,7 +15,7 @@ from hil.boards.config import BoardConfig
 from hil.boards.kinds import open_board
 from hil.errors import BoardError, Incomparable, UsageError
 from hil.evaluate import evaluate
-from hil.job import Job, RoundTask, identity_of
+from hil.job import Job, RoundTask, identity_of, tasks_of
 from hil.measure import measure, pooled
 from hil.measurement import Measurement, now
 from hil.session import Session
@@ -96,6 +96,13 @@ def test_a_program_that_only_times_is_refused(session: Session, store: Store, tm
             next(measure(session, [logits_job(tmp_path)], QUICK, store))
         finally:
             session.board.config = kept
+
+
+def test_where_only_a_program_runs_a_finished_class_map_is_timed_as_any_output(tmp_path: Path) -> None:
+    protocol, job = QUICK, logits_job(tmp_path, sizes=())
+    for driver, class_map_of_task in (("python", ()), ("benchmark_model", None)):
+        tasks = list(tasks_of([job], replace(loopback("asyncssh", kernels="builtin"), driver=driver), "c", protocol, 0))
+        assert [task.job.class_map for task in tasks] == [class_map_of_task] * protocol.rounds
 
 
 def test_an_answer_to_another_question_is_none(session: Session, tmp_path: Path) -> None:
