@@ -65,7 +65,7 @@ class Artifact:
     def job(self) -> Job:
         """Timed to the class map where the file leaves it to the CPU."""
         left = class_map_of(self.model)
-        spread = partial(kernel_spread, self.model, self.input)
+        spread = partial(kernel_spread, self.model, self.input, self.input_shapes)
         return Job(self.model, self.name, self.input, self.expected, self.input_shapes, left, spread)
 
 

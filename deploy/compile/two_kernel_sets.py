@@ -1,9 +1,10 @@
 """A program: run a .tflite file of one image on LiteRT's XNNPACK and reference kernels, keep both sets of outputs.
 
-    python two_kernel_sets.py MODEL.tflite INPUT.bin OUT.npz
+    python two_kernel_sets.py MODEL.tflite INPUT.bin OUT.npz [SIZE ...]
 
-OUT has `xnnpack_0`, `reference_0`, ... for each output. It runs as a file, and imports nothing of ours. The runtime
-writes to stderr, and a model that crashes it ends this process alone.
+The sizes are the input's where they are not those of the file. OUT has `xnnpack_0`, `reference_0`, ... for each output.
+It runs as a file, and imports nothing of ours. The runtime writes to stderr, and a model that crashes it ends this
+process alone.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 KERNELS = {"xnnpack": OpResolverType.AUTO, "reference": OpResolverType.BUILTIN_REF}
 
 
-def outputs(content: bytes, data: bytes, kernels: OpResolverType) -> list[NDArray[np.generic]]:
+def outputs(content: bytes, data: bytes, shape: list[int], kernels: OpResolverType) -> list[NDArray[np.generic]]:
     """The outputs for the bytes of the one input."""
     interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=kernels)
+    if shape:
+        interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], shape)
     interpreter.allocate_tensors()
     (detail,) = interpreter.get_input_details()
     interpreter.set_tensor(detail["index"], np.frombuffer(data, detail["dtype"]).reshape(detail["shape"]))
@@ -29,15 +32,15 @@ def outputs(content: bytes, data: bytes, kernels: OpResolverType) -> list[NDArra
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
 
 
-def main(model: Path, source: Path, out: Path) -> None:
+def main(model: Path, source: Path, out: Path, shape: list[int]) -> None:
     content, data = model.read_bytes(), source.read_bytes()
     found: dict[str, Any] = {
         f"{name}_{i}": output
         for name, kernels in KERNELS.items()
-        for i, output in enumerate(outputs(content, data, kernels))
+        for i, output in enumerate(outputs(content, data, shape, kernels))
     }
     np.savez(out, **found)
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(*map(Path, sys.argv[1:4]), [int(size) for size in sys.argv[4:]])

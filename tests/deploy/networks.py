@@ -34,8 +34,9 @@ def space(name: str) -> SearchSpace:
 
 
 def interpret(content: bytes, q: NDArray[np.int8], kernels: OpResolverType = OpResolverType.AUTO) -> NDArray[np.int8]:
-    """What LiteRT answers to one input (1, H, W, C)."""
+    """What LiteRT answers to one input (1, H, W, C), at its size."""
     interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=kernels)
+    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], q.shape)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], q)
     interpreter.invoke()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import OpResolverType
 
 from deploy.cli import main
 from deploy.compile.artifact import Artifact, save_model
@@ -14,14 +15,16 @@ from deploy.compile.kernel_spread import kernel_spread
 from deploy.compile.tails import classes_of
 from deploy.formats.tflite.operators import Form
 from deploy.ship.bundle import TASK_OUTPUTS
+from hil.input_shape import InputShape
 from hil.spread import KernelSpread
 from nas.quant import simulate
 from nas.quant.tails import in_file
-from tests.deploy.networks import quantized_subnet, referenced, simulated, small_segmenter_graph, space
+from tests.deploy.networks import interpret, quantized_subnet, referenced, simulated, small_segmenter_graph, space
 from tests.deploy.tiny_experiment import one_line
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = (32, 40)
+KERNELS = (OpResolverType.AUTO, OpResolverType.BUILTIN_REF)
 BOARDS = """
 [second]            # another right kernel set than the one that the outputs are expected of
 kind = "loopback"
@@ -62,6 +65,21 @@ def test_of_scores_it_is_a_distance(tmp_path: Path) -> None:
             q = simulate.quantize(image(), graph.tensors[graph.input])
             apart = np.abs(simulated(logits, q).astype(int) - referenced(logits, q).astype(int))
             assert found == KernelSpread(float(np.mean(apart != 0)), float(apart.max()))
+
+
+def test_at_other_sizes_than_the_files(tmp_path: Path) -> None:
+    graph = small_segmenter_graph(SIZE)
+    stem = graph.until(graph.operators[3].name)  # the head resizes to sizes of its own
+    saved = save_model(stem, image(), Artifact.at(tmp_path, "stem"), {})
+    larger = torch.rand(1, 3, 2 * SIZE[0], 2 * SIZE[1], generator=torch.Generator().manual_seed(0))
+    q = simulate.as_nhwc(simulate.quantize(larger, graph.tensors[graph.input]))
+    (tmp_path / "larger").write_bytes(q.tobytes())
+    shape = (InputShape(graph.input, q.shape),)
+    assert kernel_spread(saved.model, tmp_path / "larger") is None
+    found = kernel_spread(saved.model, tmp_path / "larger", shape)
+    answers = [interpret(saved.model.read_bytes(), q, kernels) for kernels in KERNELS]
+    apart = np.abs(answers[0].astype(int) - answers[1].astype(int))
+    assert found == KernelSpread(float(np.mean(apart != 0)), float(apart.max())) and apart.any()
 
 
 def test_of_a_file_that_leaves_its_class_map_to_the_cpu_it_is_the_maps(tmp_path: Path) -> None:
