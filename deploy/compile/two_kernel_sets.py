@@ -32,8 +32,8 @@ def outputs(content: bytes, data: bytes, shape: list[int], kernels: OpResolverTy
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
 
 
-def main(model: Path, source: Path, out: Path, shape: list[int]) -> None:
-    content, data = model.read_bytes(), source.read_bytes()
+def main(model: str, source: str, out: str, *sizes: str) -> None:
+    content, data, shape = Path(model).read_bytes(), Path(source).read_bytes(), [int(size) for size in sizes]
     found: dict[str, Any] = {
         f"{name}_{i}": output
         for name, kernels in KERNELS.items()
@@ -43,4 +43,4 @@ def main(model: Path, source: Path, out: Path, shape: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), [int(size) for size in sys.argv[4:]])
+    main(*sys.argv[1:])
