@@ -71,7 +71,8 @@ class Clip:
     @property
     def activation(self) -> ActivationName | None:
         """What a layer fuses instead."""
-        return {(0.0, math.inf): "relu", (0.0, 6.0): "relu6"}.get((self.low, self.high))
+        fused: dict[tuple[float, float], ActivationName] = {(0.0, math.inf): "relu", (0.0, 6.0): "relu6"}
+        return fused.get((self.low, self.high))
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
         return env[self.x].clamp(self.low, self.high)

@@ -53,7 +53,7 @@ from nas.quant.ranges import Parameters, Range, activation_parameters, widths_of
 from nas.quant.scheme import FewBits, Granularity
 from nas.quant.shapes import output_shape
 from nas.quant.weights import quantize_weight
-from nas.quant.windows import UNPADDED
+from nas.quant.windows import UNPADDED, Pair
 
 RATIO_LIMIT = 256  # LiteRT refuses a convolution whose scales' ratio reaches it, and adds wrongly
 NARROWEST = 1e-6  # a narrower range has a scale in which TFLite's kernels overflow (6 / scale leaves int32)
@@ -69,7 +69,7 @@ PLAIN: Mapping[type, Callable[[str, str], Operator]] = {
 
 
 def _lower_weighted(
-    node: Weighted, x: IntTensor, y: IntTensor, granularity: Granularity, few_bits: FewBits
+    node: Conv | FullyConnected, x: IntTensor, y: IntTensor, granularity: Granularity, few_bits: FewBits
 ) -> QWeighted:
     q = quantize_weight(node, x.scale, granularity, few_bits)
     ratio = np.float32(x.scale) * q.scale / np.float32(y.scale)
@@ -84,13 +84,18 @@ def _lower_weighted(
         np.ascontiguousarray(q.weight.transpose(layout)),
         q.scale,
         q.bias,
-        node.stride,
-        node.dilation,
+        _number(node.stride),
+        _number(node.dilation),
         depthwise,
         node.activation,
         node.bits,
         q.offset,
     )
+
+
+def _number(size: Pair) -> int:
+    assert isinstance(size, int)  # noqa: S101 (`_is_plain`)
+    return size
 
 
 def _check_ratio(node: Node, ratio: float, reads: str) -> None:
@@ -166,9 +171,9 @@ def _operator(node: Node, read: list[IntTensor], y: IntTensor, granularity: Gran
             _check_ratio(node, max(x.scale for x in read) / y.scale, "inputs")
             return QAdd(node.name, node.a, node.b, node.activation)
         case AveragePool():
-            return QAveragePool(node.name, node.x, node.kernel, node.stride)
+            return QAveragePool(node.name, node.x, _number(node.kernel), _number(node.stride))
         case MaxPool():
-            return QMaxPool(node.name, node.x, node.kernel, node.stride)
+            return QMaxPool(node.name, node.x, _number(node.kernel), _number(node.stride))
         case Pad():
             return QPad(node.name, node.x, node.rows, node.columns)
         case Concat():

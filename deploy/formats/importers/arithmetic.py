@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from deploy.formats.importers.builder import Array, NodeBuilder, all_axes
-from deploy.formats.importers.network import Axes, Unsupported, Value
+from deploy.formats.importers.builder import NodeBuilder, all_axes
+from deploy.formats.importers.network import Axes, Operand, Unsupported, Value
 from nas.quant.float_graph import Add, Clip, Mul, Sub
 
-Operand = Value | Array
 Kind = type[Add] | type[Sub] | type[Mul]
 
 
@@ -19,12 +18,12 @@ def combined(b: NodeBuilder, name: str, kind: Kind, first: Operand, second: Oper
     except ValueError:
         raise Unsupported(f"{list(first.shape)} and {list(second.shape)} cannot be broadcast") from None
     operands = [_raised(operand, len(shape)) for operand in (first, second)]
-    axes = _axes(operands, shape)
-    read = [
+    axes = _axes(b, operands, shape)
+    x, y = (
         b.arranged(operand, axes) if isinstance(operand, Value) else b.constant(f"{name}/constant", operand, axes)
         for operand in operands
-    ]
-    return b.value(kind(b.name(name), *read), shape, axes)
+    )
+    return b.value(kind(b.name(name), x, y), shape, axes)
 
 
 def _raised(operand: Operand, rank: int) -> Operand:
@@ -36,13 +35,13 @@ def _raised(operand: Operand, rank: int) -> Operand:
     return Value(operand.tensor, (*[1] * more, *operand.shape), axes)
 
 
-def _axes(operands: list[Operand], shape: tuple[int, ...]) -> Axes:
+def _axes(b: NodeBuilder, operands: list[Operand], shape: tuple[int, ...]) -> Axes:
     """Where the result's axes are: as in an operand that has all of them, so that it need not be moved."""
     values = [operand for operand in operands if isinstance(operand, Value)]
-    for value in sorted(values, key=lambda value: value.axes != (2, 3, 1)):  # maps first
+    for value in sorted(values, key=lambda value: value.axes != b.map_axes):  # maps first
         if all(size == 1 or axis in value.axes for axis, size in enumerate(shape)):
             return value.axes
-    return (2, 3, 1) if len(shape) == 4 and shape[0] == 1 else all_axes(shape)
+    return b.map_axes if len(shape) == 4 and shape[0] == 1 else all_axes(shape)
 
 
 def clipped(b: NodeBuilder, name: str, value: Value, low: float, high: float) -> Value:

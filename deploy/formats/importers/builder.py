@@ -15,22 +15,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploy.formats.importers.network import Axes, Unsupported, Value
+from deploy.formats.importers.network import Array, Axes, Unsupported, Value
 from nas.errors import QuantizationError
 from nas.quant.file_order import from_file_order
 from nas.quant.float_graph import INPUT, ArgMax, Const, Node, Reshape, Transpose
 from nas.quant.shapes import Shape, checked_shape
 
-Array = NDArray[np.generic]
 MOST_AXES = 5  # of a deployed tensor, the batch left out: TFLite's TRANSPOSE takes six
 
 
 class NodeBuilder:
     """Attributes:
     nodes: in the order in which they run.
+    map_axes: the axes of a file's (1, C, H, W) or (1, H, W, C) that are a map's rows, columns and channels.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, map_axes: tuple[int, int, int]) -> None:
+        self.map_axes = map_axes
         self.nodes: list[Node] = []
         self._shapes: dict[str, Shape] = {}
         self._arranged: dict[tuple[str, Axes], str] = {}
@@ -119,8 +120,15 @@ class NodeBuilder:
         if [value.shape[axis] for axis in held] == [shape[axis] for axis in moved]:  # only axes of size 1 come or go
             renamed = dict(zip(held, moved, strict=True))
             return Value(value.tensor, shape, tuple(None if axis is None else renamed.get(axis) for axis in value.axes))
-        axes = _with_ones(shape, moved)
+        axes = self._with_ones(shape, moved)
         return self.value(Reshape(self.name(name), value.tensor, tuple(shape[i] for i in axes)), shape, axes)
+
+    def _with_ones(self, shape: Sequence[int], moved: list[int]) -> tuple[int, ...]:
+        """`moved` with the axes of size 1, the batch left out, where the file or a deployed map has them."""
+        for order in (all_axes(shape), self.map_axes if len(shape) == 4 else ()):
+            if [axis for axis in order if shape[axis] > 1] == moved:
+                return order
+        return tuple(moved)
 
     def transposed(self, value: Value, permutation: Sequence[int]) -> Value:
         """`value` with its axes in another order, as numpy's transpose gives it."""
@@ -132,7 +140,7 @@ class NodeBuilder:
 
     def output(self, value: Value) -> Value:
         """`value` as a deployed output: a map, or in the file's own order and shape."""
-        if len(value.shape) == len(value.axes) + 1 == 4 and value.axes == (2, 3, 1):
+        if len(value.shape) == len(value.axes) + 1 == 4 and value.axes == self.map_axes:
             return value
         axes = all_axes(value.shape)
         return Value(self.arranged(value, axes), value.shape, axes)
@@ -157,7 +165,7 @@ def finite(array: Array) -> NDArray[np.float32]:
     return real
 
 
-def all_axes(shape: Sequence[int]) -> Axes:
+def all_axes(shape: Sequence[int]) -> tuple[int, ...]:
     """A tensor's axes in the file's own order, the batch left out."""
     return tuple(range(1 if shape[:1] == (1,) else 0, len(shape)))
 
@@ -194,17 +202,6 @@ def _kept_in_place(value: Value, shape: Sequence[int]) -> list[int] | None:
         present = present[len(old) :]
         moved += new
     return moved
-
-
-def _with_ones(shape: Sequence[int], moved: list[int]) -> tuple[int, ...]:
-    """`moved` with the axes of size 1, the batch left out, where the file or a deployed map has them."""
-    orders = [all_axes(shape)]
-    if len(shape) == 4:
-        orders.append((2, 3, 1))
-    for order in orders:
-        if [axis for axis in order if shape[axis] > 1] == moved:
-            return order
-    return tuple(moved)
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:

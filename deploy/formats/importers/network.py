@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hil.errors import ModelError, UsageError
+from hil.input_shape import InputShape
 from nas.quant.file_order import from_file_order, to_file_order
 from nas.quant.float_graph import INPUT, Node, last_reads
 
 Axes = tuple[int | None, ...]
+Array = NDArray[np.generic]
 
 
 class Unsupported(Exception):  # noqa: N818 (caught by the importers, which name all at once)
@@ -44,28 +45,37 @@ class Value:
         """Without the batch."""
         return tuple(1 if axis is None else self.shape[axis] for axis in self.axes)
 
+    @property
+    def _held(self) -> list[int]:
+        """The axes of the file that are longer than 1, in the deployed order."""
+        return [axis for axis in self.axes if axis is not None and self.shape[axis] > 1]
+
+    @property
+    def _batched(self) -> bool:
+        return self.shape[:1] == (1,)
+
     def to_torch(self, array: NDArray[np.float32]) -> Tensor:
         """What the float network reads for `array` of `shape`; its first axis may be longer than the file's 1."""
-        batch = len(array) if self.shape[:1] == (1,) else 1
-        if array.shape != (*([batch] if self.shape[:1] == (1,) else self.shape[:1]), *self.shape[1:]):
+        batch = array.shape[:1] if self._batched else ()
+        if array.shape != (*batch, *self.shape[len(batch) :]):
             raise UsageError(f"the network's input has the shape {_by(self.shape)}, not {_by(array.shape)}")
-        shape = self.shape if batch == 1 else (1, *self.shape[1:])
-        held = [axis for axis in self.axes if axis is not None and shape[axis] > 1]
-        flat = array.reshape((batch, *(n for n in shape if n > 1)))
-        ranks = sorted(held)
-        ordered = flat.transpose(0, *(1 + ranks.index(axis) for axis in held))
-        return from_file_order(torch.from_numpy(np.ascontiguousarray(ordered.reshape(batch, *self.deployed_shape))))
+        held, order = self._held, sorted(self._held)
+        flat = array.reshape(-1, *(self.shape[axis] for axis in order))
+        ordered = flat.transpose(0, *(1 + order.index(axis) for axis in held))
+        return from_file_order(torch.from_numpy(ordered.reshape(len(flat), *self.deployed_shape).copy()))
 
     def to_array(self, y: Tensor) -> NDArray[np.float32]:
         """The network's result `y` with `shape`; its first axis is as long as the batch."""
-        batch = len(y)
-        deployed = to_file_order(y).reshape(batch, *self.deployed_shape)
-        held = [axis for axis in self.axes if axis is not None and self.shape[axis] > 1]
-        flat = deployed.reshape(batch, *(self.shape[axis] for axis in held))
+        held = self._held
+        flat = to_file_order(y).reshape(len(y), *(self.shape[axis] for axis in held))
         ordered = flat.permute(0, *(1 + held.index(axis) for axis in sorted(held)))
-        rest = self.shape[1:] if self.shape[:1] == (1,) else self.shape
-        array: NDArray[np.float32] = ordered.reshape(batch, *rest).numpy()
-        return array if batch > 1 or self.shape[:1] == (1,) else array[0]
+        array: NDArray[np.float32] = ordered.reshape(len(y), *self.shape[1 if self._batched else 0 :]).numpy()
+        return array if self._batched else array[0]
+
+
+Operand = Value | Array
+Sizes = tuple[int | None, ...]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +112,25 @@ def refused(where: str, reasons: Sequence[tuple[str, str]]) -> ModelError:
     )
 
 
-def elements(shape: Sequence[int]) -> int:
-    return math.prod(shape)
+def static(where: str, name: str, sizes: Sizes, shapes: Shapes) -> tuple[int, ...]:
+    """The input's shape: as `shapes` gives it, else the file's with a batch of 1 where it leaves that open."""
+    if unknown := [other for other in shapes if other != name]:
+        raise UsageError(f"{where}: --input-shape {unknown[0]}: the network's input is '{name}'")
+    if name in shapes:
+        given = shapes[name]
+        fits = len(given) == len(sizes) and all(n in (None, m) for n, m in zip(sizes[1:], given[1:], strict=True))
+        if not fits:
+            raise UsageError(f"{where}: --input-shape {InputShape(name, given)} does not fit the file's {_by(sizes)}")
+        return given
+    known = [1 if i == 0 and n is None else n for i, n in enumerate(sizes)]
+    shape = tuple(n for n in known if n is not None)
+    if len(shape) < len(known):
+        wanted = f"{InputShape(name, ())}{_by(known)}"
+        raise ModelError(
+            f"{where}: the file leaves sizes of its input open: add --input-shape {wanted}, with yours for N"
+        )
+    return shape
 
 
-def _by(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "a scalar"
+def _by(shape: Sequence[int | None]) -> str:
+    return "x".join("N" if n is None else str(n) for n in shape) or "a scalar"

@@ -8,26 +8,35 @@ from pathlib import Path
 import numpy as np
 
 from deploy.formats.importers import onnx_arithmetic, onnx_layers, onnx_layout
-from deploy.formats.importers.builder import Array, NodeBuilder, all_axes
+from deploy.formats.importers.builder import NodeBuilder, all_axes
 from deploy.formats.importers.fuse import fused
-from deploy.formats.importers.network import ImportedNetwork, Unsupported, Value, refused
+from deploy.formats.importers.network import (
+    Array,
+    ImportedNetwork,
+    Operand,
+    Shapes,
+    Unsupported,
+    Value,
+    refused,
+    static,
+)
 from deploy.formats.importers.onnx_graph import REAL_TYPES, OnnxGraph, OnnxNode, evaluate, read
-from deploy.formats.importers.onnx_op import Handlers, Op, Operand
+from deploy.formats.importers.onnx_op import Handlers, Op
 from hil.errors import ModelError, UsageError
+from hil.input_shape import InputShape
 from nas.quant.float_graph import INPUT, Const
 
 HANDLERS: Handlers = {**onnx_layers.HANDLERS, **onnx_arithmetic.HANDLERS, **onnx_layout.HANDLERS}
 RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
-Shapes = Mapping[str, Sequence[int]]
 
 
-def import_onnx(path: Path, shapes: Shapes | None = None, outputs: Sequence[str] = ()) -> ImportedNetwork:
-    """The network in `path`; `shapes` are those of inputs that leave some size open, `outputs` where it is cut.
+def import_onnx(path: Path, shapes: Sequence[InputShape] = (), outputs: Sequence[str] = ()) -> ImportedNetwork:
+    """The network in `path`; `shapes` gives an input the sizes that its file leaves open, `outputs` cuts it.
 
     Raises `UsageError` for the call, `ModelError` for the file; both name what to do.
     """
-    network = imported(read(path), str(path), shapes or {}, outputs)
+    network = imported(read(path), str(path), {entry.name: entry.shape for entry in shapes}, outputs)
     computed = {node.name for node in network.nodes if not isinstance(node, Const)} | {INPUT}
     for name, value in network.outputs.items():
         if value.tensor not in computed:
@@ -79,7 +88,7 @@ class _Import:
 
     def __init__(self, graph: OnnxGraph, where: str, constants: Mapping[str, Array]) -> None:
         self.graph, self.where = graph, where
-        self.builder = NodeBuilder()
+        self.builder = NodeBuilder((2, 3, 1))
         self.known: dict[str, Operand] = dict(constants)
         self.reasons: list[tuple[str, str]] = []
         self.lost: set[str] = set()
@@ -87,9 +96,6 @@ class _Import:
     def source(self, shapes: Shapes) -> Value:
         """The one input, which the network's images go to."""
         names = [name for name in self.graph.inputs if name not in self.known]
-        unknown = [name for name in shapes if name not in names]
-        if unknown:
-            raise UsageError(f"{self.where}: --input-shape {unknown[0]}: the inputs are {', '.join(names)}")
         if len(names) != 1:
             listed = ", ".join(names) or "none"
             raise ModelError(f"{self.where}: {len(names)} inputs ({listed}): networks with one input are supported")
@@ -99,7 +105,7 @@ class _Import:
                 f"{self.where}: input '{name}' holds {self.graph.types[name]}: networks that read floats are "
                 "supported; cut it behind the cast"
             )
-        shape = _static(self.where, name, self.graph.inputs[name], shapes.get(name))
+        shape = static(self.where, name, self.graph.inputs[name], shapes)
         value = self.builder.input(shape, self._first_axes(name, shape))
         self.known[name] = value
         return value
@@ -152,23 +158,3 @@ class _Import:
             raise Unsupported(
                 f"its attributes or shapes do not fit together ({type(error).__name__}: {error})"
             ) from None
-
-
-def _static(where: str, name: str, sizes: Sequence[int | None], given: Sequence[int] | None) -> tuple[int, ...]:
-    """The input's shape: as given, else the file's with a batch of 1 where it leaves that open."""
-    if given is not None:
-        fits = len(given) == len(sizes) and all(n in (None, m) for n, m in zip(sizes[1:], given[1:], strict=True))
-        if not fits or min(given, default=1) < 1:
-            raise UsageError(f"{where}: --input-shape {name}:{_by(given)} does not fit the file's {_by(sizes)}")
-        return tuple(given)
-    known = [1 if i == 0 and n is None else n for i, n in enumerate(sizes)]
-    static = tuple(n for n in known if n is not None)
-    if len(static) < len(known):
-        raise ModelError(
-            f"{where}: input '{name}' has open sizes ({_by(known)}): give them, --input-shape {name}:1,..."
-        )
-    return static
-
-
-def _by(sizes: Sequence[int | None]) -> str:
-    return ",".join("?" if n is None else str(n) for n in sizes)

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from deploy.formats.importers.arithmetic import Kind, clipped, combined, hard_sigmoid
-from deploy.formats.importers.builder import Array, finite, laid_out
-from deploy.formats.importers.network import Unsupported, Value
-from deploy.formats.importers.onnx_op import Handler, Handlers, Op, Operand
-from nas.quant.float_graph import Add, HardSwish, LeakyRelu, Mul, PRelu, Sigmoid, Softmax, Sub, Tanh
+from deploy.formats.importers.builder import finite, laid_out
+from deploy.formats.importers.moves import softmax
+from deploy.formats.importers.network import Array, Operand, Unsupported, Value
+from deploy.formats.importers.onnx_op import Handler, Handlers, Op
+from nas.quant.float_graph import Add, HardSwish, LeakyRelu, Mul, PRelu, Sigmoid, Sub, Tanh
 
 
 def _arithmetic(kind: Kind) -> Handler:
@@ -29,7 +30,7 @@ def _div(op: Op) -> Sequence[Value]:
 
 
 def _neg(op: Op) -> Sequence[Value]:
-    return [combined(op.builder, op.name, Mul, op.value(), np.float32([-1]).reshape(()))]
+    return [combined(op.builder, op.name, Mul, op.value(), np.array(-1, np.float32))]
 
 
 def _sum(op: Op) -> Sequence[Operand]:
@@ -112,17 +113,10 @@ def _softmax(op: Op) -> Sequence[Value]:
     rank = len(value.shape)
     axis = op.axis(op.integer("axis", -1 if op.opset >= 13 else 1), rank)
     if op.opset >= 13 or math.prod(value.shape[axis:]) == value.shape[axis]:
-        return [softmax(op, value, axis)]
+        return [softmax(b, op.name, value, axis)]
     rows = (math.prod(value.shape[:axis]), math.prod(value.shape[axis:]))  # until opset 12, over all axes from this one
-    y = softmax(op, b.shaped(value, f"{op.name}/rows", rows), 1)
+    y = softmax(b, op.name, b.shaped(value, f"{op.name}/rows", rows), 1)
     return [b.shaped(y, f"{op.name}/shape", value.shape)]
-
-
-def softmax(op: Op, value: Value, axis: int) -> Value:
-    b = op.builder
-    axes = (*(held for held in value.axes if held not in (axis, None)), axis)
-    axes = value.axes if value.axes[-1:] == (axis,) else axes
-    return b.value(Softmax(b.name(op.name), b.arranged(value, axes)), value.shape, axes)
 
 
 HANDLERS: Handlers = {

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.formats.importers.builder import Array
-from deploy.formats.importers.network import Unsupported
+from deploy.formats.importers.network import Array, Unsupported
 from hil.errors import ModelError, UsageError
 
 OLDEST_OPSET = 11
@@ -164,7 +163,8 @@ def _attribute(entry: Any) -> Attribute:
         case int() | float():
             return value
         case onnx.TensorProto():
-            return onnx.numpy_helper.to_array(value)
+            array: Array = onnx.numpy_helper.to_array(value)
+            return array
         case [*numbers] if all(isinstance(number, int | float) for number in numbers):
             return tuple(numbers)
     return None

@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from deploy.formats.importers.arithmetic import combined
-from deploy.formats.importers.builder import Array, finite
-from deploy.formats.importers.network import Axes, Unsupported, Value
+from deploy.formats.importers.builder import finite
+from deploy.formats.importers.moves import mean
+from deploy.formats.importers.network import Array, Axes, Unsupported, Value
 from deploy.formats.importers.onnx_op import Handlers, Op
 from deploy.formats.importers.products import (
     affine,
@@ -18,7 +19,7 @@ from deploy.formats.importers.products import (
     product,
     transposed_convolution,
 )
-from nas.quant.float_graph import Add, AveragePool, MaxPool, Mean, Mul, Pad
+from nas.quant.float_graph import Add, AveragePool, MaxPool, Mul, Pad
 from nas.quant.windows import UNPADDED, Padding, Pads, Pair, Window, pair
 
 
@@ -47,7 +48,7 @@ def _pads(op: Op, rank: int) -> Pads:
     pads = op.integers("pads", [0] * 2 * rank)
     if len(pads) != 2 * rank:
         raise Unsupported(f"pads {list(pads)} for {rank} axes")
-    return (pads[0], pads[2], pads[1], pads[3]) if rank == 2 else (0, 0, *pads)
+    return (pads[0], pads[2], pads[1], pads[3]) if rank == 2 else (0, 0, pads[0], pads[1])
 
 
 def _window(op: Op, kernel: Pair, size: tuple[int, int]) -> Window:
@@ -240,20 +241,9 @@ def _average_pool(op: Op) -> Sequence[Value]:
     return [b.windowed(node, value, axes)]
 
 
-def mean(op: Op, value: Value, over: Sequence[int]) -> Value:
-    """Over these axes of the file, which stay with size 1."""
-    b = op.builder
-    shape = tuple(1 if axis in over else size for axis, size in enumerate(value.shape))
-    places = [place for place, axis in enumerate(value.axes) if axis in over and value.shape[axis] > 1]
-    if not places:
-        return value
-    axes = tuple(place - len(value.axes) for place in places)
-    return b.value(Mean(b.name(op.name), value.tensor, axes), shape, value.axes)
-
-
 def _global_average_pool(op: Op) -> Sequence[Value]:
     value = op.value()
-    return [mean(op, value, range(2, len(value.shape)))]
+    return [mean(op.builder, op.name, value, range(2, len(value.shape)))]
 
 
 def _global_max_pool(op: Op) -> Sequence[Value]:
@@ -270,7 +260,7 @@ def _reduce_mean(op: Op) -> Sequence[Value]:
     if not axes:
         axes = () if op.integer("noop_with_empty_axes", 0) else tuple(range(rank))
     over = {op.axis(axis, rank) for axis in axes}
-    y = mean(op, value, sorted(over))
+    y = mean(op.builder, op.name, value, sorted(over))
     if op.integer("keepdims", 1):
         return [y]
     return [op.builder.shaped(y, op.name, [n for axis, n in enumerate(y.shape) if axis not in over])]

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.formats.importers.builder import all_axes
-from deploy.formats.importers.network import Axes, Unsupported, Value
+from deploy.formats.importers.moves import arg_max, joined, sliced, zero_padded
+from deploy.formats.importers.network import Operand, Unsupported, Value
 from deploy.formats.importers.onnx_graph import REAL_TYPES
-from deploy.formats.importers.onnx_op import Handlers, Op, Operand
-from nas.quant.float_graph import ArgMax, Concat, DepthToSpace, Pad, Resize, Slice, SpaceToDepth
+from deploy.formats.importers.onnx_op import Handlers, Op
+from nas.quant.float_graph import DepthToSpace, Resize, SpaceToDepth
 from nas.quant.rearranging import Coordinates, ResizeMode, sampled
 
-IMAGE_AXES = (2, 3, 1)
 INT_LIMIT = 2**31
 
 
@@ -120,16 +119,16 @@ def _depth_to_space(op: Op) -> Sequence[Value]:
         batch, channels, height, width = value.shape
         parts = b.shaped(value, f"{op.name}/parts", (batch, channels // block**2, block**2, height, width))
         value = b.shaped(b.transposed(parts, (0, 2, 1, 3, 4)), f"{op.name}/channels", value.shape)
-    node = DepthToSpace(b.name(op.name), b.arranged(value, IMAGE_AXES), block)
-    return [b.windowed(node, value, IMAGE_AXES)]
+    node = DepthToSpace(b.name(op.name), b.arranged(value, b.map_axes), block)
+    return [b.windowed(node, value, b.map_axes)]
 
 
 def _space_to_depth(op: Op) -> Sequence[Value]:
     b, value, block = op.builder, _image(op), op.integer("blocksize", 1)
     if block < 1 or value.shape[2] % block or value.shape[3] % block:
         raise Unsupported(f"blocks of {block} in a map of {value.shape[2]} x {value.shape[3]}")
-    node = SpaceToDepth(b.name(op.name), b.arranged(value, IMAGE_AXES), block)
-    y = b.windowed(node, value, IMAGE_AXES)
+    node = SpaceToDepth(b.name(op.name), b.arranged(value, b.map_axes), block)
+    y = b.windowed(node, value, b.map_axes)
     if op.text("mode", "DCR") == "CRD":
         batch, channels, height, width = y.shape
         parts = b.shaped(y, f"{op.name}/parts", (batch, block**2, channels // block**2, height, width))
@@ -137,27 +136,10 @@ def _space_to_depth(op: Op) -> Sequence[Value]:
     return [y]
 
 
-def _axes_with(value: Value, axis: int) -> Axes:
-    """Where `value` has its axes, one for `axis` among them although its size may be 1."""
-    if axis in value.axes:
-        return value.axes
-    if len(value.shape) == 4 and value.shape[0] == 1 and axis:
-        return IMAGE_AXES
-    return all_axes(value.shape) if axis else tuple(range(len(value.shape)))
-
-
 def _concat(op: Op) -> Sequence[Value]:
-    b, operands = op.builder, [op.operand(i) for i in range(len(op.inputs))]
-    first = max((o for o in operands if isinstance(o, Value)), key=lambda o: sum(n > 1 for n in o.shape))
-    axis = op.axis(op.integer("axis", 0), len(first.shape))
-    if len({(*o.shape[:axis], *o.shape[axis + 1 :]) for o in operands}) > 1:
-        raise Unsupported(f"it joins {', '.join(str(list(o.shape)) for o in operands)} along axis {axis}")
-    axes = _axes_with(first, axis)
-    read = tuple(
-        b.arranged(o, axes) if isinstance(o, Value) else b.constant(f"{op.name}/constant", o, axes) for o in operands
-    )
-    shape = [sum(o.shape[i] for o in operands) if i == axis else n for i, n in enumerate(first.shape)]
-    return [b.value(Concat(b.name(op.name), read, axes.index(axis) - len(axes)), shape, axes)]
+    operands = [op.operand(i) for i in range(len(op.inputs))]
+    axis = op.axis(op.integer("axis", 0), len(operands[0].shape))
+    return [joined(op.builder, op.name, operands, axis)]
 
 
 def _split(op: Op) -> Sequence[Value]:
@@ -172,22 +154,7 @@ def _split(op: Op) -> Sequence[Value]:
         raise Unsupported(f"parts {list(sizes)} of an axis of {value.shape[axis]}")
     starts = [0, *itertools.accumulate(sizes)]
     named = zip(op.node.outputs, starts, sizes, strict=False)
-    return [sliced(op, name, value, {axis: range(first, first + n)}) for name, first, n in named]
-
-
-def sliced(op: Op, name: str, value: Value, taken: dict[int, range]) -> Value:
-    """These elements of some axes, all of the others."""
-    for axis, part in taken.items():
-        if not len(part):
-            raise Unsupported(f"nothing is left of axis {axis}")
-    taken = {axis: part for axis, part in taken.items() if list(part) != list(range(value.shape[axis]))}
-    if not taken:
-        return value
-    b = op.builder
-    shape = tuple(len(taken[i]) if i in taken else n for i, n in enumerate(value.shape))
-    parts = [taken.get(axis, range(value.shape[axis])) if axis is not None else range(1) for axis in value.axes]
-    begin, size, strides = zip(*((part.start, len(part), part.step) for part in parts), strict=True)
-    return b.value(Slice(b.name(name), value.tensor, begin, size, strides), shape, value.axes)
+    return [sliced(op.builder, name, value, {axis: range(first, first + n)}) for name, first, n in named]
 
 
 def _slice(op: Op) -> Sequence[Value]:
@@ -201,7 +168,7 @@ def _slice(op: Op) -> Sequence[Value]:
             raise Unsupported("a step of 0")
         where = op.axis(axis, rank)
         taken[where] = range(value.shape[where])[slice(start, end, step)]
-    return [sliced(op, op.name, value, taken)]
+    return [sliced(op.builder, op.name, value, taken)]
 
 
 def _gather(op: Op) -> Sequence[Value]:
@@ -214,13 +181,13 @@ def _gather(op: Op) -> Sequence[Value]:
     part = range(places[0], places[0] + step * len(places), step or 1)
     if list(part) != places:
         raise Unsupported("a gather by indices that are not evenly apart: only a slice is supported")
-    y = sliced(op, op.name, value, {axis: part})
+    y = sliced(op.builder, op.name, value, {axis: part})
     return [y] if index.ndim else [op.builder.shaped(y, op.name, (*y.shape[:axis], *y.shape[axis + 1 :]))]
 
 
 def _pad(op: Op) -> Sequence[Value]:
     op.only(mode="constant")
-    b, value, rank = op.builder, op.value(), len(op.value().shape)
+    value, rank = op.value(), len(op.value().shape)
     fill = op.optional_array(2)
     if fill is not None and float(fill.reshape(())) != 0:
         raise Unsupported(f"it pads with {float(fill.reshape(())):g}: zeros are supported")
@@ -229,26 +196,7 @@ def _pad(op: Op) -> Sequence[Value]:
     if len(pads) != 2 * len(axes) or max(map(abs, pads), default=0) > INT_LIMIT:
         raise Unsupported(f"pads {list(pads)} for {len(axes)} axes")
     around = {axis: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
-    cut = {i: range(max(-a, 0), value.shape[i] - max(-z, 0)) for i, (a, z) in around.items() if min(a, z) < 0}
-    value = sliced(op, f"{op.name}/cut", value, cut)
-    more = {axis: (max(a, 0), max(z, 0)) for axis, (a, z) in around.items() if max(a, z) > 0}
-    if not more:
-        return [value]
-    where = _map_with(value, tuple(more))
-    rows, columns, channels = (more.get(-1 if axis is None else axis, (0, 0)) for axis in where)
-    node = Pad(b.name(op.name), b.arranged(value, where), rows, columns, channels)
-    return [b.windowed(node, value, where)]
-
-
-def _map_with(value: Value, padded: tuple[int, ...]) -> Axes:
-    """A map's axes that hold all of `value` and those that are padded."""
-    axes = IMAGE_AXES if len(value.shape) == 4 and value.shape[0] == 1 and 0 not in padded else None
-    if axes is None:
-        held = [i for i, n in enumerate(value.shape) if n > 1 or i in padded]
-        axes = (*[None] * (3 - len(held)), *held)
-    if len(axes) > 3:
-        raise Unsupported(f"it pads {list(value.shape)}: a map's rows, columns and channels are supported")
-    return axes
+    return [zero_padded(op.builder, op.name, value, around)]
 
 
 def _resize(op: Op) -> Sequence[Value]:
@@ -260,8 +208,8 @@ def _resize(op: Op) -> Sequence[Value]:
     wanted = [_positions(op, mode, axis) for axis in zip(value.shape[2:], size, scales, strict=True)]
     for coordinates in ("half_pixel", "align_corners", "asymmetric"):
         if _samples_alike(wanted, value.shape[2:], mode, coordinates):
-            node = Resize(b.name(op.name), b.arranged(value, IMAGE_AXES), size, mode, coordinates)
-            return [b.windowed(node, value, IMAGE_AXES)]
+            node = Resize(b.name(op.name), b.arranged(value, b.map_axes), size, mode, coordinates)
+            return [b.windowed(node, value, b.map_axes)]
     raise Unsupported(
         f"{op.text('coordinate_transformation_mode', 'half_pixel')} coordinates from {value.shape[2]} x "
         f"{value.shape[3]} to {size[0]} x {size[1]}: TFLite samples elsewhere"
@@ -338,14 +286,10 @@ def _samples_alike(
 
 
 def _arg_max(op: Op) -> Sequence[Value]:
-    b, value = op.builder, op.value()
     if op.integer("select_last_index", 0):
         raise Unsupported("the last of equal elements: TFLite takes the first")
-    axis = op.axis(op.integer("axis", 0), len(value.shape))
-    axes = _axes_with(value, axis)
-    shape = [1 if i == axis else n for i, n in enumerate(value.shape)]
-    y = b.value(ArgMax(b.name(op.name), b.arranged(value, axes), axes.index(axis) - len(axes)), shape, axes)
-    return [y] if op.integer("keepdims", 1) else [b.shaped(y, op.name, [*shape[:axis], *shape[axis + 1 :]])]
+    value, keep = op.value(), bool(op.integer("keepdims", 1))
+    return [arg_max(op.builder, op.name, value, op.axis(op.integer("axis", 0), len(value.shape)), keep=keep)]
 
 
 HANDLERS: Handlers = {

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deploy.formats.importers.builder import Array, NodeBuilder
-from deploy.formats.importers.network import Unsupported, Value
+from deploy.formats.importers.builder import NodeBuilder
+from deploy.formats.importers.network import Array, Operand, Unsupported, Value
 from deploy.formats.importers.onnx_graph import OnnxNode
-
-Operand = Value | Array
 
 
 @dataclass(frozen=True, eq=False)

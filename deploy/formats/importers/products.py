@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deploy.formats.importers.builder import Array, NodeBuilder, finite
-from deploy.formats.importers.network import Axes, Unsupported, Value
+from deploy.formats.importers.builder import NodeBuilder, finite
+from deploy.formats.importers.network import Array, Axes, Unsupported, Value
 from nas.quant.float_graph import Conv, FullyConnected, TransposedConv
 from nas.quant.windows import Window
 
