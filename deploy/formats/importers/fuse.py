@@ -24,6 +24,7 @@ from nas.quant.float_graph import (
     FullyConnected,
     HardSwish,
     MaxPool,
+    Mean,
     Mul,
     Node,
     Pad,
@@ -201,6 +202,17 @@ def _padding(node: Node, graph: _Graph) -> Node | None:
     return replace(node, x=pad.x, padding=(top + above, bottom + below, left + before, right + after))
 
 
+def _dropped_axes(node: Node, graph: _Graph) -> Node | None:
+    """A mean whose axes of size 1 are then left out: without them."""
+    mean = graph.before(node.x) if isinstance(node, Reshape) else None
+    if not isinstance(node, Reshape) or not isinstance(mean, Mean) or not mean.keep_dims:
+        return None
+    shape = graph.shapes[mean.x]
+    gone = {axis % len(shape) for axis in mean.axes}
+    left = tuple(size for axis, size in enumerate(shape) if axis not in gone)
+    return replace(mean, name=node.name, keep_dims=False) if left == node.shape else None
+
+
 def _order_of_weights(node: Node, graph: _Graph) -> Node | None:
     """A transposition that a fully connected layer alone reads, flattened, into the order of its weights."""
     flat = graph.before(node.x) if isinstance(node, FullyConnected) else None
@@ -233,6 +245,7 @@ REWRITES: tuple[Callable[[Node, _Graph], Node | None], ...] = (
     _scaled_and_shifted,
     _activation,
     _padding,
+    _dropped_axes,
     _order_of_weights,
     _same,
 )

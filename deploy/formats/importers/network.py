@@ -65,12 +65,12 @@ class Value:
         return from_file_order(torch.from_numpy(ordered.reshape(len(flat), *self.deployed_shape).copy()))
 
     def to_array(self, y: Tensor) -> NDArray[np.float32]:
-        """The network's result `y` with `shape`; its first axis is as long as the batch."""
+        """The network's result `y` with `shape`; of several images with a first axis for them."""
         held = self._held
         flat = to_file_order(y).reshape(len(y), *(self.shape[axis] for axis in held))
         ordered = flat.permute(0, *(1 + held.index(axis) for axis in sorted(held)))
         array: NDArray[np.float32] = ordered.reshape(len(y), *self.shape[1 if self._batched else 0 :]).numpy()
-        return array if self._batched else array[0]
+        return array if self._batched or len(y) > 1 else array[0]
 
 
 Operand = Value | Array

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.formats.importers import onnx_arithmetic, onnx_layers, onnx_layout
+from deploy.formats.importers import onnx_arithmetic, onnx_layers, onnx_layout, onnx_resize
 from deploy.formats.importers.builder import NodeBuilder, all_axes
 from deploy.formats.importers.fuse import fused
 from deploy.formats.importers.network import (
@@ -26,7 +26,8 @@ from hil.errors import ModelError, UsageError
 from hil.input_shape import InputShape
 from nas.quant.float_graph import INPUT, Const
 
-HANDLERS: Handlers = {**onnx_layers.HANDLERS, **onnx_arithmetic.HANDLERS, **onnx_layout.HANDLERS}
+PARTS = (onnx_layers, onnx_arithmetic, onnx_layout, onnx_resize)
+HANDLERS: Handlers = {kind: handler for part in PARTS for kind, handler in part.HANDLERS.items()}
 RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 

@@ -40,6 +40,13 @@ class Op:
             raise Unsupported(f"its input {index} is a constant and another one is not; exchange or fold them")
         return operand
 
+    def image(self) -> Value:
+        """The first input, which has to be a map (1, C, H, W)."""
+        value = self.value()
+        if len(value.shape) != 4 or value.shape[0] != 1:
+            raise Unsupported(f"it reads {list(value.shape)}: maps (1, C, H, W) are supported; export a batch of 1")
+        return value
+
     def array(self, index: int) -> Array:
         operand = self.operand(index)
         if isinstance(operand, Value):

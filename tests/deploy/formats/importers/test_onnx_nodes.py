@@ -29,6 +29,7 @@ MODULES = (
 FOLDED = {"Constant", "ConstantOfShape"}
 BATCHED = ("test_convtranspose_group_2_image_3", "test_spacetodepth", "test_spacetodepth_expanded")
 """Imported with a batch of 1, run on several."""
+UNROUNDED = "_to_BFLOAT16"
 LEFT_OUT = {
     r"_(u?int\d+|int\d+_trunc)(_expanded)?$|_int8_|_(edge|reflect|wrap)_pad$": "it reads integers",
     r"(pool|convtranspose)_3d(_|$)": "windows over three axes: TFLite's have one or two",
@@ -37,14 +38,15 @@ LEFT_OUT = {
     r"_training_": "training, not inference",
     r"batchnorm_.*_training_mode": "training, not inference",
     r"cast(like)?_.*(E\dM\d|INT\d)": "other types than floats",
-    r"cubic|antialias|tf_crop|not_larger|not_smaller|symmetric": "interpolation that TFLite does not have",
+    r"cubic|antialias|tf_crop|not_larger|not_smaller|half_pixel_symmetric": "interpolation that TFLite does not have",
     r"resize_downsample_sizes_nearest$|resize_downsample_scales_linear$|linear_pytorch_half_pixel|"
     r"resize_downsample_scales_linear_align_corners|nearest_(floor_align|round_prefer_ceil_asym|ceil_half)|"
     r"resize_downsample_.*_nearest": "TFLite samples at other places",
     r"expand_dim": "it repeats what is computed: TFLite has no such operator on integers",
     r"gather_(0|1|2d_indices|negative_indices)$": "indices that are no slice",
-    r"matmul_(4d|bcast)$|matmul_1d_1d": "weights that differ along a batch; a product of two vectors",
-    r"(max|min)_(example|two_inputs|float\d+)": "the largest of two tensors: only limits that are constants",
+    UNROUNDED: "it rounds to bfloat16; here networks stay in float32",
+    r"matmul_(3d|4d|bcast|1d_3d)$": "weights that differ along a batch",
+    r"test_(max|min)_(example|two_inputs|float\d+)": "the largest of two tensors: only limits that are constants",
     r"zero_size|allowzero|out_of_bounds|greater_than_end": "an empty tensor",
     r"constant_pad": "padding with other numbers than zero",
     r"identity_(sequence|opt)|maxunpool": "no tensors",
@@ -117,7 +119,8 @@ def test_what_is_left_out_is_refused_in_one_line_that_names_the_node():
         if all(isinstance(array, np.ndarray | np.generic | onnx.TensorProto) for array in inputs):
             try:
                 answers(case.model, inputs, False)
-                accepted.append(case.name)
+                if not re.search(UNROUNDED, case.name):  # imported, but not to the last place
+                    accepted.append(case.name)
             except ModelError as error:
                 assert "\n" not in str(error) and "m.onnx: " in str(error)
     assert accepted == []
