@@ -39,15 +39,14 @@ LEFT_OUT = {
     r"batchnorm_.*_training_mode": "training, not inference",
     r"cast(like)?_.*(E\dM\d|INT\d)": "other types than floats",
     r"cubic|antialias|tf_crop|not_larger|not_smaller|half_pixel_symmetric": "interpolation that TFLite does not have",
-    r"resize_downsample_sizes_nearest$|resize_downsample_scales_linear$|linear_pytorch_half_pixel|"
-    r"resize_downsample_scales_linear_align_corners|nearest_(floor_align|round_prefer_ceil_asym|ceil_half)|"
-    r"resize_downsample_.*_nearest": "TFLite samples at other places",
+    r"resize_downsample_(sizes_nearest|scales_linear|scales_linear_align_corners)$|linear_pytorch_half_pixel|"
+    r"nearest_(floor_align|round_prefer_ceil_asym|ceil_half)": "TFLite samples at other places",
     r"expand_dim": "it repeats what is computed: TFLite has no such operator on integers",
     r"gather_(0|1|2d_indices|negative_indices)$": "indices that are no slice",
     UNROUNDED: "it rounds to bfloat16; here networks stay in float32",
     r"matmul_(3d|4d|bcast|1d_3d)$": "weights that differ along a batch",
     r"test_(max|min)_(example|two_inputs|float\d+)": "the largest of two tensors: only limits that are constants",
-    r"zero_size|allowzero|out_of_bounds|greater_than_end": "an empty tensor",
+    r"zero_size|allowzero|start_out_of_bounds|greater_than_end": "an empty tensor",
     r"constant_pad": "padding with other numbers than zero",
     r"identity_(sequence|opt)|maxunpool": "no tensors",
 }
