@@ -66,6 +66,7 @@ def _chains(nodes: Sequence[Node]) -> dict[str, list[Conv]]:
         if isinstance(node, Conv):
             before = chains.get(node.x)
             linked = before is not None and before[-1].activation != "none" and readers[node.x] == 1
+            linked = linked and _reads_all(node, len(chains[node.x][-1].weight))
             chains[node.name] = [*chains.pop(node.x), node] if linked else [node]
     return {chain[0].name: chain for chain in chains.values() if len(chain) > 1}
 
@@ -110,6 +111,11 @@ def factors(first: Conv, second: Conv, peak: Tensor, before: Tensor) -> Tensor:
 
 def _is_depthwise(second: Conv, channels: int) -> bool:
     return second.weight.shape[1] == 1 and channels == second.weight.shape[0]
+
+
+def _reads_all(second: Conv, channels: int) -> bool:
+    """Whether it is depthwise or not grouped at all."""
+    return second.weight.shape[1] == channels or _is_depthwise(second, channels)
 
 
 def _by_input(second: Conv, channels: int) -> Tensor:

@@ -19,13 +19,13 @@ from nas.quant.float_graph import (
     AveragePool,
     Concat,
     Conv,
-    Flatten,
     FullyConnected,
     MaxPool,
     Mean,
     Node,
     Pad,
     Rearranging,
+    Reshape,
     Resize,
     Softmax,
     Weighted,
@@ -53,13 +53,14 @@ from nas.quant.ranges import Parameters, Range, activation_parameters, widths_of
 from nas.quant.scheme import FewBits, Granularity
 from nas.quant.shapes import output_shape
 from nas.quant.weights import quantize_weight
+from nas.quant.windows import UNPADDED, Pair
 
 RATIO_LIMIT = 256  # LiteRT refuses a convolution whose scales' ratio reaches it, and adds wrongly
 NARROWEST = 1e-6  # a narrower range has a scale in which TFLite's kernels overflow (6 / scale leaves int32)
 SOFTMAX_PARAMETERS: Parameters = (1 / 256, -128)  # the only ones that TFLite's kernels take
 PLAIN: Mapping[type, Callable[[str, str], Operator]] = {
     Mean: QMean,
-    Flatten: QReshape,
+    Reshape: QReshape,
     Softmax: QSoftmax,
     Resize: QResize,
     ArgMax: QArgMax,
@@ -68,7 +69,7 @@ PLAIN: Mapping[type, Callable[[str, str], Operator]] = {
 
 
 def _lower_weighted(
-    node: Weighted, x: IntTensor, y: IntTensor, granularity: Granularity, few_bits: FewBits
+    node: Conv | FullyConnected, x: IntTensor, y: IntTensor, granularity: Granularity, few_bits: FewBits
 ) -> QWeighted:
     q = quantize_weight(node, x.scale, granularity, few_bits)
     ratio = np.float32(x.scale) * q.scale / np.float32(y.scale)
@@ -83,13 +84,18 @@ def _lower_weighted(
         np.ascontiguousarray(q.weight.transpose(layout)),
         q.scale,
         q.bias,
-        node.stride,
-        node.dilation,
+        _number(node.stride),
+        _number(node.dilation),
         depthwise,
         node.activation,
         node.bits,
         q.offset,
     )
+
+
+def _number(size: Pair) -> int:
+    assert isinstance(size, int)  # noqa: S101 (`_is_plain`)
+    return size
 
 
 def _check_ratio(node: Node, ratio: float, reads: str) -> None:
@@ -102,10 +108,41 @@ def _check_ratio(node: Node, ratio: float, reads: str) -> None:
         )
 
 
+def _is_plain(node: Node, read: list[IntTensor]) -> bool:
+    """Whether `_operator` expresses all that `node` says."""
+    match node:
+        case Conv() | MaxPool():
+            same = node.padding == "same" and isinstance(node.stride, int)
+            return same and isinstance(node.kernel if isinstance(node, MaxPool) else node.dilation, int)
+        case AveragePool():
+            return node.padding == UNPADDED and isinstance(node.kernel, int) and isinstance(node.stride, int)
+        case Add():
+            return read[0].shape == read[1].shape
+        case Mean():
+            return node.keep_dims and sorted(node.axes) == [-3, -2]
+        case Pad():
+            return node.channels == (0, 0)
+        case Reshape():
+            return len(node.shape) == 1
+        case Resize():
+            return (node.mode, node.coordinates) == ("bilinear", "half_pixel")
+        case Concat() | ArgMax():
+            return node.axis == -1
+        case _:
+            return isinstance(node, FullyConnected | Softmax)
+
+
 def _check(node: Node, read: list[IntTensor]) -> None:
     """`QuantizationError` where TFLite has no operator for `node` on such tensors."""
+    if isinstance(node, Conv) and node.weight.shape[1] not in (1, read[0].shape[2]):
+        raise QuantizationError(
+            f"convolution '{node.name}' has weights for {node.weight.shape[1]} of {read[0].shape[2]} channels: "
+            "only convolutions over all channels and depthwise ones are supported"
+        )
+    if not _is_plain(node, read):
+        raise QuantizationError(f"'{node.name}': there is no integer operator for this form of {type(node).__name__}")
     ranks = {x.rank for x in read}
-    if ranks != {4} and (len(ranks) > 1 or not isinstance(node, FullyConnected | Softmax | Flatten | Add)):
+    if ranks != {4} and (len(ranks) > 1 or not isinstance(node, FullyConnected | Softmax | Reshape | Add)):
         raise QuantizationError(f"'{node.name}' reads the vector '{read[0].name}': it needs a map (H, W, C)")
     if isinstance(node, Concat) and len({(x.scale, x.zero_point) for x in read}) > 1:
         raise QuantizationError(f"'{node.name}' joins tensors of several scales: calibrate them together")
@@ -113,7 +150,8 @@ def _check(node: Node, read: list[IntTensor]) -> None:
 
 def _output_tensor(node: Node, read: list[IntTensor], parameters: Mapping[str, Parameters]) -> IntTensor:
     """The result of `node`, with new parameters, those of its input, or the operator's fixed ones."""
-    shape = output_shape(node, [x.shape for x in read])
+    height, width, channels = output_shape(node, [x.shape for x in read])
+    shape = (height, width, channels)
     if isinstance(node, ArgMax):
         return IntTensor(node.name, shape, 1.0, 0, "int32", rank=3)
     scale, zero_point = parameters[node.name]
@@ -121,7 +159,7 @@ def _output_tensor(node: Node, read: list[IntTensor], parameters: Mapping[str, P
         scale, zero_point = SOFTMAX_PARAMETERS
     elif isinstance(node, Rearranging):
         scale, zero_point = read[0].scale, read[0].zero_point
-    rank: Literal[2, 3, 4] = 2 if isinstance(node, FullyConnected | Flatten) else read[0].rank
+    rank: Literal[2, 3, 4] = 2 if isinstance(node, FullyConnected | Reshape) else read[0].rank
     return IntTensor(node.name, shape, scale, zero_point, rank=rank)
 
 
@@ -133,15 +171,17 @@ def _operator(node: Node, read: list[IntTensor], y: IntTensor, granularity: Gran
             _check_ratio(node, max(x.scale for x in read) / y.scale, "inputs")
             return QAdd(node.name, node.a, node.b, node.activation)
         case AveragePool():
-            return QAveragePool(node.name, node.x, node.kernel, node.stride)
+            return QAveragePool(node.name, node.x, _number(node.kernel), _number(node.stride))
         case MaxPool():
-            return QMaxPool(node.name, node.x, node.kernel, node.stride)
+            return QMaxPool(node.name, node.x, _number(node.kernel), _number(node.stride))
         case Pad():
             return QPad(node.name, node.x, node.rows, node.columns)
         case Concat():
             return QConcat(node.name, node.xs)
-        case Mean() | Flatten() | Softmax() | Resize() | ArgMax():
+        case Mean() | Reshape() | Softmax() | Resize() | ArgMax():
             return PLAIN[type(node)](node.name, node.x)
+        case _:
+            raise AssertionError(f"{type(node).__name__} passed the checks")
 
 
 def parameters_of(ranges: Mapping[str, Range], widths: Mapping[str, int] | None = None) -> dict[str, Parameters]:

@@ -156,7 +156,7 @@ def test_additions_within_the_range_are_exact(ratio):
             [conv("half", stride=2), Add("sum", INPUT, "half")],
             ("addition 'sum'", "'input' 6x8x4, 'half' 3x4x4", "one shape"),
         ),
-        ([conv("wide", outputs=1), Add("sum", INPUT, "wide")], ("addition 'sum'", "'wide' 6x8x1")),
+        ([conv("wide", outputs=3), Add("sum", INPUT, "wide")], ("addition 'sum'", "'wide' 6x8x3")),
         (
             [conv("half", stride=2), Concat("both", (INPUT, "half"))],
             ("concatenation 'both'", "'half' 3x4x4", "one height and width"),
