@@ -23,17 +23,15 @@ from nas.quant.integer_graph import (
     QAdd,
     QArgMax,
     QAveragePool,
-    QConcat,
     QConv,
     QFullyConnected,
     QMaxPool,
     QMean,
-    QPad,
-    QReshape,
     QResize,
     QSoftmax,
     Weighted,
 )
+from nas.quant.integer_operators import QConcat, QPad, QReshape
 
 OPSET, IR_VERSION = 21, 10  # both of ONNX 1.16: old enough for runtimes on boards, and all that is needed
 METADATA_NAME = "hilnas"

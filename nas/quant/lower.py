@@ -38,17 +38,15 @@ from nas.quant.integer_graph import (
     QAdd,
     QArgMax,
     QAveragePool,
-    QConcat,
     QConv,
     QFullyConnected,
     QMaxPool,
     QMean,
-    QPad,
-    QReshape,
     QResize,
     QSoftmax,
 )
 from nas.quant.integer_graph import Weighted as QWeighted
+from nas.quant.integer_operators import QConcat, QPad, QReshape
 from nas.quant.ranges import Parameters, Range, activation_parameters, widths_of
 from nas.quant.scheme import FewBits, Granularity
 from nas.quant.shapes import output_shape

@@ -13,15 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.quant.integer_graph import IntTensor, QConv, Weighted
+from nas.quant.integer_graph import UNPADDED, IntTensor, QConv, Weighted, pair
 
 INT32_EXACT = 2**31
 MULTIPLE, ROWS = 8, 24  # CUDA's products require sizes that are multiples of 8, and more than 16 rows
 
 
-def is_product(op: Weighted) -> TypeGuard[QConv]:
-    """Whether an operator is a matrix product at every position."""
-    return isinstance(op, QConv) and not op.depthwise and op.weight.shape[1:3] == (1, 1)
+def is_product(op: Weighted, x: IntTensor) -> TypeGuard[QConv]:
+    """Whether an operator is a matrix product at every position of what it reads."""
+    if not isinstance(op, QConv) or op.padding not in ("same", UNPADDED):
+        return False
+    return not op.depthwise and op.weight.shape[1:] == (1, 1, x.shape[2])
 
 
 @cache
@@ -45,7 +47,8 @@ def accumulate(op: QConv, q: Tensor, x: IntTensor) -> Tensor:
 
     Exact where no sum of absolute products reaches `INT32_EXACT`.
     """
-    q = q[:, :, :: op.stride, :: op.stride]  # SAME pads nothing for 1 x 1 kernels
+    vertical, horizontal = pair(op.stride)
+    q = q[:, :, ::vertical, ::horizontal]  # SAME pads nothing for 1 x 1 kernels
     outputs, inputs = len(op.weight), q.shape[1]
     count, _, height, width = q.shape
     columns = count * height * width

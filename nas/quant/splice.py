@@ -21,12 +21,12 @@ from nas.quant.integer_graph import (
     IntTensor,
     Operator,
     QAdd,
-    QConcat,
     QConv,
     QMean,
     Weighted,
     reads,
 )
+from nas.quant.integer_operators import QConcat
 from nas.quant.lower import RATIO_LIMIT
 
 BIAS_LIMIT = 2**30  # as in `lower`: half of int32 is left to the products

@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.formats.tflite.builder import Builder
-from deploy.formats.tflite.operators import INT4, INT8, INT32, UINT8, Constant, Form, emit
+from deploy.formats.tflite.emitted import INT4, INT8, INT32, UINT8, Constant
+from deploy.formats.tflite.explicit_padding import with_paddings
+from deploy.formats.tflite.operators import Form, emit
 from nas.errors import QuantizationError
 from nas.quant.integer_graph import IntegerGraph, IntTensor
+from nas.quant.integer_operators import QConstant
 
 IDENTIFIER = b"TFL3"
 METADATA_NAME = "hilnas"
@@ -54,11 +57,10 @@ class _Writer:
         self.code_index: dict[tuple[int, int], int] = {}
 
     def feature_map(self, tensor: IntTensor) -> int:
-        shape = (1, tensor.shape[2]) if tensor.rank == 2 else (1, *tensor.shape)
         if tensor.dtype == "int32":
-            self.index[tensor.name] = self._tensor(tensor.name, shape[:-1], INT32, 0)  # a class map has no channels
+            self.index[tensor.name] = self._tensor(tensor.name, tensor.file_shape, INT32, 0)
         else:
-            self.index[tensor.name] = self._tensor(tensor.name, shape, UINT8 if self.shift else INT8, 0)
+            self.index[tensor.name] = self._tensor(tensor.name, tensor.file_shape, UINT8 if self.shift else INT8, 0)
             scale = np.array([tensor.scale], np.float32)
             self.tensors[-1].quantization = _quantization(scale, tensor.zero_point + self.shift, 0)
         return self.index[tensor.name]
@@ -70,7 +72,7 @@ class _Writer:
         self.buffers.append(_AlignedBuffer(data.tobytes()))
         index = self._tensor(constant.name, constant.data.shape, kind, len(self.buffers) - 1)
         if constant.scale is not None:
-            zero_point = 128 if kind == UINT8 else 0
+            zero_point = constant.zero_point + (128 if kind == UINT8 else 0)
             self.tensors[-1].quantization = _quantization(constant.scale, zero_point, constant.axis)
         return index
 
@@ -112,11 +114,16 @@ class _Writer:
     def operators(self) -> list[Any]:
         written = []
         for op in self.graph.operators:
+            if isinstance(op, QConstant):
+                tensor = self.graph.tensors[op.name]
+                scale = np.array([tensor.scale], np.float32)
+                self.index[op.name] = self.constant(Constant(op.name, op.values, scale, zero_point=tensor.zero_point))
+                continue
             read, emitted = emit(op, self.graph, self.form)
             operator = schema.OperatorT()
             operator.opcodeIndex = self.opcode(emitted.code, emitted.version)
-            inputs = [self.index[name] for name in read] + [self.constant(c) for c in emitted.constants]
-            operator.inputs = np.array(inputs, np.int32)
+            before, after = ([self.constant(c) for c in part] for part in (emitted.before, emitted.constants))
+            operator.inputs = np.array([*before, *(self.index[name] for name in read), *after], np.int32)
             operator.outputs = np.array([self.feature_map(self.graph.tensors[op.name])], np.int32)
             operator.builtinOptionsType, operator.builtinOptions = emitted.options_type, emitted.options
             written.append(operator)
@@ -162,6 +169,7 @@ def write(graph: IntegerGraph, metadata: Mapping[str, Any] | None = None, form: 
 
     Raises `QuantizationError` where the form cannot hold the graph's scales or weights.
     """
+    graph = with_paddings(graph)
     writer = _Writer(graph, form)
     source = writer.feature_map(graph.tensors[graph.input])
     subgraph = schema.SubGraphT()

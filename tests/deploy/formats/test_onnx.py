@@ -37,16 +37,14 @@ from nas.quant.integer_graph import (
     QAdd,
     QArgMax,
     QAveragePool,
-    QConcat,
     QConv,
     QMaxPool,
     QMean,
-    QPad,
-    QReshape,
     QResize,
     QSoftmax,
     reads,
 )
+from nas.quant.integer_operators import QConcat, QPad, QReshape
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.quant.scheme import Scheme

@@ -25,10 +25,9 @@ from nas.quant.integer_graph import (
     QFullyConnected,
     QMaxPool,
     QMean,
-    QPad,
-    QReshape,
     QSoftmax,
 )
+from nas.quant.integer_operators import QPad, QReshape
 from tests.deploy.networks import interpret, simulated
 
 seeds = st.integers(0, 2**31)
