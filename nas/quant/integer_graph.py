@@ -2,7 +2,7 @@
 
 The integer simulation, the TFLite writer and the ONNX writer all read it, so that what is scored and what
 runs are the same numbers. Layout is TFLite's: feature maps (1, H, W, C), weights (O, k, k, I), depthwise
-weights (1, k, k, O). Axes are counted as in the file, the batch is axis 0. A pair is (y, x); one number is for both.
+weights (1, k, k, O). Axes are counted from the last one: -1 are a map's channels, -2 its columns, -3 its rows.
 Operators without a sum are in `integer_operators`.
 """
 
@@ -16,24 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.quant.integer_operators import Pointwise, QConcat, QConstant, Rearranging
+from nas.quant.windows import UNPADDED, Padding, Pair, pair
 
 Activation: TypeAlias = Literal["none", "relu", "relu6"]
-Pair: TypeAlias = tuple[int, int]
-Padding: TypeAlias = Literal["same"] | tuple[int, int, int, int]
-"""TFLite's SAME, or (top, bottom, left, right)."""
-UNPADDED = (0, 0, 0, 0)
-
-
-def pair(size: int | Pair) -> Pair:
-    return (size, size) if isinstance(size, int) else size
 
 
 @dataclass(frozen=True)
 class IntTensor:
     """A feature map: real = scale * (q - zero_point). `scale` is exactly representable in float32.
 
-    `rank` is that of the deployed file's tensor, which has the batch in front of `shape`. 2 is a 1 x 1 map that has
-    the shape (1, C) there, as at the end of a classifier.
+    `rank` is that of its shape in the deployed file, where the batch is in front: 2 is a 1 x 1 map there of shape
+    (1, C), as at the end of a classifier, 3 a class map of shape (1, H, W).
     """
 
     name: str
@@ -45,9 +38,9 @@ class IntTensor:
 
     @property
     def file_shape(self) -> tuple[int, ...]:
-        """The shape in the deployed file; a map of classes has no channels there."""
-        shape = self.shape[2:] if self.rank == 2 else self.shape
-        return (1, *(shape[:-1] if self.dtype == "int32" else shape))
+        """In the deployed file."""
+        vector = self.rank == 2 and len(self.shape) == 3
+        return (1, self.shape[2]) if vector else (1, *self.shape)[: self.rank]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +55,8 @@ class QConv:
     weight: NDArray[np.int8]
     weight_scale: NDArray[np.float32]  # (O,) per channel, (1,) per tensor
     bias: NDArray[np.int32]
-    stride: int | Pair
-    dilation: int | Pair
+    stride: Pair
+    dilation: Pair
     depthwise: bool
     activation: Activation
     bits: int
@@ -92,7 +85,7 @@ class QTransposedConv:
     weight: NDArray[np.int8]  # (O, k, k, I)
     weight_scale: NDArray[np.float32]  # (O,) per channel, (1,) per tensor
     bias: NDArray[np.int32]
-    stride: int | Pair
+    stride: Pair
     activation: Activation
     bits: int
     offset: NDArray[np.int8] | None = None  # as a convolution's
@@ -166,11 +159,11 @@ class QMul:
 
 @dataclass(frozen=True)
 class QMean:
-    """Mean over `axes`: height and width, where none are given; kept as axes of size 1 or dropped."""
+    """Mean over `axes`, which are kept with a size of 1, or dropped."""
 
     name: str
     x: str
-    axes: tuple[int, ...] = (1, 2)
+    axes: tuple[int, ...] = (-3, -2)
     keep_dims: bool = True
 
 
@@ -180,8 +173,8 @@ class QAveragePool:
 
     name: str
     x: str
-    kernel: int | Pair
-    stride: int | Pair
+    kernel: Pair
+    stride: Pair
     padding: Padding = UNPADDED
 
 
@@ -191,8 +184,8 @@ class QMaxPool:
 
     name: str
     x: str
-    kernel: int | Pair
-    stride: int | Pair
+    kernel: Pair
+    stride: Pair
     padding: Padding = "same"
 
 
@@ -216,7 +209,7 @@ class QResize:
 
 @dataclass(frozen=True)
 class QArgMax:
-    """Index of the largest in the last axis, as int32; the first one on a tie."""
+    """Index of the largest in the last axis, as int32; the first one on a tie. The file has no such axis any more."""
 
     name: str
     x: str

@@ -1,6 +1,6 @@
 """Records of the integer operators that add nothing up: constants, those that move integers, those of single integers.
 
-Axes and shapes are the deployed file's: the batch is axis 0, channels come last.
+Axes and shapes are the deployed file's without the batch, channels last.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class QConstant:
-    """Integers that an operand of an addition, subtraction or product may be; shaped as in the file."""
+    """Integers that an addition, subtraction or product reads; shaped as its tensor in the file."""
 
     name: str
     values: NDArray[np.int8]
@@ -41,7 +41,7 @@ class QReshape:
 
 @dataclass(frozen=True)
 class QTranspose:
-    """Axis i of the result is axis `permutation[i]`; the batch stays in front."""
+    """For each of the result's axes, the axis of `x`: (-1, -3, -2) is (C, H, W)."""
 
     name: str
     x: str
@@ -59,7 +59,7 @@ class QConcat:
 
 @dataclass(frozen=True)
 class QSlice:
-    """`size` integers along each axis from `begin`, every `strides`-th; scale and zero point unchanged."""
+    """`size` integers, `strides` apart, from `begin` on along each of the last axes; scale and zero point unchanged."""
 
     name: str
     x: str

@@ -113,7 +113,7 @@ def _output_tensor(node: Node, read: list[IntTensor], parameters: Mapping[str, P
     """The result of `node`, with new parameters, those of its input, or the operator's fixed ones."""
     shape = output_shape(node, [x.shape for x in read])
     if isinstance(node, ArgMax):
-        return IntTensor(node.name, shape, 1.0, 0, "int32")
+        return IntTensor(node.name, shape, 1.0, 0, "int32", rank=3)
     scale, zero_point = parameters[node.name]
     if isinstance(node, Softmax):
         scale, zero_point = SOFTMAX_PARAMETERS

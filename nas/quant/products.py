@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.quant.integer_graph import UNPADDED, IntTensor, QConv, Weighted, pair
+from nas.quant.integer_graph import IntTensor, QConv, Weighted
+from nas.quant.windows import UNPADDED, pair
 
 INT32_EXACT = 2**31
 MULTIPLE, ROWS = 8, 24  # CUDA's products require sizes that are multiples of 8, and more than 16 rows
 
 
-def is_product(op: Weighted, x: IntTensor) -> TypeGuard[QConv]:
-    """Whether an operator is a matrix product at every position of what it reads."""
+def is_product(op: Weighted, channels: int) -> TypeGuard[QConv]:
+    """Whether an operator that reads a map of `channels` is a matrix product at every position."""
     if not isinstance(op, QConv) or op.padding not in ("same", UNPADDED):
         return False
-    return not op.depthwise and op.weight.shape[1:] == (1, 1, x.shape[2])
+    return not op.depthwise and op.weight.shape[1:] == (1, 1, channels)
 
 
 @cache

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.quant import arithmetic, pointwise, resizing, windows
-from nas.quant.arithmetic import clamped
+from nas.quant import integer_arithmetic, integer_resizing, integer_tables, integer_windows
+from nas.quant.file_order import dimension, reshaped
 from nas.quant.fixed_point import (
     Int64,
     doubling_high_multiply,
@@ -25,6 +25,7 @@ from nas.quant.fixed_point import (
     rescale_once,
     rounding_shift,
 )
+from nas.quant.integer_arithmetic import clamped
 from nas.quant.integer_graph import (
     Arithmetic,
     IntegerGraph,
@@ -43,8 +44,8 @@ from nas.quant.integer_graph import (
     reads,
 )
 from nas.quant.integer_operators import Pointwise, QConstant, Rearranging
-from nas.quant.rearranging import axis_of, constant, rearranged
-from nas.quant.simulate import oihw, reduced
+from nas.quant.integer_rearranging import constant, rearranged
+from nas.quant.simulate import oihw
 
 
 def conv(op: QConv | QTransposedConv, q: Int64, tensors: dict[str, IntTensor], unsigned: bool = False) -> Int64:
@@ -53,9 +54,9 @@ def conv(op: QConv | QTransposedConv, q: Int64, tensors: dict[str, IntTensor], u
     kernel = torch.from_numpy(np.ascontiguousarray(oihw(op))).double()
     bias, real = torch.from_numpy(op.bias).double(), torch.from_numpy(q - x.zero_point).double()
     if isinstance(op, QConv):
-        total = windows.convolved(real, kernel, bias, op)
+        total = integer_windows.convolved(real, kernel, bias, op)
     else:
-        total = windows.transposed(real, kernel, bias, op)
+        total = integer_windows.transposed(real, kernel, bias, op)
     return _requantized(total.numpy().astype(np.int64), op, x, y, unsigned)
 
 
@@ -66,32 +67,32 @@ def _requantized(total: Int64, op: Weighted, x: IntTensor, y: IntTensor, unsigne
         product = np.float64(np.float32(x.scale)) * op.weight_scale.astype(np.float64)
     scales = product.astype(np.float64) / np.float64(np.float32(y.scale))
     multipliers = np.array([multiplier_of(float(scale)) for scale in scales], np.int64)  # (O or 1, 2)
-    shape = (1, -1, 1, 1) if y.rank in (2, 4) else (-1,)
+    shape = (1, -1, 1, 1) if total.ndim == 4 else (-1,)
     q31, exponent = (multipliers[:, i].reshape(shape) for i in (0, 1))
     scaled = rescale_once if isinstance(op, QFullyConnected) else rescale
     return clamped(scaled(total, q31, exponent) + y.zero_point, y, op.activation)
 
 
 def _fully_connected(op: QFullyConnected, q: Int64, x: IntTensor, y: IntTensor) -> Int64:
-    vectors = (q - x.zero_point)[:, :, 0, 0] if x.rank in (2, 4) else q - x.zero_point
+    vectors = (q - x.zero_point)[:, :, 0, 0] if q.ndim == 4 else q - x.zero_point
     total = vectors @ op.weight.T.astype(np.int64) + op.bias
-    return _requantized(total[:, :, None, None] if x.rank in (2, 4) else total, op, x, y)
+    return _requantized(total[:, :, None, None] if q.ndim == 4 else total, op, x, y)
 
 
 def _mean(op: QMean, q: Int64, x: IntTensor, y: IntTensor) -> Int64:
     """The division by the number of positions is part of the multiplier, truncated."""
-    axes = tuple(axis_of(axis, x.rank) for axis in op.axes)
+    axes = tuple(dimension(q, axis) for axis in op.axes)
     positions = math.prod(q.shape[axis] for axis in axes)
     total = (q - x.zero_point).sum(axes, keepdims=True)
     q31, exponent = multiplier_of(float(np.float32(x.scale)) / float(np.float32(y.scale)))
     shift = min(positions.bit_length() - 1, 31 + exponent)
     mean = clamped(rescale(total, (q31 << shift) // positions, exponent - shift) + y.zero_point, y)
-    return mean if op.keep_dims else reduced(torch.from_numpy(mean), x, y).numpy()
+    return mean if op.keep_dims else reshaped(torch.from_numpy(mean), y.shape).numpy()
 
 
 def _average_pool(op: QAveragePool, q: Int64) -> Int64:
     """The mean of the integers, ties away from zero."""
-    total, count = (np.asarray(part, np.int64) for part in windows.sums(torch.from_numpy(q).double(), op))
+    total, count = (np.asarray(part, np.int64) for part in integer_windows.sums(torch.from_numpy(q).double(), op))
     mean: Int64 = np.sign(total) * ((np.abs(total) + count // 2) // count)
     return mean
 
@@ -99,7 +100,7 @@ def _average_pool(op: QAveragePool, q: Int64) -> Int64:
 def _softmax(q: Int64, x: IntTensor) -> Int64:
     """Fixed-point exponentials of 5 integer bits, their sum of 12; differences beyond those 5 bits count as zero."""
     q31, exponent = multiplier_of(min(float(np.float32(x.scale)) * 2**26, 2.0**31 - 1))
-    axis = axis_of(-1, x.rank)
+    axis = dimension(q, -1)
     below = q - q.max(axis, keepdims=True)
     near = below >= -math.floor(31 * 2.0 ** (26 - exponent))
     powers = exponential(rescale(np.where(near, below, 0), q31, exponent))
@@ -120,15 +121,15 @@ def apply(op: Operator, env: dict[str, Int64], tensors: dict[str, IntTensor]) ->
         case QMean():
             return _mean(op, env[op.x], tensors[op.x], y)
         case QResize():
-            return resizing.reference(op, env[op.x], (y.shape[0], y.shape[1]))
+            return integer_resizing.reference(op, env[op.x], (y.shape[0], y.shape[1]))
         case QAveragePool():
             return _average_pool(op, env[op.x])
         case QSoftmax():
             return _softmax(env[op.x], tensors[op.x])
         case QArgMax():
-            return np.expand_dims(env[op.x].argmax(axis := axis_of(-1, tensors[op.x].rank)), axis)
+            return np.expand_dims(env[op.x].argmax(axis := dimension(env[op.x], -1)), axis)
     if isinstance(op, Arithmetic):
-        return arithmetic.reference(op, env, tensors)
+        return integer_arithmetic.reference(op, env, tensors)
     return _in_torch(op, {name: torch.from_numpy(env[name]) for name in reads(op)}, tensors).numpy()
 
 
@@ -139,9 +140,9 @@ def _in_torch(
     if isinstance(op, QConstant):
         return constant(op, tensors[op.name]).long()
     if isinstance(op, QMaxPool):
-        return windows.largest(env[op.x].double(), op).long()
+        return integer_windows.largest(env[op.x].double(), op).long()
     if isinstance(op, Pointwise):
-        return pointwise.looked_up(op, env[op.x], tensors, pointwise.REFERENCE)
+        return integer_tables.looked_up(op, env[op.x], tensors, integer_tables.REFERENCE)
     return rearranged(op, env, tensors)
 
 

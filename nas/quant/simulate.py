@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.quant import arithmetic, pointwise, products, windows
+from nas.quant import integer_arithmetic, integer_tables, integer_windows, products
+from nas.quant.file_order import dimension, reshaped
 from nas.quant.integer_graph import (
     Arithmetic,
     IntegerGraph,
@@ -38,8 +39,8 @@ from nas.quant.integer_graph import (
     reads,
 )
 from nas.quant.integer_operators import Pointwise, QConstant
-from nas.quant.rearranging import axis_of, constant, file_order, rearranged, simulated_order
-from nas.quant.resizing import resized
+from nas.quant.integer_rearranging import constant, rearranged
+from nas.quant.integer_resizing import resized
 
 FLOAT32_EXACT = 2**24
 Applied = Callable[[Operator, dict[str, Tensor], dict[str, IntTensor]], Tensor]
@@ -77,15 +78,15 @@ def _requantized(accumulator: Tensor, op: Weighted, x: IntTensor, y: IntTensor) 
     """Integer accumulators (N, O, H, W) to the output's integers, clamped to the activation."""
     multiplier = torch.from_numpy(np.float32(x.scale) * op.weight_scale / np.float32(y.scale)).to(accumulator.device)
     real = accumulator.to(torch.float32, memory_format=torch.contiguous_format)
-    if y.rank in (2, 4):
+    if real.ndim == 4:
         multiplier = multiplier.view(1, -1, 1, 1)
-    return real.mul_(multiplier).round_().add_(y.zero_point).clamp_(*arithmetic.bounds(op.activation, y))
+    return real.mul_(multiplier).round_().add_(y.zero_point).clamp_(*integer_arithmetic.bounds(op.activation, y))
 
 
 def accumulate(op: Weighted, q: Tensor, x: IntTensor) -> Tensor:
     """The accumulators (N, O, H, W), or (N, ..., O), bias included, for the integers `q` of the tensor `x`."""
     reach = _reach(op, x)
-    if products.is_product(op, x) and reach < products.INT32_EXACT and products.exact_on(q.device):
+    if products.is_product(op, q.shape[1]) and reach < products.INT32_EXACT and products.exact_on(q.device):
         return products.accumulate(op, q, x)
     return accumulate_in_float(op, q, x, _exact_dtype(op, reach, q.device))
 
@@ -96,24 +97,24 @@ def accumulate_in_float(op: Weighted, q: Tensor, x: IntTensor, dtype: torch.dtyp
     kernel, bias = (torch.from_numpy(part).to(q.device, dtype) for part in (weight, op.bias))
     real = (q - x.zero_point).to(dtype)
     if isinstance(op, QConv):
-        return windows.convolved(real, kernel, bias, op)
+        return integer_windows.convolved(real, kernel, bias, op)
     if isinstance(op, QTransposedConv):
-        return windows.transposed(real, kernel, bias, op)
-    if x.rank in (2, 4):
+        return integer_windows.transposed(real, kernel, bias, op)
+    if q.ndim == 4:
         return F.linear(real.flatten(1), kernel, bias)[:, :, None, None]
     return F.linear(real, kernel, bias)
 
 
 def _average_pool(op: QAveragePool, q: Tensor) -> Tensor:
     """The mean of the integers, ties away from zero."""
-    total, count = windows.sums(q.double(), op)
+    total, count = integer_windows.sums(q.double(), op)
     mean = total / count
     return (torch.sign(mean) * torch.floor(mean.abs() + 0.5)).float()
 
 
 def _softmax(q: Tensor, x: IntTensor) -> Tensor:
     """The builtin kernel's table of float32 exponentials, summed in the channels' order."""
-    axis = axis_of(-1, x.rank)
+    axis = dimension(q, -1)
     table = np.exp(np.float32(-x.scale) * np.arange(256, dtype=np.float32))
     powers = table[(q.amax(axis, keepdim=True) - q).cpu().numpy().astype(np.int64)]
     total = np.add.accumulate(powers, axis=axis, dtype=np.float32).take([-1], axis)
@@ -123,18 +124,13 @@ def _softmax(q: Tensor, x: IntTensor) -> Tensor:
 
 def _mean(op: QMean, q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
     """Both zero points make one float32 term, added to the scaled sum of the raw integers before rounding."""
-    axes = [axis_of(axis, x.rank) for axis in op.axes]
+    axes = [dimension(q, axis) for axis in op.axes]
     positions = prod(q.shape[axis] for axis in axes)
     multiplier = np.float32(x.scale) / np.float32(y.scale) * (np.float32(1) / np.float32(positions))
     offset = np.float32(y.zero_point) - multiplier * np.float32(positions * x.zero_point)
     total = q.double().sum(axes, keepdim=True).float()
     mean = total.mul_(float(multiplier)).add_(float(offset)).round_().clamp_(-128, 127)
-    return mean if op.keep_dims else reduced(mean, x, y)
-
-
-def reduced(q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
-    """`q`, shaped as `x` except for axes of size 1, in the shape of `y` without them."""
-    return simulated_order(file_order(q, x).reshape(-1, *y.file_shape[1:]), y)
+    return mean if op.keep_dims else reshaped(mean, y.shape)
 
 
 def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -> Tensor:
@@ -152,15 +148,15 @@ def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -
         case QAveragePool():
             return _average_pool(op, env[op.x])
         case QMaxPool():
-            return windows.largest(env[op.x], op)
+            return integer_windows.largest(env[op.x], op)
         case QSoftmax():
             return _softmax(env[op.x], tensors[op.x])
         case QArgMax():
-            return env[op.x].argmax(axis_of(-1, tensors[op.x].rank), keepdim=True)
+            return env[op.x].argmax(dimension(env[op.x], -1), keepdim=True)
     if isinstance(op, Arithmetic):
-        return arithmetic.xnnpack(op, env, tensors)
+        return integer_arithmetic.xnnpack(op, env, tensors)
     if isinstance(op, Pointwise):
-        return pointwise.looked_up(op, env[op.x], tensors, pointwise.XNNPACK)
+        return integer_tables.looked_up(op, env[op.x], tensors, integer_tables.XNNPACK)
     return rearranged(op, env, tensors)
 
 

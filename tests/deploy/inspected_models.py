@@ -31,7 +31,7 @@ def graph(granularity: str, dilation: int = 2, size: tuple[int, int] = (10, 10),
     """9x10x4 -> conv 3x3 stride 2 -> 5x5x6 -> depthwise, + -> conv 1x1 -> 5x5x3 -> resize to `size` -> classes."""
     shapes = {"in": (9, 10, 4), "a": (5, 5, 6), "b": (5, 5, 6), "c": (5, 5, 6), "d": (5, 5, 3), "e": (*size, 3)}
     tensors = {name: IntTensor(name, shape, 0.5, 3) for name, shape in shapes.items()}
-    tensors["f"] = IntTensor("f", (*size, 1), 1.0, 0, "int32")
+    tensors["f"] = IntTensor("f", (*size, 1), 1.0, 0, "int32", rank=3)
     operators = (
         convolution("a", "in", (6, 3, 3, 4), granularity, stride=2),
         convolution("b", "a", (1, kernel, kernel, 6), granularity, dilation=dilation, activation="relu6"),

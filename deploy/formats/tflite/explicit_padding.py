@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from nas.errors import QuantizationError
-from nas.quant import windows
 from nas.quant.integer_graph import (
-    UNPADDED,
     IntegerGraph,
     IntTensor,
     Operator,
-    Pair,
     QAveragePool,
     QConv,
     QMaxPool,
     QTransposedConv,
-    pair,
 )
 from nas.quant.integer_operators import QPad, QSlice
+from nas.quant.integer_windows import cut_sides, kernel_of
+from nas.quant.windows import UNPADDED, pads_of, pair
 
 
 def with_paddings(graph: IntegerGraph) -> IntegerGraph:
@@ -30,8 +30,6 @@ def with_paddings(graph: IntegerGraph) -> IntegerGraph:
 
     Raises `QuantizationError` naming an average pooling, whose padding is not counted and so cannot be a PAD.
     """
-    if all(getattr(op, "padding", UNPADDED) in ("same", UNPADDED) for op in graph.operators):
-        return graph
     tensors = dict(graph.tensors)
     operators = tuple(part for op in graph.operators for part in _parts(op, tensors))
     return IntegerGraph(tensors, operators, graph.input)
@@ -39,18 +37,17 @@ def with_paddings(graph: IntegerGraph) -> IntegerGraph:
 
 def _parts(op: Operator, tensors: dict[str, IntTensor]) -> Iterator[Operator]:
     """The operators that are `op`, its last one by that name; a tensor between them goes into `tensors`."""
-    if not isinstance(op, QConv | QTransposedConv | QAveragePool | QMaxPool) or op.padding in ("same", UNPADDED):
+    if isinstance(op, QTransposedConv):
+        yield from _transposed(op, tensors)
+        return
+    if not isinstance(op, QConv | QAveragePool | QMaxPool) or op.padding in ("same", UNPADDED):
         yield op
         return
     x = tensors[op.x]
-    size, stride = (x.shape[0], x.shape[1]), pair(op.stride)
-    if isinstance(op, QTransposedConv):
-        yield from _cut(op, size, tensors)
-        return
-    kernel = windows.kernel_of(op) if isinstance(op, QConv) else pair(op.kernel)
-    dilation = pair(op.dilation) if isinstance(op, QConv) else (1, 1)
+    height, width, channels = x.shape
+    kernel, dilation = (kernel_of(op), op.dilation) if isinstance(op, QConv) else (op.kernel, 1)
     top, bottom, left, right = op.padding
-    if op.padding == windows.same_sides(size, kernel, stride, dilation):
+    if op.padding == pads_of((height, width), kernel, op.stride, dilation, "same"):
         yield replace(op, padding="same")
         return
     if isinstance(op, QAveragePool):
@@ -59,19 +56,26 @@ def _parts(op: Operator, tensors: dict[str, IntTensor]) -> Iterator[Operator]:
             "leave out of the mean: pad before it, or multiply by the share of each window that is counted"
         )
     padded = f"{op.name}/padded"
-    tensors[padded] = replace(x, name=padded, shape=(size[0] + top + bottom, size[1] + left + right, x.shape[2]))
+    tensors[padded] = replace(x, name=padded, shape=(height + top + bottom, width + left + right, channels))
     value = -128 if isinstance(op, QMaxPool) else None  # never the largest
     yield QPad(padded, op.x, (top, bottom), (left, right), value=value)
     yield replace(op, x=padded, padding=UNPADDED)
 
 
-def _cut(op: QTransposedConv, size: Pair, tensors: dict[str, IntTensor]) -> Iterator[Operator]:
-    kernel, stride, y = windows.kernel_of(op), pair(op.stride), tensors[op.name]
-    if op.padding == windows.transposed_sides("same", size, kernel, stride):
-        yield replace(op, padding="same")
+def _transposed(op: QTransposedConv, tensors: dict[str, IntTensor]) -> Iterator[Operator]:
+    """A transposed convolution, then what cuts its result."""
+    (height, width, _), y, (rows, columns) = tensors[op.x].shape, tensors[op.name], pair(op.stride)
+    if op.padding in ("same", cut_sides(replace(op, padding="same"), (height, width))):
+        # XNNPACK leaves a kernel below the stride to kernels that round otherwise: zeros fill it up
+        more = [(0, max(s - k, 0)) for s, k in zip((rows, columns), kernel_of(op), strict=True)]
+        weight = np.pad(op.weight, ((0, 0), *more, (0, 0))) if any(map(any, more)) else op.weight
+        yield replace(op, weight=weight, padding="same")
         return
-    full = f"{op.name}/full"
-    height, width = ((n - 1) * s + k for n, s, k in zip(size, stride, kernel, strict=True))
-    tensors[full] = replace(y, name=full, shape=(height, width, y.shape[2]))
+    if op.padding == UNPADDED:
+        yield op
+        return
+    full, (top, bottom, left, right) = f"{op.name}/full", op.padding
+    size = (y.shape[0] + top + bottom, y.shape[1] + left + right)
+    tensors[full] = replace(y, name=full, shape=(*size, y.shape[2]))
     yield replace(op, name=full, padding=UNPADDED)
-    yield QSlice(op.name, full, (0, op.padding[0], op.padding[2], 0), (1, *y.shape), (1, 1, 1, 1))
+    yield QSlice(op.name, full, (top, left, 0), y.shape, (1, 1, 1))

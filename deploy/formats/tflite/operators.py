@@ -14,7 +14,6 @@ from deploy.formats.tflite.emitted import ACTIVATIONS, Codes, Constant, Emitted,
 from nas.quant.integer_graph import (
     IntegerGraph,
     Operator,
-    Padding,
     QAdd,
     QAveragePool,
     QConv,
@@ -26,9 +25,9 @@ from nas.quant.integer_graph import (
     QSub,
     QTransposedConv,
     Weighted,
-    pair,
     reads,
 )
+from nas.quant.windows import Padding, pair
 
 
 @dataclass(frozen=True)
@@ -127,11 +126,11 @@ def _arithmetic(op: Operator, _graph: IntegerGraph) -> Emitted:
     return Emitted(getattr(Codes, name.upper()), 2, getattr(Options, f"{name}Options"), options)
 
 
-def _mean(op: Operator, _graph: IntegerGraph) -> Emitted:
+def _mean(op: Operator, graph: IntegerGraph) -> Emitted:
     assert isinstance(op, QMean)  # noqa: S101
     options = schema.ReducerOptionsT()
     options.keepDims = op.keep_dims
-    axes = integers(f"{op.name}/axes", op.axes)
+    axes = integers(f"{op.name}/axes", [axis % graph.tensors[op.x].rank for axis in op.axes])
     return Emitted(Codes.MEAN, 2, Options.ReducerOptions, options, (axes,))
 
 

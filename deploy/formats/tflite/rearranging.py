@@ -8,6 +8,7 @@ import ai_edge_litert.schema_py_generated as schema
 import numpy as np
 
 from deploy.formats.tflite.emitted import INT32, Codes, Constant, Emitted, Options, integers
+from nas.errors import QuantizationError
 from nas.quant.integer_graph import IntegerGraph, Operator, QArgMax, QResize
 from nas.quant.integer_operators import (
     QConcat,
@@ -46,9 +47,10 @@ def _reshape(op: Operator, graph: IntegerGraph) -> Emitted:
     return Emitted(Codes.RESHAPE, 1, Options.ReshapeOptions, options, (Constant(f"{op.name}/shape", shape),))
 
 
-def _transpose(op: Operator, _graph: IntegerGraph) -> Emitted:
+def _transpose(op: Operator, graph: IntegerGraph) -> Emitted:
     assert isinstance(op, QTranspose)  # noqa: S101
-    order = integers(f"{op.name}/permutation", op.permutation)
+    rank = graph.tensors[op.x].rank
+    order = integers(f"{op.name}/permutation", [0, *(axis % rank for axis in op.permutation)])
     return Emitted(Codes.TRANSPOSE, 2, Options.TransposeOptions, schema.TransposeOptionsT(), (order,))
 
 
@@ -59,15 +61,19 @@ def _concat(op: Operator, graph: IntegerGraph) -> Emitted:
     return Emitted(Codes.CONCATENATION, 2, Options.ConcatenationOptions, options)
 
 
-def _slice(op: Operator, _graph: IntegerGraph) -> Emitted:
+def _slice(op: Operator, graph: IntegerGraph) -> Emitted:
     """SLICE, or where some are left out, STRIDED_SLICE."""
     assert isinstance(op, QSlice)  # noqa: S101
-    begin = integers(f"{op.name}/begin", op.begin)
+    if min(op.strides) < 1:
+        raise QuantizationError(f"'{op.name}' reverses an axis, for which there is no integer operator")
+    whole = graph.tensors[op.x].file_shape[: -len(op.begin)]  # the batch, and axes before those that are sliced
+    ones = [1] * len(whole)
+    begin = integers(f"{op.name}/begin", [*(0 for _ in whole), *op.begin])
     if set(op.strides) == {1}:
-        size = integers(f"{op.name}/size", op.size)
+        size = integers(f"{op.name}/size", [*whole, *op.size])
         return Emitted(Codes.SLICE, 2, Options.SliceOptions, schema.SliceOptionsT(), (begin, size))
     ends = [b + (n - 1) * s + 1 for b, n, s in zip(op.begin, op.size, op.strides, strict=True)]
-    parts = (begin, integers(f"{op.name}/end", ends), integers(f"{op.name}/strides", op.strides))
+    parts = (begin, integers(f"{op.name}/end", [*whole, *ends]), integers(f"{op.name}/strides", [*ones, *op.strides]))
     return Emitted(Codes.STRIDED_SLICE, 2, Options.StridedSliceOptions, schema.StridedSliceOptionsT(), parts)
 
 

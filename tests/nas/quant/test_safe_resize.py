@@ -41,7 +41,7 @@ def resized(before: tuple[int, int], after: tuple[int, int]) -> IntegerGraph:
     tensors = {
         "input": IntTensor("input", (*before, 3), 0.5, -3),
         "up": IntTensor("up", (*after, 3), 0.5, -3),
-        "classes": IntTensor("classes", (*after, 1), 1.0, 0, "int32"),
+        "classes": IntTensor("classes", (*after, 1), 1.0, 0, "int32", rank=3),
     }
     return IntegerGraph(tensors, (QResize("up", "input"), QArgMax("classes", "up")), "input")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nas.quant.fixed_point import Int64, truncated
-from nas.quant.integer_graph import Pair, QResize
+from nas.quant.integer_graph import QResize
 
 
 def _ratio(op: QResize, size_in: int, size_out: int) -> np.float32:
@@ -22,7 +22,7 @@ def _ratio(op: QResize, size_in: int, size_out: int) -> np.float32:
     return np.float32(size_in) / np.float32(size_out)
 
 
-def nearest(op: QResize, q: Tensor, size: Pair) -> Tensor:
+def nearest(op: QResize, q: Tensor, size: tuple[int, int]) -> Tensor:
     """Rounded down; align_corners rounds, ties up."""
     for axis in (0, 1):
         size_in, size_out = q.shape[2 + axis], size[axis]
@@ -48,7 +48,7 @@ def _axis(op: QResize, size_in: int, size_out: int, device: torch.device) -> Ite
     return (torch.from_numpy(part).to(device) for part in (low, high, weight))
 
 
-def bilinear(op: QResize, q: Tensor, size: Pair) -> Tensor:
+def bilinear(op: QResize, q: Tensor, size: tuple[int, int]) -> Tensor:
     """XNNPACK's fixed-point bilinear: 11 bits per axis, rounded once."""
     q = q.double()
     top, bottom, weight = _axis(op, q.shape[2], size[0], q.device)
@@ -58,7 +58,7 @@ def bilinear(op: QResize, q: Tensor, size: Pair) -> Tensor:
     return ((total + 2**21) * 2.0**-22).floor_().float()
 
 
-def resized(op: QResize, q: Tensor, size: Pair) -> Tensor:
+def resized(op: QResize, q: Tensor, size: tuple[int, int]) -> Tensor:
     """Of float32 integers (N, C, H, W), as XNNPACK."""
     return nearest(op, q, size) if op.mode == "nearest" else bilinear(op, q, size)
 
@@ -77,7 +77,7 @@ def _reference_axis(op: QResize, size_in: int, size_out: int) -> tuple[Int64, In
     return low, np.maximum(high, 0), position - (low << 10)
 
 
-def reference(op: QResize, q: Int64, size: Pair) -> Int64:
+def reference(op: QResize, q: Int64, size: tuple[int, int]) -> Int64:
     """As the reference kernels: 10 bits per axis."""
     if op.mode == "nearest":
         return nearest(op, torch.from_numpy(q), size).numpy()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas.quant.file_order import dimension
 from nas.quant.fixed_point import Int64, multiplier_of, rescale, rounding_shift, truncated
 from nas.quant.integer_graph import IntTensor
 from nas.quant.integer_operators import (
@@ -25,7 +26,6 @@ from nas.quant.integer_operators import (
     QSigmoid,
     QTanh,
 )
-from nas.quant.rearranging import axis_of
 
 INT8 = np.arange(-128, 128, dtype=np.int64)
 Table = Int64
@@ -117,9 +117,13 @@ def _doubling_high_multiply16(a: Int64, b: int) -> Int64:
     return truncated(product + np.where(product >= 0, 1 << 14, 1 - (1 << 14)), 15)
 
 
-def _shifted(x: IntTensor, y: IntTensor, slope: float = 1.0) -> Table:
-    """XNNPACK's products with 8-bit multipliers: for negative values with `slope`."""
-    positive, negative = (round(256 * float(_ratio(x, y) * np.float32(factor))) for factor in (1, slope))
+def _shifted(op: QRequantize | QLeakyRelu, x: IntTensor, y: IntTensor) -> Table:
+    """XNNPACK's products with multipliers of 8 fractional bits; scales out of their range it leaves to the builtin."""
+    slope = op.alpha if isinstance(op, QLeakyRelu) else 1.0
+    ratios = [float(_ratio(x, y) * np.float32(factor)) for factor in (1, slope)]
+    if not all(2**-8 <= abs(ratio) <= 2**7 for ratio in ratios):
+        return REFERENCE[type(op)](op, x, y)
+    positive, negative = (round(256 * ratio) for ratio in ratios)
     centred = INT8 - x.zero_point
     return _clip((centred * np.where(centred > 0, positive, negative) + (y.zero_point << 8) + 128) >> 8)
 
@@ -136,8 +140,8 @@ REFERENCE: Rules = {
 }
 XNNPACK: Rules = {
     **REFERENCE,
-    QRequantize: lambda _op, x, y: _shifted(x, y),
-    QLeakyRelu: lambda op, x, y: _shifted(x, y, op.alpha),
+    QRequantize: _shifted,
+    QLeakyRelu: _shifted,
 }
 
 
@@ -147,6 +151,6 @@ def looked_up(op: Pointwise, q: Tensor, tensors: Mapping[str, IntTensor], rules:
     table = torch.from_numpy(rules[type(op)](op, x, tensors[op.name])).to(q.device, q.dtype)
     index = q.long() + 128
     if table.ndim == 2 and len(table) > 1:
-        axis = axis_of(-1, x.rank)
+        axis = dimension(q, -1) % q.ndim
         index += 256 * torch.arange(len(table), device=q.device).view([-1 if i == axis else 1 for i in range(q.ndim)])
     return table.flatten()[index]
