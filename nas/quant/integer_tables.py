@@ -48,7 +48,7 @@ def _evaluated(op: QSigmoid | QTanh, x: IntTensor, y: IntTensor) -> Table:
     if isinstance(op, QTanh):
         value = np.tanh(wide).astype(np.float32)
     else:
-        value = np.float32(1) / (np.float32(1) + np.exp(-wide).astype(np.float32))
+        value = np.float32(1) / (np.float32(1) + np.exp(np.minimum(-wide, 80)).astype(np.float32))  # beyond: 0
     steps = value * (np.float32(1) / np.float32(y.scale))
     return _clip((np.sign(steps) * np.floor(np.abs(steps) + np.float32(0.5))).astype(np.int64) + y.zero_point)
 

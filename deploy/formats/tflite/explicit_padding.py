@@ -75,7 +75,7 @@ def _transposed(op: QTransposedConv, tensors: dict[str, IntTensor]) -> Iterator[
         yield op
         return
     full, (top, bottom, left, right) = f"{op.name}/full", op.padding
-    size = (y.shape[0] + top + bottom, y.shape[1] + left + right)
+    size = (y.shape[0] + top + max(bottom, 0), y.shape[1] + left + max(right, 0))
     tensors[full] = replace(y, name=full, shape=(*size, y.shape[2]))
     yield replace(op, name=full, padding=UNPADDED)
     yield QSlice(op.name, full, (top, left, 0), y.shape, (1, 1, 1))

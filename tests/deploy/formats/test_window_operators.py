@@ -74,6 +74,7 @@ def test_depthwise_convolutions_with_several_results_per_channel(seed, size, ker
 @given(seeds, st.tuples(st.integers(1, 6), st.integers(1, 6)), kernels, strides, paddings)
 @example(0, (4, 5), (4, 4), (2, 2), (1, 1, 1, 1))  # torch's for twice the size: SAME
 @example(0, (4, 5), (3, 3), (2, 2), (1, 0, 1, 0))  # and with output_padding: cut by a SLICE
+@example(0, (4, 5), (2, 2), (2, 2), (0, -1, 0, -1))  # rows and columns of nothing but the bias
 @example(3, (6, 6), (1, 4), (3, 1), "same")  # a kernel below the stride
 def test_transposed_convolutions(seed, size, kernel, stride, padding):
     rng = np.random.default_rng(seed)
