@@ -257,10 +257,16 @@ class IntegerGraph:
     tensors: dict[str, IntTensor]
     operators: tuple[Operator, ...]
     input: str
+    several: tuple[str, ...] = ()  # outputs, in the file's order, where there are others than the last operator's
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.several or (self.operators[-1].name,)
 
     @property
     def output(self) -> str:
-        return self.operators[-1].name
+        """The first one."""
+        return self.outputs[0]
 
     @property
     def size_bits(self) -> int:

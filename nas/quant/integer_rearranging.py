@@ -35,7 +35,8 @@ def rearranged(op: Rearranging, env: Mapping[str, Tensor], tensors: Mapping[str,
     """The result of `op` from the integers in `env`."""
     if isinstance(op, QConcat):
         parts = [env[x] for x in op.xs]
-        return torch.cat(parts, dimension(parts[0], op.axis))
+        count = max(len(part) for part in parts)  # a constant is one
+        return torch.cat([part.expand(count, *part.shape[1:]) for part in parts], dimension(parts[0], op.axis))
     q = env[op.x]
     match op:
         case QPad():

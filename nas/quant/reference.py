@@ -147,8 +147,13 @@ def _in_torch(
 
 
 def run(graph: IntegerGraph, q: Tensor) -> Tensor:
-    """The graph's output for quantized maps (N, C, H, W), as the reference kernels compute it."""
+    """The graph's output, the first of several, for quantized maps (N, C, H, W)."""
+    return outputs_of(graph, q)[graph.output]
+
+
+def outputs_of(graph: IntegerGraph, q: Tensor) -> dict[str, Tensor]:
+    """Every output by its name."""
     env = {graph.input: q.numpy().astype(np.int64)}
     for op in graph.operators:
         env[op.name] = apply(op, env, graph.tensors)
-    return torch.from_numpy(env[graph.output])
+    return {name: torch.from_numpy(env[name]) for name in graph.outputs}

@@ -80,4 +80,4 @@ def split_resizes(graph: IntegerGraph, factors: Sequence[int]) -> IntegerGraph:
             operators.append(QResize(name, source))
             source = name
         operators.append(QResize(op.name, source))
-    return IntegerGraph(tensors, tuple(operators), graph.input)
+    return replace(graph, tensors=tensors, operators=tuple(operators))

@@ -4,8 +4,8 @@ Integers are kept in float32 tensors (N, C, H, W). 1 x 1 convolutions are int8 m
 are exact in float32 while every accumulator stays below 2^24, which is checked for each; float64 beyond. The rules were
 derived from the runtime by experiment; tests compare with it. Everything runs on the device of the maps.
 
-Tensors of other ranks are in the file's order, N in front. The rules of operators that do not sum over windows or axes
-are in `arithmetic`, `pointwise`, `resizing` and `rearranging`.
+Tensors of other ranks are in the file's order, N in front. The rules of operators that do not sum over channels or axes
+are in `integer_arithmetic`, `integer_tables`, `integer_resizing` and `integer_rearranging`.
 """
 
 from __future__ import annotations
@@ -172,15 +172,21 @@ def simulate(
 
 @torch.no_grad()
 def run(graph: IntegerGraph, q: Tensor, applied: Applied = apply) -> Tensor:
-    """The graph's output for quantized images (N, C, H, W); tensors are freed once read for the last time."""
+    """The graph's output, the first of several, for quantized images (N, C, H, W)."""
+    return outputs_of(graph, q, applied)[graph.output]
+
+
+@torch.no_grad()
+def outputs_of(graph: IntegerGraph, q: Tensor, applied: Applied = apply) -> dict[str, Tensor]:
+    """Every output by its name; other tensors are freed once read for the last time."""
     last = {name: op.name for op in graph.operators for name in reads(op)}
     env = {graph.input: q.float()}
     for op in graph.operators:
-        env[op.name] = applied(op, env, graph.tensors)
+        env[op.name] = applied(op, env, graph.tensors).to(q.device)  # where a constant is not made
         for name in reads(op):
-            if last[name] == op.name:
+            if last[name] == op.name and name not in graph.outputs:
                 env.pop(name, None)
-    return env[graph.output]
+    return {name: env[name] for name in graph.outputs}
 
 
 def as_nhwc(q: Tensor, dtype: type[np.int8 | np.int32] = np.int8) -> NDArray[np.int8 | np.int32]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from nas.errors import ConfigError, QuantizationError
 from nas.quant.integer_graph import (
+    Arithmetic,
     IntegerGraph,
     IntTensor,
     Operator,
@@ -188,7 +189,7 @@ def _reading(operators: Iterable[Operator], old: IntTensor, new: IntTensor) -> l
 
 
 def _follow(op: Operator, old: IntTensor, new: IntTensor) -> Operator:
-    if isinstance(op, QAdd):
+    if isinstance(op, Arithmetic):
         return replace(op, a=new.name if op.a == old.name else op.a, b=new.name if op.b == old.name else op.b)
     if isinstance(op, Weighted):
         return replace(_rescaled(op, old.scale / new.scale), x=new.name)

@@ -1,7 +1,7 @@
 """Run an `IntegerGraph` bit for bit as LiteRT does when it is written in uint8 (every value shifted by 128).
 
-XNNPACK runs everything except depthwise convolutions: those run on the builtin kernels, which round as the reference
-kernels do. Here, as everywhere, integers are those of int8.
+XNNPACK runs everything except depthwise convolutions and average pooling: those run on the builtin kernels, which round
+as the reference kernels do. Here, as everywhere, integers are those of int8.
 """
 
 from __future__ import annotations

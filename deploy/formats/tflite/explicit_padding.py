@@ -32,7 +32,7 @@ def with_paddings(graph: IntegerGraph) -> IntegerGraph:
     """
     tensors = dict(graph.tensors)
     operators = tuple(part for op in graph.operators for part in _parts(op, tensors))
-    return IntegerGraph(tensors, operators, graph.input)
+    return replace(graph, tensors=tensors, operators=operators)
 
 
 def _parts(op: Operator, tensors: dict[str, IntTensor]) -> Iterator[Operator]:

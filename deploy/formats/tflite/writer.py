@@ -6,7 +6,7 @@ The bytes are a pure function of the graph and the metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ai_edge_litert.schema_py_generated as schema
@@ -151,7 +151,11 @@ def _quantization(scale: NDArray[np.float32], zero_point: int, axis: int) -> Any
     return quantization
 
 
-def _signature(graph: IntegerGraph, inputs: int, outputs: int) -> Any:
+def _signature(graph: IntegerGraph, source: int, sinks: Sequence[int]) -> Any:
+    """The input and the outputs by the last part of their names, or by these where parts are alike."""
+    names = [name.rsplit("/", maxsplit=1)[-1] for name in graph.outputs]
+    names = names if len(set(names)) == len(names) else list(graph.outputs)
+
     def tensor_map(name: str, index: int) -> Any:
         entry = schema.TensorMapT()
         entry.name, entry.tensorIndex = name, index
@@ -159,8 +163,8 @@ def _signature(graph: IntegerGraph, inputs: int, outputs: int) -> Any:
 
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
-    signature.inputs = [tensor_map(graph.input, inputs)]
-    signature.outputs = [tensor_map(graph.output.rsplit("/", maxsplit=1)[-1], outputs)]
+    signature.inputs = [tensor_map(graph.input, source)]
+    signature.outputs = [tensor_map(name, sink) for name, sink in zip(names, sinks, strict=True)]
     return signature
 
 
@@ -175,14 +179,15 @@ def write(graph: IntegerGraph, metadata: Mapping[str, Any] | None = None, form: 
     subgraph = schema.SubGraphT()
     subgraph.name = "main"
     subgraph.operators = writer.operators()
-    sink = writer.index[graph.output]
+    sinks = [writer.index[name] for name in graph.outputs]
     if form.ends == "float":
         source, before = writer.converted(source, "QUANTIZE")
-        sink, after = writer.converted(sink, "DEQUANTIZE")
-        subgraph.operators = [*before, *subgraph.operators, *after]
+        converted = [writer.converted(sink, "DEQUANTIZE") for sink in sinks]
+        sinks = [sink for sink, _ in converted]
+        subgraph.operators = [*before, *subgraph.operators, *(op for _, after in converted for op in after)]
     subgraph.tensors = writer.tensors
-    subgraph.inputs, subgraph.outputs = np.array([source], np.int32), np.array([sink], np.int32)
-    return _finish(writer, subgraph, _signature(graph, source, sink), metadata or {})
+    subgraph.inputs, subgraph.outputs = np.array([source], np.int32), np.array(sinks, np.int32)
+    return _finish(writer, subgraph, _signature(graph, source, sinks), metadata or {})
 
 
 def _finish(writer: _Writer, subgraph: Any, signature: Any, metadata: Mapping[str, Any]) -> bytes:

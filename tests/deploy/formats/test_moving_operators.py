@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.writer import write
 from nas.errors import QuantizationError
+from nas.quant import reference, simulate
+from nas.quant.file_order import from_file_order, to_file_order
 from nas.quant.integer_graph import (
     IntegerGraph,
     IntTensor,
     Operator,
+    QAdd,
     QArgMax,
     QFullyConnected,
     QMean,
     QResize,
     QSoftmax,
 )
-from nas.quant.integer_operators import QConcat, QDepthToSpace, QPad, QReshape, QSlice, QSpaceToDepth, QTranspose
+from nas.quant.integer_operators import (
+    QConcat,
+    QConstant,
+    QDepthToSpace,
+    QPad,
+    QReshape,
+    QSlice,
+    QSpaceToDepth,
+    QTranspose,
+)
 from tests.deploy.exactness import activations, agrees, like, seeds, tensor
+from tests.deploy.networks import interpret
 
 MAP = (4, 6, 8)
 axes = st.sampled_from([(-3,), (-2,), (-1,), (-3, -2), (-2, -1), (-3, -1), (-3, -2, -1)])
@@ -60,6 +76,46 @@ def test_moves(name):
     agrees(
         [x, *(like(x, op.name, shape, rank) for shape, rank, op in MOVES[name])], [op for *_, op in MOVES[name]], rng
     )
+
+
+def test_constants_are_read_by_every_image():
+    """Joined and added: two images at once equal LiteRT's one at a time."""
+    rng = np.random.default_rng(0)
+    x = tensor("x", MAP, rng)
+    values = rng.integers(-128, 128, (1, *MAP)).astype(np.int8)
+    tensors = [x, like(x, "k", MAP), like(x, "joined", (4, 6, 16)), tensor("y", (4, 6, 16), rng)]
+    operators = (QConstant("k", values), QConcat("joined", ("k", "x")), QAdd("y", "joined", "joined"))
+    graph = IntegerGraph({t.name: t for t in tensors}, operators, "x")
+    q = torch.from_numpy(rng.integers(-128, 128, (2, 8, 4, 6))).float()
+    for result in (simulate.run(graph, q), reference.run(graph, q)):
+        for i in (0, 1):
+            answer = interpret(write(graph), simulate.as_nhwc(q[i : i + 1]))
+            np.testing.assert_array_equal(answer, simulate.as_nhwc(result[i : i + 1]))
+
+
+@pytest.mark.parametrize("ends", ["quantized", "float"])
+def test_several_outputs(ends):
+    """As of a split: in the file's order, read by others or not."""
+    rng = np.random.default_rng(0)
+    x = tensor("x", MAP, rng)
+    halves = [QSlice(f"{i}/half", "x", (4 * i,), (4,), (1,)) for i in (0, 1)]
+    tensors = [x, *(like(x, op.name, (4, 6, 4)) for op in halves), like(x, "turned", (6, 4, 4))]
+    operators = (*halves, QTranspose("turned", "0/half", (-2, -3, -1)))
+    graph = IntegerGraph({t.name: t for t in tensors}, operators, "x", ("turned", "0/half", "1/half"))
+    q = rng.integers(-128, 128, (1, *MAP)).astype(np.int8)
+    interpreter = Interpreter(model_content=write(graph, form=Form(ends=ends)))
+    runner = interpreter.get_signature_runner()
+    given = q if ends == "quantized" else (q.astype(np.float32) - x.zero_point) * np.float32(x.scale)
+    answers = runner(x=given)
+    wanted = simulate.outputs_of(graph, from_file_order(torch.from_numpy(q)).float())
+    slow = reference.outputs_of(graph, from_file_order(torch.from_numpy(q)))
+    order = [answers[name] for name in graph.outputs]
+    for y, (name, integers) in zip(order, wanted.items(), strict=True):
+        assert torch.equal(integers, slow[name].float())
+        expected = integers if ends == "quantized" else simulate.dequantize(integers, graph.tensors[name])
+        np.testing.assert_allclose(y, to_file_order(expected).numpy(), rtol=1e-6)
+    shapes = [tuple(part["shape"]) for part in interpreter.get_output_details()]
+    assert shapes == [(1, 6, 4, 4), (1, 4, 6, 4), (1, 4, 6, 4)]
 
 
 def test_a_reversing_slice_is_refused_by_name():
