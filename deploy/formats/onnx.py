@@ -33,7 +33,8 @@ from nas.quant.integer_graph import (
     reads,
 )
 from nas.quant.integer_operators import QConcat, QPad, QReshape
-from nas.quant.windows import Padding, Pair, pads_of, pair
+from nas.quant.integer_windows import window_of
+from nas.quant.windows import pair
 
 OPSET, IR_VERSION = 21, 10  # both of ONNX 1.16: old enough for runtimes on boards, and all that is needed
 METADATA_NAME = "hilnas"
@@ -108,23 +109,22 @@ def _shape(tensor: IntTensor) -> tuple[int, ...]:
     return (1, channels) if tensor.rank == 2 else (1, channels, height, width)
 
 
-def _window(x: IntTensor, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair = 1) -> dict[str, Any]:
-    """The attributes of a window over `x`; ONNX's pads are top, left, bottom, right."""
-    height, width, _ = x.shape
-    top, bottom, left, right = pads_of((height, width), kernel, stride, dilation, padding)
-    return {"kernel_shape": pair(kernel), "strides": pair(stride), "pads": [top, left, bottom, right]}
+def _window(op: QConv | QAveragePool | QMaxPool, x: IntTensor) -> dict[str, Any]:
+    """The attributes of the window of `op` over `x`; ONNX's pads are top, left, bottom, right."""
+    window = window_of(op)
+    top, bottom, left, right = window.pads((x.shape[0], x.shape[1]))
+    return {"kernel_shape": pair(window.kernel), "strides": pair(window.stride), "pads": [top, left, bottom, right]}
 
 
 def _conv(op: Operator, g: _Graph) -> str:
     assert isinstance(op, QConv)  # noqa: S101 (dispatched on the type)
     x = g.graph.tensors[op.x]
     weight = op.weight.transpose((3, 0, 1, 2) if op.depthwise else (0, 3, 1, 2))  # (O, I/groups, k, k)
-    kernel = (weight.shape[2], weight.shape[3])
     y = g.node(
         "Conv",
         [g.real(op.x), *g.weights(op, weight)],
         f"{op.name}/convolved",
-        **_window(x, kernel, op.stride, op.padding, op.dilation),
+        **_window(op, x),
         dilations=pair(op.dilation),
         group=x.shape[2] // weight.shape[1],
     )
@@ -156,13 +156,13 @@ def _mean(op: Operator, g: _Graph) -> str:
 
 def _average_pool(op: Operator, g: _Graph) -> str:
     assert isinstance(op, QAveragePool)  # noqa: S101
-    window = _window(g.graph.tensors[op.x], op.kernel, op.stride, op.padding)
+    window = _window(op, g.graph.tensors[op.x])
     return g.quantized(op.name, g.node("AveragePool", [g.real(op.x)], f"{op.name}/pooled", **window))
 
 
 def _max_pool(op: Operator, g: _Graph) -> str:
     assert isinstance(op, QMaxPool)  # noqa: S101
-    window = _window(g.graph.tensors[op.x], op.kernel, op.stride, op.padding)
+    window = _window(op, g.graph.tensors[op.x])
     return g.quantized(op.name, g.node("MaxPool", [g.real(op.x)], f"{op.name}/pooled", **window))
 
 

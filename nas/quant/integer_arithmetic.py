@@ -52,7 +52,8 @@ def _sum(op: Arithmetic, env: Mapping[str, Tensor], a: IntTensor, b: IntTensor, 
     offset = 2 ** (shift - 1) - factor_a * a.zero_point - factor_b * b.zero_point
     scaled_a, scaled_b = env[op.a].double() * factor_a, env[op.b].double() * factor_b
     total = scaled_a.add_(scaled_b) if scaled_a.shape == scaled_b.shape else scaled_a + scaled_b
-    return total.add_(offset).mul_(2.0**-shift).floor_()
+    result: Tensor = total.add_(offset).mul_(2.0**-shift).floor_()
+    return result
 
 
 def _product(qa: Tensor, qb: Tensor, a: IntTensor, b: IntTensor, y: IntTensor) -> Tensor:

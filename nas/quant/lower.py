@@ -7,7 +7,6 @@ Weights (`nas.quant.weights`) are per channel or per tensor, activations asymmet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
 
 import numpy as np
 
@@ -119,7 +118,7 @@ def _output_tensor(node: Node, read: list[IntTensor], parameters: Mapping[str, P
         scale, zero_point = SOFTMAX_PARAMETERS
     elif isinstance(node, Rearranging):
         scale, zero_point = read[0].scale, read[0].zero_point
-    rank: Literal[2, 4] = 2 if isinstance(node, FullyConnected | Flatten) else read[0].rank
+    rank = 2 if isinstance(node, FullyConnected | Flatten) else read[0].rank
     return IntTensor(node.name, shape, scale, zero_point, rank=rank)
 
 

@@ -48,6 +48,10 @@ from nas.quant.integer_rearranging import constant, rearranged
 from nas.quant.simulate import oihw
 
 
+def _dimension(q: Int64, axis: int) -> int:
+    return dimension(torch.from_numpy(q), axis)
+
+
 def conv(op: QConv | QTransposedConv, q: Int64, tensors: dict[str, IntTensor], unsigned: bool = False) -> Int64:
     """A convolution of the integers `q` (N, C, H, W); `unsigned` where the file's are uint8."""
     x, y = tensors[op.x], tensors[op.name]
@@ -81,7 +85,7 @@ def _fully_connected(op: QFullyConnected, q: Int64, x: IntTensor, y: IntTensor) 
 
 def _mean(op: QMean, q: Int64, x: IntTensor, y: IntTensor) -> Int64:
     """The division by the number of positions is part of the multiplier, truncated."""
-    axes = tuple(dimension(q, axis) for axis in op.axes)
+    axes = tuple(_dimension(q, axis) for axis in op.axes)
     positions = math.prod(q.shape[axis] for axis in axes)
     total = (q - x.zero_point).sum(axes, keepdims=True)
     q31, exponent = multiplier_of(float(np.float32(x.scale)) / float(np.float32(y.scale)))
@@ -100,7 +104,7 @@ def _average_pool(op: QAveragePool, q: Int64) -> Int64:
 def _softmax(q: Int64, x: IntTensor) -> Int64:
     """Fixed-point exponentials of 5 integer bits, their sum of 12; differences beyond those 5 bits count as zero."""
     q31, exponent = multiplier_of(min(float(np.float32(x.scale)) * 2**26, 2.0**31 - 1))
-    axis = dimension(q, -1)
+    axis = _dimension(q, -1)
     below = q - q.max(axis, keepdims=True)
     near = below >= -math.floor(31 * 2.0 ** (26 - exponent))
     powers = exponential(rescale(np.where(near, below, 0), q31, exponent))
@@ -127,7 +131,7 @@ def apply(op: Operator, env: dict[str, Int64], tensors: dict[str, IntTensor]) ->
         case QSoftmax():
             return _softmax(env[op.x], tensors[op.x])
         case QArgMax():
-            return np.expand_dims(env[op.x].argmax(axis := dimension(env[op.x], -1)), axis)
+            return np.expand_dims(env[op.x].argmax(axis := _dimension(env[op.x], -1)), axis)
     if isinstance(op, Arithmetic):
         return integer_arithmetic.reference(op, env, tensors)
     return _in_torch(op, {name: torch.from_numpy(env[name]) for name in reads(op)}, tensors).numpy()

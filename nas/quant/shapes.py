@@ -23,7 +23,7 @@ from nas.quant.float_graph import (
     inputs_of,
 )
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 def output_shape(node: Node, shapes: Sequence[Shape]) -> Shape:

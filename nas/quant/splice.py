@@ -27,7 +27,7 @@ from nas.quant.integer_graph import (
     Weighted,
     reads,
 )
-from nas.quant.integer_operators import QConcat
+from nas.quant.integer_operators import QConcat, QConstant
 from nas.quant.lower import RATIO_LIMIT
 
 BIAS_LIMIT = 2**30  # as in `lower`: half of int32 is left to the products
@@ -197,6 +197,7 @@ def _follow(op: Operator, old: IntTensor, new: IntTensor) -> Operator:
         raise QuantizationError(
             f"'{op.name}' has the scale of what it reads: '{old.name}' cannot be exchanged for '{new.name}' before it"
         )
+    assert not isinstance(op, QConstant)  # noqa: S101 (it reads nothing)
     if isinstance(op, QConcat):
         return replace(op, xs=tuple(new.name if x == old.name else x for x in op.xs))
     return replace(op, x=new.name)

@@ -21,8 +21,8 @@ from nas.quant.integer_graph import (
     QTransposedConv,
 )
 from nas.quant.integer_operators import QPad, QSlice
-from nas.quant.integer_windows import cut_sides, kernel_of
-from nas.quant.windows import UNPADDED, pads_of, pair
+from nas.quant.integer_windows import cut_sides, kernel_of, window_of
+from nas.quant.windows import UNPADDED, pair
 
 
 def with_paddings(graph: IntegerGraph) -> IntegerGraph:
@@ -40,14 +40,13 @@ def _parts(op: Operator, tensors: dict[str, IntTensor]) -> Iterator[Operator]:
     if isinstance(op, QTransposedConv):
         yield from _transposed(op, tensors)
         return
-    if not isinstance(op, QConv | QAveragePool | QMaxPool) or op.padding in ("same", UNPADDED):
+    if not isinstance(op, QConv | QAveragePool | QMaxPool) or isinstance(op.padding, str) or op.padding == UNPADDED:
         yield op
         return
     x = tensors[op.x]
     height, width, channels = x.shape
-    kernel, dilation = (kernel_of(op), op.dilation) if isinstance(op, QConv) else (op.kernel, 1)
     top, bottom, left, right = op.padding
-    if op.padding == pads_of((height, width), kernel, op.stride, dilation, "same"):
+    if op.padding == replace(window_of(op), padding="same").pads((height, width)):
         yield replace(op, padding="same")
         return
     if isinstance(op, QAveragePool):
@@ -65,7 +64,7 @@ def _parts(op: Operator, tensors: dict[str, IntTensor]) -> Iterator[Operator]:
 def _transposed(op: QTransposedConv, tensors: dict[str, IntTensor]) -> Iterator[Operator]:
     """A transposed convolution, then what cuts its result."""
     (height, width, _), y, (rows, columns) = tensors[op.x].shape, tensors[op.name], pair(op.stride)
-    if op.padding in ("same", cut_sides(replace(op, padding="same"), (height, width))):
+    if isinstance(op.padding, str) or op.padding == cut_sides(replace(op, padding="same"), (height, width)):
         # XNNPACK leaves a kernel below the stride to kernels that round otherwise: zeros fill it up
         more = [(0, max(s - k, 0)) for s, k in zip((rows, columns), kernel_of(op), strict=True)]
         weight = np.pad(op.weight, ((0, 0), *more, (0, 0))) if any(map(any, more)) else op.weight

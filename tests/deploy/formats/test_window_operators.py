@@ -13,7 +13,7 @@ from deploy.formats.tflite.read import parse
 from deploy.formats.tflite.writer import write
 from nas.errors import QuantizationError
 from nas.quant.integer_graph import IntegerGraph, QAveragePool, QConv, QMaxPool, QTransposedConv
-from nas.quant.windows import windows_along
+from nas.quant.windows import Window
 from tests.deploy.exactness import ACTIVATIONS, agrees, like, seeds, tensor
 
 sizes = st.tuples(st.integers(3, 11), st.integers(3, 11))
@@ -41,7 +41,7 @@ def parameters(shape: tuple[int, ...], outputs: int, rng: np.random.Generator) -
 def test_convolutions(seed, size, kernel, stride, padding):
     rng = np.random.default_rng(seed)
     dilation = (1, 1) if stride != (1, 1) else tuple(int(d) for d in rng.integers(1, 3, 2))
-    after = windows_along(size, kernel, stride, dilation, padding)
+    after = Window(kernel, stride, dilation, padding).places(size)
     assume(min(after) > 0)
     inputs, outputs = (int(n) for n in rng.integers(1, 10, 2))
     values = parameters((outputs, *kernel, inputs), outputs, rng)
@@ -62,7 +62,7 @@ def test_grouped_convolutions(seed, groups, inputs, outputs, kernel):
 @given(seeds, sizes, kernels, strides, paddings)
 def test_depthwise_convolutions_with_several_results_per_channel(seed, size, kernel, stride, padding):
     rng = np.random.default_rng(seed)
-    after = windows_along(size, kernel, stride, 1, padding)
+    after = Window(kernel, stride, 1, padding).places(size)
     assume(min(after) > 0)
     inputs, multiplier = (int(n) for n in rng.integers(1, [9, 4]))
     values = parameters((1, *kernel, inputs * multiplier), inputs * multiplier, rng)
@@ -96,7 +96,7 @@ def test_transposed_convolutions(seed, size, kernel, stride, padding):
 @example(0, (14, 15), (3, 3), (2, 2), (1, 1, 1, 1))  # a ResNet's, in torch
 def test_max_pooling_of_any_window(seed, size, kernel, stride, padding):
     rng = np.random.default_rng(seed)
-    after = windows_along(size, kernel, stride, 1, padding)
+    after = Window(kernel, stride, 1, padding).places(size)
     assume(min(after) > 0)
     x = tensor("x", (*size, 3), rng)
     agrees([x, like(x, "y", (*after, 3))], [QMaxPool("y", "x", kernel, stride, padding)], rng)
@@ -106,7 +106,7 @@ def test_max_pooling_of_any_window(seed, size, kernel, stride, padding):
 @given(seeds, sizes, kernels, strides, st.sampled_from(["same", (0, 0, 0, 0)]))
 def test_average_pooling_of_any_window(seed, size, kernel, stride, padding):
     rng = np.random.default_rng(seed)
-    after = windows_along(size, kernel, stride, 1, padding)
+    after = Window(kernel, stride, 1, padding).places(size)
     assume(min(after) > 0)
     x = tensor("x", (*size, 3), rng)
     agrees([x, like(x, "y", (*after, 3))], [QAveragePool("y", "x", kernel, stride, padding)], rng)
@@ -126,6 +126,6 @@ def test_what_a_padding_becomes():
     x = tensor("x", (8, 8, 3), rng)
     wanted = {(0, 1, 0, 1): ["MAX_POOL_2D"], (1, 1, 1, 1): ["PADV2", "MAX_POOL_2D"], (0, 0, 0, 0): ["MAX_POOL_2D"]}
     for padding, names in wanted.items():
-        y = like(x, "y", (*windows_along((8, 8), 3, 2, 1, padding), 3))
+        y = like(x, "y", (*Window(3, 2, 1, padding).places((8, 8)), 3))
         graph = IntegerGraph({"x": x, "y": y}, (QMaxPool("y", "x", 3, 2, padding),), "x")
         assert [op.name for op in parse(write(graph), "m").operators] == names
