@@ -108,8 +108,8 @@ def accumulate_in_float(op: Weighted, q: Tensor, x: IntTensor, dtype: torch.dtyp
 def _average_pool(op: QAveragePool, q: Tensor) -> Tensor:
     """The mean of the integers, ties away from zero."""
     total, count = integer_windows.sums(q.double(), op)
-    mean = total / count
-    return (torch.sign(mean) * torch.floor(mean.abs() + 0.5)).float()
+    real = total / count
+    return (torch.sign(real) * torch.floor(real.abs() + 0.5)).float()
 
 
 def _softmax(q: Tensor, x: IntTensor) -> Tensor:
@@ -122,15 +122,18 @@ def _softmax(q: Tensor, x: IntTensor) -> Tensor:
     return torch.from_numpy(np.rint(probability) - 128).clamp_(-128, 127).to(q.device)
 
 
-def _mean(op: QMean, q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
-    """Both zero points make one float32 term, added to the scaled sum of the raw integers before rounding."""
+def mean(op: QMean, q: Tensor, x: IntTensor, y: IntTensor, shift: int = 0) -> Tensor:
+    """Both zero points make one float32 term, added to the scaled sum of the raw integers before rounding.
+
+    The file's integers are those of `q` plus `shift`.
+    """
     axes = [dimension(q, axis) for axis in op.axes]
     positions = prod(q.shape[axis] for axis in axes)
     multiplier = np.float32(x.scale) / np.float32(y.scale) * (np.float32(1) / np.float32(positions))
-    offset = np.float32(y.zero_point) - multiplier * np.float32(positions * x.zero_point)
-    total = q.double().sum(axes, keepdim=True).float()
-    mean = total.mul_(float(multiplier)).add_(float(offset)).round_().clamp_(-128, 127)
-    return mean if op.keep_dims else reshaped(mean, y.shape)
+    offset = np.float32(y.zero_point + shift) - multiplier * np.float32(positions * (x.zero_point + shift))
+    total = q.double().sum(axes, keepdim=True).add_(positions * shift).float()
+    result = total.mul_(float(multiplier)).add_(float(offset)).round_().sub_(shift).clamp_(-128, 127)
+    return result if op.keep_dims else reshaped(result, y.shape)
 
 
 def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -> Tensor:
@@ -142,7 +145,7 @@ def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -
         case QConv() | QTransposedConv() | QFullyConnected():
             return _requantized(accumulate(op, env[op.x], tensors[op.x]), op, tensors[op.x], y)
         case QMean():
-            return _mean(op, env[op.x], tensors[op.x], y)
+            return mean(op, env[op.x], tensors[op.x], y)
         case QResize():
             return resized(op, env[op.x], (y.shape[0], y.shape[1]))
         case QAveragePool():

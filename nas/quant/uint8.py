@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nas.quant import reference, simulate
-from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator, QAveragePool, QConv
+from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator, QAveragePool, QConv, QMean
 from nas.quant.integer_windows import sums
 
 
@@ -20,6 +20,8 @@ def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -
     if isinstance(op, QConv) and op.depthwise:
         q = env[op.x].numpy().astype(np.int64)
         return torch.from_numpy(reference.conv(op, q, tensors, unsigned=True)).float()
+    if isinstance(op, QMean):
+        return simulate.mean(op, env[op.x], tensors[op.x], tensors[op.name], 128)
     if isinstance(op, QAveragePool):  # ties go up, as away from zero among unsigned integers
         total, count = sums(env[op.x].double(), op)
         return torch.floor(total / count + 0.5).float()

@@ -35,8 +35,8 @@ def differences(tensors: Sequence[IntTensor], operators: Sequence[Operator], rng
     """The largest one on XNNPACK, on the reference kernels, and in uint8. The first of `tensors` is read."""
     source = tensors[0]
     graph = IntegerGraph({t.name: t for t in tensors}, tuple(operators), source.name)
-    given = rng.integers(-128, 128, source.file_shape)
-    q = from_file_order(torch.from_numpy(given).reshape(1, *source.shape)).float()
+    q = torch.from_numpy(rng.integers(-128, 128, from_file_order(torch.empty(1, *source.shape)).shape)).float()
+    given = to_file_order(q).numpy().reshape(source.file_shape)
     int8, shift = write(graph), 128 if graph.tensors[graph.output].dtype == "int8" else 0
     found = [
         interpret(int8, given.astype(np.int8), kernels) for kernels in (OpResolverType.AUTO, OpResolverType.BUILTIN_REF)
