@@ -102,3 +102,12 @@ def test_scales_far_apart_are_within_one_unit():
         y = IntTensor("y", MAP, float(np.float32(x.scale * 400)), int(rng.integers(-128, 128)))
         assert max(differences([x, y], [QRequantize("y", "x")], rng)) <= 1
         agrees([x, y], [QLeakyRelu("y", "x", 0.1)], rng)
+
+
+@pytest.mark.parametrize("operator", [QAdd, QSub, QMul])
+def test_results_between_two_integers(operator):
+    """Scales that are powers of two: half of the sums and products are ties."""
+    rng = np.random.default_rng(0)
+    tensors = [IntTensor(name, MAP, scale, 3) for name, scale in (("x", 0.5), ("k", 0.25), ("y", 1.0))]
+    constant = QConstant("k", rng.integers(-8, 8, (1, *MAP)).astype(np.int8))
+    agrees(tensors, [constant, operator("y", "x", "k")], rng)

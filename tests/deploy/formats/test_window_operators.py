@@ -129,3 +129,10 @@ def test_what_a_padding_becomes():
         y = like(x, "y", (*Window(3, 2, 1, padding).places((8, 8)), 3))
         graph = IntegerGraph({"x": x, "y": y}, (QMaxPool("y", "x", 3, 2, padding),), "x")
         assert [op.name for op in parse(write(graph), "m").operators] == names
+
+
+def test_even_kernels_padded_as_same():
+    """One row and column more after than before."""
+    rng = np.random.default_rng(0)
+    conv = QConv("y", "x", stride=1, dilation=1, depthwise=False, **parameters((4, 2, 2, 3), 4, rng))
+    agrees([tensor("x", (5, 6, 3), rng), tensor("y", (5, 6, 4), rng)], [conv], rng)
