@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deploy.formats.tflite.read import ModelInfo, read
 from deploy.targets.inspection import inspect_model
 from hil.errors import ModelError
-from nas.quant import simulate
+from nas.quant.integer_resizing import bilinear
 from nas.quant.tails import Sizes
 
 CLASS_MAP = "class_map"
@@ -45,5 +45,5 @@ def classes_of(logits: NDArray[np.generic], sizes: Sizes) -> NDArray[np.int64]:
     """The class map (H, W) of a file's logits (1, h, w, C), as the board's CPU makes it, by the simulation's rules."""
     q = torch.from_numpy(logits.astype(np.float32)).permute(0, 3, 1, 2)
     for size in sizes:
-        q = simulate.resize(q, size)
+        q = bilinear(q, size)
     return np.asarray(q.argmax(1)[0].numpy(), np.int64)

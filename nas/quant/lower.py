@@ -7,7 +7,6 @@ Weights (`nas.quant.weights`) are per channel or per tensor, activations asymmet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
 
 import numpy as np
 
@@ -38,17 +37,15 @@ from nas.quant.integer_graph import (
     QAdd,
     QArgMax,
     QAveragePool,
-    QConcat,
     QConv,
     QFullyConnected,
     QMaxPool,
     QMean,
-    QPad,
-    QReshape,
     QResize,
     QSoftmax,
 )
 from nas.quant.integer_graph import Weighted as QWeighted
+from nas.quant.integer_operators import QConcat, QPad, QReshape
 from nas.quant.ranges import Parameters, Range, activation_parameters, widths_of
 from nas.quant.scheme import FewBits, Granularity
 from nas.quant.shapes import output_shape
@@ -159,7 +156,7 @@ def _output_tensor(node: Node, read: list[IntTensor], parameters: Mapping[str, P
         scale, zero_point = SOFTMAX_PARAMETERS
     elif isinstance(node, Rearranging):
         scale, zero_point = read[0].scale, read[0].zero_point
-    rank: Literal[2, 3, 4] = 2 if isinstance(node, FullyConnected | Reshape) else read[0].rank
+    rank = 2 if isinstance(node, FullyConnected | Reshape) else read[0].rank
     return IntTensor(node.name, shape, scale, zero_point, rank=rank)
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
-from nas.quant.integer_graph import IntegerGraph, Operator, QArgMax, QNearest, QReshape, QResize
+from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator, QArgMax, QResize
+from nas.quant.integer_operators import QReshape
 
 Tail: TypeAlias = Literal["classes", "logits", "nearest", "upsampled"]
 TailChoice: TypeAlias = Tail | Literal["auto"]
@@ -34,7 +35,7 @@ def with_tail(graph: IntegerGraph, tail: Tail) -> IntegerGraph:
     ends: tuple[Operator, ...] = (
         QArgMax(coarse.name, logits.name),
         QReshape(channel.name, coarse.name),
-        QNearest(graph.output, channel.name),
+        QResize(graph.output, channel.name, "nearest"),
     )
     tensors = {t.name: t for t in (*graph.tensors.values(), coarse, channel, replace(classes, rank=4))}
     return IntegerGraph(tensors, (*graph.until(logits.name).operators, *ends), graph.input)
@@ -50,7 +51,11 @@ def in_file(graph: IntegerGraph, tail: Tail) -> tuple[IntegerGraph, Sizes | None
         return graph, None
     resizes = _resizes(graph) if tail == "logits" else []
     kept = resizes[0].x if resizes else last.x
-    return graph.until(kept), tuple(graph.tensors[op.name].shape[:2] for op in resizes)
+    return graph.until(kept), tuple(_size(graph.tensors[op.name]) for op in resizes)
+
+
+def _size(tensor: IntTensor) -> tuple[int, int]:
+    return tensor.shape[0], tensor.shape[1]
 
 
 def _resizes(graph: IntegerGraph) -> list[QResize]:

@@ -13,7 +13,8 @@ import numpy as np
 from deploy.formats.importers.builder import NodeBuilder, all_axes
 from deploy.formats.importers.fuse import fused
 from deploy.formats.importers.network import Array, ImportedNetwork, Operand, Unsupported, Value, refused
-from deploy.formats.importers.tflite_operators import HANDLERS, TfliteOp
+from deploy.formats.importers.tflite_op import TfliteOp
+from deploy.formats.importers.tflite_operators import HANDLERS
 from deploy.formats.tflite.input_shapes import input_shapes, resized
 from deploy.formats.tflite.read import ModelInfo, OperatorInfo, TensorInfo, dequantized, parse, read
 from hil.errors import ModelError, UsageError

@@ -1,150 +1,30 @@
-"""TFLite's operators as float nodes."""
+"""TFLite's other operators as float nodes, and all handlers by their operator's name."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from deploy.formats.importers import tflite_layers
 from deploy.formats.importers.arithmetic import Kind, clipped, combined
-from deploy.formats.importers.builder import NodeBuilder, laid_out
+from deploy.formats.importers.builder import laid_out
 from deploy.formats.importers.moves import arg_max, joined, mean, sliced, softmax, zero_padded
-from deploy.formats.importers.network import Array, Axes, Operand, Unsupported, Value
-from deploy.formats.importers.products import convolution, product, transposed_convolution
-from deploy.formats.tflite.read import OperatorInfo
+from deploy.formats.importers.network import Unsupported, Value
+from deploy.formats.importers.tflite_op import LIMITS, Handler, TfliteOp
 from nas.quant.float_graph import (
     Add,
-    AveragePool,
     DepthToSpace,
     HardSwish,
     LeakyRelu,
-    MaxPool,
     Mul,
     PRelu,
-    Resize,
     Sigmoid,
     SpaceToDepth,
     Sub,
     Tanh,
 )
-from nas.quant.rearranging import Coordinates, ResizeMode
-from nas.quant.windows import UNPADDED, Padding, Pads, Window, pair
-
-MAP: Axes = (1, 2, 3)
-LIMITS = {"RELU": (0.0, math.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}
-
-
-@dataclass(frozen=True, eq=False)
-class TfliteOp:
-    """An operator with its inputs: None where one is left out.
-
-    Attributes:
-        name: for the float node: that of the result.
-        shape: of the result.
-    """
-
-    info: OperatorInfo
-    inputs: Sequence[Operand | None]
-    name: str
-    shape: tuple[int, ...]
-    b: NodeBuilder
-
-    def operand(self, index: int) -> Operand:
-        operand = self.inputs[index] if index < len(self.inputs) else None
-        if operand is None:
-            raise Unsupported(f"its input {index} is missing")
-        return operand
-
-    def value(self, index: int = 0) -> Value:
-        operand = self.operand(index)
-        if not isinstance(operand, Value):
-            raise Unsupported(f"its input {index} is a constant")
-        return operand
-
-    def array(self, index: int) -> Array:
-        operand = self.operand(index)
-        if isinstance(operand, Value):
-            raise Unsupported(f"its input {index} is computed from the network's input: it has to be a constant")
-        return operand
-
-    def optional_array(self, index: int) -> Array | None:
-        return None if index >= len(self.inputs) or self.inputs[index] is None else self.array(index)
-
-    def sizes(self, index: int) -> tuple[int, ...]:
-        return tuple(int(n) for n in self.array(index).reshape(-1))
-
-    def option(self, name: str) -> int:
-        return int(self.info.options.others.get(name, 0))
-
-    @property
-    def same(self) -> bool:
-        return self.option("Padding") == 0
-
-    def activated(self, y: Value) -> Value:
-        """With the operator's fused activation."""
-        kind = self.info.options.activation
-        if kind == "NONE":
-            return y
-        if kind not in LIMITS:
-            raise Unsupported(f"the fused activation {kind}")
-        return clipped(self.b, self.name, y, *LIMITS[kind])
-
-
-Handler = Callable[[TfliteOp], Sequence[Operand]]
-
-
-def _map(op: TfliteOp, index: int = 0) -> tuple[Value, Axes]:
-    value = op.value(index)
-    if len(value.shape) != 4 or value.shape[0] != 1:
-        raise Unsupported(f"it reads {list(value.shape)}: maps (1, H, W, C) are supported")
-    return value, MAP
-
-
-def _window(op: TfliteOp, kernel: tuple[int, int]) -> Window:
-    padding: Padding = "same" if op.same else UNPADDED
-    return Window(kernel, _pair(op.info.options.stride), _pair(op.info.options.dilation), padding)
-
-
-def _pair(given: tuple[int, int] | None) -> int | tuple[int, int]:
-    rows, columns = given or (1, 1)
-    return rows if rows == columns else (rows, columns)
-
-
-def _conv(op: TfliteOp) -> Sequence[Value]:
-    x, weight = _map(op), op.array(1).transpose(0, 3, 1, 2)
-    window = _window(op, (weight.shape[2], weight.shape[3]))
-    return [op.activated(convolution(op.b, op.name, x, (weight, op.optional_array(2)), window))]
-
-
-def _depthwise(op: TfliteOp) -> Sequence[Value]:
-    x, weight = _map(op), op.array(1).transpose(3, 0, 1, 2)
-    window = _window(op, (weight.shape[2], weight.shape[3]))
-    return [op.activated(convolution(op.b, op.name, x, (weight, op.optional_array(2)), window))]
-
-
-def _transposed_conv(op: TfliteOp) -> Sequence[Value]:
-    x, weight, wanted = _map(op, 2), op.array(1).transpose(0, 3, 1, 2), op.sizes(0)
-    window = Window((weight.shape[2], weight.shape[3]), _pair(op.info.options.stride))
-    cut = []
-    for n, k, s, out in zip(x[0].shape[1:3], pair(window.kernel), pair(window.stride), wanted[1:3], strict=True):
-        full = (n - 1) * s + k
-        first = max(full - out, 0) // 2 if op.same else 0
-        cut += [first, full - out - first]
-    pads: Pads = (cut[0], cut[1], cut[2], cut[3])
-    window = Window(window.kernel, window.stride, padding=pads)
-    return [op.activated(transposed_convolution(op.b, op.name, x, (weight, op.optional_array(3)), window))]
-
-
-def _fully_connected(op: TfliteOp) -> Sequence[Value]:
-    value, weight = op.value(), op.array(1)
-    if op.option("WeightsFormat"):
-        raise Unsupported("shuffled weights: convert the network again with a newer TensorFlow")
-    if not op.option("KeepNumDims") or value.shape[-1] != weight.shape[1]:
-        value = op.b.shaped(value, f"{op.name}/vector", (math.prod(value.shape) // weight.shape[1], weight.shape[1]))
-    y = product(op.b, op.name, value, weight, op.optional_array(2))
-    return [op.activated(op.b.shaped(y, op.name, op.shape))]
 
 
 def _arithmetic(kind: Kind) -> Handler:
@@ -190,17 +70,6 @@ def _prelu(op: TfliteOp) -> Sequence[Value]:
     slope = slope.reshape((*[1] * (len(value.shape) - slope.ndim), *slope.shape))
     node = PRelu(op.b.name(op.name), value.tensor, laid_out(slope, value.axes))
     return [op.b.value(node, value.shape, value.axes)]
-
-
-def _pool(kind: type[AveragePool] | type[MaxPool]) -> Handler:
-    def handler(op: TfliteOp) -> Sequence[Value]:
-        (value, axes), kernel = _map(op), _pair(op.info.options.window)
-        stride: int | tuple[int, int] = _pair(op.info.options.stride)
-        padding: Padding = "same" if op.same else UNPADDED
-        node = kind(op.b.name(op.name), op.b.arranged(value, axes), kernel, stride, padding)
-        return [op.activated(op.b.windowed(node, value, axes))]
-
-    return handler
 
 
 def _mean(op: TfliteOp) -> Sequence[Value]:
@@ -265,20 +134,9 @@ def _pad(op: TfliteOp) -> Sequence[Value]:
     return [zero_padded(op.b, op.name, op.value(), {i: (int(a), int(z)) for i, (a, z) in enumerate(around)})]
 
 
-def _resize(op: TfliteOp) -> Sequence[Value]:
-    (value, axes), (rows, columns) = _map(op), op.sizes(1)
-    options = op.info.options
-    mode: ResizeMode = "bilinear" if op.info.name == "RESIZE_BILINEAR" else "nearest"
-    coordinates: Coordinates = "half_pixel" if options.half_pixel_centers else "asymmetric"
-    if options.align_corners:
-        coordinates = "align_corners"
-    node = Resize(op.b.name(op.name), op.b.arranged(value, axes), (rows, columns), mode, coordinates)
-    return [op.b.windowed(node, value, axes)]
-
-
 def _blocks(kind: type[DepthToSpace] | type[SpaceToDepth]) -> Handler:
     def handler(op: TfliteOp) -> Sequence[Value]:
-        value, axes = _map(op)
+        value, axes = op.map()
         node = kind(op.b.name(op.name), op.b.arranged(value, axes), op.option("BlockSize"))
         return [op.b.windowed(node, value, axes)]
 
@@ -291,21 +149,17 @@ def _arg_max(op: TfliteOp) -> Sequence[Value]:
 
 
 HANDLERS: Mapping[str, Handler] = {
+    **tflite_layers.HANDLERS,
     "ADD": _arithmetic(Add),
     "ARG_MAX": _arg_max,
-    "AVERAGE_POOL_2D": _pool(AveragePool),
     "CONCATENATION": _concat,
-    "CONV_2D": _conv,
-    "DEPTHWISE_CONV_2D": _depthwise,
     "DEPTH_TO_SPACE": _blocks(DepthToSpace),
     "DIV": _div,
     "EXPAND_DIMS": _reshape,
-    "FULLY_CONNECTED": _fully_connected,
     "HARD_SWISH": _unary(HardSwish),
     "LEAKY_RELU": _leaky_relu,
     "LOGISTIC": _unary(Sigmoid),
     "MAXIMUM": _extremum(low=True),
-    "MAX_POOL_2D": _pool(MaxPool),
     "MEAN": _mean,
     "MINIMUM": _extremum(low=False),
     "MUL": _arithmetic(Mul),
@@ -317,8 +171,6 @@ HANDLERS: Mapping[str, Handler] = {
     "RELU_0_TO_1": _limited(*LIMITS["RELU_0_TO_1"]),
     "RELU_N1_TO_1": _limited(*LIMITS["RELU_N1_TO_1"]),
     "RESHAPE": _reshape,
-    "RESIZE_BILINEAR": _resize,
-    "RESIZE_NEAREST_NEIGHBOR": _resize,
     "SLICE": _slice,
     "SOFTMAX": _softmax,
     "SPACE_TO_DEPTH": _blocks(SpaceToDepth),
@@ -328,5 +180,4 @@ HANDLERS: Mapping[str, Handler] = {
     "SUB": _arithmetic(Sub),
     "TANH": _unary(Tanh),
     "TRANSPOSE": _transpose,
-    "TRANSPOSE_CONV": _transposed_conv,
 }
