@@ -1,4 +1,4 @@
-"""`hilnas bundle export|pack|show|diff|sign|verify`: a model with all that shows what it does on a board."""
+"""`hilnas bundle ...`: a model with all that shows what it does on a board. `bundle_install` has what is installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.cli import console
+from deploy.cli import bundle_install, console
 from deploy.cli.help import sentence
 from deploy.cli.options import Commands, add_board, add_json, bind
 from hil.errors import UsageError
@@ -96,6 +96,7 @@ def add(commands: Commands) -> None:
     _add_signers(verify)
     add_board(verify)
     bind(verify, VerifyOptions, verify_bundle)
+    bundle_install.add(actions)
 
 
 def _add_files(actions: Commands) -> None:
@@ -205,8 +206,8 @@ def sign_bundle(options: SignOptions) -> int:
 def verify_bundle(options: VerifyOptions) -> int:
     """`CheckFailed` where nobody of those allowed signed it: before it is copied anywhere."""
     from deploy.ship.archive import unpacked
-    from deploy.ship.bundle import verify
     from deploy.ship.signatures import signer
+    from deploy.ship.verification import verify
     from hil.boards.catalog import find_board
     from hil.boards.kinds import open_board
 
