@@ -82,6 +82,7 @@ def install_bundle(options: InstallOptions) -> int:
     """Errors are those of `deploy.ship.install`; the boards before the one that fails keep what they got."""
     from contextlib import nullcontext
 
+    from deploy.formats.printable import printable
     from deploy.ship.archive import unpacked
     from deploy.ship.install import InstallFolder, check_folder, over_fleet
     from hil.boards.catalog import find_board
@@ -98,7 +99,7 @@ def install_bundle(options: InstallOptions) -> int:
             with open_board(configs[name]) as board, open_session(board) as session:
                 folder = InstallFolder(board, options.to, session.conditions)
                 done = folder.install(bundle, options.allowed_signers, options.bundle) if bundle else folder.roll_back()
-            console.say(_text(done))
+            console.say(printable(_text(done)))
 
         over_fleet(options.names, one)
     return 0
@@ -117,6 +118,7 @@ def _text(done: Installed) -> str:
 
 
 def list_releases(options: ReleasesOptions) -> int:
+    from deploy.formats.printable import printable
     from deploy.ship.install import installed
     from hil.boards.catalog import find_board
     from hil.boards.kinds import open_board
@@ -126,9 +128,8 @@ def list_releases(options: ReleasesOptions) -> int:
     if options.json:
         console.say_json([{"folder": r.folder, "bundle": r.bundle, "current": r.current} for r in releases])
     elif releases:
-        console.table(
-            ("release", "bundle", ""), [(r.folder, r.bundle, "current" if r.current else "") for r in releases]
-        )
+        rows = [(r.folder, printable(r.bundle), "current" if r.current else "") for r in releases]
+        console.table(("release", "bundle", ""), rows, left=("bundle", ""))
     else:
         console.say(f"{options.board}: nothing is installed in {options.to}")
     return 0

@@ -19,7 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import IO
 
 from deploy.formats.files import write_atomically
-from deploy.ship.manifest import Manifest, is_inside, shown
+from deploy.formats.printable import printable
+from deploy.ship.manifest import Manifest, is_inside
 from deploy.ship.signatures import SIGNATURE
 from hil.errors import ModelError, UsageError
 
@@ -98,15 +99,21 @@ def _extract(source: Path, folder: Path) -> None:
                 content = archive.extractfile(entry)
                 with path.open("xb") as written:
                     if content is None or _copied(content, written) != entry.size:
-                        raise ModelError(f"{source}: '{shown(entry.name)}' is cut short; copy the bundle again")
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+                        raise ModelError(
+                            f"{source}: '{printable(entry.name)[:100]}' is cut short; copy the bundle again"
+                        )
+    except (tarfile.TarError, EOFError, OSError, ValueError, TypeError, zlib.error) as error:  # TypeError: of 3 bytes
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise ModelError(
+                f"{source}: a file in it is the folder of another; it was not packed by this kit"
+            ) from None
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of this machine's disk
         raise ModelError(f"{source}: not a packed bundle, or a damaged one ({error}); copy it again") from None
 
 
 def _check(entry: tarfile.TarInfo, seen: set[str], left: int, source: Path) -> None:
-    name = shown(entry.name)
+    name = printable(entry.name)[:100]
     if not is_inside(entry.name):
         raise ModelError(f"{source}: '{name}' is no name inside a bundle; it was not packed by this kit")
     if not entry.isreg():

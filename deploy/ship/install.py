@@ -12,10 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from deploy.formats.digest import file_digest
-from deploy.ship.manifest import BundleMeasurement, Manifest
+from deploy.ship.manifest import BundleMeasurement
 from deploy.ship.signatures import signer
-from deploy.ship.verification import LatencyVerdict, Verification, identity, latency_verdict, push, verify_there
+from deploy.ship.verification import (
+    LatencyVerdict,
+    Verification,
+    checked,
+    identity,
+    latency_verdict,
+    push,
+    verify_there,
+)
 from hil.boards.board import Board
 from hil.errors import BoardError, CheckFailed, ModelError, UsageError
 from hil.measurement import Conditions
@@ -93,7 +100,7 @@ class InstallFolder:
         BoardError; the board's current bundle is then the one that it was.
         """
         where, known_as = f"{shown or bundle} on {self.board.name}", identity(bundle)
-        manifest = _whole(bundle, shown or bundle)
+        manifest = checked(bundle, shown or bundle)
         recorded = BundleMeasurement.read(bundle / manifest.measurement)
         by = signer(bundle, allowed, shown) if allowed else None
         before = current(_ask(self.board, "sweep", self.path))
@@ -155,20 +162,6 @@ def installed(board: Board, path: str) -> tuple[Release, ...]:
 
 def current(releases: tuple[Release, ...]) -> Release | None:
     return next((release for release in releases if release.current), None)
-
-
-def _whole(bundle: Path, shown: Path) -> Manifest:
-    """The manifest, every file of which is the listed one: what was changed is not uploaded. Raises ModelError."""
-    if not (bundle / Manifest.FILE).is_file():
-        raise UsageError(f"{shown}: no bundle there (no {Manifest.FILE}); `hilnas bundle export` makes one")
-    manifest = Manifest.read(bundle / Manifest.FILE)
-    for name, listed in manifest.files.items():
-        path = bundle / name
-        if path.is_symlink() or not path.is_file():
-            raise ModelError(f"{shown}: {name} is missing; copy the bundle again")
-        if path.stat().st_size != listed.bytes or file_digest(path) != listed.sha256:
-            raise ModelError(f"{shown}: {name} was changed: its sha256 is not the listed one; copy the bundle again")
-    return manifest
 
 
 def _ask(board: Board, action: str, path: str, *words: str) -> tuple[Release, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
+from deploy.formats.printable import printable
 from deploy.run.records import BoardScore, BudgetVerdict, LatencyRecord, Record
 from deploy.run.records.base import OMITTED
 from hil.errors import ModelError
@@ -27,13 +28,8 @@ LONGEST_NAME = 255
 def is_inside(name: str) -> bool:
     """Is it the plain relative path of a file, which no system reads as one outside its folder?"""
     pure = PurePosixPath(name)
-    plain = 0 < len(name) <= LONGEST_NAME and name.isprintable() and not set(name) & set("\\:")
+    plain = name.isprintable() and 0 < len(name.encode()) <= LONGEST_NAME and not set(name) & set("\\:")
     return plain and not pure.is_absolute() and str(pure) == name and not {".", ".."} & set(pure.parts)
-
-
-def shown(name: str) -> str:
-    """A name that anybody may have written, for an error's line."""
-    return "".join(char if char.isprintable() else "?" for char in name[:100])
 
 
 @dataclass(frozen=True)
@@ -135,10 +131,17 @@ class Manifest(Record):
     COMMAND: ClassVar[str] = "bundle export"
 
     def __post_init__(self) -> None:
+        wrong = next((name for name in (*self.used, *self.files) if not is_inside(name)), None)
+        if wrong is not None:
+            raise ConfigError(f"'{printable(wrong)[:100]}' is no name of a file inside a bundle")
+        if not is_inside(self.name) or "/" in self.name:
+            raise ConfigError(f"'name': '{printable(self.name)[:100]}' cannot be a file's")
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The files that it names beside its list."""
         pairs = (path for pair in self.golden for path in (pair.input, pair.output))
-        named = (self.model, self.labels, self.preprocessing, self.measurement, *pairs, *self.files)
-        if wrong := next((name for name in named if not is_inside(name)), None):
-            raise ConfigError(f"'{shown(wrong)}' is no name of a file inside a bundle")
+        return (self.model, self.labels, self.preprocessing, self.measurement, *pairs)
 
     @classmethod
     def arranged(cls, raw: dict[str, Any]) -> dict[str, Any]:

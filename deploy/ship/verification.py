@@ -59,6 +59,22 @@ def identity(bundle: Path) -> str:
     return file_digest(bundle / Manifest.FILE)[:16]
 
 
+def checked(bundle: Path, shown: Path) -> Manifest:
+    """The manifest of a bundle whose files are the listed ones. Raises UsageError, ModelError naming `shown`."""
+    if not (bundle / Manifest.FILE).is_file():
+        raise UsageError(f"{shown}: no bundle there (no {Manifest.FILE}); `hilnas bundle export` makes one")
+    manifest = Manifest.read(bundle / Manifest.FILE)
+    if unlisted := sorted(set(manifest.used) - set(manifest.files)):
+        raise ModelError(f"{shown}: {unlisted[0]} is used and not listed, so nothing vouches for it; make it again")
+    for name, listed in manifest.files.items():
+        path = bundle / name
+        if path.is_symlink() or not path.is_file():
+            raise ModelError(f"{shown}: {name} is missing; copy the bundle again")
+        if path.stat().st_size != listed.bytes or file_digest(path) != listed.sha256:
+            raise ModelError(f"{shown}: {name} was changed: its sha256 is not the listed one; copy the bundle again")
+    return manifest
+
+
 def verify_there(board: Board, remote: str, known_as: str, where: str, runs: int = RUNS) -> Verification:
     """The bundle in a folder of the board. `where` names it and the board in errors, which are those of `verify`."""
     result = run_script(board, VERIFIER, remote, *_options(board, runs, known_as), timeout_s=900)
