@@ -32,6 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FORMAT = "hilnas-bundle/1"
 MANIFEST = "manifest.json"
+LONGEST_NAME = 255
 SIGNATURE = "manifest.json.sig"  # of ssh-keygen, where the bundle is signed
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
 
@@ -48,7 +49,7 @@ def require(holds: bool, detail: str) -> None:
 def read_manifest(root: Path) -> dict[str, Any]:
     try:
         manifest: Any = json.loads((root / MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise NotVerified(f"cannot read {MANIFEST}: {error}") from error
     require(isinstance(manifest, dict), f"{MANIFEST} is not an object")
     require(
@@ -63,12 +64,18 @@ def read_manifest(root: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def named_paths(manifest: dict[str, Any]) -> list[str]:
     named = [*manifest["files"], manifest["model"]]
     for golden in manifest.get("golden", []):
         require(isinstance(golden, dict), "a golden entry is not an object")
-        require(isinstance(golden.get("max_mismatch"), (int, float)), "a golden entry lacks max_mismatch")
+        require(is_number(golden.get("max_mismatch")), "a golden entry lacks max_mismatch")
         require("max_abs_diff" in golden, "a golden entry lacks max_abs_diff (null: not applied)")
+        largest = golden["max_abs_diff"]
+        require(largest is None or is_number(largest), "max_abs_diff of a golden entry is no number")
         named += [golden.get("input"), golden.get("output")]
     return named
 
@@ -76,7 +83,8 @@ def named_paths(manifest: dict[str, Any]) -> list[str]:
 def check_paths(root: Path, manifest: dict[str, Any]) -> str:
     """Every path stays inside the bundle, through symlinks too, and is listed with its hash."""
     for name in named_paths(manifest):
-        require(isinstance(name, str) and name != "", f"{name!r} is not a path")
+        plain = isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= LONGEST_NAME
+        require(plain, f"{str(name)[:100]!r} is not a path")
         pure = PurePosixPath(name)
         require(
             not pure.is_absolute() and ".." not in pure.parts and "\\" not in name,
@@ -219,7 +227,7 @@ def verify(root: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     def attempt(name: str, check: Any, *arguments: Any) -> tuple[Any, dict[str, Any]]:
         try:
             value = check(*arguments)
-        except NotVerified as error:
+        except (NotVerified, OSError) as error:
             return None, {"check": name, "ok": False, "detail": str(error)}
         detail = value if isinstance(value, str) else "well"
         return value, {"check": name, "ok": True, "detail": detail}

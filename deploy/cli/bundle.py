@@ -1,4 +1,4 @@
-"""`hilnas bundle export|pack|show|diff|sign|verify`: a model with all that shows what it does on a board."""
+"""`hilnas bundle`: a model with all that shows what it does on a board. Further: `bundle_install`, `bundle_promote`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.cli import console
+from deploy.cli import bundle_install, bundle_promote, console
 from deploy.cli.help import sentence
 from deploy.cli.options import Commands, add_board, add_json, bind
 from hil.errors import UsageError
@@ -96,6 +96,8 @@ def add(commands: Commands) -> None:
     _add_signers(verify)
     add_board(verify)
     bind(verify, VerifyOptions, verify_bundle)
+    bundle_install.add(actions)
+    bundle_promote.add(actions)
 
 
 def _add_files(actions: Commands) -> None:
@@ -160,6 +162,7 @@ def pack_bundle(options: BundlePackOptions) -> int:
 
 def show_bundle(options: ShowOptions) -> int:
     """`CheckFailed` where nobody of those allowed signed it."""
+    from deploy.formats.printable import printable
     from deploy.ship.archive import unpacked
     from deploy.ship.contents import contents_text, described
     from deploy.ship.signatures import signer
@@ -171,18 +174,19 @@ def show_bundle(options: ShowOptions) -> int:
             console.say_json({**described_as, "signed_by": by})
             return 0
         for line in contents_text(folder):
-            console.say(line)
+            console.say(printable(line))
     if by:
         console.say(f"signed by {by}")
     return 0
 
 
 def diff_bundles(options: DiffOptions) -> int:
+    from deploy.formats.printable import printable
     from deploy.ship.archive import unpacked
     from deploy.ship.contents import differences
 
     with unpacked(options.one) as one, unpacked(options.other) as other:
-        rows = list(differences(one, other))
+        rows = [tuple(map(printable, row)) for row in differences(one, other)]
     if rows:
         console.table(("", str(options.one), str(options.other)), rows)
     else:
@@ -205,8 +209,8 @@ def sign_bundle(options: SignOptions) -> int:
 def verify_bundle(options: VerifyOptions) -> int:
     """`CheckFailed` where nobody of those allowed signed it: before it is copied anywhere."""
     from deploy.ship.archive import unpacked
-    from deploy.ship.bundle import verify
     from deploy.ship.signatures import signer
+    from deploy.ship.verification import verify
     from hil.boards.catalog import find_board
     from hil.boards.kinds import open_board
 

@@ -17,8 +17,9 @@ from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
 from deploy.run.measuring import measured
 from deploy.run.records import LatencyRecord
-from deploy.ship.bundle import Contents, export, verify
+from deploy.ship.bundle import Contents, export
 from deploy.ship.manifest import BundleMeasurement
+from deploy.ship.verification import verify
 from hil.boards.kinds import open_board
 from hil.measurement import Conditions
 from hil.stats import LatencySummary

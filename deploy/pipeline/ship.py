@@ -33,10 +33,11 @@ from deploy.run.records import (
 from deploy.run.records.search import SelectedModel
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from deploy.ship.budgets import verdicts
-from deploy.ship.bundle import Contents, export, verify
+from deploy.ship.bundle import Contents, export
 from deploy.ship.manifest import Accuracy, BundleMeasurement
+from deploy.ship.verification import verify
 from hil.boards.kinds import open_board
-from hil.measurement import Conditions, Measurement
+from hil.measurement import Measurement
 from nas.estimate import Estimate
 from nas.networks.segmenter import Encoder
 from nas.tasks.counted import Counted, paired_difference
@@ -143,7 +144,8 @@ def ship(context: Context) -> Iterator[Progress]:
     files = {final.name: (final.artifact.model, final.int8) for final in (teacher, teacher_plus, *models)}
     boards = yield from board_scores(context, files, total + len(measurements))
     best = _best(models, budgets, latencies)
-    bundle = _bundle(context, best, latencies[best.name], boards.get(best.name), conditions)
+    kept = tuple(verdict for verdict in budgets if verdict.name == best.name)
+    bundle = _bundle(context, best, BundleMeasurement(latencies[best.name], conditions), boards.get(best.name), kept)
     with open_board(context.board) as board:
         verified = verify(bundle, board)
     metric = context.task.key
@@ -201,9 +203,13 @@ def _best(models: Sequence[Final], budgets: Sequence[BudgetVerdict], latencies: 
 
 
 def _bundle(
-    context: Context, final: Final, latency: LatencyRecord, board: BoardScore | None, conditions: Conditions
+    context: Context,
+    final: Final,
+    measurement: BundleMeasurement,
+    board: BoardScore | None,
+    budgets: tuple[BudgetVerdict, ...],
 ) -> Path:
-    metric = context.task.metric
+    metric, latency, conditions = context.task.metric, measurement.latency_us, measurement.conditions
     data = context.experiment.data.name
     accuracy = Accuracy(metric, data, "val", final.score_fp32, final.int8.score, conditions.board, board)
     facts = {
@@ -221,8 +227,9 @@ def _bundle(
         context.task.name,
         context.val_data.classes,
         context.experiment.data.size,
-        BundleMeasurement(latency, conditions),
+        measurement,
         facts,
         accuracy,
+        budgets,
     )
     return export(contents, context.path / "bundle")

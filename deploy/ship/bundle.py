@@ -17,6 +17,7 @@ from deploy.compile.kernel_spread import kernel_spread
 from deploy.compile.tails import class_map_of
 from deploy.formats.digest import file_digest
 from deploy.formats.files import write_atomically
+from deploy.run.records import BudgetVerdict
 from deploy.ship.manifest import (
     FORMAT,
     Accuracy,
@@ -26,18 +27,16 @@ from deploy.ship.manifest import (
     ListedFile,
     Manifest,
     Preprocessing,
-    VerifierLatency,
-    read_verifier,
 )
 from deploy.ship.preprocessing import input_type, preprocessing
-from hil.boards.board import Board
-from hil.errors import ModelError, UsageError
-from hil.job import delegate_options_for
-from hil.scripts import run_script, script
-from hil.session import DEFAULT_WORKDIR
+from deploy.ship.verification import VERIFIER
+from hil.errors import UsageError
+from hil.scripts import script
 from hil.spread import KernelSpread
 
-VERIFIER, EXAMPLE = "verify_bundle.py", "example.py"
+EXAMPLE = "example.py"
+LATENCY_TOLERANCE = 0.25
+"""By how much the verifier, one process and a plain loop, may be above the recorded interval."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,7 @@ class Contents:
         size: (H, W) of an image, in pixels.
         facts: shown in the README and kept in the manifest.
         accuracy: kept in the manifest, where the model was evaluated.
+        budgets: likewise, where the model was selected for one.
     """
 
     name: str
@@ -112,15 +112,7 @@ class Contents:
     measurement: BundleMeasurement
     facts: Mapping[str, str]
     accuracy: Accuracy | None = None
-
-
-@dataclass(frozen=True)
-class Verification:
-    """A bundle that was verified: on which board, by how many checks, and its latency there."""
-
-    board: str
-    checks: int
-    latency_us: VerifierLatency | None
+    budgets: tuple[BudgetVerdict, ...] = ()
 
 
 def export(contents: Contents, target: Path) -> Path:
@@ -168,6 +160,8 @@ def _fill(folder: Path, contents: Contents) -> None:
         files={str(p.relative_to(folder)): ListedFile(file_digest(p), p.stat().st_size) for p in listed},
         accuracy=contents.accuracy,
         class_map=None if left is None else LeftToCpu(left),
+        latency_tolerance=LATENCY_TOLERANCE,
+        budgets=contents.budgets,
     ).write(folder / Manifest.FILE)
 
 
@@ -193,52 +187,3 @@ Run it on an image of its size, from the image's bytes to the result ({EXAMPLE} 
 
     python3 {EXAMPLE} IMAGE.ppm [--delegate /usr/lib/libvx_delegate.so]
 """
-
-
-def verify(bundle: Path, board: Board, runs: int = 30, *, shown: Path | None = None) -> Verification:
-    """Run the kit's own verifier (not the bundle's copy) on the board. `shown`: what errors call the bundle.
-
-    Raises `UsageError` if there is no bundle, `ModelError` naming the first check that does not hold, and `BoardError`
-    where the board's Python is missing or too old.
-    """
-    if not (bundle / Manifest.FILE).is_file():
-        raise UsageError(f"{bundle}: no bundle there (no {Manifest.FILE}); make one with `hilnas bundle export`")
-    workdir = (board.config.workdir or DEFAULT_WORKDIR).rstrip("/")
-    remote = f"{workdir}/bundles/{file_digest(bundle / Manifest.FILE)[:16]}"
-    _push(bundle, board, remote)
-    result = run_script(board, VERIFIER, remote, *_options(board, runs, Path(remote).name), timeout_s=900)
-    board.run(["rm", "-rf", "--", remote], timeout_s=30)
-    where = f"{shown or bundle} on {board.name}"
-    checks, verdict = read_verifier(result.stdout, where)
-    if verdict is None:
-        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(f"{where}: the verifier ended with exit code {result.exit_code}: {last}")
-    if not verdict.verified:
-        failed = next((c for c in checks if not c.ok), None)
-        raise ModelError(
-            f"{where}: not verified: {f'{failed.check}: {failed.detail}' if failed else 'no check says why'}"
-        )
-    return Verification(board.name, len(checks), verdict.latency_us)
-
-
-def _options(board: Board, runs: int, bundle: str) -> list[str]:
-    """Of the verifier; `bundle` names this one alone."""
-    config = board.config
-    argv = ["--runs", str(runs), "--threads", str(config.threads)]
-    if config.delegate:
-        argv += ["--delegate", config.delegate]
-        for key, value in delegate_options_for(config, bundle).items():
-            argv += ["--delegate-option", f"{key}={value}"]
-    return argv
-
-
-def _push(bundle: Path, board: Board, remote: str) -> None:
-    """The bundle's regular files, under their own relative names, to a fresh folder on the board."""
-    board.run(["rm", "-rf", "--", remote], timeout_s=30)
-    sources = sorted(p for p in bundle.rglob("*") if p.is_file() and not p.is_symlink())
-    folders = sorted({str(Path(remote) / p.relative_to(bundle).parent) for p in sources})
-    made = board.run(["mkdir", "-p", "--", *folders], timeout_s=30)
-    if made.exit_code:
-        raise UsageError(f"{board.name}: cannot make {remote} ({made.stderr.strip()}); fix 'workdir' in boards.toml")
-    for source in sources:
-        board.put(source, f"{remote}/{source.relative_to(bundle)}")

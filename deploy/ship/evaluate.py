@@ -102,6 +102,12 @@ def evaluate(
     return Finished(record, evaluated)
 
 
+def evaluation_folder(out: Path, model: EvaluatedModel, images: ImagesAsked, board: BoardConfig | None) -> Path:
+    """The folder within `out` of this evaluation alone, so that it goes on."""
+    asked = (file_digest(model.path), images.spec, images.split, images.seed, images.count, board and board.name)
+    return out / f"{model.name}-{digest(*asked, model.input.text)[:8]}"
+
+
 def compared(ours: Finished, theirs: Finished) -> tuple[OtherModel, ...]:
     """The first model's metric less the second's, by each predictor that both have."""
     simulated = {INTEGER, HOST}

@@ -36,5 +36,7 @@ def export_from_run(run: Path, model: str | None, out: Path) -> Path:
         "size": f"{record.size_bits / 8000:.1f} kB of weights",
     }
     measurement = BundleMeasurement(record.latency_us, summary.conditions)
-    contents = Contents(f"{summary.name}-{name}", artifact, summary.task, labels, size, measurement, facts, accuracy)
+    budgets = tuple(verdict for verdict in summary.budgets if verdict.name == name)
+    known_as = f"{summary.name}-{name}"
+    contents = Contents(known_as, artifact, summary.task, labels, size, measurement, facts, accuracy, budgets)
     return export(contents, out)

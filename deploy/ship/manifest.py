@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
 
-from deploy.run.records import BoardScore, LatencyRecord, Record
+from deploy.formats.printable import printable
+from deploy.run.records import BoardScore, BudgetVerdict, LatencyRecord, Record
 from deploy.run.records.base import OMITTED
 from hil.errors import ModelError
 from hil.measurement import Conditions
@@ -20,6 +22,14 @@ from nas.quant.tails import Sizes
 from nas.settings import STRICT, build
 
 FORMAT = "hilnas-bundle/1"
+LONGEST_NAME = 255
+
+
+def is_inside(name: str) -> bool:
+    """Is it the plain relative path of a file, which no system reads as one outside its folder?"""
+    pure = PurePosixPath(name)
+    plain = name.isprintable() and 0 < len(name.encode()) <= LONGEST_NAME and not set(name) & set("\\:")
+    return plain and not pure.is_absolute() and str(pure) == name and not {".", ".."} & set(pure.parts)
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,9 @@ class Manifest(Record):
         facts: for people, as in the README.
         accuracy: None in a bundle of a hilnas that did not evaluate on the board.
         class_map: None where the task is no segmentation.
+        latency_tolerance: the share by which a latency may be above the recorded interval under the same conditions;
+            None in a bundle of an earlier hilnas.
+        budgets: that the model was selected for, as measured then.
     """
 
     format: str
@@ -111,9 +124,30 @@ class Manifest(Record):
     files: Mapping[str, ListedFile]
     accuracy: Accuracy | None = field(default=None, metadata=OMITTED)
     class_map: LeftToCpu | None = field(default=None, metadata=OMITTED)
+    latency_tolerance: float | None = field(default=None, metadata=OMITTED)
+    budgets: tuple[BudgetVerdict, ...] = field(default=(), metadata=OMITTED)
 
     FILE: ClassVar[str] = "manifest.json"
     COMMAND: ClassVar[str] = "bundle export"
+
+    def __post_init__(self) -> None:
+        wrong = next((name for name in (*self.used, *self.files) if not is_inside(name)), None)
+        if wrong is not None:
+            raise ConfigError(f"'{printable(wrong)[:100]}' is no name of a file inside a bundle")
+        if not is_inside(self.name) or "/" in self.name:
+            raise ConfigError(f"'name': '{printable(self.name)[:100]}' cannot be a file's")
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The files that it names beside its list."""
+        pairs = (path for pair in self.golden for path in (pair.input, pair.output))
+        return (self.model, self.labels, self.preprocessing, self.measurement, *pairs)
+
+    @classmethod
+    def arranged(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """Of a budget, whether it is kept follows from the rest."""
+        budgets = raw.get("budgets")
+        return raw | ({"budgets": [*map(BudgetVerdict.arranged, budgets)]} if isinstance(budgets, list) else {})
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "manifest"),
     "no JSON": (lambda folder: (folder / "manifest.json").write_text("{"), "manifest"),
     "list": (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest"),
+    "deep JSON": (lambda folder: (folder / "manifest.json").write_text("[" * 200_000), "manifest"),
+    "half a character": (lambda folder: edit(folder, lambda m: m.update(model="\ud800")), "paths"),
+    "no byte in a name": (lambda folder: edit(folder, lambda m: m.update(model="a\0b")), "paths"),
+    "a distance of words": (lambda folder: edit(folder, lambda m: m["golden"][0].update(max_abs_diff="x")), "paths"),
+    "a folder for a file": (
+        lambda folder: edit(folder, lambda m: m["files"].update(golden={"sha256": "", "bytes": 0})),
+        "file",
+    ),
     "odd golden": (lambda folder: edit(folder, lambda m: m.update(golden=[1])), "paths"),
 }
 

@@ -72,6 +72,10 @@ def test_the_names_that_the_board_reads_stay() -> None:
         ({"golden": [{"input": "a"}]}, "golden.0.output"),
         ({"files": {"a": {"sha256": "0", "bytes": "many"}}}, "files.a.bytes"),
         ({"schema_version": 2}, "schema version 2"),
+        ({"model": "../model.tflite"}, "'../model.tflite' is no name of a file inside a bundle"),
+        ({"measurement": ""}, "'' is no name of a file inside a bundle"),
+        ({"files": {"/etc/passwd": {"sha256": "0", "bytes": 1}}}, "'/etc/passwd' is no name"),
+        ({"name": "../../up"}, "'../../up' cannot be a file's"),
     ],
 )
 def test_a_manifest_is_read_strictly(tmp_path: Path, change: dict[str, object], words: str) -> None:
