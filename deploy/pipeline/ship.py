@@ -34,7 +34,9 @@ from deploy.run.records.search import SelectedModel
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from deploy.ship.budgets import verdicts
 from deploy.ship.bundle import Contents, export, verify
+from deploy.ship.golden import write_golden
 from deploy.ship.manifest import Accuracy, BundleMeasurement
+from deploy.ship.task_output import description
 from hil.boards.kinds import open_board
 from hil.measurement import Conditions, Measurement
 from nas.estimate import Estimate
@@ -109,7 +111,12 @@ def _evaluate(context: Context, model: Encoder, name: str, selected: SelectedMod
         context.target,
         form=scheme.form,
         tail=context.tail,
+        described=description(
+            f"{context.experiment.name}-{name}", context.task.name, context.val_data.classes, context.keys["ship"]
+        ),
     )
+    images = context.experiment.deploy.golden_images
+    write_golden(artifact.model, graph, context.val_data, images, form=scheme.form, arithmetic=context.arithmetic)
     return Final(
         name,
         subnet,

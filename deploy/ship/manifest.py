@@ -19,7 +19,8 @@ from nas.errors import ConfigError
 from nas.quant.tails import Sizes
 from nas.settings import STRICT, build
 
-FORMAT = "hilnas-bundle/1"
+FORMAT = "hilnas-bundle/2"
+FORMATS = ("hilnas-bundle/1", FORMAT)  # the first has one golden pair, and no more than one model
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,19 @@ class GoldenPair:
     Attributes:
         max_mismatch: the largest share of elements that may differ at all.
         max_abs_diff: the largest difference of an element; None where a distance has no meaning.
+        image: path of the image as PNG; `name`: what it is called in its data set.
+        classes: path of the expected class map as PNG, whose pixels are the classes and whose palette their colours.
+        top: labels of the largest scores, the largest first.
     """
 
     input: str
     output: str
     max_mismatch: float
     max_abs_diff: int | None
+    image: str | None = field(default=None, metadata=OMITTED)
+    name: str | None = field(default=None, metadata=OMITTED)
+    classes: str | None = field(default=None, metadata=OMITTED)
+    top: tuple[str, ...] = field(default=(), metadata=OMITTED)
     __pydantic_config__ = STRICT
 
 
@@ -94,7 +102,7 @@ class Manifest(Record):
     """A bundle's contents; paths are relative to its folder, `files` are all but the manifest itself.
 
     Attributes:
-        format: `FORMAT`, by which the verifier knows what it reads.
+        format: one of `FORMATS`, by which the verifier knows what it reads.
         facts: for people, as in the README.
         accuracy: None in a bundle of a hilnas that did not evaluate on the board.
         class_map: None where the model's output is the result.
@@ -114,6 +122,10 @@ class Manifest(Record):
 
     FILE: ClassVar[str] = "manifest.json"
     COMMAND: ClassVar[str] = "bundle export"
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ConfigError(f"format '{self.format}': this hilnas reads {' and '.join(FORMATS)}")
 
 
 @dataclass(frozen=True)
