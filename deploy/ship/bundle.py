@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.compile.artifact import Artifact
@@ -18,6 +18,10 @@ from deploy.compile.tails import class_map_of
 from deploy.formats.class_colours import hexadecimal
 from deploy.formats.digest import file_digest
 from deploy.formats.files import write_atomically
+from deploy.ship.card import FILE as MODEL_CARD
+from deploy.ship.card import Origin, model_card
+from deploy.ship.evaluation_record import EvaluationRecord
+from deploy.ship.examples import write_examples
 from deploy.ship.golden import copy_golden
 from deploy.ship.manifest import (
     FORMAT,
@@ -31,6 +35,8 @@ from deploy.ship.manifest import (
     read_verifier,
 )
 from deploy.ship.preprocessing import input_type, preprocessing
+from deploy.ship.provenance import Provenance
+from deploy.ship.quantization import QuantizationRecord, quantization_of
 from deploy.ship.task_output import LOGITS, TASK_OUTPUTS, TaskOutput
 from hil.boards.board import Board
 from hil.errors import ModelError, UsageError
@@ -52,6 +58,7 @@ class Contents:
         size: (H, W) of an image, in pixels.
         facts: shown in the README and kept in the manifest.
         accuracy: kept in the manifest, where the model was evaluated.
+        origin: of a final model of a run, for its card.
     """
 
     name: str
@@ -62,6 +69,7 @@ class Contents:
     measurement: BundleMeasurement
     facts: Mapping[str, str]
     accuracy: Accuracy | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -103,9 +111,14 @@ def _fill(folder: Path, contents: Contents) -> None:
     steps = preprocessing(artifact.model, contents.size)
     steps.write(folder / Preprocessing.FILE)
     contents.measurement.write(folder / BundleMeasurement.FILE)
+    quantized = quantization_of(artifact.model)
+    quantized.write(folder / QuantizationRecord.FILE)
+    if contents.origin is not None:
+        _write_origin(folder, contents, contents.origin, quantized)
     write_atomically(folder / "README.md", _readme(contents, output, steps))
+    left, kind = class_map_of(artifact.model), input_type(artifact.model)
+    write_examples(folder, contents.classes, contents.size, kind, dense=output.dense, left=left)
     listed = sorted(p for p in folder.rglob("*") if p.is_file())
-    left = class_map_of(artifact.model)
     Manifest(
         format=FORMAT,
         name=contents.name,
@@ -119,6 +132,19 @@ def _fill(folder: Path, contents: Contents) -> None:
         accuracy=contents.accuracy,
         class_map=None if left is None else LeftToCpu(left),
     ).write(folder / Manifest.FILE)
+
+
+def _write_origin(folder: Path, contents: Contents, origin: Origin, quantized: QuantizationRecord) -> None:
+    """The model card, and what it is written from."""
+    height, width = contents.size
+    what = f"{TASK_OUTPUTS[contents.task].task} of RGB images, at {height} x {width} pixels."
+    card = model_card(what, contents.classes, origin, contents.measurement.conditions, quantized)
+    write_atomically(folder / MODEL_CARD, card)
+    origin.provenance.write(folder / Provenance.FILE)
+    for name, text in origin.configuration.items():
+        write_atomically(folder / name, text)
+    if origin.evaluation is not None:
+        replace(origin.evaluation, model="model.tflite").write(folder / EvaluationRecord.FILE)
 
 
 def _lines(texts: Iterable[str]) -> str:

@@ -152,10 +152,15 @@ class Preprocessing(Record):
 
 @dataclass(frozen=True)
 class BundleMeasurement(Record):
-    """The model's latency, and the conditions under which the board measured it."""
+    """The model's latency, and the conditions under which the board measured it.
+
+    Attributes:
+        rounds_us: every sample, by round; none in a bundle of another model than the one that its run shipped.
+    """
 
     latency_us: LatencyRecord
     conditions: Conditions
+    rounds_us: tuple[tuple[float, ...], ...] = field(default=(), metadata=OMITTED)
 
     FILE: ClassVar[str] = "measurement.json"
     COMMAND: ClassVar[str] = "bundle export"

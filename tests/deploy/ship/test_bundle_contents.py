@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,13 @@ from PIL import Image
 from deploy.cli import main
 from deploy.compile.artifact import Artifact
 from deploy.formats.class_colours import colour
+from deploy.formats.digest import file_digest
+from deploy.run.records import RunState, Summary
+from deploy.ship.evaluation_record import EvaluationRecord
 from deploy.ship.golden import GoldenImages, copy_golden, golden_folder
-from deploy.ship.manifest import Manifest
+from deploy.ship.manifest import BundleMeasurement, Manifest
+from deploy.ship.provenance import Provenance
+from deploy.ship.quantization import QuantizationRecord
 from deploy.ship.task_output import TASK_OUTPUTS
 from tests.board_scripts.test_infer import infer
 from tests.deploy.tiny_experiment import Finished, finished_run
@@ -101,3 +107,71 @@ def test_a_classifier_has_its_best_labels(tmp_path: Path) -> None:
     assert pair.top == ("class 1", "class 3", "class 6", "class 5", "class 9")
     assert (pair.classes, pair.name, pair.image) == (None, "one.jpg", "golden/images/0.png")
     assert not (tmp_path / "bundle/golden/classes").exists()
+
+
+def test_the_card_and_what_it_is_written_from(finished: Finished, bundle: Path) -> None:
+    card, summary = (bundle / "MODEL_CARD.md").read_text(encoding="utf8"), Summary.read(finished.folder / Summary.FILE)
+    (fast,) = summary.models
+    evaluation = EvaluationRecord.read(bundle / EvaluationRecord.FILE)
+    by_board = evaluation.score("board")
+    assert by_board is not None and fast.board is not None and by_board.score == fast.board.score
+    assert evaluation.model_sha256 == file_digest(bundle / "model.tflite")
+    for words in (
+        "# Model card: tiny-fast",
+        "Semantic segmentation of RGB images, at 64 x 96 pixels.",
+        f"| **fast** | {fast.score_fp32:.2f} | {fast.score_int8:.2f} | {fast.board.score.value:.2f} [",
+        f"| the teacher trained on (T+) | {summary.teacher_plus.score_fp32:.2f} |",
+        f"| road | {by_board.classes[0]:.1f} |",
+        "## Limits",
+        "hilnas loop --config experiment.toml --board loopback",
+        "budget fast: latency",
+        "| hilnas | 0.1.0 | Apache-2.0 |",
+        "Images: scenes, generated",
+    ):
+        assert words in card, f"{words!r} is not in\n{card}"
+    assert Provenance.read(bundle / Provenance.FILE).keys == {
+        stage: state.key for stage, state in RunState.read(finished.folder / RunState.FILE).stages.items()
+    }
+    assert str(Path.home()) not in card and str(finished.folder) not in card
+
+
+def test_every_sample_of_its_latency(finished: Finished, bundle: Path) -> None:
+    measured = BundleMeasurement.read(bundle / BundleMeasurement.FILE)
+    samples = [us for us_of_round in measured.rounds_us for us in us_of_round]
+    assert len(measured.rounds_us) == 4 and len(samples) == measured.latency_us.n
+    assert float(np.median(samples)) == pytest.approx(measured.latency_us.median)
+
+
+def test_how_each_layer_is_quantized(bundle: Path) -> None:
+    found = QuantizationRecord.read(bundle / QuantizationRecord.FILE)
+    kinds = {layer.operator: layer for layer in found.layers}
+    first = kinds["CONV_2D"]
+    assert first.weights == "int8" and (first.scales or 0) > 1 and first.scale and first.zero_point is not None
+    assert kinds["ARG_MAX"].scale is None and found.executed_bits == (8,)
+
+
+def test_the_model_is_the_one_that_was_measured(finished: Finished, bundle: Path) -> None:
+    """Its metadata and labels are in it before it is evaluated and measured; those of the search have none."""
+    assert (bundle / "model.tflite").read_bytes() == (finished.folder / "models/fast.tflite").read_bytes()
+    with zipfile.ZipFile(bundle / "model.tflite") as archive:
+        assert archive.read("labels.txt") == (bundle / "labels.txt").read_bytes()
+    for path in (finished.folder / "models").glob("candidate-*.tflite"):
+        assert not zipfile.is_zipfile(path) and b"TFLITE_METADATA" not in path.read_bytes()
+
+
+def test_a_bundle_of_another_of_its_models(finished: Finished, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["bundle", "export", "--run", str(finished.folder), "--model", "teacher_plus", "--out", str(out)]
+    assert main(command) == 0
+    card = (out / "MODEL_CARD.md").read_text(encoding="utf8")
+    assert "# Model card: tiny-teacher_plus" in card and "| the teacher | " in card and "Less T+" not in card
+    assert not BundleMeasurement.read(out / BundleMeasurement.FILE).rounds_us
+    assert len(Manifest.read(out / Manifest.FILE).golden) == IMAGES
+
+
+def test_the_same_run_gives_the_same_bundle(finished: Finished, bundle: Path, tmp_path: Path) -> None:
+    assert main(["bundle", "export", "--run", str(finished.folder), "--out", str(tmp_path / "again")]) == 0
+    files = {p.relative_to(bundle): p.read_bytes() for p in bundle.rglob("*") if p.is_file()}
+    again = {p.relative_to(tmp_path / "again"): p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()}
+    differing = {str(name) for name in files.keys() | again.keys() if files.get(name) != again.get(name)}
+    assert differing <= {"README.md", "manifest.json"}  # whose facts name the board's runtime, or do not
