@@ -5,7 +5,7 @@
 Needs Python 3.9, numpy and a TFLite runtime. Prints one JSON line per check, {"check", "ok", "detail"}, and a
 last one, {"verified", "latency_us", ...}. Exit 0: verified; 1: a check failed; 2: wrong call.
 
-manifest.json: {"format": "hilnas-bundle/1", "name", "files": {relative path: {"sha256", "bytes"}},
+manifest.json: {"format": "hilnas-bundle/2" (or 1), "name", "files": {relative path: {"sha256", "bytes"}},
 "model": relative path, "golden": [{"input", "output", "max_mismatch", "max_abs_diff"}], "class_map"?: {"sizes":
 [[height, width], ...]}, ...}; other names, such as "schema_version", are not read here. A golden output holds when the
 fraction of differing elements is at most max_mismatch and, unless max_abs_diff is null (class maps: a distance between
@@ -30,7 +30,7 @@ from board_scripts.class_map import are_sizes, class_map
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-FORMAT = "hilnas-bundle/1"
+FORMATS = ("hilnas-bundle/1", "hilnas-bundle/2")
 MANIFEST = "manifest.json"
 LONGEST_NAME = 255
 SIGNATURE = "manifest.json.sig"  # of ssh-keygen, where the bundle is signed
@@ -53,8 +53,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
         raise NotVerified(f"cannot read {MANIFEST}: {error}") from error
     require(isinstance(manifest, dict), f"{MANIFEST} is not an object")
     require(
-        manifest.get("format") == FORMAT,
-        f"format is {manifest.get('format')!r}, this verifier reads {FORMAT!r}",
+        manifest.get("format") in FORMATS,
+        f"format is {manifest.get('format')!r}, this verifier reads {' and '.join(FORMATS)}",
     )
     require(isinstance(manifest.get("files"), dict), '"files" is not an object')
     require(isinstance(manifest.get("model"), str), '"model" is not a path')

@@ -20,6 +20,7 @@ from torch import Tensor
 from deploy.compile.kernel_spread import kernel_spread
 from deploy.compile.tails import CLASS_MAP, class_map_of
 from deploy.formats.files import write_atomically
+from deploy.formats.tflite.metadata import Description
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import parse, read
 from deploy.formats.tflite.writer import write
@@ -197,14 +198,16 @@ def save_model(
     *,
     form: Form = Form(),  # noqa: B008
     tail: Tail = "classes",
+    described: Description | None = None,
 ) -> Artifact:
     """Compile a full model and write its three files; the model last, so that all are there if it is.
 
+    `described`: of the ecosystem's metadata, in a file that ships; a candidate has none.
     `tail`: where its file ends (`nas.quant.tails`); the metadata says what is left to the CPU, and the golden output is
     the class map all the same, by `target`'s arithmetic. Raises what `lint_written` does before anything is written.
     """
     kept, sizes = in_file(graph, tail)
-    content = write(kept, metadata if sizes is None else {**metadata, CLASS_MAP: sizes}, form)
+    content = write(kept, metadata if sizes is None else {**metadata, CLASS_MAP: sizes}, form, described)
     if target:
         lint_written(content, artifact.name, target)
     source, expected = golden_pair(graph, image, form, arithmetic_of(target))

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deploy.formats.class_colours import VERDICTS, VOID, palette
 from deploy.formats.digest import digest, file_digest
 from deploy.formats.files import write_atomically
-from deploy.report.palette import VERDICTS, VOID, palette
 from deploy.run.folder import Progress
 from deploy.run.records import Record
 from deploy.ship.evaluated_models import model_on

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
+from deploy.formats.class_colours import hexadecimal
 from deploy.report.gallery import DIFFERENCE, FOLDER, GalleryRecord, ShownImage
 from deploy.report.material import Material
-from deploy.report.palette import hexadecimal
 
 WHY = {"differs": "differs the most", "drawn": "drawn at random"}
 

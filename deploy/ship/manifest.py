@@ -21,7 +21,8 @@ from nas.errors import ConfigError
 from nas.quant.tails import Sizes
 from nas.settings import STRICT, build
 
-FORMAT = "hilnas-bundle/1"
+FORMAT = "hilnas-bundle/2"
+FORMATS = ("hilnas-bundle/1", FORMAT)  # the first has one golden pair, and no more than one model
 LONGEST_NAME = 255
 
 
@@ -48,12 +49,19 @@ class GoldenPair:
     Attributes:
         max_mismatch: the largest share of elements that may differ at all.
         max_abs_diff: the largest difference of an element; None where a distance has no meaning.
+        image: path of the image as PNG; `name`: what it is called in its data set.
+        classes: path of the expected class map as PNG, whose pixels are the classes and whose palette their colours.
+        top: labels of the largest scores, the largest first.
     """
 
     input: str
     output: str
     max_mismatch: float
     max_abs_diff: int | None
+    image: str | None = field(default=None, metadata=OMITTED)
+    name: str | None = field(default=None, metadata=OMITTED)
+    classes: str | None = field(default=None, metadata=OMITTED)
+    top: tuple[str, ...] = field(default=(), metadata=OMITTED)
     __pydantic_config__ = STRICT
 
 
@@ -104,7 +112,7 @@ class Manifest(Record):
     """A bundle's contents; paths are relative to its folder, `files` are all but the manifest itself.
 
     Attributes:
-        format: `FORMAT`, by which the verifier knows what it reads.
+        format: one of `FORMATS`, by which the verifier knows what it reads.
         facts: for people, as in the README.
         accuracy: None in a bundle of a hilnas that did not evaluate on the board.
         class_map: None where the task is no segmentation.
@@ -131,6 +139,8 @@ class Manifest(Record):
     COMMAND: ClassVar[str] = "bundle export"
 
     def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ConfigError(f"format '{self.format}': this hilnas reads {' and '.join(FORMATS)}")
         wrong = next((name for name in (*self.used, *self.files) if not is_inside(name)), None)
         if wrong is not None:
             raise ConfigError(f"'{printable(wrong)[:100]}' is no name of a file inside a bundle")
@@ -140,8 +150,8 @@ class Manifest(Record):
     @property
     def used(self) -> tuple[str, ...]:
         """The files that it names beside its list."""
-        pairs = (path for pair in self.golden for path in (pair.input, pair.output))
-        return (self.model, self.labels, self.preprocessing, self.measurement, *pairs)
+        golden = (path for pair in self.golden for path in (pair.input, pair.output, pair.image, pair.classes) if path)
+        return (self.model, self.labels, self.preprocessing, self.measurement, *golden)
 
     @classmethod
     def arranged(cls, raw: dict[str, Any]) -> dict[str, Any]:
@@ -174,10 +184,15 @@ class Preprocessing(Record):
 
 @dataclass(frozen=True)
 class BundleMeasurement(Record):
-    """The model's latency, and the conditions under which the board measured it."""
+    """The model's latency, and the conditions under which the board measured it.
+
+    Attributes:
+        rounds_us: every sample, by round; none in a bundle of another model than the one that its run shipped.
+    """
 
     latency_us: LatencyRecord
     conditions: Conditions
+    rounds_us: tuple[tuple[float, ...], ...] = field(default=(), metadata=OMITTED)
 
     FILE: ClassVar[str] = "measurement.json"
     COMMAND: ClassVar[str] = "bundle export"

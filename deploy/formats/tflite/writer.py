@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from deploy.formats.tflite.builder import Builder
 from deploy.formats.tflite.emitted import INT4, INT8, INT32, UINT8, Constant
 from deploy.formats.tflite.explicit_padding import with_paddings
+from deploy.formats.tflite.metadata import MIN_RUNTIME, Description, min_runtime, with_labels
+from deploy.formats.tflite.metadata import metadata as described_metadata
+from deploy.formats.tflite.normalization import NAME
 from deploy.formats.tflite.operators import Form, emit
 from nas.errors import QuantizationError
 from nas.quant.integer_graph import IntegerGraph, IntTensor
@@ -172,8 +175,15 @@ def _signature(graph: IntegerGraph, source: int, sinks: Sequence[int]) -> Any:
     return signature
 
 
-def write(graph: IntegerGraph, metadata: Mapping[str, Any] | None = None, form: Form = Form()) -> bytes:  # noqa: B008
+def write(
+    graph: IntegerGraph,
+    metadata: Mapping[str, Any] | None = None,
+    form: Form = Form(),  # noqa: B008
+    described: Description | None = None,
+) -> bytes:
     """The .tflite file of `graph`: NHWC, batch 1; `metadata` goes in as JSON under 'hilnas'.
+
+    `described`: what goes in as TFLite Metadata, with the oldest runtime that has the operators, and the labels behind.
 
     Raises `QuantizationError` where the form cannot hold the graph's scales or weights.
     """
@@ -191,19 +201,26 @@ def write(graph: IntegerGraph, metadata: Mapping[str, Any] | None = None, form: 
         subgraph.operators = [*before, *subgraph.operators, *(op for _, after in converted for op in after)]
     subgraph.tensors = writer.tensors
     subgraph.inputs, subgraph.outputs = np.array([source], np.int32), np.array(sinks, np.int32)
-    return _finish(writer, subgraph, _signature(graph, source, sinks), metadata or {})
+    entries = {METADATA_NAME: json.dumps(dict(metadata or {}), sort_keys=True).encode()}
+    if described is not None:
+        entries[NAME] = described_metadata(described, scores=writer.tensors[sinks[0]].type != INT32)
+        entries[MIN_RUNTIME] = min_runtime(list(writer.code_index))
+    content = _finish(writer, subgraph, _signature(graph, source, sinks), entries)
+    return content if described is None else with_labels(content, described.classes)
 
 
-def _finish(writer: _Writer, subgraph: Any, signature: Any, metadata: Mapping[str, Any]) -> bytes:
+def _finish(writer: _Writer, subgraph: Any, signature: Any, entries: Mapping[str, bytes]) -> bytes:
     model = schema.ModelT()
     model.version = 3
     model.description = "hilnas"
     model.subgraphs, model.operatorCodes = [subgraph], writer.codes
     model.signatureDefs = [signature]
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = METADATA_NAME, len(writer.buffers)
-    writer.buffers.append(_AlignedBuffer(json.dumps(dict(metadata), sort_keys=True).encode()))
-    model.metadata = [entry]
+    model.metadata = []
+    for name, content in entries.items():
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, len(writer.buffers)
+        writer.buffers.append(_AlignedBuffer(content))
+        model.metadata.append(entry)
     model.buffers = writer.buffers
 
     builder = Builder(sum(len(b.raw) for b in writer.buffers) + 65536)

@@ -29,7 +29,7 @@ def leave(manifest: Path, name: str) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "one bit of the model": (lambda b: flip(b / "model.tflite"), "model.tflite"),
-    "one bit of the golden output": (lambda b: flip(b / "golden/output.bin"), "golden/output.bin"),
+    "one bit of the golden output": (lambda b: flip(b / "golden/0.output.bin"), "golden/0.output.bin"),
     "a path that leaves": (lambda b: leave(b / "manifest.json", "../x"), "../x"),
     "an absolute path": (lambda b: leave(b / "manifest.json", "/etc/passwd"), "/etc/passwd"),
     "a file too many": (lambda b: (b / "more.txt").write_text("more"), "more.txt"),

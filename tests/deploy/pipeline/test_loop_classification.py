@@ -14,7 +14,7 @@ from PIL import Image
 
 from deploy.formats.tflite.read import read
 from deploy.run.config import Overrides, load_experiment
-from deploy.ship.bundle import TASK_OUTPUTS
+from deploy.ship.task_output import TASK_OUTPUTS
 from deploy.targets.inspection import inspect_model
 from nas.data import DATASETS, open_data
 from nas.data.shapes import OUTLINES

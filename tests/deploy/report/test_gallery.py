@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from deploy.cli import main
+from deploy.formats.class_colours import VERDICTS, colour, palette
 from deploy.report.gallery import DIFFERENCE, DIFFERING, GalleryRecord, compared, make_gallery, predictions
 from deploy.report.page import write_report
-from deploy.report.palette import VERDICTS, colour, palette
 from deploy.run.records import Summary
 from nas.data import open_data
 from tests.deploy.tiny_experiment import finished_run
