@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 from deploy.run.records import BoardScore, LatencyRecord, Record
 from deploy.run.records.base import OMITTED
@@ -97,6 +97,22 @@ class LeftToCpu:
     __pydantic_config__ = STRICT
 
 
+Place: TypeAlias = Literal["delegate", "cpu"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of several models in a bundle: for a board's delegate, or for its CPU. Its fields are as the manifest's."""
+
+    place: Place
+    model: str
+    preprocessing: str
+    measurement: str
+    golden: tuple[GoldenPair, ...]
+    class_map: LeftToCpu | None = field(default=None, metadata=OMITTED)
+    __pydantic_config__ = STRICT
+
+
 @dataclass(frozen=True)
 class Manifest(Record):
     """A bundle's contents; paths are relative to its folder, `files` are all but the manifest itself.
@@ -106,6 +122,7 @@ class Manifest(Record):
         facts: for people, as in the README.
         accuracy: None in a bundle of a hilnas that did not evaluate on the board.
         class_map: None where the model's output is the result.
+        variants: all of a bundle's models where there are several; the first is the manifest's own.
     """
 
     format: str
@@ -119,6 +136,7 @@ class Manifest(Record):
     files: Mapping[str, ListedFile]
     accuracy: Accuracy | None = field(default=None, metadata=OMITTED)
     class_map: LeftToCpu | None = field(default=None, metadata=OMITTED)
+    variants: tuple[Variant, ...] = field(default=(), metadata=OMITTED)
 
     FILE: ClassVar[str] = "manifest.json"
     COMMAND: ClassVar[str] = "bundle export"
