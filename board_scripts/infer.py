@@ -26,6 +26,8 @@ from typing import Any
 
 from board_scripts.class_map import class_map
 from board_scripts.pictures import SUFFIXES, Unreadable, fitted, overlay, png, read_image
+from board_scripts.places import chosen
+from board_scripts.unpack_model import Damaged, is_packed, unpack
 
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 STEPS = ("pre-processing", "model", "post-processing")
@@ -52,18 +54,18 @@ class Model:
 
     def __init__(self, numpy: Any, bundle: Path, options: argparse.Namespace) -> None:
         self.numpy = numpy
-        self.manifest = json.loads((bundle / "manifest.json").read_bytes())
-        self.steps = json.loads((bundle / self.manifest["preprocessing"]).read_bytes())
-        self.size = self.steps["size"]
-        self.labels = (bundle / self.manifest["labels"]).read_text(encoding="utf8").split("\n")[:-1]
+        manifest = json.loads((bundle / "manifest.json").read_bytes())
+        self.interpreter, self.entry = loaded(bundle, manifest, options)
+        steps = json.loads((bundle / self.entry["preprocessing"]).read_bytes())
+        self.size = steps["size"]
+        self.labels = (bundle / manifest["labels"]).read_text(encoding="utf8").split("\n")[:-1]
         colours = bundle / "colours.txt"
         self.colours = None
         if colours.exists():
             rows = [bytes.fromhex(line[1:]) for line in colours.read_text().split()]
             self.colours = numpy.frombuffer(b"".join(rows), numpy.uint8).reshape(-1, 3)
-        self.interpreter = interpreter(str(bundle / self.manifest["model"]), options)
         (self.source,), (self.sink,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
-        self.table = stored_levels(numpy, self.steps, self.source["dtype"])
+        self.table = stored_levels(numpy, steps, self.source["dtype"])
 
     def before(self, image: Any) -> Any:
         """The model's input (1, H, W, 3) of an image (h, w, 3)."""
@@ -80,7 +82,7 @@ class Model:
         if self.colours is None:
             scale, zero_point = self.sink["quantization"]
             return (output.reshape(-1).astype(numpy.float32) - zero_point) * (scale or 1.0)
-        left = self.manifest.get("class_map")
+        left = self.entry.get("class_map")
         return (class_map(numpy, output, left["sizes"]) if left else output).reshape(output.shape[0], *self.size)[0]
 
     def timed(self, image: Any) -> tuple[Any, list[float]]:
@@ -100,31 +102,42 @@ def stored_levels(numpy: Any, steps: dict[str, Any], kind: Any) -> Any:
     return levels.clip(limits.min, limits.max).astype(kind)
 
 
-def interpreter(model: str, options: argparse.Namespace) -> Any:
-    """With the delegate, or without it, aloud, where it does not load or takes nothing of the model."""
+def loaded(bundle: Path, manifest: dict[str, Any], options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """(the interpreter, what the manifest says of its model): with the delegate and the model for it, or without.
+
+    A delegate that does not load, or takes nothing, is named on stderr.
+    """
     lite, given = runtime(), dict(option.split("=", 1) for option in options.delegate_option)
     reason = ""
     if options.delegate:
+        entry, _ = chosen(manifest, delegate=True)
         try:
             ctypes.CDLL(options.delegate)  # the wheel's own wrapper ends in a traceback where this fails
             made = lite.Interpreter(
-                model_path=model,
+                model_content=content_of(bundle / entry["model"]),
                 num_threads=options.threads,
                 experimental_delegates=[lite.load_delegate(options.delegate, given)],
             )
             taken = parts_taken(made)  # before allocation, in which the CPU's own delegate takes the rest
             if taken != 0:
                 made.allocate_tensors()
-                return made
+                return made, entry
             reason = "it takes no operator of the model"
         except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
         if options.require_delegate:
             raise NoMachine(f"delegate {options.delegate}: {reason}")
         print(f"infer.py: delegate {options.delegate}: {reason}; the CPU runs the model", file=sys.stderr)
-    made = lite.Interpreter(model_path=model, num_threads=options.threads)
+    entry, _ = chosen(manifest, delegate=False)
+    made = lite.Interpreter(model_content=content_of(bundle / entry["model"]), num_threads=options.threads)
     made.allocate_tensors()
-    return made
+    return made, entry
+
+
+def content_of(model: Path) -> bytes:
+    """A .tflite file's bytes, those of a packed one restored."""
+    content = model.read_bytes()
+    return unpack(content) if is_packed(content) else content
 
 
 def parts_taken(made: Any) -> Any:
@@ -202,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NoMachine as error:
         print(f"infer.py: {error}", file=sys.stderr)
         return 3
-    except (Unreadable, OSError) as error:
+    except (Unreadable, Damaged, OSError) as error:
         print(f"infer.py: {error}", file=sys.stderr)
         return 1
     if seconds:

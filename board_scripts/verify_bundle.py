@@ -7,10 +7,11 @@ last one, {"verified", "latency_us", ...}. Exit 0: verified; 1: a check failed; 
 
 manifest.json: {"format": "hilnas-bundle/2" (or 1), "name", "files": {relative path: {"sha256", "bytes"}},
 "model": relative path, "golden": [{"input", "output", "max_mismatch", "max_abs_diff"}], "class_map"?: {"sizes":
-[[height, width], ...]}, ...}; other names, such as "schema_version", are not read here. A golden output holds when the
-fraction of differing elements is at most max_mismatch and, unless max_abs_diff is null (class maps: a distance between
-classes means nothing), no element differs by more than max_abs_diff. With "class_map" the model's file ends in logits:
-the golden output is the class map that the CPU makes of them, and the latency is to it.
+[[height, width], ...]}, "variants"?: [{"place": "delegate" or "cpu", "model", "golden", "class_map"?}], ...}; a name
+that is none of KNOWN is refused. Of several variants the one for what is given here is run. A golden output holds when
+the fraction of differing elements is at most max_mismatch and, unless max_abs_diff is null (class maps: a distance
+between classes means nothing), no element differs by more than max_abs_diff. With "class_map" the model's file ends in
+logits: the golden output is the class map that the CPU makes of them, and the latency is to it.
 """
 
 from __future__ import annotations
@@ -27,10 +28,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from board_scripts.class_map import are_sizes, class_map
+from board_scripts.places import PLACES, chosen
+from board_scripts.unpack_model import Damaged, is_packed, unpack
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FORMATS = ("hilnas-bundle/1", "hilnas-bundle/2")
+KNOWN = frozenset((
+    "schema_version", "format", "name", "model", "labels", "preprocessing", "measurement", "facts", "golden", "files",
+    "accuracy", "class_map", "latency_tolerance", "budgets", "variants",
+))  # fmt: skip
 MANIFEST = "manifest.json"
 LONGEST_NAME = 255
 SIGNATURE = "manifest.json.sig"  # of ssh-keygen, where the bundle is signed
@@ -56,11 +63,15 @@ def read_manifest(root: Path) -> dict[str, Any]:
         manifest.get("format") in FORMATS,
         f"format is {manifest.get('format')!r}, this verifier reads {' and '.join(FORMATS)}",
     )
+    unknown = sorted(set(manifest) - KNOWN)
+    require(not unknown, f"{str(unknown)[:100]} is unknown to this verifier; take that of the hilnas it is of")
     require(isinstance(manifest.get("files"), dict), '"files" is not an object')
-    require(isinstance(manifest.get("model"), str), '"model" is not a path')
-    require(isinstance(manifest.get("golden", []), list), '"golden" is not a list')
-    left = manifest.get("class_map")
-    require(left is None or (isinstance(left, dict) and are_sizes(left.get("sizes"))), '"class_map" has no sizes')
+    variants = manifest.get("variants", [])
+    require(isinstance(variants, list), '"variants" is not a list')
+    for entry in (manifest, *variants):
+        require_model(entry)
+    for entry in variants:
+        require(entry.get("place") in PLACES, f"the place of a variant is none of {', '.join(PLACES)}")
     return dict(manifest)
 
 
@@ -68,9 +79,18 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def require_model(entry: Any) -> None:
+    require(isinstance(entry, dict), "a variant is not an object")
+    require(isinstance(entry.get("model"), str), '"model" is not a path')
+    require(isinstance(entry.get("golden", []), list), '"golden" is not a list')
+    left = entry.get("class_map")
+    require(left is None or (isinstance(left, dict) and are_sizes(left.get("sizes"))), '"class_map" has no sizes')
+
+
 def named_paths(manifest: dict[str, Any]) -> list[str]:
-    named = [*manifest["files"], manifest["model"]]
-    for golden in manifest.get("golden", []):
+    entries = [manifest, *manifest.get("variants", [])]
+    named = [*manifest["files"], *(entry["model"] for entry in entries)]
+    for golden in (pair for entry in entries for pair in entry.get("golden", [])):
         require(isinstance(golden, dict), "a golden entry is not an object")
         require(is_number(golden.get("max_mismatch")), "a golden entry lacks max_mismatch")
         require("max_abs_diff" in golden, "a golden entry lacks max_abs_diff (null: not applied)")
@@ -139,12 +159,15 @@ def make_interpreter(model: Path, options: argparse.Namespace) -> Any:
         delegates = None
         if options.delegate:
             delegates = [runtime.load_delegate(options.delegate, dict(options.delegate_option))]
+        content = model.read_bytes()
         interpreter = runtime.Interpreter(
-            model_path=str(model), num_threads=options.threads, experimental_delegates=delegates
+            model_content=unpack(content) if is_packed(content) else content,
+            num_threads=options.threads,
+            experimental_delegates=delegates,
         )
         check_sizes(interpreter.get_input_details())
         interpreter.allocate_tensors()
-    except (OSError, RuntimeError, ValueError) as error:
+    except (Damaged, OSError, RuntimeError, ValueError) as error:
         raise NotVerified(f"{model.name} does not load: {error}") from error
     return interpreter
 
@@ -248,12 +271,15 @@ def verify(root: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         well = all(record["ok"] for record in records)  # a file that changed is never given to the runtime
     interpreter = None
     if well:
-        interpreter, record = attempt("model", make_interpreter, root / manifest["model"], options)
+        entry, why = chosen(manifest, delegate=bool(options.delegate))
+        if manifest.get("variants"):
+            yield {"check": "variant", "ok": True, "detail": why}
+        interpreter, record = attempt("model", make_interpreter, root / entry["model"], options)
         yield record
         well = record["ok"]
     if interpreter is not None:
-        left = manifest.get("class_map")
-        for golden in manifest.get("golden", []):
+        left = entry.get("class_map")
+        for golden in entry.get("golden", []):
             _, record = attempt("golden", check_golden, interpreter, root, golden, left)
             yield record
             well = well and record["ok"]

@@ -19,7 +19,9 @@ from deploy.run.records import (
     Summary,
 )
 from deploy.ship.evaluation_record import EvaluationRecord
-from deploy.ship.manifest import Manifest
+from deploy.ship.manifest import BundleMeasurement, Manifest
+from deploy.ship.provenance import Provenance
+from deploy.ship.quantization import QuantizationRecord
 from hil.measurement import Measurement
 from reference.docstrings import attributes, classes, summary
 from reference.markdown import code, plain, table
@@ -35,6 +37,9 @@ FILES: tuple[type[Record], ...] = (
     Summary,
     EvaluationRecord,
     Manifest,
+    BundleMeasurement,
+    QuantizationRecord,
+    Provenance,
 )
 INTRODUCTION = """# Records
 

@@ -30,6 +30,16 @@ class BundlePackOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JoinOptions:
+    """`delegate`, `cpu`: bundles, as folders or packed; `pack`: the CPU's model is stored with its weights packed."""
+
+    delegate: Path
+    cpu: Path
+    out: Path
+    pack: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShowOptions:
     bundle: Path
     allowed_signers: Path | None = None
@@ -110,6 +120,21 @@ def _add_files(actions: Commands) -> None:
     pack.add_argument("bundle", type=Path, metavar="RUN|DIR", help="a run's folder, or a bundle's")
     pack.add_argument("--out", type=Path, metavar="FILE", help="default: the bundle's name with .bundle")
     bind(pack, BundlePackOptions, pack_bundle)
+    joined = actions.add_parser(
+        "join",
+        help="one bundle of a model for a delegate and one for the CPU",
+        description="Puts two bundles of the same classes under one manifest. The verifier and infer.py run the "
+        "model for what the board has, and say why.",
+    )
+    joined.add_argument("--delegate", type=Path, required=True, metavar="DIR|FILE", help="for a board's delegate")
+    joined.add_argument("--cpu", type=Path, required=True, metavar="DIR|FILE", help="for its CPU")
+    joined.add_argument(
+        "--pack",
+        action="store_true",
+        help="store the CPU's model in the packed form, as `hilnas pack`; it is restored when it is loaded",
+    )
+    joined.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    bind(joined, JoinOptions, join_bundles)
     text = "what is in a bundle, and who signed it"
     show = actions.add_parser("show", help=text, description=sentence(text))
     show.add_argument("bundle", type=Path, metavar="DIR|FILE", help="a folder, or what `pack` wrote")
@@ -157,6 +182,17 @@ def pack_bundle(options: BundlePackOptions) -> int:
     target = options.out or Path(Manifest.read(folder / Manifest.FILE).name + SUFFIX)
     pack(folder, target)
     console.say(f"packed: {target}, {target.stat().st_size / 1000:.1f} kB")
+    return 0
+
+
+def join_bundles(options: JoinOptions) -> int:
+    from deploy.ship.archive import unpacked
+    from deploy.ship.manifest import Place
+    from deploy.ship.variants import join
+
+    with unpacked(options.delegate) as delegate, unpacked(options.cpu) as cpu:
+        packed: tuple[Place, ...] = ("cpu",) if options.pack else ()
+        console.say(f"bundle: {join({'delegate': delegate, 'cpu': cpu}, options.out, packed=packed)}")
     return 0
 
 

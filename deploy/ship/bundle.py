@@ -8,7 +8,7 @@ every file with its size and sha256.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,12 +71,17 @@ class Contents:
 
 
 def export(contents: Contents, target: Path) -> Path:
-    """Write the bundle aside, then rename it into place (replacing an older one of this kit)."""
+    """Write the bundle, replacing an older one of this kit."""
+    return write_aside(target, lambda folder: _fill(folder, contents))
+
+
+def write_aside(target: Path, fill: Callable[[Path], None]) -> Path:
+    """Write a bundle aside, then rename it into place (replacing an older one of this kit)."""
     if target.exists() and not (target / Manifest.FILE).exists():
         raise UsageError(f"{target}: exists and is no bundle; give another --out")
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    _fill(part, contents)
+    fill(part)
     old = target.with_name(target.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from deploy.formats.printable import printable
 from deploy.run.records import BoardScore, BudgetVerdict, LatencyRecord, Record
@@ -107,6 +107,22 @@ class LeftToCpu:
     __pydantic_config__ = STRICT
 
 
+Place: TypeAlias = Literal["delegate", "cpu"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of several models in a bundle: for a board's delegate, or for its CPU. Its fields are as the manifest's."""
+
+    place: Place
+    model: str
+    preprocessing: str
+    measurement: str
+    golden: tuple[GoldenPair, ...]
+    class_map: LeftToCpu | None = field(default=None, metadata=OMITTED)
+    __pydantic_config__ = STRICT
+
+
 @dataclass(frozen=True)
 class Manifest(Record):
     """A bundle's contents; paths are relative to its folder, `files` are all but the manifest itself.
@@ -119,6 +135,7 @@ class Manifest(Record):
         latency_tolerance: the share by which a latency may be above the recorded interval under the same conditions;
             None in a bundle of an earlier hilnas.
         budgets: that the model was selected for, as measured then.
+        variants: all of a bundle's models where there are several; the first is the manifest's own.
     """
 
     format: str
@@ -134,6 +151,7 @@ class Manifest(Record):
     class_map: LeftToCpu | None = field(default=None, metadata=OMITTED)
     latency_tolerance: float | None = field(default=None, metadata=OMITTED)
     budgets: tuple[BudgetVerdict, ...] = field(default=(), metadata=OMITTED)
+    variants: tuple[Variant, ...] = field(default=(), metadata=OMITTED)
 
     FILE: ClassVar[str] = "manifest.json"
     COMMAND: ClassVar[str] = "bundle export"
@@ -150,8 +168,10 @@ class Manifest(Record):
     @property
     def used(self) -> tuple[str, ...]:
         """The files that it names beside its list."""
-        golden = (path for pair in self.golden for path in (pair.input, pair.output, pair.image, pair.classes) if path)
-        return (self.model, self.labels, self.preprocessing, self.measurement, *golden)
+        golden = [pair for entry in (self, *self.variants) for pair in entry.golden]
+        pictures = (path for pair in golden for path in (pair.input, pair.output, pair.image, pair.classes) if path)
+        others = (path for one in self.variants for path in (one.model, one.preprocessing, one.measurement))
+        return (self.model, self.labels, self.preprocessing, self.measurement, *others, *pictures)
 
     @classmethod
     def arranged(cls, raw: dict[str, Any]) -> dict[str, Any]:

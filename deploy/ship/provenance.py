@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageMetadata, PackageNotFoundError, distribution
 from typing import ClassVar
 
 from deploy.formats.toml import to_toml
@@ -83,10 +83,12 @@ def _packages() -> Iterator[Package]:
             found = distribution(name)
         except PackageNotFoundError:  # a checkout that is not installed
             continue
-        classified = [
-            line.rpartition(" :: ")[2] for line in found.metadata.get_all("Classifier", []) if "License" in line
-        ]
-        licence = (
-            found.metadata.get("License-Expression") or ", ".join(classified) or found.metadata.get("License") or ""
-        )
-        yield Package(name, found.version, licence.strip().splitlines()[0] if licence.strip() else "")
+        yield Package(name, found.version, _licence(found.metadata))
+
+
+def _licence(metadata: PackageMetadata) -> str:
+    """In one line: the newer field, or the classifiers, or the older field, which may be a whole text."""
+    expression, text = (metadata[key] if key in metadata else "" for key in ("License-Expression", "License"))
+    classified = [line.rpartition(" :: ")[2] for line in metadata.get_all("Classifier") or [] if "License" in line]
+    lines = (expression or ", ".join(classified) or text).strip().splitlines()
+    return lines[0] if lines else ""
