@@ -11,8 +11,7 @@ from pathlib import Path
 
 from deploy.formats.files import write_atomically
 from deploy.formats.plots.figures import Axis, Line, Plot, Points
-from deploy.formats.plots.pages import figures, page
-from deploy.formats.plots.svg import inline
+from deploy.formats.plots.pages import page, scrolled, wide
 from deploy.regression.regress import Outcome
 from hil.errors import UsageError
 from hil.measurement import Conditions
@@ -106,16 +105,16 @@ def _plain(text: str) -> str:
 def html(report: RegressionReport) -> str:
     """A self-contained page with the ratios as a figure."""
     compared = [o for o in report.outcomes if o.first is not None]
-    figure = figures([inline(ratios(compared), FIGURE_WIDTH)]) if compared else ""
+    figure = wide(ratios(compared), FIGURE_WIDTH) if compared else ""
     head = "".join(f"<th>{cell}</th>" for cell in HEAD)
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in report.rows())
     remarks = "".join(f"<p>{escape(remark)}</p>" for remark in report.remarks())
     conditions = "".join(f"<tr><td>{name}</td><td>{escape(value)}</td></tr>" for name, value in report.facts())
+    compared_models = scrolled(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
     return page(
         "hilnas regress",
-        f"<h1>{escape(report.title)}</h1>{figure}"
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{remarks}'
-        f'<h2>Conditions</h2><div class="wide"><table><tbody>{conditions}</tbody></table></div>',
+        f"<h1>{escape(report.title)}</h1>{figure}{compared_models}{remarks}"
+        f"<h2>Conditions</h2>{scrolled(f'<table><tbody>{conditions}</tbody></table>')}",
     )
 
 
