@@ -12,8 +12,7 @@ from typing import Literal
 
 from deploy.formats.files import write_atomically
 from deploy.formats.plots.figures import Plot
-from deploy.formats.plots.pages import figures, page
-from deploy.formats.plots.svg import inline
+from deploy.formats.plots.pages import page, scrolled, wide
 from deploy.formats.printable import printable
 from hil.errors import UsageError
 
@@ -88,16 +87,16 @@ def _plain(text: str) -> str:
 
 def html(report: VerdictReport) -> str:
     """A self-contained page."""
-    figure = figures([inline(report.figure, FIGURE_WIDTH)]) if report.figure else ""
+    figure = wide(report.figure, FIGURE_WIDTH) if report.figure else ""
     head = "".join(f"<th>{cell}</th>" for cell in report.head)
     rows = "".join(f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in v.cells)}</tr>" for v in report.verdicts)
     remarks = "".join(f"<p>{_escaped(remark)}</p>" for remark in report.remarks())
     facts = "".join(f"<tr><td>{name}</td><td>{_escaped(str(value))}</td></tr>" for name, value in report.facts.items())
+    verdicts = scrolled(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
     return page(
         f"hilnas {report.command}",
-        f"<h1>{_escaped(report.title)}</h1>{figure}"
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{remarks}'
-        f'<h2>Conditions</h2><div class="wide"><table><tbody>{facts}</tbody></table></div>',
+        f"<h1>{_escaped(report.title)}</h1>{figure}{verdicts}{remarks}"
+        f"<h2>Conditions</h2>{scrolled(f'<table><tbody>{facts}</tbody></table>')}",
     )
 
 

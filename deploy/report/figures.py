@@ -21,12 +21,13 @@ def models_plot(summary: Summary, comparisons: Sequence[ComparisonRecord] = ()) 
     control = summary.teacher_plus.score_int8
     intervals = tuple((control + d.low, control + d.high) for m in models if (d := m.against_teacher_plus))
     selected = _measured(models, "selected", "selected models", metric)
+    names = tuple(f"{m.name} (bundled)" if m.name == summary.bundle.model else m.name for m in models)
     marks: list[Line | Points] = [
         *_limits(summary),
         *_controls(comparisons, summary.teacher.latency_us.median),
         _measured((summary.teacher,), "ink", "teacher", metric),
-        _measured((summary.teacher_plus,), "muted", CONTROL, metric),
-        replace(selected, y_intervals=intervals if len(intervals) == len(models) else ()),
+        _measured((summary.teacher_plus,), "muted", f"{summary.teacher_plus.name}: {CONTROL}", metric),
+        replace(selected, labels=names, y_intervals=intervals if len(intervals) == len(models) else ()),
     ]
     notes = ("bars: 95 % intervals, of the latency's median and of the difference to the teacher trained on",)
     title = f"What each model costs and gives, on {summary.conditions.board}"

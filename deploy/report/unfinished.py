@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from deploy.formats.plots.pages import figures, table
+from deploy.formats.plots.pages import figures, table, wide
 from deploy.formats.plots.svg import inline
 from deploy.latency.scatter import PAGE_WIDTH, scatter
 from deploy.report.training_curves import training_curves, training_plots
@@ -36,8 +36,8 @@ def unfinished(folder: Path) -> Iterator[str]:
         lines = "".join(f"<li>{escape(m.name)}: <code>{escape(m.subnet)}</code></li>" for m in selected)
         yield f"<h2>Selected models</h2><ul>{lines}</ul>"
     if (folder / AgreementRecord.FILE).exists():
-        drawn = inline(scatter(AgreementRecord.read(folder / AgreementRecord.FILE)), PAGE_WIDTH)
-        yield f"<h2>Agreement of the tables with the board</h2>{figures([drawn])}"
+        drawn = wide(scatter(AgreementRecord.read(folder / AgreementRecord.FILE)), PAGE_WIDTH)
+        yield f"<h2>Agreement of the tables with the board</h2>{drawn}"
     curves = [inline(plot) for curve in training_curves(folder) for plot in training_plots(curve)]
     if curves:
         yield f"<h2>Training</h2>{figures(curves)}"

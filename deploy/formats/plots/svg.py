@@ -34,11 +34,12 @@ class Drawing:
     elements: str
 
 
-def inline(plot: Plot, width: float = 520) -> str:
+def inline(plot: Plot, width: float = 480) -> str:
     """An <svg> element for a page, whose style sheet contains `DARK`."""
     drawing = draw(plot, width)
     box = f"viewBox='0 0 {_n(drawing.width)} {_n(drawing.height)}' style='--width: {_n(width)}px'"
-    return f"<svg class='plot' {box} role='img' aria-label='{_text(plot.title)}'>{drawing.elements}</svg>"
+    role = "group" if any(isinstance(mark, Points) and mark.links for mark in plot.marks) else "img"
+    return f"<svg class='plot' {box} role='{role}' aria-label='{_text(plot.title)}'>{drawing.elements}</svg>"
 
 
 def write_svg(path: Path, plots: Sequence[Plot], *, columns: int = 1, width: float = 640) -> None:
@@ -159,7 +160,9 @@ def _points(mark: Points, axes: Frame) -> Iterator[str]:
             continue
         seen.add(cell)
         yield from _error_bars(mark, i, at, axes)
-        yield _symbol(mark.shape, at, mark.size, mark.colour, _tip(mark.tips, i))
+        symbol = _symbol(mark.shape, at, mark.size, mark.colour, _tip(mark.tips, i))
+        named = _text(mark.labels[i] if mark.labels else mark.name)
+        yield f"<a href='{_text(mark.links[i])}' aria-label='{named}'>{symbol}</a>" if mark.links else symbol
 
 
 def _error_bars(mark: Points, i: int, at: tuple[float, float], axes: Frame) -> Iterator[str]:
@@ -226,7 +229,7 @@ def _diagonal(axes: Frame) -> str:
 
 def _legend(plot: Plot, width: float, y: float) -> tuple[list[str], float]:
     """The legend's elements beneath `y`, in as many rows as it takes, and where they end."""
-    entries = [(m.name, m) for m in plot.marks if not isinstance(m, Bars) and m.name]
+    entries = [(m.name, m) for m in plot.marks if m.name]
     diagonal: list[tuple[str, Mark]] = [(plot.diagonal, Line((), (), "muted", dotted=True))] if plot.diagonal else []
     named = [*diagonal, *entries]
     if not named:
@@ -249,7 +252,9 @@ def _legend(plot: Plot, width: float, y: float) -> tuple[list[str], float]:
                 f"<line x1='{_n(x)}' y1='{_n(middle)}' x2='{_n(x + 20)}' y2='{_n(middle)}' stroke-width='1.8'{dots} "
                 f"{stroke(mark.colour)}/>"
             )
-        elif isinstance(mark, Points):
+        elif isinstance(mark, Bars):
+            parts.append(_symbol("square", (x + 10, middle), 5, mark.colours[0]))
+        else:
             parts.append(_symbol(mark.shape, (x + 10, middle), min(mark.size, 6), mark.colour))
         parts.append(f"<text x='{_n(x + 26)}' y='{_n(y)}' font-size='{SMALL}' {fill('ink')}>{_text(name)}</text>")
         x += needed
