@@ -109,10 +109,6 @@ class Promotion:
     conditions: Conditions
     checks: tuple[CaseVerdict, ...]
 
-    @property
-    def worse(self) -> list[CaseVerdict]:
-        return [check for check in self.checks if check.status == "regressed"]
-
     def report(self) -> VerdictReport:
         odd = [f"{check.name} {WORDS[check.status]}" for check in self.checks if check.status != "ok"]
         title = f"{self.candidate} against {self.baseline} on {self.board}: {', '.join(odd) or 'not worse'}"
