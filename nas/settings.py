@@ -38,8 +38,10 @@ def build(cls: type[T], settings: Mapping[str, Any], where: str) -> T:
     """A `cls` (frozen dataclass, nested ones too) from `settings`; `where` names the file in errors."""
     from pydantic import ValidationError
 
+    kind: type = cls  # of which mypy knows that it can be hashed
     try:
-        return _adapter(cls).validate_python(dict(settings))
+        built: T = _adapter(kind).validate_python(dict(settings))
+        return built
     except ValidationError as error:
         faults = [(*_place(cls, e["loc"]), e) for e in error.errors(include_url=False)]
         foreign = [f for f in faults if f[2]["type"] in ("extra_forbidden", "unexpected_keyword_argument")]
@@ -55,7 +57,7 @@ def build(cls: type[T], settings: Mapping[str, Any], where: str) -> T:
 
 
 @cache
-def _adapter(cls: type[T]) -> TypeAdapter[T]:
+def _adapter(cls: type) -> TypeAdapter[Any]:
     """Made once: making one takes far longer than using it."""
     from pydantic import TypeAdapter
 

@@ -97,7 +97,7 @@ def run(options: PromoteOptions) -> int:
     from deploy.formats import verdicts
     from deploy.ship.archive import unpacked
     from deploy.ship.evaluated_models import ImagesAsked
-    from deploy.ship.promotion import Allowed, ShippedModel, Trial, conclude, promote
+    from deploy.ship.promotion import Allowed, PromotionTrial, ShippedModel, conclude, promote
     from deploy.targets.placement import load_target
     from hil.boards.catalog import find_board
     from hil.job import MeasureProtocol
@@ -106,7 +106,7 @@ def run(options: PromoteOptions) -> int:
     verdicts.check_paths(options.report, options.junit)
     config = find_board(options.boards, options.board)
     options.out.mkdir(parents=True, exist_ok=True)
-    trial = Trial(
+    trial = PromotionTrial(
         config,
         load_target(options.targets, config.target) if config.target else None,
         ImagesAsked(options.data, options.split, options.seed, options.images),

@@ -27,7 +27,7 @@ FIGURE_WIDTH = 900.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CaseVerdict:
     """One row.
 
     Attributes:
@@ -61,7 +61,7 @@ class VerdictReport:
     title: str
     head: tuple[str, ...]
     left: int
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[CaseVerdict, ...]
     facts: Mapping[str, object]
     figure: Plot | None = None
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from deploy.formats.plots.figures import Axis, Line, Plot, Points
 from deploy.formats.printable import printable
-from deploy.formats.verdicts import Verdict, VerdictReport
+from deploy.formats.verdicts import CaseVerdict, VerdictReport
 from deploy.regression.regress import Outcome
 from hil.measurement import Conditions
 from hil.regression import Comparison
@@ -41,10 +41,10 @@ def _title(board: str, outcomes: Sequence[Outcome]) -> str:
     return f"Latency on {board} against the baseline: {', '.join([models, *odd])}"
 
 
-def _verdict(o: Outcome) -> Verdict:
+def _verdict(o: Outcome) -> CaseVerdict:
     """Said beneath the table where there is more to say than the row; timed by one inference."""
     c = o.second or o.first
-    return Verdict(
+    return CaseVerdict(
         o.model,
         (o.model, VERDICTS[o.status], *(_numbers(c) if c else [""] * (len(HEAD) - LEFT))),
         outcome_text(o),

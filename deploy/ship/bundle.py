@@ -41,8 +41,9 @@ from hil.errors import UsageError
 from hil.scripts import script
 
 APPLICATION = "infer.py"
-LATENCY_TOLERANCE = 0.25
-"""By how much the verifier, one process and a plain loop, may be above the recorded interval."""
+LATENCY_TOLERANCE = 0.1
+"""The share by which the verifier's median may be above the recorded interval. On the demos' bundles the two differ by
+less than 1 % (docs/results): the rest is for boards that are warmer than they were."""
 COLOURS = "colours.txt"
 """A colour for each class, in the order of labels.txt; a bundle whose images have one class has none."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from deploy.compile.artifact import Artifact
 from deploy.formats.digest import file_digest
 from deploy.formats.tflite.read import read
-from deploy.formats.verdicts import Status, Verdict, VerdictReport
+from deploy.formats.verdicts import CaseVerdict, Status, VerdictReport
 from deploy.regression.regress import Bench, Outcome, check_rounds, in_turns
 from deploy.regression.report import outcome_text
 from deploy.run.folder import Progress
@@ -79,7 +79,7 @@ class Allowed:
 
 
 @dataclass(frozen=True)
-class Trial:
+class PromotionTrial:
     """Where and how two bundles are compared.
 
     Attributes:
@@ -107,11 +107,7 @@ class Promotion:
     baseline: str
     board: str
     conditions: Conditions
-    checks: tuple[Verdict, ...]
-
-    @property
-    def worse(self) -> list[Verdict]:
-        return [check for check in self.checks if check.status == "regressed"]
+    checks: tuple[CaseVerdict, ...]
 
     def report(self) -> VerdictReport:
         odd = [f"{check.name} {WORDS[check.status]}" for check in self.checks if check.status != "ok"]
@@ -119,7 +115,9 @@ class Promotion:
         return VerdictReport("promote", self.board, title, HEAD, 2, self.checks, self.conditions.to_json())
 
 
-def promote(candidate: ShippedModel, baseline: ShippedModel, trial: Trial) -> Generator[Progress, None, Promotion]:
+def promote(
+    candidate: ShippedModel, baseline: ShippedModel, trial: PromotionTrial
+) -> Generator[Progress, None, Promotion]:
     """Measure both on the board. Raises UsageError, BoardError, DataError, ModelError for files that are no models.
 
     What fails there, and what does not compare, is in the checks (`conclude`); an evaluation that was stopped goes on.
@@ -157,7 +155,9 @@ def conclude(promotion: Promotion) -> None:
             raise error(f"{promotion.candidate} is not promoted: {said}")
 
 
-def _metric(candidate: ShippedModel, baseline: ShippedModel, trial: Trial) -> Generator[Progress, None, Verdict]:
+def _metric(
+    candidate: ShippedModel, baseline: ShippedModel, trial: PromotionTrial
+) -> Generator[Progress, None, CaseVerdict]:
     found: list[Finished] = []
     for one in (candidate, baseline):
         try:
@@ -169,7 +169,7 @@ def _metric(candidate: ShippedModel, baseline: ShippedModel, trial: Trial) -> Ge
     return metric_check(found[0], found[1], trial.allowed.points)
 
 
-def metric_check(ours: Finished, theirs: Finished, points: float) -> Verdict:
+def metric_check(ours: Finished, theirs: Finished, points: float) -> CaseVerdict:
     """By the board's own answers, on the images that both have."""
     name = ours.record.metric.name
     scores = [one.record.score(BOARD) for one in (theirs, ours)]
@@ -185,7 +185,7 @@ def metric_check(ours: Finished, theirs: Finished, points: float) -> Verdict:
     return _check(name, status, *shown, text, f"{text} over {difference.n} images, at most -{points:g} allowed")
 
 
-def latency_check(outcome: Outcome) -> Verdict:
+def latency_check(outcome: Outcome) -> CaseVerdict:
     c = outcome.second or outcome.first
     shown = [f"{milliseconds(us)} ms" for us in (c.base_us, c.head_us)] if c else ["", ""]
     text = f"ratio {c.ratio:.3f} [{c.ci95[0]:.3f}, {c.ci95[1]:.3f}]" if c else ""
@@ -193,7 +193,7 @@ def latency_check(outcome: Outcome) -> Verdict:
     return _check("latency", outcome.status, *shown, text, outcome_text(outcome), seconds=seconds)
 
 
-def size_check(ours: int, theirs: int, share: float) -> Verdict:
+def size_check(ours: int, theirs: int, share: float) -> CaseVerdict:
     """Of the model's file, in bytes."""
     status: Status = "regressed" if ours > theirs * (1 + share) else "ok"
     shown = [f"{size / 1000:.1f} kB" for size in (theirs, ours)]
@@ -201,7 +201,7 @@ def size_check(ours: int, theirs: int, share: float) -> Verdict:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedOperators:
     """Where a model runs: operators that the delegate left to the CPU, and of a target's rules errors and share."""
 
     on_cpu: int
@@ -211,16 +211,18 @@ class Placed:
 
 def _placement(
     candidate: ShippedModel, baseline: ShippedModel, target: Target | None, on_cpu: Mapping[str, int]
-) -> Verdict:
+) -> CaseVerdict:
     placed = []
     for one in (baseline, candidate):
         found = lint(inspect_model(read(one.model)), target, allowed_share=1.0) if target else None
         counted = on_cpu.get(file_digest(one.model), 0)
-        placed.append(Placed(counted, len(found.errors), found.off_share) if found else Placed(counted))
+        placed.append(
+            PlacedOperators(counted, len(found.errors), found.off_share) if found else PlacedOperators(counted)
+        )
     return placement_check(placed[1], placed[0], target)
 
 
-def placement_check(ours: Placed, theirs: Placed, target: Target | None) -> Verdict:
+def placement_check(ours: PlacedOperators, theirs: PlacedOperators, target: Target | None) -> CaseVerdict:
     shown = [
         f"{one.on_cpu} left to the CPU" + (f", {one.off_share:.1%} off {target.fast_place}" if target else "")
         for one in (theirs, ours)
@@ -231,7 +233,7 @@ def placement_check(ours: Placed, theirs: Placed, target: Target | None) -> Verd
     return _check("placement", "regressed" if worse else "ok", *shown, "", f"{shown[1]}, {whose}{errors}")
 
 
-def budget_checks(manifest: Manifest) -> Iterator[Verdict]:
+def budget_checks(manifest: Manifest) -> Iterator[CaseVerdict]:
     """The candidate's own, as they were measured when it was made."""
     for budget in manifest.budgets:
         share = f"{budget.share.value:.1%} [{budget.share.low:.1%}, {budget.share.high:.1%}]"
@@ -240,7 +242,7 @@ def budget_checks(manifest: Manifest) -> Iterator[Verdict]:
         yield _check(f"budget {budget.name}, {budget.quantity}", status, f"{budget.limit:.1%}", share, "", text)
 
 
-def _check(name: str, status: Status, *cells: str, seconds: float | None = None) -> Verdict:
+def _check(name: str, status: Status, *cells: str, seconds: float | None = None) -> CaseVerdict:
     """`cells`: baseline, candidate, difference, then what there is to say."""
     *shown, text = cells
-    return Verdict(name, (name, WORDS[status], *shown), text, status, remark=status != "ok", seconds=seconds)
+    return CaseVerdict(name, (name, WORDS[status], *shown), text, status, remark=status != "ok", seconds=seconds)

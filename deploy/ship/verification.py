@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.formats.digest import file_digest
 from deploy.ship.manifest import BundleMeasurement, Manifest, VerifierLatency, read_verifier
 from hil.boards.board import Board
-from hil.errors import ModelError, UsageError
+from hil.errors import BoardError, ModelError, UsageError
 from hil.job import delegate_options_for
 from hil.measurement import Conditions
 from hil.scripts import run_script
@@ -51,7 +52,8 @@ def verify(bundle: Path, board: Board, runs: int = RUNS, *, shown: Path | None =
     try:
         return verify_there(board, remote, identity(bundle), f"{shown or bundle} on {board.name}", runs)
     finally:
-        board.run(["rm", "-rf", "--", remote], timeout_s=30)
+        with suppress(BoardError):  # the other error says why
+            board.run(["rm", "-rf", "--", remote], timeout_s=30)
 
 
 def identity(bundle: Path) -> str:

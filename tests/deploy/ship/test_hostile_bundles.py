@@ -55,9 +55,9 @@ def hostile_manifest(rng: random.Random, manifest: dict[str, Any]) -> bytes:
     changed = copy.deepcopy(manifest)
     for _ in range(rng.randint(1, 3)):
         container, key = rng.choice(list(places(changed)))
-        value = rng.choice((*VALUES, *NAMES))
+        value = copy.deepcopy(rng.choice((*VALUES, *NAMES)))
         if isinstance(container, dict) and rng.random() < 0.4:
-            container[rng.choice(NAMES)] = container[key] if rng.random() < 0.5 else value
+            container[rng.choice(NAMES)] = copy.deepcopy(container[key]) if rng.random() < 0.5 else value
         elif rng.random() < 0.2:
             del container[key]
         else:

@@ -5,7 +5,6 @@ By default 4 kills; HILNAS_KILLS=30 is the whole of it.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -21,14 +20,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.ship.install import Installed, InstallFolder, check_folder, installed, over_fleet
+from deploy.ship.install import InstallFolder, check_folder, installed, over_fleet
 from deploy.ship.signatures import sign
-from deploy.ship.verification import identity, verify
+from deploy.ship.verification import identity
 from hil.boards.board import Board
 from hil.boards.kinds import open_board
 from hil.errors import BoardError, CheckFailed, ModelError, UsageError
 from hil.measurement import Conditions
+from hil.scripts import script
 from hil.sessions import open_session
+from tests.conftest import REPOSITORY
 from tests.deploy.ship.small_bundles import small_bundle
 from tests.deploy.ship.test_signatures import allowing, key
 from tests.hil.loopback_boards import loopback
@@ -174,33 +175,35 @@ def test_a_fleet_stops_at_the_first_that_fails() -> None:
 
 def lost_at(moment_s: float, arguments: list[str]) -> None:
     """Starts an install and kills it and everything below it after that time."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOST, *arguments], cwd=Path(__file__).parents[3], stderr=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", HOST, *arguments], cwd=REPOSITORY, stderr=subprocess.PIPE) as process:
         time.sleep(moment_s)
         for one in [*psutil.Process(process.pid).children(recursive=True), process]:
             with suppress(psutil.Error, ProcessLookupError):
                 one.send_signal(signal.SIGKILL)
 
 
+def verified(folder: Path) -> bool:
+    """By the verifier alone, as it runs on a board."""
+    argv = [sys.executable, "-I", "-", str(folder), "--runs", "1"]
+    done = subprocess.run(argv, input=script("verify_bundle.py"), capture_output=True, check=False)
+    return done.returncode == 0
+
+
 def test_power_lost_again_and_again(board: Board, conditions: Conditions, tmp_path: Path) -> None:
     rng, to = random.Random(0), tmp_path / "to"
     bundles = [small_bundle(tmp_path / f"bundle{number}", 3 + number, pairs=3) for number in range(2)]
-    whole: list[Installed] = [InstallFolder(board, str(to), conditions).install(bundles[0])]
+    first = InstallFolder(board, str(to), conditions).install(bundles[0])
     (tmp_path / "boards.toml").write_text(f'[bench]\nkind = "loopback"\nworkdir = "{tmp_path / "work"}"\n')
     command = ["bundle", "install", "--to", str(to), "--board", "bench", "--boards", str(tmp_path / "boards.toml")]
     begun = time.monotonic()
-    subprocess.run([sys.executable, "-c", HOST, *command, str(bundles[1])], cwd=Path(__file__).parents[3], check=True)
-    length_s, found = time.monotonic() - begun, set[str]()
+    subprocess.run([sys.executable, "-c", HOST, *command, str(bundles[1])], cwd=REPOSITORY, check=True)
+    length_s, before, switched = time.monotonic() - begun, identity(bundles[1]), 0
     for number in range(KILLS):
         lost_at(rng.uniform(0.2, 1.1) * length_s, [*command, str(bundles[number % 2])])
-        now = (to / "current").resolve()
-        verify(now, board)
-        assert identity(now) in map(identity, bundles)
-        found.add(now.name)
-        (current,) = (release for release in installed(board, str(to)) if release.current)
-        assert current.folder == now.name
-    assert len(found) > 1 or KILLS < 10  # some of them came after the switch
-    whole.append(InstallFolder(board, str(to), conditions).install(bundles[0]))
-    assert whole[-1].release.identity == whole[0].release.identity
-    assert json.loads((to / "current" / "manifest.json").read_text())["name"] == "add-3"
+        after = identity(to / "current")
+        assert after in (before, identity(bundles[number % 2])) and verified(to / "current"), number
+        assert all(verified(release) for release in (to / "releases").iterdir()), number
+        before, switched = after, switched + (after != before)
+    assert 0 < switched < KILLS or KILLS < 10  # some came before the switch, some after it
+    again = InstallFolder(board, str(to), conditions).install(bundles[0])
+    assert again.release.identity == first.release.identity == identity(to / "current")

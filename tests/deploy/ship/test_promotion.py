@@ -21,7 +21,7 @@ from deploy.ship.evaluation import ImageScore
 from deploy.ship.evaluation_record import EvaluatedImages, EvaluationRecord, FailedImage, ScoredImages
 from deploy.ship.promotion import (
     Allowed,
-    Placed,
+    PlacedOperators,
     Promotion,
     budget_checks,
     conclude,
@@ -96,13 +96,13 @@ def test_latency_size_and_placement() -> None:
     assert [size_check(size, 1000, 0.05).status for size in (900, 1050, 1051)] == ["ok", "ok", "regressed"]
     npu = load_target(None, "imx8mp-vx")
     cases = [
-        (Placed(0), Placed(1)),
-        (Placed(2), Placed(1)),
-        (Placed(0, 0, 0.2), Placed(0, 0, 0.1)),
-        (Placed(0, 1), Placed(0, 1)),
+        (PlacedOperators(0), PlacedOperators(1)),
+        (PlacedOperators(2), PlacedOperators(1)),
+        (PlacedOperators(0, 0, 0.2), PlacedOperators(0, 0, 0.1)),
+        (PlacedOperators(0, 1), PlacedOperators(0, 1)),
     ]
     assert [placement_check(*case, npu).status for case in cases] == ["ok", "regressed", "regressed", "regressed"]
-    assert "names no target" in placement_check(Placed(0), Placed(0), None).text
+    assert "names no target" in placement_check(PlacedOperators(0), PlacedOperators(0), None).text
 
 
 def promotion(*statuses: str) -> Promotion:
