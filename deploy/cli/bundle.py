@@ -1,4 +1,4 @@
-"""`hilnas bundle export|pack|show|diff|sign|verify`: a model with all that shows what it does on a board."""
+"""`hilnas bundle export|pack|join|show|diff|sign|verify`: a model with all that shows what it does on a board."""
 
 from __future__ import annotations
 

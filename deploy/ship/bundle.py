@@ -21,7 +21,7 @@ from deploy.formats.files import write_atomically
 from deploy.ship.card import FILE as MODEL_CARD
 from deploy.ship.card import Origin, model_card
 from deploy.ship.evaluation_record import EvaluationRecord
-from deploy.ship.examples import write_examples
+from deploy.ship.examples import CAMERA, write_examples
 from deploy.ship.golden import copy_golden
 from deploy.ship.manifest import (
     FORMAT,
@@ -180,6 +180,7 @@ Run it on images of any size ({APPLICATION} is what an application starts from; 
     python3 {APPLICATION} IMAGE|FOLDER [--out DIR] [--delegate /usr/lib/libvx_delegate.so]
 
 It prints the result and the times before, in and after the model, and writes {results} to DIR.
+c/ has the same in C, and {CAMERA} a camera's pipeline that no board has run yet.
 """
 
 
