@@ -34,7 +34,7 @@ from deploy.run.records.search import SelectedModel
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from deploy.ship.budgets import verdicts
 from deploy.ship.bundle import Contents, export
-from deploy.ship.card import Origin, evaluations_in
+from deploy.ship.card import CardFacts, evaluations_in
 from deploy.ship.golden import write_golden
 from deploy.ship.manifest import Accuracy, BundleMeasurement
 from deploy.ship.provenance import configuration, provenance_of
@@ -159,9 +159,9 @@ def ship(context: Context) -> Iterator[Progress]:
         final.name: final.record(metric, latencies[final.name], boards.get(final.name), differences.get(final.name))
         for final in (teacher, teacher_plus, *models)
     }
-    origin = _origin(context, best.name, records, budgets)
+    card = _card(context, best.name, records, budgets)
     samples = tuple(m.latencies_us for m in measurements if m.model == best.name)
-    bundle = _bundle(context, best, BundleMeasurement(latencies[best.name], conditions, samples), origin)
+    bundle = _bundle(context, best, BundleMeasurement(latencies[best.name], conditions, samples), card)
     with open_board(context.board) as board:
         verified = verify(bundle, board)
     FinalRecord(
@@ -213,11 +213,11 @@ def _best(models: Sequence[Final], budgets: Sequence[BudgetVerdict], latencies: 
     return max(kept, key=lambda model: (model.score_held_out or 0.0, -latencies[model.name].median))
 
 
-def _origin(
+def _card(
     context: Context, name: str, records: Mapping[str, ModelRecord], budgets: Sequence[BudgetVerdict]
-) -> Origin:
+) -> CardFacts:
     """Of the model that ships, beside the teacher and the teacher trained on."""
-    return Origin(
+    return CardFacts(
         context.task.metric,
         (records[name], records[TEACHER], records[TEACHER_PLUS]),
         tuple(verdict for verdict in budgets if verdict.name == name),
@@ -227,8 +227,8 @@ def _origin(
     )
 
 
-def _bundle(context: Context, final: Final, measurement: BundleMeasurement, origin: Origin) -> Path:
-    metric, (record, *_) = context.task.metric, origin.models
+def _bundle(context: Context, final: Final, measurement: BundleMeasurement, card: CardFacts) -> Path:
+    metric, (record, *_) = context.task.metric, card.models
     data, conditions = context.experiment.data.name, measurement.conditions
     accuracy = Accuracy(metric, data, "val", final.score_fp32, final.int8.score, conditions.board, record.board)
     facts = {
@@ -249,6 +249,6 @@ def _bundle(context: Context, final: Final, measurement: BundleMeasurement, orig
         measurement,
         facts,
         accuracy,
-        origin,
+        card,
     )
     return export(contents, context.path / "bundle")

@@ -19,9 +19,9 @@ from deploy.formats.class_colours import hexadecimal
 from deploy.formats.digest import file_digest
 from deploy.formats.files import write_atomically
 from deploy.ship.card import FILE as MODEL_CARD
-from deploy.ship.card import Origin, model_card
+from deploy.ship.card import CardFacts, model_card
 from deploy.ship.evaluation_record import EvaluationRecord
-from deploy.ship.examples import write_examples
+from deploy.ship.examples import CAMERA, write_examples
 from deploy.ship.golden import copy_golden
 from deploy.ship.manifest import (
     FORMAT,
@@ -57,7 +57,7 @@ class Contents:
         size: (H, W) of an image, in pixels.
         facts: shown in the README and kept in the manifest.
         accuracy: kept in the manifest, where the model was evaluated.
-        origin: of a final model of a run, for its card.
+        card: what the model card is written from; None where the model is no final one of a run.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Contents:
     measurement: BundleMeasurement
     facts: Mapping[str, str]
     accuracy: Accuracy | None = None
-    origin: Origin | None = None
+    card: CardFacts | None = None
 
 
 def export(contents: Contents, target: Path) -> Path:
@@ -108,8 +108,8 @@ def _fill(folder: Path, contents: Contents) -> None:
     contents.measurement.write(folder / BundleMeasurement.FILE)
     quantized = quantization_of(artifact.model)
     quantized.write(folder / QuantizationRecord.FILE)
-    if contents.origin is not None:
-        _write_origin(folder, contents, contents.origin, quantized)
+    if contents.card is not None:
+        _write_card(folder, contents, contents.card, quantized)
     write_atomically(folder / "README.md", _readme(contents, output, steps))
     left, kind = class_map_of(artifact.model), input_type(artifact.model)
     write_examples(folder, contents.classes, contents.size, kind, dense=output.dense, left=left)
@@ -131,17 +131,17 @@ def _fill(folder: Path, contents: Contents) -> None:
     ).write(folder / Manifest.FILE)
 
 
-def _write_origin(folder: Path, contents: Contents, origin: Origin, quantized: QuantizationRecord) -> None:
+def _write_card(folder: Path, contents: Contents, card: CardFacts, quantized: QuantizationRecord) -> None:
     """The model card, and what it is written from."""
     height, width = contents.size
     what = f"{TASK_OUTPUTS[contents.task].task} of RGB images, at {height} x {width} pixels."
-    card = model_card(what, contents.classes, origin, contents.measurement.conditions, quantized)
-    write_atomically(folder / MODEL_CARD, card)
-    origin.provenance.write(folder / Provenance.FILE)
-    for name, text in origin.configuration.items():
+    text = model_card(what, contents.classes, card, contents.measurement.conditions, quantized)
+    write_atomically(folder / MODEL_CARD, text)
+    card.provenance.write(folder / Provenance.FILE)
+    for name, text in card.configuration.items():
         write_atomically(folder / name, text)
-    if origin.evaluation is not None:
-        replace(origin.evaluation, model="model.tflite").write(folder / EvaluationRecord.FILE)
+    if card.evaluation is not None:
+        replace(card.evaluation, model="model.tflite").write(folder / EvaluationRecord.FILE)
 
 
 def _lines(texts: Iterable[str]) -> str:
@@ -172,4 +172,5 @@ Run it on images of any size ({APPLICATION} is what an application starts from; 
     python3 {APPLICATION} IMAGE|FOLDER [--out DIR] [--delegate /usr/lib/libvx_delegate.so]
 
 It prints the result and the times before, in and after the model, and writes {results} to DIR.
+c/ has the same in C, and {CAMERA} a camera's pipeline that no board has run yet.
 """

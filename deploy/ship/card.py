@@ -21,7 +21,7 @@ NAMED = ("board", "soc", "machine", "kernel", "bsp", "runtime", "delegate", "ker
 
 
 @dataclass(frozen=True)
-class Origin:
+class CardFacts:
     """Where a bundle's model comes from, and what it is compared with.
 
     Attributes:
@@ -51,17 +51,17 @@ def evaluations_in(run: Path, models: Iterable[str]) -> dict[str, EvaluationReco
 
 
 def model_card(
-    what: str, classes: Sequence[str], origin: Origin, conditions: Conditions, quantized: QuantizationRecord
+    what: str, classes: Sequence[str], facts: CardFacts, conditions: Conditions, quantized: QuantizationRecord
 ) -> str:
     """In Markdown; `what`: the task and the images in one sentence."""
     parts = (
         _purpose(what, classes),
-        _results(origin, conditions),
-        _by_class(classes, origin),
-        _limits(classes, origin, quantized),
-        _making(origin),
+        _results(facts, conditions),
+        _by_class(classes, facts),
+        _limits(classes, facts, quantized),
+        _making(facts),
     )
-    title = f"# Model card: {origin.provenance.run}-{origin.models[0].name}"
+    title = f"# Model card: {facts.provenance.run}-{facts.models[0].name}"
     return "\n".join([title, "", *(line for part in parts for line in part)])
 
 
@@ -69,18 +69,18 @@ def _purpose(what: str, classes: Sequence[str]) -> Iterator[str]:
     yield from ("## What it is for", "", what, "", f"It knows these classes and no others: {', '.join(classes)}.", "")
 
 
-def _results(origin: Origin, conditions: Conditions) -> Iterator[str]:
-    model = origin.models[0]
+def _results(facts: CardFacts, conditions: Conditions) -> Iterator[str]:
+    model = facts.models[0]
     heads = (
         "",
-        f"{origin.metric}, float",
-        f"{origin.metric}, INT8",
-        f"{origin.metric} by the board's answers",
+        f"{facts.metric}, float",
+        f"{facts.metric}, INT8",
+        f"{facts.metric} by the board's answers",
         "weights",
         "latency, median",
     )
     yield from ("## Results", "", _row(*heads), _row("---", *["---:"] * 5))
-    for one in origin.models:
+    for one in facts.models:
         board = (
             f"{one.board.score.value:.2f} [{one.board.score.low:.2f}, {one.board.score.high:.2f}]" if one.board else "-"
         )
@@ -98,18 +98,18 @@ def _results(origin: Origin, conditions: Conditions) -> Iterator[str]:
     if model.against_teacher_plus:
         d = model.against_teacher_plus
         yield f"- Less T+, INT8: {d.value:+.2f} points [{d.low:+.2f}, {d.high:+.2f}] over the same {d.n} images."
-    yield from (f"- {verdict_text(verdict)}" for verdict in origin.budgets)
-    if origin.evaluation:
-        images, (height, width) = origin.evaluation.images, origin.evaluation.images.size
+    yield from (f"- {verdict_text(verdict)}" for verdict in facts.budgets)
+    if facts.evaluation:
+        images, (height, width) = facts.evaluation.images, facts.evaluation.images.size
         yield f"- Images: {images.data}, split {images.split}, {images.scored} of {height} x {width} pixels."
     raw = conditions.to_json()
     measured = ", ".join(f"{key} {raw[key]}" for key in NAMED if raw.get(key))
     yield from (f"- Measured on: {measured}. measurement.json has the samples.", "")
 
 
-def _by_class(classes: Sequence[str], origin: Origin) -> Iterator[str]:
+def _by_class(classes: Sequence[str], facts: CardFacts) -> Iterator[str]:
     """Nothing where no board's answers are known."""
-    columns = [(one.name, _class_scores(origin, one.name)) for one in origin.models]
+    columns = [(one.name, _class_scores(facts, one.name)) for one in facts.models]
     known = [(name, scores) for name, scores in columns if scores]
     if not known:
         return
@@ -120,11 +120,11 @@ def _by_class(classes: Sequence[str], origin: Origin) -> Iterator[str]:
     yield from ("", "-: no image has it.", "")
 
 
-def _limits(classes: Sequence[str], origin: Origin, quantized: QuantizationRecord) -> Iterator[str]:
+def _limits(classes: Sequence[str], facts: CardFacts, quantized: QuantizationRecord) -> Iterator[str]:
     yield from ("## Limits", "")
     yield "- The figures hold for images like those of the data set; `hilnas evaluate` scores the bundle on yours."
     yield "- A latency is that of one image at a time, on the board and under the conditions above."
-    scores = _class_scores(origin, origin.models[0].name)
+    scores = _class_scores(facts, facts.models[0].name)
     there = sorted((score, classes[label]) for label, score in enumerate(scores) if score is not None)
     if there:
         yield f"- Weakest classes: {', '.join(f'{name} ({score:.1f} %)' for score, name in there[:WORST])}."
@@ -136,7 +136,7 @@ def _limits(classes: Sequence[str], origin: Origin, quantized: QuantizationRecor
             ", ".join(map(str, bits)) for bits in (quantized.requested_bits, quantized.executed_bits)
         )
         yield f"- Weights of {requested} bits run as {executed} bits: they save size, not time."
-    placement = origin.models[0].placement
+    placement = facts.models[0].placement
     if placement and placement.off_share:
         yield (
             f"- By the rules of {placement.target}, {placement.off_share:.1%} of the multiply-accumulates run off its "
@@ -145,12 +145,12 @@ def _limits(classes: Sequence[str], origin: Origin, quantized: QuantizationRecor
     yield ""
 
 
-def _making(origin: Origin) -> Iterator[str]:
-    made = origin.provenance
+def _making(facts: CardFacts) -> Iterator[str]:
+    made = facts.provenance
     yield from (
         "## How it was made",
         "",
-        f"Selected by the network search of the run {made.run}: {origin.models[0].subnet}.",
+        f"Selected by the network search of the run {made.run}: {facts.models[0].subnet}.",
     )
     yield from (
         "The same keys, and so the same models, from the bundle's configuration:",
@@ -173,8 +173,8 @@ def _making(origin: Origin) -> Iterator[str]:
     yield ""
 
 
-def _class_scores(origin: Origin, name: str) -> tuple[float | None, ...]:
-    evaluation = origin.evaluations.get(name)
+def _class_scores(facts: CardFacts, name: str) -> tuple[float | None, ...]:
+    evaluation = facts.evaluations.get(name)
     by_board = evaluation.score(BOARD) if evaluation else None
     return by_board.classes if by_board else ()
 

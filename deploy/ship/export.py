@@ -7,7 +7,7 @@ from pathlib import Path
 from deploy.compile.artifact import Artifact
 from deploy.run.records import ModelRecord, Summary
 from deploy.ship.bundle import Contents, export
-from deploy.ship.card import Origin, evaluations_in
+from deploy.ship.card import CardFacts, evaluations_in
 from deploy.ship.manifest import Accuracy, BundleMeasurement, Manifest, Preprocessing
 from deploy.ship.provenance import CONFIGURATION, SPACE, Provenance
 from hil.errors import UsageError
@@ -40,21 +40,21 @@ def export_from_run(run: Path, model: str | None, out: Path) -> Path:
     measurement = BundleMeasurement(record.latency_us, summary.conditions)
     if name == summary.bundle.model:
         measurement = BundleMeasurement.read(shipped / BundleMeasurement.FILE)
-    origin = _origin(run, summary, record)
+    card = _card(run, summary, record)
     contents = Contents(
-        f"{summary.name}-{name}", artifact, summary.task, labels, size, measurement, facts, accuracy, origin
+        f"{summary.name}-{name}", artifact, summary.task, labels, size, measurement, facts, accuracy, card
     )
     return export(contents, out)
 
 
-def _origin(run: Path, summary: Summary, record: ModelRecord) -> Origin | None:
+def _card(run: Path, summary: Summary, record: ModelRecord) -> CardFacts | None:
     """None of a run that shipped without one."""
     shipped = run / "bundle"
     if not (shipped / Provenance.FILE).is_file():
         return None
     others = (model for model in (summary.teacher, summary.teacher_plus) if model.name != record.name)
     models = (record, *others)
-    return Origin(
+    return CardFacts(
         summary.metric.name,
         models,
         tuple(verdict for verdict in summary.budgets if verdict.name == record.name),

@@ -88,7 +88,9 @@ def _packages() -> Iterator[Package]:
 
 def _licence(metadata: PackageMetadata) -> str:
     """In one line: the newer field, or the classifiers, or the older field, which may be a whole text."""
-    expression, text = (metadata[key] if key in metadata else "" for key in ("License-Expression", "License"))
-    classified = [line.rpartition(" :: ")[2] for line in metadata.get_all("Classifier") or [] if "License" in line]
-    lines = (expression or ", ".join(classified) or text).strip().splitlines()
+    expression, classifiers, text = (
+        metadata.get_all(key) or [] for key in ("License-Expression", "Classifier", "License")
+    )
+    classified = ", ".join(line.rpartition(" :: ")[2] for line in classifiers if "License" in line)
+    lines = ("".join(expression) or classified or "".join(text)).strip().splitlines()
     return lines[0] if lines else ""
