@@ -84,11 +84,13 @@ class ImportedNetwork:
     nodes: they read `INPUT`; every one of them is needed for some output.
     input: the one input that images go to.
     outputs: by their names in the file, in its order.
+    input_name: its name in the file.
     """
 
     nodes: tuple[Node, ...]
     input: Value
     outputs: dict[str, Value]
+    input_name: str
 
     @torch.no_grad()
     def run(self, array: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

@@ -65,7 +65,7 @@ def imported(
         ends = {name: work.end(name) for name in names}
     except Unsupported as error:
         raise refused(where, [("an output", str(error))]) from None
-    return fused(ImportedNetwork(tuple(work.builder.nodes), source, ends))
+    return fused(ImportedNetwork(tuple(work.builder.nodes), source, ends, work.source_name))
 
 
 def _needed(nodes: Sequence[OnnxNode], outputs: Sequence[str]) -> list[OnnxNode]:
@@ -91,6 +91,7 @@ class _Import:
         self.graph, self.where = graph, where
         self.builder = NodeBuilder((2, 3, 1))
         self.known: dict[str, Operand] = dict(constants)
+        self.source_name = INPUT
         self.reasons: list[tuple[str, str]] = []
         self.lost: set[str] = set()
 
@@ -108,7 +109,7 @@ class _Import:
             )
         shape = static(self.where, name, self.graph.inputs[name], shapes)
         value = self.builder.input(shape, self._first_axes(name, shape))
-        self.known[name] = value
+        self.known[name], self.source_name = value, name
         return value
 
     def _first_axes(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

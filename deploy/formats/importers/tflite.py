@@ -19,6 +19,7 @@ from deploy.formats.tflite.input_shapes import input_shapes, resized
 from deploy.formats.tflite.read import ModelInfo, OperatorInfo, TensorInfo, dequantized, parse, read
 from hil.errors import ModelError, UsageError
 from hil.input_shape import InputShape
+from nas.quant.float_graph import INPUT
 
 TYPES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
 
@@ -53,7 +54,7 @@ def _imported(model: ModelInfo, where: str, outputs: Sequence[str]) -> ImportedN
         if not isinstance(value, Value):
             raise ModelError(f"{where}: output '{model.tensors[end].name}' does not depend on the input: leave it out")
         found[model.tensors[end].name or str(end)] = work.b.output(value)
-    return fused(ImportedNetwork(tuple(work.b.nodes), work.source, found))
+    return fused(ImportedNetwork(tuple(work.b.nodes), work.source, found, model.tensors[model.inputs[0]].name or INPUT))
 
 
 def _ends(model: ModelInfo, where: str, outputs: Sequence[str]) -> list[int]:

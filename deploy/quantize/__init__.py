@@ -1,0 +1,1 @@
+"""The user's own network: calibrated, quantized, written, and compared with its float self tensor by tensor."""
