@@ -31,6 +31,7 @@ from hil.measure import Job
 from nas.lcpaq.policy import Policy, applied
 from nas.quant import post_training, simulate
 from nas.quant.arithmetic import LITERT, Arithmetic
+from nas.quant.file_order import to_file_order
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Weighted
 from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import DEFAULT, Scheme
@@ -116,20 +117,18 @@ def golden_pair(
 ) -> tuple[bytes, bytes]:
     """The bytes that a file of this form takes for `x` (1, C, H, W) in real values, and those that it has to output."""
     q = simulate.quantize(x, graph.tensors[graph.input])
-    output = simulate.run(graph, q, kernels_of(form, arithmetic))
+    outputs = simulate.outputs_of(graph, q, kernels_of(form, arithmetic))
     return (
         _as_written(q, graph.tensors[graph.input], form),
-        _as_written(output, graph.tensors[graph.output], form),
+        b"".join(_as_written(y, graph.tensors[name], form) for name, y in outputs.items()),
     )
 
 
 def _as_written(q: Tensor, tensor: IntTensor, form: Form) -> bytes:
-    if tensor.dtype == "int32":
-        return stored(simulate.as_nhwc(q, np.int32), form)
-    if form.ends == "float":
+    if form.ends == "float" and tensor.dtype == "int8":
         real: Tensor = simulate.dequantize(q, tensor)
-        return real.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
-    return stored(simulate.as_nhwc(q), form)
+        return to_file_order(real).contiguous().numpy().tobytes()
+    return stored(simulate.as_nhwc(q, np.int32 if tensor.dtype == "int32" else np.int8), form)
 
 
 def model_metadata(graph: IntegerGraph, subnet: str, key: str, **facts: object) -> dict[str, object]:

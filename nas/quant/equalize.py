@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -36,13 +36,15 @@ PASSES = 20
 CONVERGED = 1e-3
 
 
-def equalize(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]]) -> list[Node]:
+def equalize(
+    nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]], outputs: Collection[str] = ()
+) -> list[Node]:
     """`nodes` with equalized weights, given their inputs for each calibration batch: name to (N, C, H, W).
 
     Chain by chain in execution order, each on the maps of the equalized ones before it: equalizing a block layer by
     layer gives the same weights, bit for bit, as equalizing it at once.
     """
-    chains = _chains(nodes)
+    chains = _chains(nodes, outputs)
     envs = [dict(env) for env in calibration]
     replaced: dict[str, Node] = {}
     for node, done in zip(nodes, last_reads(nodes), strict=True):
@@ -58,9 +60,9 @@ def equalize(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]])
     return [replaced.get(node.name, node) for node in nodes]
 
 
-def _chains(nodes: Sequence[Node]) -> dict[str, list[Conv]]:
+def _chains(nodes: Sequence[Node], outputs: Collection[str]) -> dict[str, list[Conv]]:
     """By the first one's name, convolutions in a row, each rectified and read by the next one only."""
-    readers = Counter(name for node in nodes for name in inputs_of(node))
+    readers = Counter([*(name for node in nodes for name in inputs_of(node)), *outputs])
     chains: dict[str, list[Conv]] = {}  # by the last one's name
     for node in nodes:
         if isinstance(node, Conv):

@@ -134,8 +134,8 @@ class Conv:
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
         x = env[self.x]
-        square = self.kernel[0] == self.kernel[1]
-        if square and self.padding == "same" and isinstance(self.stride, int) and isinstance(self.dilation, int):
+        as_searched = self.kernel[0] == self.kernel[1] and self.kernel[0] % 2
+        if as_searched and self.padding == "same" and isinstance(self.stride, int) and isinstance(self.dilation, int):
             return activated(conv_same(x, self.weight, self.bias, self.stride, self.dilation), self.activation)
         groups = x.shape[1] // self.weight.shape[1]
         y = F.conv2d(self.window.padded(x), self.weight, self.bias, pair(self.stride), 0, pair(self.dilation), groups)

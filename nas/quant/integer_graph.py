@@ -253,12 +253,18 @@ def reads(operator: Operator) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class IntegerGraph:
-    """Operators in execution order; `tensors` holds the input and each operator's result, by name."""
+    """Operators in execution order; `tensors` holds the input and each operator's result, by name.
+
+    Attributes:
+        several: outputs, in the file's order, where there are others than the last operator's.
+        file_names: of the input and of each output in the deployed file, where they are not those of their tensors.
+    """
 
     tensors: dict[str, IntTensor]
     operators: tuple[Operator, ...]
     input: str
-    several: tuple[str, ...] = ()  # outputs, in the file's order, where there are others than the last operator's
+    several: tuple[str, ...] = ()
+    file_names: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> tuple[str, ...]:

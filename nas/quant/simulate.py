@@ -10,7 +10,7 @@ are in `integer_arithmetic`, `integer_tables`, `integer_resizing` and `integer_r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.quant import integer_arithmetic, integer_tables, integer_windows, products
-from nas.quant.file_order import dimension, reshaped
+from nas.quant.file_order import dimension, reshaped, to_file_order
 from nas.quant.integer_graph import (
     Arithmetic,
     IntegerGraph,
@@ -181,17 +181,24 @@ def run(graph: IntegerGraph, q: Tensor, applied: Applied = apply) -> Tensor:
 
 @torch.no_grad()
 def outputs_of(graph: IntegerGraph, q: Tensor, applied: Applied = apply) -> dict[str, Tensor]:
-    """Every output by its name; other tensors are freed once read for the last time."""
+    """Every output by its name."""
+    found = {op.name: y for op, y in steps(graph, q, applied) if op.name in graph.outputs}
+    return {name: found[name] for name in graph.outputs}
+
+
+@torch.no_grad()
+def steps(graph: IntegerGraph, q: Tensor, applied: Applied = apply) -> Iterator[tuple[Operator, Tensor]]:
+    """Each operator with its result, in order; tensors are freed once read for the last time."""
     last = {name: op.name for op in graph.operators for name in reads(op)}
     env = {graph.input: q.float()}
     for op in graph.operators:
         env[op.name] = applied(op, env, graph.tensors).to(q.device)  # where a constant is not made
+        yield op, env[op.name]
         for name in reads(op):
-            if last[name] == op.name and name not in graph.outputs:
+            if last[name] == op.name:
                 env.pop(name, None)
-    return {name: env[name] for name in graph.outputs}
 
 
 def as_nhwc(q: Tensor, dtype: type[np.int8 | np.int32] = np.int8) -> NDArray[np.int8 | np.int32]:
-    """(N, C, H, W) integers as the runtime's (N, H, W, C) array."""
-    return np.ascontiguousarray(q.permute(0, 2, 3, 1).cpu().numpy().astype(dtype))
+    """(N, C, H, W) integers as the runtime's (N, H, W, C) array; those of other ranks are in its order."""
+    return np.ascontiguousarray(to_file_order(q).cpu().numpy().astype(dtype))

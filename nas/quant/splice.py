@@ -29,7 +29,7 @@ from nas.quant.integer_graph import (
     reads,
 )
 from nas.quant.integer_operators import QConcat, QConstant
-from nas.quant.lower import RATIO_LIMIT
+from nas.quant.lowered_operators import RATIO_LIMIT
 
 BIAS_LIMIT = 2**30  # as in `lower`: half of int32 is left to the products
 _IN_A_BLOCK = re.compile(r"b\d+/")

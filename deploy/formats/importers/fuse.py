@@ -208,6 +208,8 @@ def _dropped_axes(node: Node, graph: _Graph) -> Node | None:
     if not isinstance(node, Reshape) or not isinstance(mean, Mean) or not mean.keep_dims:
         return None
     shape = graph.shapes[mean.x]
+    if shape[:-1] == (1, 1):
+        return None  # a vector perhaps, which has no rows and columns in the deployed file
     gone = {axis % len(shape) for axis in mean.axes}
     left = tuple(size for axis, size in enumerate(shape) if axis not in gone)
     return replace(mean, name=node.name, keep_dims=False) if left == node.shape else None

@@ -86,7 +86,9 @@ def _map_with(b: NodeBuilder, value: Value, more: Around) -> Axes:
 
 def arg_max(b: NodeBuilder, name: str, value: Value, axis: int, *, keep: bool) -> Value:
     axes = with_axis(b, value, axis)
+    if axes[-1] != axis:
+        axes = (*(held for held in axes if held not in (axis, None)), axis)
     shape = [1 if i == axis else n for i, n in enumerate(value.shape)]
-    node = ArgMax(b.name(name), b.arranged(value, axes), axes.index(axis) - len(axes))
+    node = ArgMax(b.name(name), b.arranged(value, axes))
     y = b.value(node, shape, axes)
     return y if keep else b.shaped(y, name, [*shape[:axis], *shape[axis + 1 :]])

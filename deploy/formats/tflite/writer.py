@@ -54,13 +54,16 @@ class _Writer:
         self.tensors: list[Any] = []
         self.codes: list[Any] = []
         self.index: dict[str, int] = {}
+        ends = (graph.input, *graph.outputs)
+        self.file_names = dict(zip(ends, graph.file_names or ends, strict=True))
         self.code_index: dict[tuple[int, int], int] = {}
 
     def feature_map(self, tensor: IntTensor) -> int:
+        name = self.file_names.get(tensor.name, tensor.name)
         if tensor.dtype == "int32":
-            self.index[tensor.name] = self._tensor(tensor.name, tensor.file_shape, INT32, 0)
+            self.index[tensor.name] = self._tensor(name, tensor.file_shape, INT32, 0)
         else:
-            self.index[tensor.name] = self._tensor(tensor.name, tensor.file_shape, UINT8 if self.shift else INT8, 0)
+            self.index[tensor.name] = self._tensor(name, tensor.file_shape, UINT8 if self.shift else INT8, 0)
             scale = np.array([tensor.scale], np.float32)
             self.tensors[-1].quantization = _quantization(scale, tensor.zero_point + self.shift, 0)
         return self.index[tensor.name]
@@ -116,8 +119,8 @@ class _Writer:
         for op in self.graph.operators:
             if isinstance(op, QConstant):
                 tensor = self.graph.tensors[op.name]
-                scale = np.array([tensor.scale], np.float32)
-                self.index[op.name] = self.constant(Constant(op.name, op.values, scale, zero_point=tensor.zero_point))
+                scale, values = np.array([tensor.scale], np.float32), op.values.reshape(tensor.file_shape)
+                self.index[op.name] = self.constant(Constant(op.name, values, scale, zero_point=tensor.zero_point))
                 continue
             read, emitted = emit(op, self.graph, self.form)
             operator = schema.OperatorT()
@@ -152,9 +155,10 @@ def _quantization(scale: NDArray[np.float32], zero_point: int, axis: int) -> Any
 
 
 def _signature(graph: IntegerGraph, source: int, sinks: Sequence[int]) -> Any:
-    """The input and the outputs by the last part of their names, or by these where parts are alike."""
-    names = [name.rsplit("/", maxsplit=1)[-1] for name in graph.outputs]
-    names = names if len(set(names)) == len(names) else list(graph.outputs)
+    """The input and the outputs by the names they are given, else by the last part of their own where it is theirs."""
+    source_name, *names = graph.file_names or (graph.input, *graph.outputs)
+    parts = [name.rsplit("/", maxsplit=1)[-1] for name in names]
+    names = names if graph.file_names or len(set(parts)) < len(parts) else parts
 
     def tensor_map(name: str, index: int) -> Any:
         entry = schema.TensorMapT()
@@ -163,7 +167,7 @@ def _signature(graph: IntegerGraph, source: int, sinks: Sequence[int]) -> Any:
 
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
-    signature.inputs = [tensor_map(graph.input, source)]
+    signature.inputs = [tensor_map(source_name, source)]
     signature.outputs = [tensor_map(name, sink) for name, sink in zip(names, sinks, strict=True)]
     return signature
 

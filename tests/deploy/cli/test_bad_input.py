@@ -166,7 +166,7 @@ def test_additions_within_the_range_are_exact(ratio):
             ("concatenation 'both'", "'up' 7x9x4"),
         ),
         ([conv("other", inputs=7)], ("convolution 'other' has weights for 7 channels", "'input' 6x8x4")),
-        ([conv("grouped", inputs=2)], ("'grouped'", "only convolutions over all channels and depthwise")),
+        ([conv("grouped", inputs=3)], ("'grouped'", "the channels of a group must divide those of the map")),
         ([Resize("none", INPUT, (0, 3))], ("'none' leaves an empty map",)),
         ([conv("lost", "nobody")], ("'lost' reads 'nobody', which no operator before it computes",)),
     ],

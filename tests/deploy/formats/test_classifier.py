@@ -209,8 +209,15 @@ def test_what_cannot_rescale_shares_its_readers_scale():
     }
     assert len(same) == 1
     exact(graph, q)
-    with pytest.raises(QuantizationError, match="'joined' joins tensors of several scales"):
-        quantized([*nodes[:2], Softmax("p", "second"), Concat("joined", ("p", "second"))], images)
+
+
+def test_a_result_of_a_fixed_scale_is_requantized_to_be_joined():
+    nodes, images = small_end()
+    joined = [*nodes[:2], Softmax("p", "second"), Concat("joined", ("p", "second")), Reshape("v", "joined", (-1,))]
+    graph, q = quantized(joined, images)
+    assert [op.name for op in graph.operators] == ["first", "second", "p", "p/requantized", "joined", "v"]
+    assert graph.tensors["p"].scale == 1 / 256 < graph.tensors["p/requantized"].scale == graph.tensors["second"].scale
+    exact(graph, q)
 
 
 @pytest.mark.tensorflow

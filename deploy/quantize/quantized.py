@@ -1,0 +1,122 @@
+"""A float network as integers: calibrated on data, written as .tflite with its golden pair and its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deploy.compile.artifact import Artifact, kernels_of, save_model
+from deploy.compile.scheme import QuantizationScheme
+from deploy.formats.importers.network import ImportedNetwork
+from deploy.quantize.noise import noise_of
+from deploy.quantize.record import QuantizationRecord, TensorRecord
+from hil.errors import UsageError
+from nas.quant import post_training
+from nas.quant.arithmetic import LITERT
+from nas.quant.file_order import from_file_order
+from nas.quant.float_graph import INPUT, Node
+from nas.quant.integer_graph import IntegerGraph, IntTensor
+from nas.quant.ranges import minmax, widest
+from nas.quant.scheme import DEFAULT, Scheme
+
+PER_CHANNEL = QuantizationScheme("channel")
+NOISE_IMAGES = 8  # run as integers too; the noise of a network's tensors hardly depends on more
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """A network in integers beside the float operators that they stand for.
+
+    Attributes:
+        nodes: what was quantized: the network's operators, after what the scheme does to their weights.
+        graph: their integers.
+        noise_db: of every tensor, by its name (`deploy.quantize.noise`), over the first `noise_images`.
+        images: how many it was calibrated on.
+        example: the first of them, as the network reads it.
+    """
+
+    network: ImportedNetwork
+    nodes: tuple[Node, ...]
+    graph: IntegerGraph
+    scheme: QuantizationScheme
+    noise_db: Mapping[str, float]
+    images: int
+    noise_images: int
+    example: Tensor
+
+    def save(self, folder: Path, name: str, data: str) -> Artifact:
+        """Write NAME.int8.tflite (or NAME.uint8.tflite), its golden pair and quantization.json into `folder`.
+
+        `data` says what was calibrated on.
+        """
+        artifact = Artifact.at(folder, f"{name}.{self.scheme.activations}")
+        metadata: dict[str, object] = {"model": name, "scheme": str(self.scheme), "data": data}
+        save_model(self.graph, self.example, artifact, metadata, form=self.scheme.form)
+        self.record(name, data).write(folder / QuantizationRecord.FILE)
+        return artifact
+
+    def record(self, name: str, data: str) -> QuantizationRecord:
+        named = dict(zip((self.graph.input, *self.graph.outputs), self.graph.file_names, strict=True))
+        tensors = tuple(
+            _record(tensor, named.get(tensor.name, tensor.name), self.noise_db.get(tensor.name))
+            for tensor in self.graph.tensors.values()
+        )
+        outputs = self.graph.file_names[1:]
+        return QuantizationRecord(name, str(self.scheme), data, self.images, self.noise_images, outputs, tensors)
+
+
+def _record(tensor: IntTensor, name: str, noise_db: float | None) -> TensorRecord:
+    low, high = ((end - tensor.zero_point) * tensor.scale for end in (-128, 127))
+    return TensorRecord(name, tensor.file_shape, low, high, tensor.scale, tensor.zero_point, noise_db)
+
+
+def quantize(
+    network: ImportedNetwork,
+    batches: Iterable[NDArray[np.float32]],
+    scheme: QuantizationScheme = PER_CHANNEL,
+    options: Scheme = DEFAULT,
+) -> Quantized:
+    """`network` in integers, calibrated on `batches` of what its file will read: (N, H, W, C), or (N, ...) of no map.
+
+    `options` are the other choices of post-training quantization; the scheme gives their granularity. Raises
+    `UsageError` for data of another shape, `QuantizationError` naming the operator or tensor that has no integers.
+    """
+    data = [_read(network, batch) for batch in batches]
+    options = scheme.scheme(options)
+    shape, outputs = network.input.deployed_shape, [value.tensor for value in network.outputs.values()]
+    nodes = post_training.lowerable(network.nodes, shape)
+    nodes = post_training.prepared(nodes, [{INPUT: x} for x in data], options, outputs)
+    input_range = None
+    for x in data:
+        input_range = widest(input_range, minmax(x))
+    if input_range is None:
+        raise UsageError("no calibration data: give at least one image or array")
+    left = replace(options, equalize=False)  # done above
+    graph = post_training.quantize(nodes, data, shape, left, input_range, outputs=outputs)
+    graph = replace(graph, file_names=(network.input_name, *network.outputs))
+    first = _first(data, NOISE_IMAGES)
+    noise = noise_of(nodes, graph, first, kernels_of(scheme.form, LITERT))
+    count, noted = (sum(len(x) for x in part) for part in (data, first))
+    return Quantized(network, tuple(nodes), graph, scheme, noise, count, noted, data[0][:1])
+
+
+def _read(network: ImportedNetwork, batch: NDArray[np.float32]) -> Tensor:
+    """As the float nodes read it."""
+    wanted = network.input.deployed_shape
+    if batch.shape[1:] != wanted or not len(batch):
+        given, needed = ("x".join(map(str, shape)) for shape in (batch.shape[1:], wanted))
+        raise UsageError(f"calibration data of shape {given}: the network reads {needed} (rows, columns, channels)")
+    if not np.isfinite(batch).all():
+        raise UsageError("calibration data holds NaN or infinity: leave those images out")
+    return from_file_order(torch.from_numpy(np.ascontiguousarray(batch, np.float32)))
+
+
+def _first(batches: list[Tensor], count: int) -> list[Tensor]:
+    """The first `count` images, one by one, so that memory stays small."""
+    return [image[None] for batch in batches for image in batch][:count]
