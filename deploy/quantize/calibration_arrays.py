@@ -19,18 +19,22 @@ DAMAGED = (ValueError, EOFError, OSError, zipfile.BadZipFile, zipfile.LargeZipFi
 
 def arrays_in(path: Path, network: ImportedNetwork) -> Sequence[NDArray[np.float32]]:
     """The examples in `path`, in the deployed order of axes. Raises `UsageError` saying what is expected."""
-    array, value = _read(path, network.input_name), network.input
+    array = _read(path, network.input_name)
+    return examples_of(array, network.input, f"{path}: array '{network.input_name}'")
+
+
+def examples_of(array: NDArray[np.generic], value: Value, where: str) -> Sequence[NDArray[np.float32]]:
+    """Those along the first axis of `array`, each as the input `value` is deployed. Raises as `arrays_in`."""
     wanted = _example_shape(value)
-    named = f"{path}: array '{network.input_name}'"
     if array.dtype != np.float32:
         raise UsageError(
-            f"{named} holds {array.dtype}, the network reads float32: preprocess it as in training, and store "
+            f"{where} holds {array.dtype}, the network reads float32: preprocess it as in training, and give "
             "array.astype(numpy.float32)"
         )
     if array.shape[1:] != wanted or not array.size:
         reads = _by(("N", *wanted))
-        raise UsageError(f"{named} is {_by(array.shape)}, the network reads {reads}{_hint(array, wanted)}")
-    return [_deployed(value, example) for example in array]
+        raise UsageError(f"{where} is {_by(array.shape)}, the network reads {reads}{_hint(array, wanted)}")
+    return [_deployed(value, np.asarray(example, np.float32)) for example in array]
 
 
 def _read(path: Path, name: str) -> NDArray[np.generic]:

@@ -19,10 +19,10 @@ from nas.data.images import read_rgb
 from nas.data.names import Folder, counted
 
 RANDOM = "random"
-BATCH = 16
+BATCH, BATCH_ELEMENTS = 16, 1 << 22  # at most so many examples, or numbers, at once
 PIXELS = 256
 Batch = NDArray[np.float32]
-KINDS = f"{', '.join(f'{name}:FOLDER' if name not in ('scenes', 'shapes') else name for name in DATASETS)}"
+SETS = "a data set (scenes, camvid:FOLDER, folders:FOLDER, ...)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,9 @@ class CalibrationData:
     def batches(self) -> Iterator[Batch]:
         """All of them (N, ...). `UsageError` naming the first with a NaN, and for a constant."""
         low, high = np.inf, -np.inf
-        for start in range(0, self.count, BATCH):
-            indices = range(start, min(start + BATCH, self.count))
+        size = max(1, min(BATCH, BATCH_ELEMENTS // self.example(0).size))
+        for start in range(0, self.count, size):
+            indices = range(start, min(start + size, self.count))
             examples = [self.example(i) for i in indices]
             for i, x in zip(indices, examples, strict=True):
                 if not np.isfinite(x).all():
@@ -82,7 +83,7 @@ def calibration_data(
     name = spec.partition(":")[0]
     if name not in DATASETS and not Path(spec).is_dir():
         wrong = "a file" if Path(spec).exists() else "no such file or folder"
-        raise UsageError(f"--data {spec}: {wrong}; give a folder of images, arrays in FILE.npz, {KINDS}, or {RANDOM}")
+        raise UsageError(f"--data {spec}: {wrong}; give a folder of images, arrays in FILE.npz, {SETS}, or {RANDOM}")
     if images is None:
         raise UsageError(
             f"--data {spec}: nothing says how pixels become the network's input: add --mean and --std, or "
