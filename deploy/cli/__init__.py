@@ -21,6 +21,7 @@ from deploy.cli import (
     models,
     predict,
     profiling,
+    quantize,
     regress,
     report,
     results,
@@ -35,7 +36,7 @@ from deploy.cli.help import TopParser
 GROUPS: Mapping[str, Sequence[ModuleType]] = {
     "Run the loop": (init, data, loop),
     "Ask": (search, space, lut, predict, compare, lcpaq),
-    "Your models": (compile, profiling, evaluate, models, bundle),
+    "Your models": (compile, quantize, profiling, evaluate, models, bundle),
     "Boards": (board, doctor),
     "Results": (report, results, regress, studies),
 }

@@ -157,7 +157,8 @@ def laid_out(array: Array, axes: Axes) -> Tensor:
 
 def finite(array: Array) -> NDArray[np.float32]:
     """Constants as float32; `Unsupported` for what is no number."""
-    real = np.asarray(array).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # found below
+        real = np.asarray(array).astype(np.float32)
     if not np.isfinite(real).all():
         raise Unsupported(
             "its constants hold NaN or infinity: train the network again, or export it from a sound state"
