@@ -127,7 +127,7 @@ def _fill(folder: Path, contents: Contents) -> None:
         accuracy=contents.accuracy,
         class_map=None if left is None else LeftToCpu(left),
         latency_tolerance=LATENCY_TOLERANCE,
-        budgets=contents.origin.budgets if contents.origin else (),
+        budgets=contents.card.budgets if contents.card else (),
     ).write(folder / Manifest.FILE)
 
 

@@ -168,7 +168,7 @@ class Manifest(Record):
     @property
     def used(self) -> tuple[str, ...]:
         """The files that it names beside its list."""
-        golden = [pair for entry in (self, *self.variants) for pair in entry.golden]
+        golden = [*self.golden, *(pair for one in self.variants for pair in one.golden)]
         pictures = (path for pair in golden for path in (pair.input, pair.output, pair.image, pair.classes) if path)
         others = (path for one in self.variants for path in (one.model, one.preprocessing, one.measurement))
         return (self.model, self.labels, self.preprocessing, self.measurement, *others, *pictures)

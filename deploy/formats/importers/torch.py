@@ -24,7 +24,7 @@ def import_torch(model: torch.nn.Module, example: Tensor) -> ImportedNetwork:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the other exporter needs one package more, and says so
-            torch.onnx.export(model, (example,), content, input_names=[INPUT], dynamo=False)
+            torch.onnx.export(model, (example,), content, input_names=[INPUT], dynamo=False)  # type: ignore[arg-type]
     except Exception as error:  # whatever the network's own code raises
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
