@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from deploy.cli.compile import parse_size
-from deploy.cli.model_files import add_input_shapes, parse_input_shapes
+from deploy.cli.calibrating import CalibrationOptions, add_calibration, calibrated, prepared
 from deploy.cli.options import Commands, add_json, bind
-from hil.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from deploy.compile.artifact import Artifact
-    from deploy.formats.importers.network import ImportedNetwork
-    from deploy.quantize.calibration_data import CalibrationData
-    from deploy.quantize.image_preprocessing import ImagePreprocessing
     from deploy.quantize.quantized import Quantized
     from deploy.quantize.record import TensorRecord
-    from deploy.run.folder import Progress
 
-STAGE = "calibrate"
 SCHEMES = ("channel int8", "tensor int8", "tensor uint8")
 WORST = 5  # tensors that are shown; quantization.json has all
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeOptions:
-    """See the help of each option; None: not given.
+class QuantizeOptions(CalibrationOptions):
+    """`out`: the folder for the files."""
 
-    Attributes:
-        mean, std: numbers with commas between.
-        outputs: names with commas between.
-    """
-
-    model: Path
-    data: str
     out: Path
     scheme: str = SCHEMES[0]
-    outputs: str | None = None
-    input_shapes: tuple[str, ...] = ()
-    images: int = 100
-    seed: int = 0
-    preprocessing: Path | None = None
-    mean: str | None = None
-    std: str | None = None
-    size: str | None = None
-    colours: str | None = None
     json: bool = False
 
 
@@ -65,132 +38,32 @@ def add(commands: Commands) -> None:
         "quantization.json, which has the range, scale and noise of every tensor. `hilnas profile`, `lint`, `evaluate` "
         "take the file.",
     )
-    command.add_argument(
-        "model", type=Path, metavar="MODEL", help=".onnx, .keras, .h5, float .tflite, or the folder of a SavedModel"
-    )
-    command.add_argument(
-        "--data",
-        required=True,
-        metavar="SPEC|FOLDER|FILE.npz|random",
-        help="what to calibrate on: a data set (scenes, camvid:FOLDER, ...; its training images), a folder of images, "
-        "one array by the name of the input, as the network reads it; random: seeded noise, for a first look only",
-    )
+    add_calibration(command)
+    add_scheme(command)
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
-    command.add_argument(
-        "--scheme",
-        default=QuantizeOptions.scheme,
-        choices=SCHEMES,
-        help="scales of the weights, and the type of the file (default %(default)s)",
-    )
-    command.add_argument(
-        "--outputs", metavar="NAME,...", help="cut the network at these tensors (default: the file's outputs)"
-    )
-    add_input_shapes(command)
-    command.add_argument(
-        "--images",
-        type=int,
-        default=QuantizeOptions.images,
-        metavar="N",
-        help="so many at most, evenly spaced (default %(default)s)",
-    )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of generated data (default %(default)s)")
     add_json(command, "print the record, quantization.json, instead of text")
-    _add_preprocessing(command)
     bind(command, QuantizeOptions, run)
 
 
-def _add_preprocessing(command: argparse.ArgumentParser) -> None:
-    images = command.add_argument_group("how images become the input (default: as a .tflite file's metadata says)")
-    images.add_argument(
-        "--preprocessing", type=Path, metavar="FILE.toml", help="mean, std, size and colours; options come before it"
+def add_scheme(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--scheme",
+        default=SCHEMES[0],
+        choices=SCHEMES,
+        help="scales of the weights, and the type of the file (default %(default)s)",
     )
-    images.add_argument(
-        "--mean", metavar="M[,M,M]", help="(pixel - M) / S, pixels from 0 to 255; one number, or one for each channel"
-    )
-    images.add_argument("--std", metavar="S[,S,S]", help="as for --mean; in the order of the network's channels")
-    images.add_argument(
-        "--size", metavar="HxW", help="resize to this and take its middle (default: resize to the network's input)"
-    )
-    images.add_argument("--colours", choices=("rgb", "bgr"), help="the order of the network's channels (default rgb)")
 
 
 def run(options: QuantizeOptions) -> int:
     """Write the files and show what was lost."""
-    from deploy.compile.scheme import QuantizationScheme
-    from deploy.formats.importers.files import import_network
-    from deploy.quantize import quantize
-    from deploy.quantize.calibration_data import calibration_data
-
-    scheme, images = QuantizationScheme.parse(options.scheme), _preprocessing(options)
-    shapes, outputs = parse_input_shapes(options.input_shapes), _names(options.outputs)
-    network = import_network(options.model, shapes, outputs)
-    data = calibration_data(options.data, network, images, options.images, options.seed)
-    _try(network, data)
-    with console.progress((STAGE,)) as show:
-        quantized = quantize(network, _batches(data, show), scheme)
+    network, data = prepared(options)
+    quantized = calibrated(options.scheme, network, data)
     artifact = quantized.save(options.out, options.model.stem, data.text)
-    if data.noise:
-        console.warn(f"calibrated on {data.text}: for a first look only, its ranges are not those of your data")
     if options.json:
         console.say_json(quantized.record(options.model.stem, data.text).to_json())
     else:
         _show(quantized, artifact, options.model.stem, data.text)
     return 0
-
-
-def _try(network: ImportedNetwork, data: CalibrationData) -> None:
-    import numpy as np
-
-    from deploy.quantize.float_outputs import TRIED, check_float_outputs, check_sizes
-
-    check_sizes(network)
-    check_float_outputs(network, np.stack([data.example(i) for i in range(min(TRIED, data.count))]))
-
-
-def _batches(data: CalibrationData, show: Callable[[Progress], None]) -> Iterator[NDArray[np.float32]]:
-    from deploy.run.folder import Progress
-
-    done = 0
-    for batch in data.batches():
-        yield batch
-        done += len(batch)
-        show(Progress(STAGE, done, data.count))
-
-
-# What the options say
-
-
-def _preprocessing(options: QuantizeOptions) -> ImagePreprocessing | None:
-    """Of images; None where neither options nor the model's file say it."""
-    from deploy.quantize.image_preprocessing import ImageOptions, preprocessing_of
-    from deploy.ship.model_ends import stated_normalization
-
-    given = ImageOptions(
-        _numbers("--mean", options.mean),
-        _numbers("--std", options.std),
-        parse_size(options.size) if options.size else None,
-        "bgr" if options.colours == "bgr" else "rgb" if options.colours else None,
-    )
-    if options.preprocessing:
-        given = given.over(ImageOptions.read(options.preprocessing))
-    is_tflite = options.model.suffix.lower() == ".tflite"
-    return preprocessing_of(given, stated_normalization(options.model) if is_tflite else None)
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option} {text}: write a number, or three with commas between") from None
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name for name in (text or "").split(",") if name)
-
-
-# What is shown
 
 
 def _show(quantized: Quantized, artifact: Artifact, name: str, data: str) -> None:

@@ -16,8 +16,8 @@ from nas.quant.simulate import Applied, dequantize, quantize, steps
 
 
 @dataclass
-class _Sums:
-    """Of squares, over all images."""
+class Sums:
+    """Of squares, over all images, by the names of tensors."""
 
     errors: dict[str, float] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
@@ -26,6 +26,10 @@ class _Sums:
         y = y.double()
         self.errors[name] = self.errors.get(name, 0.0) + float((found - y).square().sum())
         self.values[name] = self.values.get(name, 0.0) + float(y.square().sum())
+
+    def decibels(self) -> dict[str, float]:
+        """Of the noise of each tensor."""
+        return {name: decibels(error, self.values[name]) for name, error in self.errors.items()}
 
 
 @torch.no_grad()
@@ -36,7 +40,7 @@ def noise_of(
 
     `batches` (N, C, H, W) are what the network reads, `applied` what computes the integers.
     """
-    sums = _Sums()
+    sums = Sums()
     for x in batches:
         source = graph.tensors[INPUT]
         q = quantize(x, source)
@@ -50,7 +54,7 @@ def noise_of(
             if tensor.dtype != "int32":
                 sums.add(op.name, y, dequantize(found.double(), tensor))
             node, y = next(reals, (node, y))
-    return {name: decibels(error, sums.values[name]) for name, error in sums.errors.items()}
+    return sums.decibels()
 
 
 def decibels(error: float, value: float) -> float:

@@ -25,6 +25,7 @@ from nas.quant.float_graph import INPUT, Const, Node
 from nas.quant.integer_graph import IntegerGraph, IntTensor
 from nas.quant.ranges import minmax
 from nas.quant.scheme import DEFAULT, Scheme
+from nas.quant.simulate import quantize as quantized
 
 PER_CHANNEL = QuantizationScheme("channel")
 NOISE_IMAGES = 8  # run as integers too; the noise of a network's tensors hardly depends on more
@@ -50,6 +51,11 @@ class Quantized:
     images: int
     noise_images: int
     example: Tensor
+
+    def inputs(self, examples: Iterable[NDArray[np.float32]]) -> list[tuple[Tensor, Tensor]]:
+        """Examples (H, W, C), or of the shape of an input that is no map, as the floats and the integers read them."""
+        reals = [_read(self.network, example[None]) for example in examples]
+        return [(x, quantized(x, self.graph.tensors[INPUT])) for x in reals]
 
     def save(self, folder: Path, name: str, data: str) -> Artifact:
         """Write NAME.int8.tflite (or NAME.uint8.tflite), its golden pair and quantization.json into `folder`.
