@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from deploy.run.folder import Progress
 
 STAGE = "calibrate"
+LONGEST = 48  # name of a tensor on the screen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,12 @@ def calibrated(scheme: str, network: ImportedNetwork, data: CalibrationData) -> 
 
     with console.progress((STAGE,)) as show:
         return quantize(network, _batches(data, show), QuantizationScheme.parse(scheme))
+
+
+def shown(name: str) -> str:
+    """Of a tensor: converters join the names of all that they fused."""
+    first = name.split(";", maxsplit=1)[0]
+    return first if len(first) <= LONGEST else f"...{first[-LONGEST:]}"
 
 
 def _try(network: ImportedNetwork, data: CalibrationData) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from deploy.cli.calibrating import CalibrationOptions, add_calibration, calibrated, prepared
+from deploy.cli.calibrating import CalibrationOptions, add_calibration, calibrated, prepared, shown
 from deploy.cli.options import Commands, add_boards, add_json, bind
 from deploy.cli.quantize import SCHEMES, add_scheme
 from hil.errors import CheckFailed, UsageError
@@ -99,7 +99,7 @@ def run(options: DebugOptions) -> int:
     else:
         _show(record)
     if record.wrong:
-        names = ", ".join(one.name for one in record.wrong[:3])
+        names = ", ".join(shown(one.name) for one in record.wrong[:3])
         more = f" and {len(record.wrong) - 3} more" if len(record.wrong) > 3 else ""
         raise CheckFailed(f"{options.board} computes otherwise than the simulation: {names}{more}")
     return 0
@@ -146,14 +146,14 @@ def _answers(config: BoardConfig, quantized: Quantized, inputs: Sequence[Tensor]
 def _show(record: DebugRecord) -> None:
     console.say(f"{record.model}, {record.scheme}, over {record.images} examples of {record.data}")
     console.say("noise in dB against the float network, and against the float operator on the same integers:")
-    rows = [(one.name, one.kind, _db(one.noise_db), _db(one.added_db)) for one in record.noisiest[:NOISIEST]]
+    rows = [(shown(one.name), one.kind, _db(one.noise_db), _db(one.added_db)) for one in record.noisiest[:NOISIEST]]
     console.table(("adds most noise", "operator", "noise dB", "its own dB"), rows, left=("operator",))
     if record.board is None:
         return
     if not record.wrong:
         console.say(f"{record.board} computes all {len(record.operators)} operators as the simulation does")
         return
-    rows = [(one.name, one.kind, _text(one.board_alone), _text(one.board)) for one in record.wrong]
+    rows = [(shown(one.name), one.kind, _text(one.board_alone), _text(one.board)) for one in record.wrong]
     columns = (f"otherwise on {record.board}", "operator", "alone", "with what is before it")
     console.table(columns, rows, left=columns)
 

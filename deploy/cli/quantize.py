@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from deploy.cli.calibrating import CalibrationOptions, add_calibration, calibrated, prepared
+from deploy.cli.calibrating import CalibrationOptions, add_calibration, calibrated, prepared, shown
 from deploy.cli.options import Commands, add_json, bind
 
 if TYPE_CHECKING:
@@ -84,4 +84,4 @@ def _show(quantized: Quantized, artifact: Artifact, name: str, data: str) -> Non
 def _row(tensor: TensorRecord) -> tuple[str, ...]:
     noise = "" if tensor.noise_db is None else f"{tensor.noise_db:.1f}"
     shape = "x".join(map(str, tensor.shape))
-    return tensor.name, shape, f"{tensor.low:.4g} to {tensor.high:.4g}", f"{tensor.scale:.4g}", noise
+    return shown(tensor.name), shape, f"{tensor.low:.4g} to {tensor.high:.4g}", f"{tensor.scale:.4g}", noise

@@ -52,6 +52,12 @@ class Quantized:
     noise_images: int
     example: Tensor
 
+    @property
+    def output_noise_db(self) -> float | None:
+        """Of the noisiest output; None where all are indices, which have none."""
+        found = [self.noise_db[name] for name in self.graph.outputs if name in self.noise_db]
+        return max(found, default=None)
+
     def inputs(self, examples: Iterable[NDArray[np.float32]]) -> list[tuple[Tensor, Tensor]]:
         """Examples (H, W, C), or of the shape of an input that is no map, as the floats and the integers read them."""
         reals = [_read(self.network, example[None]) for example in examples]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,15 +21,17 @@ def import_torch(model: torch.nn.Module, example: Tensor) -> ImportedNetwork:
 
     Raises `ModelError` where torch cannot export it, and as `deploy.formats.importers.onnx` does.
     """
-    name, content = type(model).__name__, io.BytesIO()
+    name = type(model).__name__
     try:
-        with warnings.catch_warnings():
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the other exporter needs one package more, and says so
-            torch.onnx.export(model, (example,), content, input_names=[INPUT], dynamo=False)  # type: ignore[arg-type]
+            path = Path(folder) / "model.onnx"
+            torch.onnx.export(model, (example,), path, input_names=[INPUT], dynamo=False)
+            content = path.read_bytes()
     except Exception as error:  # whatever the network's own code raises
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
             f"{name}: torch does not export it ({type(error).__name__}: {reason[:200]}); "
             "see that it runs on the example, and leave out what depends on values"
         ) from None
-    return imported(parse(content.getvalue(), f"torch {name}"), f"torch {name}", {})
+    return imported(parse(content, f"torch {name}"), f"torch {name}", {})
