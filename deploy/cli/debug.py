@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from deploy.cli.calibrating import CalibrationOptions, add_calibration, calibrated, prepared, shown
+from deploy.cli.calibrating import YOUR_NETWORK, CalibrationOptions, add_calibration, calibrated, prepared, shown
 from deploy.cli.options import Commands, add_boards, add_json, bind
 from deploy.cli.quantize import SCHEMES, add_scheme
 from hil.errors import CheckFailed, UsageError
@@ -48,7 +48,7 @@ class DebugOptions(CalibrationOptions):
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "debug",
-        help="which operator of it adds noise, or is wrong on a board",
+        help=YOUR_NETWORK,
         description="Quantizes a network as `hilnas quantize` does, and compares float, integers and (--board) the "
         "board's integers at every tensor. Each operator is looked at alone, too, on what it read there, so that the "
         "one that a board computes otherwise is named, and not all those behind it. Exits 1 if there is one.",

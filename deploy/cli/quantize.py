@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from deploy.cli.calibrating import CalibrationOptions, add_calibration, calibrated, prepared, shown
+from deploy.cli.calibrating import YOUR_NETWORK, CalibrationOptions, add_calibration, calibrated, prepared, shown
 from deploy.cli.options import Commands, add_json, bind
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class QuantizeOptions(CalibrationOptions):
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "quantize",
-        help="your own network (ONNX, Keras, float TFLite) as an INT8 file",
+        help=YOUR_NETWORK,
         description="Reads a float network, calibrates it on data and writes NAME.int8.tflite with its golden pair and "
         "quantization.json, which has the range, scale and noise of every tensor. `hilnas profile`, `lint`, `evaluate` "
         "take the file.",
