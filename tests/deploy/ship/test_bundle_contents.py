@@ -121,7 +121,7 @@ def test_the_card_and_what_it_is_written_from(finished: Finished, bundle: Path) 
         "Semantic segmentation of RGB images, at 64 x 96 pixels.",
         f"| **fast** | {fast.score_fp32:.2f} | {fast.score_int8:.2f} | {fast.board.score.value:.2f} [",
         f"| the teacher trained on (T+) | {summary.teacher_plus.score_fp32:.2f} |",
-        f"| road | {by_board.classes[0]:.1f} |",
+        f"| sky | {by_board.classes[0]:.1f} |",
         "## Limits",
         "hilnas loop --config experiment.toml --board loopback",
         "budget fast: latency",
