@@ -174,12 +174,25 @@ def test_a_fleet_stops_at_the_first_that_fails() -> None:
 
 
 def lost_at(moment_s: float, arguments: list[str]) -> None:
-    """Starts an install and kills it and everything below it after that time."""
+    """Starts an install and kills it and everything below it after that time.
+
+    Shells end by themselves, before this returns: killed within a user's start-up files, they leave locks of others.
+    """
     with subprocess.Popen([sys.executable, "-c", HOST, *arguments], cwd=REPOSITORY, stderr=subprocess.PIPE) as process:
         time.sleep(moment_s)
-        for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        everything, shells = [*psutil.Process(process.pid).children(recursive=True), process], []
+        for one in everything:
             with suppress(psutil.Error, ProcessLookupError):
-                one.send_signal(signal.SIGKILL)
+                if isinstance(one, psutil.Process) and is_shell(one):
+                    shells.append(one)
+                else:
+                    one.send_signal(signal.SIGKILL)
+    psutil.wait_procs(shells, timeout=90)
+
+
+def is_shell(process: psutil.Process) -> bool:
+    """One of them, or what one of their start-up files started."""
+    return any(one.name() in ("sh", "bash", "dash") for one in (process, process.parent() or process))
 
 
 def verified(folder: Path) -> bool:
