@@ -95,9 +95,10 @@ SCRIPT = """
         Object.keys(data.names).map(key => data.names[key] + " " + Number(point[key].toPrecision(4))).join("\\n");
       const late = across.at(point) > right - 80;
       const beside = { x: across.at(point) + (late ? -10 : 10), y: upwards.at(point) - 7 };
-      const taken = () => named.some(at => Math.abs(at.x - beside.x) < 70 && Math.abs(at.y - beside.y) < 13);
-      while (point.model && taken()) beside.y -= 13;
-      if (point.model) named.push(beside);
+      const long = 8 * point.model.length, start = beside.x - (late ? long : 0);
+      const over = at => at.start < start + long && start < at.end && Math.abs(at.y - beside.y) < 13;
+      while (point.model && named.some(over)) beside.y -= 13;
+      if (point.model) named.push({ start, end: start + long, y: beside.y });
       const bold = { "font-weight": 600, "text-anchor": late ? "end" : "start", style: paint("selected") + rim };
       if (point.model) make("text", { ...beside, ...bold }, point.model);
     }

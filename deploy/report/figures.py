@@ -29,7 +29,7 @@ def models_plot(summary: Summary, comparisons: Sequence[ComparisonRecord] = ()) 
         _measured((summary.teacher_plus,), "muted", f"{summary.teacher_plus.name}: {CONTROL}", metric),
         replace(selected, labels=names, y_intervals=intervals if len(intervals) == len(models) else ()),
     ]
-    notes = ("bars: 95 % intervals, of the latency's median and of the difference to the teacher trained on",)
+    notes = (f"bars: 95 % intervals, of the latency's median and of the difference to {summary.teacher_plus.name}",)
     title = f"What each model costs and gives, on {summary.conditions.board}"
     shown = tuple(mark for mark in marks if not isinstance(mark, Points) or mark.x)
     return Plot(title, Axis("measured latency, ms"), Axis(f"{metric} INT8, %"), shown, notes=notes, height=330)

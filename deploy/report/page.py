@@ -31,7 +31,7 @@ from deploy.ship.tail_text import tail_lines
 from hil.measurement import Conditions
 
 FILE = "report.html"
-SHOWN = ("board", "soc", "machine", "kernel", "runtime", "delegate", "kernels", "threads")
+SHOWN = ("board", "soc", "machine", "kernel", "runtime", "delegate", "kernels", "threads", "governor")
 HOW = {"replay": "Replayed, not measured", "qemu": "Emulated"}
 
 
@@ -97,7 +97,7 @@ def _tail_text(material: Material) -> str:
 def _conditions_text(conditions: Conditions) -> str:
     values = conditions.to_json()
     return f"{HOW.get(conditions.kind, 'Measured on')}: " + ", ".join(
-        f"{k} {values[k]}" for k in SHOWN if values.get(k)
+        f"{k} {values[k]}" for k in SHOWN if values.get(k) not in (None, "", "unknown")
     )
 
 

@@ -30,7 +30,7 @@ def unfinished(folder: Path) -> Iterator[str]:
     missing = [text for file, text in SHOWN.items() if not (folder / file).exists()]
     yield f'<p class="warning">This run is not finished: {escape(", ".join(missing))} missing.</p>'
     names = [*STAGES, *(name for name in state.stages if name not in STAGES)]
-    yield f"<h2>Stages</h2>{table(('stage', '', 's'), (_row(name, state) for name in names))}"
+    yield f"<h2>Stages</h2>{table(('stage', 'state', 's'), (_row(name, state) for name in names))}"
     if (folder / SearchRecord.FILE).exists():
         selected = SearchRecord.read(folder / SearchRecord.FILE).selected
         lines = "".join(f"<li>{escape(m.name)}: <code>{escape(m.subnet)}</code></li>" for m in selected)

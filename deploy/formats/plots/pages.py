@@ -61,6 +61,7 @@ th:first-child, td:first-child {{ text-align: left }} thead tr, tbody {{ border-
 small {{ color: var(--muted); white-space: normal; display: block; overflow-wrap: anywhere }}
 .cards {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 1rem; margin: .8rem 0 }}
 .cards figure {{ margin: 0; font-size: 14px; line-height: 1.35 }} .cards b, .cards span {{ display: block }}
+.cards b {{ margin-top: .3rem }}
 .key span {{ margin-right: .9rem; white-space: nowrap }} .key i {{ display: inline-block; width: .9em; height: .9em;
   margin-right: .35em; border: 1px solid var(--muted); vertical-align: -.1em }}
 .confusions {{ width: auto }} .confusions td, .confusions thead th {{ text-align: center }}
@@ -75,7 +76,9 @@ summary {{ cursor: pointer; margin: .5rem 0 }}
   font: 12px/1.4 ui-monospace, monospace; white-space: pre-line; overflow-wrap: anywhere; border-radius: 4px;
   pointer-events: none; z-index: 1 }}
 @media print {{ body {{ margin: 0; max-width: none; font-size: 12px }} table {{ font-size: 10px }}
-  #tip {{ display: none }} th, td {{ padding: .15rem .3rem }} .plot, tbody {{ break-inside: avoid }}
+  #tip, #exploration {{ display: none !important }} #front {{ display: block !important }}
+  pre {{ white-space: pre-wrap; overflow-wrap: anywhere }}
+  th, td {{ padding: .15rem .3rem }} .plot, tbody {{ break-inside: avoid }}
   h2 {{ break-after: avoid }} .plot {{ min-width: 0 }} h1, h2 {{ font-size: 15px }}
   code, .subnet td {{ font-size: 10px }}
   .figures {{ grid-template-columns: 1fr 1fr }} .wide {{ overflow: visible }} }}

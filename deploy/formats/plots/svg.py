@@ -201,7 +201,7 @@ def _labels(marks: Sequence[Mark], axes: Frame) -> Iterator[str]:
         for i, (x, y) in enumerate(zip(mark.x, mark.y, strict=True)):
             if not (drawable(x, axes.x.log) and drawable(y, axes.y.log)):
                 continue
-            extents.append(_extent(mark, i, axes))
+            extents += _extents(mark, i, axes)
             if i < len(mark.labels) and mark.labels[i]:
                 wanted.append(PlacedLabel(mark.labels[i], axes.x.at(x), axes.y.at(y), mark.size, mark.colour))
     sizes = [(BOLD * text_width(one.text, FONT), float(FONT)) for one in wanted]
@@ -211,12 +211,16 @@ def _labels(marks: Sequence[Mark], axes: Frame) -> Iterator[str]:
         )
 
 
-def _extent(mark: Points, i: int, axes: Frame) -> Rectangle:
-    """The point with its error bars."""
-    reach = 1.3 * mark.size
-    xs = [axes.x.at(v) for v in (mark.x[i], *(mark.x_intervals[i] if mark.x_intervals else ()))]
-    ys = [axes.y.at(v) for v in (mark.y[i], *(mark.y_intervals[i] if mark.y_intervals else ()))]
-    return min(xs) - reach, min(ys) - reach, max(xs) + reach, max(ys) + reach
+def _extents(mark: Points, i: int, axes: Frame) -> Iterator[Rectangle]:
+    """The point, and each of its error bars."""
+    reach, x, y = 1.3 * mark.size, axes.x.at(mark.x[i]), axes.y.at(mark.y[i])
+    yield x - reach, y - reach, x + reach, y + reach
+    if mark.x_intervals:
+        low, high = sorted(axes.x.at(value) for value in mark.x_intervals[i])
+        yield low - 2, y - 4, high + 2, y + 4
+    if mark.y_intervals:
+        low, high = sorted(axes.y.at(value) for value in mark.y_intervals[i])
+        yield x - 4, low - 2, x + 4, high + 2
 
 
 def _diagonal(axes: Frame) -> str:
