@@ -1,10 +1,11 @@
-"""From torch: a module is exported to ONNX in memory, imported and quantized."""
+"""From torch: a module is exported to ONNX, imported and quantized."""
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,14 +49,16 @@ def quantize_model(
 
 def exported(model: nn.Module, example: Tensor) -> ImportedNetwork:
     """The float nodes of `model` for an input of the shape of `example`."""
-    name, content = type(model).__name__, io.BytesIO()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            torch.onnx.export(model, (example,), content, input_names=["x"], dynamo=False)  # the other needs onnxscript
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"{name}: torch does not export it to ONNX ({reason[:200]}); change that operator, or export a part"
-        ) from None
-    return imported(parse(content.getvalue(), name), name, {})
+    name = type(model).__name__
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                torch.onnx.export(model, (example,), path, input_names=["x"], dynamo=False)  # else it needs onnxscript
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"{name}: torch does not export it to ONNX ({reason[:200]}); change that operator, or export a part"
+            ) from None
+        return imported(parse(path.read_bytes(), name, path.parent), name, {})

@@ -107,7 +107,7 @@ def preprocessing_of(options: ImageOptions, stated: Normalization | None) -> Ima
         given, missing = ("--mean", "--std") if options.std is None else ("--std", "--mean")
         raise UsageError(f"{given} without {missing}: give both; {HELP}")
     formula = Normalization(options.mean, options.std) if options.mean and options.std else stated
-    return formula and ImagePreprocessing(formula, options.size, options.colours or "rgb")
+    return ImagePreprocessing(formula, options.size, options.colours or "rgb") if formula else None
 
 
 def _listed(numbers: tuple[float, ...] | list[float]) -> str:
