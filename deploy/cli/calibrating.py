@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from deploy.run.folder import Progress
 
 STAGE = "calibrate"
-YOUR_NETWORK = "your own network (ONNX, Keras, TFLite) as INT8; where it loses"
+YOUR_NETWORK = "your own network (ONNX, Keras, TFLite) in INT8; what it loses"
 LONGEST = 48  # name of a tensor on the screen
 
 

@@ -1,4 +1,4 @@
-"""From torch: a module is exported to ONNX in memory, imported and quantized."""
+"""From torch: a module is exported to ONNX, imported and quantized."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from deploy.ship.card import CardFacts, model_card
 from deploy.ship.evaluation_record import EvaluationRecord
 from deploy.ship.examples import CAMERA, write_examples
 from deploy.ship.golden import copy_golden
+from deploy.ship.layers import QuantizedLayers, quantized_layers
 from deploy.ship.manifest import (
     FORMAT,
     Accuracy,
@@ -34,7 +35,6 @@ from deploy.ship.manifest import (
 )
 from deploy.ship.preprocessing import input_type, preprocessing
 from deploy.ship.provenance import Provenance
-from deploy.ship.quantization import QuantizationRecord, quantization_of
 from deploy.ship.task_output import LOGITS, TASK_OUTPUTS, TaskOutput
 from deploy.ship.verification import VERIFIER
 from hil.errors import UsageError
@@ -106,8 +106,8 @@ def _fill(folder: Path, contents: Contents) -> None:
     steps = preprocessing(artifact.model, contents.size)
     steps.write(folder / Preprocessing.FILE)
     contents.measurement.write(folder / BundleMeasurement.FILE)
-    quantized = quantization_of(artifact.model)
-    quantized.write(folder / QuantizationRecord.FILE)
+    quantized = quantized_layers(artifact.model)
+    quantized.write(folder / QuantizedLayers.FILE)
     if contents.card is not None:
         _write_card(folder, contents, contents.card, quantized)
     write_atomically(folder / "README.md", _readme(contents, output, steps))
@@ -131,7 +131,7 @@ def _fill(folder: Path, contents: Contents) -> None:
     ).write(folder / Manifest.FILE)
 
 
-def _write_card(folder: Path, contents: Contents, card: CardFacts, quantized: QuantizationRecord) -> None:
+def _write_card(folder: Path, contents: Contents, card: CardFacts, quantized: QuantizedLayers) -> None:
     """The model card, and what it is written from."""
     height, width = contents.size
     what = f"{TASK_OUTPUTS[contents.task].task} of RGB images, at {height} x {width} pixels."

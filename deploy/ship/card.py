@@ -10,8 +10,8 @@ from deploy.run.records import BudgetVerdict, ModelRecord
 from deploy.ship.budgets import verdict_text
 from deploy.ship.evaluation import BOARD
 from deploy.ship.evaluation_record import EvaluationRecord, evaluation_path
+from deploy.ship.layers import QuantizedLayers
 from deploy.ship.provenance import Provenance
-from deploy.ship.quantization import QuantizationRecord
 from hil.measurement import Conditions
 
 FILE = "MODEL_CARD.md"
@@ -51,7 +51,7 @@ def evaluations_in(run: Path, models: Iterable[str]) -> dict[str, EvaluationReco
 
 
 def model_card(
-    what: str, classes: Sequence[str], facts: CardFacts, conditions: Conditions, quantized: QuantizationRecord
+    what: str, classes: Sequence[str], facts: CardFacts, conditions: Conditions, quantized: QuantizedLayers
 ) -> str:
     """In Markdown; `what`: the task and the images in one sentence."""
     parts = (
@@ -120,7 +120,7 @@ def _by_class(classes: Sequence[str], facts: CardFacts) -> Iterator[str]:
     yield from ("", "-: no image has it.", "")
 
 
-def _limits(classes: Sequence[str], facts: CardFacts, quantized: QuantizationRecord) -> Iterator[str]:
+def _limits(classes: Sequence[str], facts: CardFacts, quantized: QuantizedLayers) -> Iterator[str]:
     yield from ("## Limits", "")
     yield "- The figures hold for images like those of the data set; `hilnas evaluate` scores the bundle on yours."
     yield "- A latency is that of one image at a time, on the board and under the conditions above."

@@ -27,11 +27,13 @@ def import_torch(model: torch.nn.Module, example: Tensor) -> ImportedNetwork:
             warnings.simplefilter("ignore")  # the other exporter needs one package more, and says so
             path = Path(folder) / "model.onnx"
             torch.onnx.export(model, (example,), path, input_names=[INPUT], dynamo=False)
-            content = path.read_bytes()
+            graph = parse(path.read_bytes(), f"torch {name}", path.parent)
+    except ModelError:
+        raise
     except Exception as error:  # whatever the network's own code raises
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
             f"{name}: torch does not export it ({type(error).__name__}: {reason[:200]}); "
             "see that it runs on the example, and leave out what depends on values"
         ) from None
-    return imported(parse(content, f"torch {name}"), f"torch {name}", {})
+    return imported(graph, f"torch {name}", {})

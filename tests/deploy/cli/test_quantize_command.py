@@ -21,8 +21,10 @@ from deploy.formats.tflite.read import read  # noqa: E402
 from deploy.targets.inspection import inspect_model  # noqa: E402
 from tests.deploy.cli.failing import MODEL, USAGE, Fails, profile  # noqa: E402
 from tests.deploy.onnx_files import CONSTANTS, NODES, network, write_images  # noqa: E402
-from tests.deploy.tiny_experiment import one_line  # noqa: E402
+from tests.deploy.tiny_experiment import REPOSITORY, one_line  # noqa: E402
 
+SHARED = REPOSITORY.parent / "shared/data/models"
+RECORD = "quantization.json"
 SECONDS, BYTES = 30, 4 << 30  # of a core, and of memory beside what is used before
 
 
@@ -61,9 +63,6 @@ def test_the_file_and_its_golden_pair_are_what_profile_and_lint_take(tmp_path, c
     assert done(*profile(tmp_path, model)) == 0  # parity is exact
     assert "unchecked" not in capfd.readouterr().out
     assert done("lint", model, "--target", "cpu-xnnpack", "--max-off-nn", 1) == 0
-
-
-RECORD = "quantization.json"
 
 
 def test_the_record_has_every_tensor_and_is_what_json_prints(tmp_path, classifier, photos, capfd):
@@ -116,6 +115,17 @@ def test_open_sizes_are_given(tmp_path, fails: Fails):
     fails(MODEL, quantize(model, tmp_path), "net.onnx", "--input-shape x=1x3xNxN")
     assert done(*quantize(model, tmp_path, "--input-shape", "x=1x3x10x14", "--images", 4)) == 0
     assert inspect_model(read(tmp_path / "net.int8.tflite")).inputs[0].shape == (1, 10, 14, 3)
+
+
+def test_what_the_readme_quantizes(tmp_path, capfd):
+    name = "ch_ppocr_mobile_v2.0_cls_infer"
+    path = SHARED / f"{name}.onnx"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    assert done(*quantize(path, tmp_path, "--input-shape", "x=1x3x48x192", "--images", 8)) == 0
+    capfd.readouterr()
+    assert done(*profile(tmp_path, tmp_path / f"{name}.int8.tflite")) == 0
+    assert "unchecked" not in capfd.readouterr().out
 
 
 # What cannot be used

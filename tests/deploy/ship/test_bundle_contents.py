@@ -17,9 +17,9 @@ from deploy.formats.digest import file_digest
 from deploy.run.records import RunState, Summary
 from deploy.ship.evaluation_record import EvaluationRecord
 from deploy.ship.golden import GoldenImages, copy_golden, golden_folder
+from deploy.ship.layers import QuantizedLayers
 from deploy.ship.manifest import BundleMeasurement, Manifest
 from deploy.ship.provenance import Provenance
-from deploy.ship.quantization import QuantizationRecord
 from deploy.ship.task_output import TASK_OUTPUTS
 from tests.board_scripts.test_infer import infer
 from tests.deploy.tiny_experiment import Finished, finished_run
@@ -143,7 +143,7 @@ def test_every_sample_of_its_latency(finished: Finished, bundle: Path) -> None:
 
 
 def test_how_each_layer_is_quantized(bundle: Path) -> None:
-    found = QuantizationRecord.read(bundle / QuantizationRecord.FILE)
+    found = QuantizedLayers.read(bundle / QuantizedLayers.FILE)
     kinds = {layer.operator: layer for layer in found.layers}
     first = kinds["CONV_2D"]
     assert first.weights == "int8" and (first.scales or 0) > 1 and first.scale and first.zero_point is not None

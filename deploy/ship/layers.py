@@ -1,4 +1,4 @@
-"""quantization.json: how each layer of a model is quantized, read back from its file."""
+"""layers.json: how each layer of a model is quantized, read back from its file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class QuantizedLayer:
 
 
 @dataclass(frozen=True)
-class QuantizationRecord(Record):
+class QuantizedLayers(Record):
     """A model's quantization.
 
     Attributes:
@@ -45,15 +45,15 @@ class QuantizationRecord(Record):
     executed_bits: tuple[int, ...]
     layers: tuple[QuantizedLayer, ...]
 
-    FILE: ClassVar[str] = "quantization.json"
+    FILE: ClassVar[str] = "layers.json"
     COMMAND: ClassVar[str] = "bundle export"
 
 
-def quantization_of(path: Path) -> QuantizationRecord:
+def quantized_layers(path: Path) -> QuantizedLayers:
     model = read(path)
     found = inspect_model(model)
     layers = tuple(_layer(model, op) for op in model.operators)
-    return QuantizationRecord(found.requested_bits, found.stored_bits, found.executed_bits, layers)
+    return QuantizedLayers(found.requested_bits, found.stored_bits, found.executed_bits, layers)
 
 
 def _layer(model: ModelInfo, op: OperatorInfo) -> QuantizedLayer:
