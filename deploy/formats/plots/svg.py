@@ -194,7 +194,8 @@ def _symbol(shape: str, at: tuple[float, float], size: float, colour: str, tip: 
 
 def _labels(marks: Sequence[Mark], axes: Frame) -> Iterator[str]:
     """Texts beside points, each where it covers no other text and no point."""
-    wanted, extents = [], []
+    wanted: list[PlacedLabel] = []
+    extents: list[Rectangle] = []
     for mark in marks:
         if not isinstance(mark, Points):
             continue
