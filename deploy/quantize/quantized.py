@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,13 @@ from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.importers.network import ImportedNetwork
 from deploy.quantize.noise import noise_of
 from deploy.quantize.record import QuantizationRecord, TensorRecord
-from hil.errors import UsageError
+from hil.errors import ModelError, UsageError
 from nas.quant import post_training
 from nas.quant.arithmetic import LITERT
 from nas.quant.file_order import from_file_order
-from nas.quant.float_graph import INPUT, Node
+from nas.quant.float_graph import INPUT, Const, Node
 from nas.quant.integer_graph import IntegerGraph, IntTensor
-from nas.quant.ranges import minmax, widest
+from nas.quant.ranges import minmax
 from nas.quant.scheme import DEFAULT, Scheme
 
 PER_CHANNEL = QuantizationScheme("channel")
@@ -87,16 +88,16 @@ def quantize(
     `options` are the other choices of post-training quantization; the scheme gives their granularity. Raises
     `UsageError` for data of another shape, `QuantizationError` naming the operator or tensor that has no integers.
     """
-    data = [_read(network, batch) for batch in batches]
+    _check_outputs(network)
+    data = [_read(network, batch) for batch in batches if len(batch)]
+    if not data:
+        raise UsageError("no calibration data: give at least one image or array")
     options = scheme.scheme(options)
     shape, outputs = network.input.deployed_shape, [value.tensor for value in network.outputs.values()]
     nodes = post_training.lowerable(network.nodes, shape)
     nodes = post_training.prepared(nodes, [{INPUT: x} for x in data], options, outputs)
-    input_range = None
-    for x in data:
-        input_range = widest(input_range, minmax(x))
-    if input_range is None:
-        raise UsageError("no calibration data: give at least one image or array")
+    lows, highs = zip(*map(minmax, data), strict=True)
+    input_range = min(lows), max(highs)
     left = replace(options, equalize=False)  # done above
     graph = post_training.quantize(nodes, data, shape, left, input_range, outputs=outputs)
     graph = replace(graph, file_names=(network.input_name, *network.outputs))
@@ -106,10 +107,18 @@ def quantize(
     return Quantized(network, tuple(nodes), graph, scheme, noise, count, noted, data[0][:1])
 
 
+def _check_outputs(network: ImportedNetwork) -> None:
+    constants = {node.name for node in network.nodes if isinstance(node, Const)}
+    for name, value in network.outputs.items():
+        if value.tensor == INPUT or value.tensor in constants:
+            what = "the network's input" if value.tensor == INPUT else "a constant"
+            raise ModelError(f"output '{name}' is {what}: leave it out, give the others with --outputs")
+
+
 def _read(network: ImportedNetwork, batch: NDArray[np.float32]) -> Tensor:
     """As the float nodes read it."""
     wanted = network.input.deployed_shape
-    if batch.shape[1:] != wanted or not len(batch):
+    if batch.shape[1:] != wanted:
         given, needed = ("x".join(map(str, shape)) for shape in (batch.shape[1:], wanted))
         raise UsageError(f"calibration data of shape {given}: the network reads {needed} (rows, columns, channels)")
     if not np.isfinite(batch).all():
@@ -118,5 +127,8 @@ def _read(network: ImportedNetwork, batch: NDArray[np.float32]) -> Tensor:
 
 
 def _first(batches: list[Tensor], count: int) -> list[Tensor]:
-    """The first `count` images, one by one, so that memory stays small."""
-    return [image[None] for batch in batches for image in batch][:count]
+    """The first `count` images, in their batches."""
+    ends = list(accumulate(map(len, batches)))
+    return [
+        x[: count - end] if end > count else x for x, end in zip(batches, ends, strict=True) if end - len(x) < count
+    ]

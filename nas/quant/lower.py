@@ -127,7 +127,7 @@ def _of_one_scale(node: Concat, y: IntTensor, tensors: dict[str, IntTensor]) -> 
 def _read(node: Node, tensors: dict[str, IntTensor], constants: Collection[str]) -> list[IntTensor]:
     """What `node` reads. A constant that meets a vector becomes one, since as a map it would make the result one."""
     read = [tensors[name] for name in inputs_of(node)]
-    if isinstance(node, Arithmetic | Concat) and min(x.rank for x in read) == 2:
+    if constants and isinstance(node, Arithmetic | Concat) and min(x.rank for x in read) == 2:
         read = [replace(x, rank=2) if x.name in constants and x.shape[:-1] == (1, 1) else x for x in read]
         tensors.update({x.name: x for x in read})
     return read

@@ -30,12 +30,11 @@ OF_MAPS = (Conv, TransposedConv, AveragePool, MaxPool, Pad, Resize, DepthToSpace
 
 def refusal(node: Node, read: Sequence[IntTensor]) -> str | None:
     """Why TFLite has no operator for `node` on such tensors; None where it has one."""
-    index = next((x for x in read if x.dtype == "int32"), None)
-    if index is not None and not isinstance(node, Reshape):
-        return f"computes with the indices '{index.name}': end the network there"
-    vector = next((x for x in read if x.rank == 2), None)
-    if vector is not None and isinstance(node, OF_MAPS):
-        return f"reads the vector '{vector.name}': it needs a map (H, W, C)"
+    for x in read:
+        if x.dtype == "int32" and not isinstance(node, Reshape):
+            return f"computes with the indices '{x.name}': end the network there"
+        if x.rank == 2 and isinstance(node, OF_MAPS):
+            return f"reads the vector '{x.name}': it needs a map (H, W, C)"
     match node:
         case AveragePool() if not has_kernel(node, read[0].shape):
             return f"leaves the padding {node.padding} out of its means, which TFLite does for SAME alone"
@@ -43,8 +42,8 @@ def refusal(node: Node, read: Sequence[IntTensor]) -> str | None:
             return f"clips to {node.low:g} and {node.high:g}, and integers hold zero"
         case Concat() if len({x.rank for x in read}) > 1:
             return "joins vectors with maps: give them one shape"
-        case Mean() if vector is not None and not node.keep_dims:
-            return f"drops the only axis of the vector '{vector.name}': keep it"
+        case Mean() if read[0].rank == 2 and not node.keep_dims:
+            return f"drops the only axis of the vector '{node.x}': keep it"
         case ArgMax() if node.axis != -1:
             return "has another axis than the last one: transpose its input"
         case Slice() if min(node.strides) < 1:

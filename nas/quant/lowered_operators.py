@@ -123,6 +123,8 @@ def operator_of(
     node: Node, read: list[IntTensor], y: IntTensor, granularity: Granularity, few_bits: FewBits
 ) -> Operator:
     """The integer operator of `node`; `QuantizationError` where no kernel computes it on these scales."""
+    if isinstance(node, Weighted):
+        return _weighted(node, read[0], y, granularity, few_bits)
     match node:
         case Const():
             values = quantize(to_file_order(node.value.detach().cpu()), y)
@@ -131,8 +133,6 @@ def operator_of(
             return CLIPS.get(node.activation or "", QRequantize)(node.name, node.x)
         case PRelu():
             return _prelu(node)
-    if isinstance(node, Weighted):
-        return _weighted(node, read[0], y, granularity, few_bits)
     if isinstance(node, Arithmetic):
         scales = [x.scale for x in read]
         check_ratio(node, (scales[0] * scales[1] if isinstance(node, Mul) else max(scales)) / y.scale, "inputs")

@@ -45,7 +45,10 @@ class Window:
 
     def places(self, size: tuple[int, int]) -> tuple[int, int]:
         """How many windows fit in a map of `size`: the result's height and width."""
-        top, bottom, left, right = self.pads(size)
+        if self.padding == "same":
+            vertical, horizontal = pair(self.stride)
+            return -(-size[0] // vertical), -(-size[1] // horizontal)
+        top, bottom, left, right = self.padding
         room = (size[0] + top + bottom, size[1] + left + right)
         sides = zip(room, pair(self.kernel), pair(self.stride), pair(self.dilation), strict=True)
         rows, columns = ((side - (k - 1) * d - 1) // s + 1 for side, k, s, d in sides)

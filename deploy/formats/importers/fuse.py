@@ -34,7 +34,7 @@ from nas.quant.float_graph import (
     inputs_of,
 )
 from nas.quant.shapes import Shape, shapes_of
-from nas.quant.windows import UNPADDED, Window
+from nas.quant.windows import UNPADDED, Window, pair
 
 TOLERANCE = 1e-4  # of the constants in x RELU6(x + 3) / 6, as exporters round them
 
@@ -87,6 +87,10 @@ class _Graph:
         per_channel = value.numel() in (1, channels) and value.shape[1] == value.numel()
         return value.reshape(-1).expand(channels) if per_channel else None
 
+    def is_map(self, name: str) -> bool:
+        """Whether it surely has rows and columns in the deployed file: (1, 1, C) may be a vector."""
+        return len(self.shapes[name]) == 3 and self.shapes[name][:-1] != (1, 1)
+
     def scalar(self, name: str) -> float | None:
         constant = self.nodes.get(name)
         return float(constant.value) if isinstance(constant, Const) and constant.value.numel() == 1 else None
@@ -117,7 +121,7 @@ def _scaled_and_shifted(node: Node, graph: _Graph) -> Node | None:
     """A product and then a sum with constants that no layer takes: one depthwise 1 x 1 convolution."""
     for scaled, one, shift in _affine(node, graph):
         before = graph.before(scaled)
-        if isinstance(before, Mul) and before.activation == "none" and len(graph.shapes[node.name]) == 3:
+        if isinstance(before, Mul) and before.activation == "none" and graph.is_map(node.name):
             for x, factor, _ in _affine(before, graph):
                 weight = (factor * one).reshape(-1, 1, 1, 1)
                 return Conv(node.name, x, weight, shift.contiguous(), activation=_activation_of(node), padding=UNPADDED)
@@ -202,14 +206,23 @@ def _padding(node: Node, graph: _Graph) -> Node | None:
     return replace(node, x=pad.x, padding=(top + above, bottom + below, left + before, right + after))
 
 
+def _whole_map(node: Node, graph: _Graph) -> Node | None:
+    """One window as large as the map as a mean, which may have a finer scale than what it reads."""
+    if not isinstance(node, AveragePool):
+        return None
+    height, width, _ = graph.shapes[node.x]
+    whole = pair(node.kernel) == (height, width) and node.window.pads((height, width)) == UNPADDED
+    return Mean(node.name, node.x) if whole else None
+
+
 def _dropped_axes(node: Node, graph: _Graph) -> Node | None:
     """A mean whose axes of size 1 are then left out: without them."""
     mean = graph.before(node.x) if isinstance(node, Reshape) else None
     if not isinstance(node, Reshape) or not isinstance(mean, Mean) or not mean.keep_dims:
         return None
     shape = graph.shapes[mean.x]
-    if shape[:-1] == (1, 1):
-        return None  # a vector perhaps, which has no rows and columns in the deployed file
+    if len(shape) == 3 and not graph.is_map(mean.x):
+        return None
     gone = {axis % len(shape) for axis in mean.axes}
     left = tuple(size for axis, size in enumerate(shape) if axis not in gone)
     return replace(mean, name=node.name, keep_dims=False) if left == node.shape else None
@@ -247,6 +260,7 @@ REWRITES: tuple[Callable[[Node, _Graph], Node | None], ...] = (
     _scaled_and_shifted,
     _activation,
     _padding,
+    _whole_map,
     _dropped_axes,
     _order_of_weights,
     _same,

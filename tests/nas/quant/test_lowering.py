@@ -34,6 +34,7 @@ from nas.quant.integer_graph import IntegerGraph, QConv
 from nas.quant.integer_operators import QPRelu, QRelu, QRelu6, QRequantize
 from nas.quant.post_training import lowerable, quantize
 from nas.quant.ranges import minmax
+from nas.quant.scheme import Scheme
 from nas.quant.simulate import dequantize, outputs_of
 from nas.quant.simulate import quantize as to_integers
 
@@ -131,6 +132,21 @@ def test_a_constant_beside_a_vector_is_one():
 def test_a_constant_of_zeros():
     graph = quantized([Const("zero", torch.zeros(1, 4, 1, 1)), Add("y", INPUT, "zero")])
     assert (real(graph, images()) - images()).abs().max() < 2 * graph.tensors["y"].scale
+
+
+def test_biases_are_corrected_behind_what_is_requantized():
+    """The mean of each channel is then the float network's."""
+    torch.manual_seed(0)
+    nodes: list[Node] = [
+        Softmax("p", INPUT),
+        Conv("a", INPUT, torch.randn(4, 4, 1, 1), torch.randn(4)),
+        Concat("both", ("p", "a")),
+        Conv("y", "both", torch.randn(6, 8, 3, 3), torch.randn(6)),
+    ]
+    graph, x = quantized(nodes, scheme=Scheme(bias_correction=True)), images()
+    assert [op.name for op in graph.operators] == ["p", "a", "p/requantized", "both", "y"]
+    error = (real(graph, x) - run(nodes, {INPUT: x})).mean((0, 2, 3)).abs()
+    assert error.max() < graph.tensors["y"].scale / 8
 
 
 def test_what_is_equalized_keeps_its_outputs():

@@ -183,6 +183,24 @@ def test_what_exporters_write_around_a_convolution_is_one_node():
     assert (conv.activation, conv.padding, conv.stride) == ("relu6", "same", 2)
 
 
+@pytest.mark.parametrize(("kernel", "kind"), [([4, 5], "Mean"), ([4, 4], "AveragePool")])
+def test_a_window_as_large_as_its_map_is_a_mean(kernel, kind):
+    graph = Graph((1, 3, 4, 5))
+    graph.node("AveragePool", "x", kernel_shape=kernel)
+    assert kinds(agree(graph.model(), graph.rng.standard_normal(graph.first).astype(np.float32))) == {kind: 1}
+
+
+def test_a_vector_is_scaled_and_shifted_without_a_convolution():
+    """Which a vector in the deployed file cannot have."""
+    for shape, parts in (((1, 6), {"Mul": 1, "Add": 1}), ((1, 6, 2, 2), {"Conv": 1})):
+        graph = Graph(shape)
+        ones = [1] * (len(shape) - 2)
+        graph.node("Mul", "x", graph.weights(6, *ones))
+        graph.node("Add", graph.y, graph.weights(6, *ones))
+        found = kinds(agree(graph.model(), graph.rng.standard_normal(graph.first).astype(np.float32)))
+        assert {kind: n for kind, n in found.items() if kind != "Const"} == parts
+
+
 def test_a_layer_that_is_read_twice_keeps_its_result():
     graph = Graph((1, 3, 4, 4))
     first = graph.node("Conv", "x", graph.weights(3, 3, 1, 1))

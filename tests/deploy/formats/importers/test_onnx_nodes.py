@@ -77,15 +77,21 @@ def reason(name: str) -> str | None:
     return next((why for pattern, why in LEFT_OUT.items() if re.search(pattern, name)), None)
 
 
-def answers(model, inputs, batched):
-    """The outputs of `model` for its first input, the others being constants."""
+def network_of(model, inputs, batched=False):
+    """`model`, all of whose inputs but the first are constants, and that one."""
     names = [entry.name for entry in model.graph.input]
     bound = {name: array_of(array) for name, array in zip(names[1:], inputs[1:], strict=True)}
     x = array_of(inputs[0]).astype(np.float32)
     shapes = {names[0]: (1, *x.shape[1:])} if batched else {}
     if batched:
         model.graph.input[0].type.tensor_type.shape.dim[0].ClearField("value")
-    return imported(parse(model.SerializeToString(), "m.onnx"), "m.onnx", shapes, (), bound).run(x)
+    return imported(parse(model.SerializeToString(), "m.onnx"), "m.onnx", shapes, (), bound), x
+
+
+def answers(model, inputs, batched):
+    """The outputs of `model` for its first input."""
+    network, x = network_of(model, inputs, batched)
+    return network.run(x)
 
 
 def held_to(case, model):
