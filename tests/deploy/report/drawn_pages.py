@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from deploy.formats.journal import Journal
+from deploy.formats.verdicts import html
 from deploy.latency.scatter import write_page
-from deploy.regression.report import html
 from deploy.report.gallery import GalleryRecord, ShownImage
 from deploy.report.page import write_report
 from deploy.report.several import write_several
