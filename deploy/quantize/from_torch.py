@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from deploy.compile.scheme import QuantizationScheme
-from deploy.formats.importers.network import ImportedNetwork
-from deploy.formats.importers.onnx import imported
-from deploy.formats.importers.onnx_graph import parse
+from deploy.formats.importers.torch import import_torch
 from deploy.quantize.calibration_arrays import examples_of
 from deploy.quantize.float_outputs import TRIED, check_float_outputs, check_sizes
 from deploy.quantize.quantized import PER_CHANNEL, Quantized, quantize
-from hil.errors import ModelError, UsageError
+from hil.errors import UsageError
 
 
 def quantize_model(
@@ -34,7 +28,7 @@ def quantize_model(
     Raises `UsageError` for images of another shape, `ModelError` and `QuantizationError` naming what torch does not
     export, and what cannot be imported or quantized.
     """
-    network = exported(model, example)
+    network = import_torch(model, example)
     check_sizes(network)
     batches = [images] if isinstance(images, Tensor) else images
     arrays = [
@@ -45,20 +39,3 @@ def quantize_model(
         raise UsageError("no calibration batch: give at least one")
     check_float_outputs(network, arrays[0][:TRIED])
     return quantize(network, arrays, scheme)
-
-
-def exported(model: nn.Module, example: Tensor) -> ImportedNetwork:
-    """The float nodes of `model` for an input of the shape of `example`."""
-    name = type(model).__name__
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                torch.onnx.export(model, (example,), path, input_names=["x"], dynamo=False)  # else it needs onnxscript
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(
-                f"{name}: torch does not export it to ONNX ({reason[:200]}); change that operator, or export a part"
-            ) from None
-        return imported(parse(path.read_bytes(), name, path.parent), name, {})
