@@ -1,4 +1,4 @@
-"""records.md: the JSON files that a run, an evaluation and a bundle leave, from the classes that read them."""
+"""records.md: the JSON files that runs, quantizations, evaluations and bundles leave, from the classes that read them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from deploy.quantize.record import QuantizationRecord
 from deploy.run.records import (
     AgreementRecord,
     DataRecord,
@@ -33,13 +34,15 @@ FILES: tuple[type[Record], ...] = (
     SearchRecord,
     FinalRecord,
     Summary,
+    QuantizationRecord,
     EvaluationRecord,
     Manifest,
 )
 INTRODUCTION = """# Records
 
-The JSON files of a run, an evaluation and a bundle, generated from the classes that read and write them. Each file has
-its `schema_version` beside these fields; an unknown or missing field is refused. Units are in the names.
+The JSON files of a run, a quantization, an evaluation and a bundle, generated from the classes that read and write
+them. Each file has its `schema_version` beside these fields; an unknown or missing field is refused. Units are in the
+names.
 """
 PARTS = """## Parts
 
