@@ -1,4 +1,4 @@
-"""records.md: the JSON files that runs, quantizations, evaluations and bundles leave, from the classes that read them."""
+"""records.md: the JSON files of runs, quantizations, evaluations and bundles, from the classes that read them."""
 
 from __future__ import annotations
 
