@@ -17,7 +17,11 @@ class TensorRecord:
     """One tensor of the file.
 
     Attributes:
+        name: in the file.
+        shape: in the file.
         low, high: the real values of its lowest and its highest integer.
+        scale: of one integer.
+        zero_point: the integer that is zero.
         noise_db: of its errors over the float network's values, both squared; None where there is nothing to compare
             with: indices, and tensors that the float network has not.
     """
@@ -34,11 +38,16 @@ class TensorRecord:
 
 @dataclass(frozen=True)
 class QuantizationRecord(Record):
-    """Attributes:
-    model: the float network's file.
-    data: what it was calibrated on, as it was given.
-    images: how many were calibrated on; `noise_images` of them gave the noise.
-    outputs: the names of the network's outputs, which are tensors too.
+    """What a network of the user's was quantized to.
+
+    Attributes:
+        model: the name of the float network.
+        scheme: granularity of the weights, type of the maps.
+        data: what it was calibrated on, as it was given.
+        images: how many it was calibrated on.
+        noise_images: how many of them gave the noise.
+        outputs: the names of the network's outputs, which are tensors too.
+        tensors: those of the file, in the order in which they are computed.
     """
 
     FILE: ClassVar[str] = "quantization.json"

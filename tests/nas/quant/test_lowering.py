@@ -30,8 +30,9 @@ from nas.quant.float_graph import (
     TransposedConv,
     run,
 )
-from nas.quant.integer_graph import IntegerGraph, QConv
+from nas.quant.integer_graph import IntegerGraph, QConv, QMul
 from nas.quant.integer_operators import QPRelu, QRelu, QRelu6, QRequantize
+from nas.quant.lower import lower
 from nas.quant.post_training import lowerable, quantize
 from nas.quant.ranges import minmax
 from nas.quant.scheme import Scheme
@@ -197,15 +198,19 @@ def test_a_constant_that_is_joined_with_a_vector():
 
 
 @pytest.mark.parametrize(
-    ("nodes", "words"),
+    ("kind", "read", "result", "words"),
     [
-        ([Mul("y", INPUT, INPUT)], "'y'.*requantization scale"),
-        ([HardSwish("y", INPUT)], "'y'.*TFLite takes up to 128"),
+        (Add, 1000, 0.01, "'y'.*requantization scale"),
+        (Mul, 10000, 2000, "'y'.*requantization scale"),  # 78 * 78 / 16
+        (HardSwish, 1000, 0.01, "'y'.*TFLite takes up to 128"),
     ],
 )
-def test_scales_that_no_kernel_takes(nodes, words):
-    from nas.quant.lower import lower
-
-    ranges = {INPUT: (-1000.0, 1000.0), "y": (-0.01, 0.01)}
+def test_scales_that_no_kernel_takes(kind, read, result, words):
+    node = kind("y", INPUT) if kind is HardSwish else kind("y", INPUT, INPUT)
     with pytest.raises(QuantizationError, match=words):
-        lower(nodes, ranges, SHAPE)
+        lower([node], {INPUT: (-read, read), "y": (-result, result)}, SHAPE)
+
+
+def test_a_product_of_fine_scales_may_be_finer_still():
+    (op,) = lower([Mul("y", INPUT, INPUT)], {INPUT: (-0.1, 0.1), "y": (-1e-4, 1e-4)}, SHAPE).operators
+    assert isinstance(op, QMul)
