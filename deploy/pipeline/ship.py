@@ -114,8 +114,8 @@ def _evaluate(context: Context, model: Encoder, name: str, selected: SelectedMod
         context.target,
         form=scheme.form,
         tail=context.tail,
-        described=description(
-            f"{context.experiment.name}-{name}", context.task.name, context.val_data.classes, context.keys["ship"]
+        described=description(  # not by the budget: two may select one network, whose file is measured once
+            context.experiment.name, context.task.name, context.val_data.classes, context.keys["ship"]
         ),
     )
     images = context.experiment.deploy.golden_images
