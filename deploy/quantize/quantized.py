@@ -22,7 +22,7 @@ from nas.quant import post_training
 from nas.quant.arithmetic import LITERT
 from nas.quant.file_order import from_file_order
 from nas.quant.float_graph import INPUT, Const, Node
-from nas.quant.integer_graph import IntegerGraph, IntTensor
+from nas.quant.integer_graph import IntegerGraph, IntTensor, Weighted
 from nas.quant.ranges import minmax
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import quantize as quantized
@@ -69,7 +69,14 @@ class Quantized:
         `data` says what was calibrated on.
         """
         artifact = Artifact.at(folder, f"{name}.{self.scheme.activations}")
-        metadata: dict[str, object] = {"model": name, "scheme": str(self.scheme), "data": data}
+        bits = sorted({op.bits for op in self.graph.operators if isinstance(op, Weighted)})
+        metadata: dict[str, object] = {
+            "model": name,
+            "scheme": str(self.scheme),
+            "data": data,
+            "requested_bits": bits,
+            "size_bits": self.graph.size_bits,
+        }
         save_model(self.graph, self.example, artifact, metadata, form=self.scheme.form)
         self.record(name, data).write(folder / QuantizationRecord.FILE)
         return artifact
