@@ -16,7 +16,7 @@ from hil.errors import CheckFailed, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from deploy.quantize.debug import DebugRecord, Difference, Values
+    from deploy.quantize.debug import DebugRecord, IntegerDifference, Values
     from deploy.quantize.quantized import Quantized
     from deploy.targets.placement import Target
     from hil.boards.config import BoardConfig
@@ -162,5 +162,5 @@ def _db(noise: float | None) -> str:
     return "" if noise is None else f"{noise:.1f}"
 
 
-def _text(found: Difference | None) -> str:
+def _text(found: IntegerDifference | None) -> str:
     return "" if found is None else f"{100 * found.share:.3g} % of elements, by {found.largest} at most"

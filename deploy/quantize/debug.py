@@ -26,7 +26,7 @@ Values = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Difference:
+class IntegerDifference:
     """Between a board's integers and the simulation's.
 
     Attributes:
@@ -54,8 +54,8 @@ class OperatorDebug:
     kind: str
     noise_db: float | None
     added_db: float | None
-    board: Difference | None = field(default=None, metadata=OMITTED)
-    board_alone: Difference | None = field(default=None, metadata=OMITTED)
+    board: IntegerDifference | None = field(default=None, metadata=OMITTED)
+    board_alone: IntegerDifference | None = field(default=None, metadata=OMITTED)
     __pydantic_config__ = STRICT
 
 
@@ -106,8 +106,8 @@ class _Differing:
         self.largest = max(self.largest, int(apart.max()))
 
     @property
-    def found(self) -> Difference:
-        return Difference(self.differing / self.elements, self.largest)
+    def found(self) -> IntegerDifference:
+        return IntegerDifference(self.differing / self.elements, self.largest)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deploy.formats.tflite.operators import Form
 from deploy.quantize.board_tensors import board_tensors
-from deploy.quantize.debug import DebugRecord, Difference, Values, operators_of, results
+from deploy.quantize.debug import DebugRecord, IntegerDifference, Values, operators_of, results
 from hil.boards.kinds import open_board
 from hil.session import Session
 from nas.quant import post_training, reference, simulate
@@ -95,7 +95,7 @@ def test_the_operator_that_a_board_computes_otherwise_is_found(quantized, images
     assert 0.1 < one.board_alone.share <= 1 / 7 + 0.01 and one.board == one.board_alone
     names = results(graph)
     before = [one for one in record.operators if names.index(one.name) < names.index(wrong)]
-    assert all(one.board == Difference(0.0, 0) for one in before)
+    assert all(one.board == IntegerDifference(0.0, 0) for one in before)
     after = {name for op in graph.operators for name in [op.name] if wrong in reads(op)}
     assert all(one.board is not None and one.board.share > 0 for one in record.operators if one.name in after)
 
