@@ -12,14 +12,17 @@ RUN     ?= runs/$(if $(filter scenes,$(DATA)),demo,$(firstword $(subst :, ,$(DAT
 
 MODELS  ?=
 TAU     ?=
+BASELINE ?=
+KEY     ?=
 
 AGREEMENT     = $(if $(MODELS),--models $(MODELS)) $(if $(TAU),--tau $(TAU))
 EXPERIMENT = --config $(CONFIG) --data $(DATA) --board $(BOARD) $(if $(ENCODER),--encoder-from $(ENCODER))
+PROMOTE = --against $(BASELINE) --board $(BOARD) --data $(DATA)
 SETUP := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo camvid test test-qemu check bench docs profile luts loop agree regress bundle board-check clean
+.PHONY: help setup system demo camvid test test-qemu check bench docs profile luts loop agree regress bundle release board-check clean
 
 help:  ## the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,8 +94,15 @@ agree: $(SETUP)  ## do the tables' sums rank MODELS full models as BOARD does? f
 regress: $(SETUP)  ## latency of RUN's models against baselines/BOARD (make one: hilnas regress --update)
 	@$(BIN)/hilnas regress --run $(RUN) --board $(BOARD)
 
-bundle: $(SETUP)  ## verify RUN's bundle on BOARD
+bundle: $(SETUP)  ## verify RUN's bundle on BOARD; BASELINE=BUNDLE: is it at least as good?
 	@$(BIN)/hilnas bundle verify $(RUN)/bundle --board $(BOARD)
+	$(if $(BASELINE),@$(BIN)/hilnas bundle promote $(RUN)/bundle $(PROMOTE))
+
+release: $(SETUP)  ## RUN's bundle as one file, verified; KEY=FILE: signed, BASELINE=BUNDLE: at least as good
+	@$(BIN)/hilnas bundle pack $(RUN) --out $(RUN)/release.bundle
+	$(if $(KEY),@$(BIN)/hilnas bundle sign $(RUN)/release.bundle --key $(KEY))
+	@$(BIN)/hilnas bundle verify $(RUN)/release.bundle --board $(BOARD)
+	$(if $(BASELINE),@$(BIN)/hilnas bundle promote $(RUN)/release.bundle $(PROMOTE) --report $(RUN)/release.md --junit $(RUN)/release.xml)
 
 board-check: $(SETUP)  ## is BOARD ready?
 	@$(BIN)/hilnas board check $(BOARD)

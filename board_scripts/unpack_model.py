@@ -90,6 +90,10 @@ def unpack(content: bytes) -> bytes:
     return bytes(model)
 
 
+def is_packed(content: bytes) -> bool:
+    return content[:8] in FIELDS
+
+
 def main(argv: list[str]) -> int:
     if len(argv) != 3:
         print("usage: unpack_model.py MODEL.packed MODEL.tflite", file=sys.stderr)

@@ -5,12 +5,14 @@
 Needs Python 3.9, numpy and a TFLite runtime. Prints one JSON line per check, {"check", "ok", "detail"}, and a
 last one, {"verified", "latency_us", ...}. Exit 0: verified; 1: a check failed; 2: wrong call.
 
-manifest.json: {"format": "hilnas-bundle/1", "name", "files": {relative path: {"sha256", "bytes"}},
+manifest.json: {"format": "hilnas-bundle/2" (or 1), "name", "files": {relative path: {"sha256", "bytes"}},
 "model": relative path, "golden": [{"input", "output", "max_mismatch", "max_abs_diff"}], "class_map"?: {"sizes":
-[[height, width], ...]}, ...}; other names, such as "schema_version", are not read here. A golden output holds when the
-fraction of differing elements is at most max_mismatch and, unless max_abs_diff is null (class maps: a distance between
-classes means nothing), no element differs by more than max_abs_diff. With "class_map" the model's file ends in logits:
-the golden output is the class map that the CPU makes of them, and the latency is to it.
+[[height, width], ...]}, "variants"?: [{"place": "delegate" or "cpu", "model", "golden", "class_map"?}], ...}; a name
+that is none of KNOWN is refused. Of several variants the one for what is given here is run. A golden output holds when
+the fraction of differing elements is at most max_mismatch and, unless max_abs_diff is null (class maps: a distance
+between classes means nothing), no element differs by more than max_abs_diff. With "class_map" the golden
+output is the class map, which the CPU makes of the file's logits unless "sizes" is empty; the latency is from the
+image's bytes to it.
 """
 
 from __future__ import annotations
@@ -27,11 +29,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from board_scripts.class_map import are_sizes, class_map
+from board_scripts.places import PLACES, chosen
+from board_scripts.unpack_model import Damaged, is_packed, unpack
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-FORMAT = "hilnas-bundle/1"
+FORMATS = ("hilnas-bundle/1", "hilnas-bundle/2")
+KNOWN = frozenset((
+    "schema_version", "format", "name", "model", "labels", "preprocessing", "measurement", "facts", "golden", "files",
+    "accuracy", "class_map", "latency_tolerance", "budgets", "variants",
+))  # fmt: skip
 MANIFEST = "manifest.json"
+LONGEST_NAME = 255
 SIGNATURE = "manifest.json.sig"  # of ssh-keygen, where the bundle is signed
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
 
@@ -48,27 +57,46 @@ def require(holds: bool, detail: str) -> None:
 def read_manifest(root: Path) -> dict[str, Any]:
     try:
         manifest: Any = json.loads((root / MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise NotVerified(f"cannot read {MANIFEST}: {error}") from error
     require(isinstance(manifest, dict), f"{MANIFEST} is not an object")
     require(
-        manifest.get("format") == FORMAT,
-        f"format is {manifest.get('format')!r}, this verifier reads {FORMAT!r}",
+        manifest.get("format") in FORMATS,
+        f"format is {manifest.get('format')!r}, this verifier reads {' and '.join(FORMATS)}",
     )
+    unknown = sorted(set(manifest) - KNOWN)
+    require(not unknown, f"{str(unknown)[:100]} is unknown to this verifier; take that of the hilnas it is of")
     require(isinstance(manifest.get("files"), dict), '"files" is not an object')
-    require(isinstance(manifest.get("model"), str), '"model" is not a path')
-    require(isinstance(manifest.get("golden", []), list), '"golden" is not a list')
-    left = manifest.get("class_map")
-    require(left is None or (isinstance(left, dict) and are_sizes(left.get("sizes"))), '"class_map" has no sizes')
+    variants = manifest.get("variants", [])
+    require(isinstance(variants, list), '"variants" is not a list')
+    for entry in (manifest, *variants):
+        require_model(entry)
+    for entry in variants:
+        require(entry.get("place") in PLACES, f"the place of a variant is none of {', '.join(PLACES)}")
     return dict(manifest)
 
 
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def require_model(entry: Any) -> None:
+    require(isinstance(entry, dict), "a variant is not an object")
+    require(isinstance(entry.get("model"), str), '"model" is not a path')
+    require(isinstance(entry.get("golden", []), list), '"golden" is not a list')
+    left = entry.get("class_map")
+    require(left is None or (isinstance(left, dict) and are_sizes(left.get("sizes"))), '"class_map" has no sizes')
+
+
 def named_paths(manifest: dict[str, Any]) -> list[str]:
-    named = [*manifest["files"], manifest["model"]]
-    for golden in manifest.get("golden", []):
+    entries = [manifest, *manifest.get("variants", [])]
+    named = [*manifest["files"], *(entry["model"] for entry in entries)]
+    for golden in (pair for entry in entries for pair in entry.get("golden", [])):
         require(isinstance(golden, dict), "a golden entry is not an object")
-        require(isinstance(golden.get("max_mismatch"), (int, float)), "a golden entry lacks max_mismatch")
+        require(is_number(golden.get("max_mismatch")), "a golden entry lacks max_mismatch")
         require("max_abs_diff" in golden, "a golden entry lacks max_abs_diff (null: not applied)")
+        largest = golden["max_abs_diff"]
+        require(largest is None or is_number(largest), "max_abs_diff of a golden entry is no number")
         named += [golden.get("input"), golden.get("output")]
     return named
 
@@ -76,7 +104,8 @@ def named_paths(manifest: dict[str, Any]) -> list[str]:
 def check_paths(root: Path, manifest: dict[str, Any]) -> str:
     """Every path stays inside the bundle, through symlinks too, and is listed with its hash."""
     for name in named_paths(manifest):
-        require(isinstance(name, str) and name != "", f"{name!r} is not a path")
+        plain = isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= LONGEST_NAME
+        require(plain, f"{str(name)[:100]!r} is not a path")
         pure = PurePosixPath(name)
         require(
             not pure.is_absolute() and ".." not in pure.parts and "\\" not in name,
@@ -131,12 +160,15 @@ def make_interpreter(model: Path, options: argparse.Namespace) -> Any:
         delegates = None
         if options.delegate:
             delegates = [runtime.load_delegate(options.delegate, dict(options.delegate_option))]
+        content = model.read_bytes()
         interpreter = runtime.Interpreter(
-            model_path=str(model), num_threads=options.threads, experimental_delegates=delegates
+            model_content=unpack(content) if is_packed(content) else content,
+            num_threads=options.threads,
+            experimental_delegates=delegates,
         )
         check_sizes(interpreter.get_input_details())
         interpreter.allocate_tensors()
-    except (OSError, RuntimeError, ValueError) as error:
+    except (Damaged, OSError, RuntimeError, ValueError) as error:
         raise NotVerified(f"{model.name} does not load: {error}") from error
     return interpreter
 
@@ -200,9 +232,18 @@ def check_golden(interpreter: Any, root: Path, golden: dict[str, Any], left: Any
 
 
 def measure_latency(interpreter: Any, runs: int, left: Any) -> dict[str, float]:
-    latencies_us = []
+    """Of the inference, or from the image's bytes to the class map, as hilnas measures."""
+    import numpy
+
+    latencies_us, images = [], []
+    for detail in interpreter.get_input_details() if left is not None else ():
+        array = interpreter.get_tensor(detail["index"])
+        signed = array.dtype == numpy.int8
+        images.append((detail["index"], array.view(numpy.uint8) ^ 128 if signed else array, signed))
     for _ in range(runs):
         begin = time.monotonic_ns()
+        for index, image, signed in images:
+            interpreter.set_tensor(index, (image ^ 128).view(numpy.int8) if signed else image)
         interpreter.invoke()
         if left is not None:
             results_of(interpreter, left)
@@ -219,7 +260,7 @@ def verify(root: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     def attempt(name: str, check: Any, *arguments: Any) -> tuple[Any, dict[str, Any]]:
         try:
             value = check(*arguments)
-        except NotVerified as error:
+        except (NotVerified, OSError) as error:
             return None, {"check": name, "ok": False, "detail": str(error)}
         detail = value if isinstance(value, str) else "well"
         return value, {"check": name, "ok": True, "detail": detail}
@@ -240,12 +281,15 @@ def verify(root: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         well = all(record["ok"] for record in records)  # a file that changed is never given to the runtime
     interpreter = None
     if well:
-        interpreter, record = attempt("model", make_interpreter, root / manifest["model"], options)
+        entry, why = chosen(manifest, delegate=bool(options.delegate))
+        if manifest.get("variants"):
+            yield {"check": "variant", "ok": True, "detail": why}
+        interpreter, record = attempt("model", make_interpreter, root / entry["model"], options)
         yield record
         well = record["ok"]
     if interpreter is not None:
-        left = manifest.get("class_map")
-        for golden in manifest.get("golden", []):
+        left = entry.get("class_map")
+        for golden in entry.get("golden", []):
             _, record = attempt("golden", check_golden, interpreter, root, golden, left)
             yield record
             well = well and record["ok"]

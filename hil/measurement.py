@@ -93,6 +93,11 @@ class Conditions:
         compared = {name: value for name, value in self.to_json().items() if name not in NOT_COMPARED}
         return digest(compared)[:16]
 
+    def differing(self, other: Conditions) -> list[str]:
+        """By name what keeps latencies under these conditions and those from being compared; empty: nothing does."""
+        compared = (field.name for field in fields(self) if field.name not in NOT_COMPARED)
+        return [name for name in compared if getattr(self, name) != getattr(other, name)]
+
     def to_json(self) -> dict[str, Any]:
         raw = asdict(self)
         if not self.input_shapes:

@@ -29,6 +29,7 @@ PARTS = (
 )
 IMPORT = re.compile(r"^from board_scripts\.(\w+) import .*\n", re.MULTILINE)
 FUTURE = "from __future__ import annotations\n"
+PROGRAM = re.compile(r"\n\ndef main\(.*", re.DOTALL)
 TOO_OLD = 79
 # In the grammar of any Python, as an older one has to read it whole. What lies in the home is no module of ours.
 FROM_STDIN = (
@@ -46,10 +47,13 @@ def script_path(name: str) -> Path:
 
 
 def script(name: str) -> bytes:
-    """A script that runs alone: where it imports from another one of ours, that one's text stands instead."""
+    """A script that runs alone: where it imports from another one of ours, that one's text stands instead.
+
+    Of one that is a program itself, all but what makes it one.
+    """
 
     def text(match: re.Match[str]) -> str:
-        return script_path(f"{match[1]}.py").read_text(encoding="utf8").replace(FUTURE, "")
+        return PROGRAM.sub("", script_path(f"{match[1]}.py").read_text(encoding="utf8").replace(FUTURE, ""))
 
     return IMPORT.sub(text, script_path(name).read_text(encoding="utf8")).encode()
 

@@ -9,10 +9,14 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from nas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -32,10 +36,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def build(cls: type[T], settings: Mapping[str, Any], where: str) -> T:
     """A `cls` (frozen dataclass, nested ones too) from `settings`; `where` names the file in errors."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
+    kind: type = cls  # of which mypy knows that it can be hashed
     try:
-        return TypeAdapter(cls).validate_python(dict(settings))
+        built: T = _adapter(kind).validate_python(dict(settings))
+        return built
     except ValidationError as error:
         faults = [(*_place(cls, e["loc"]), e) for e in error.errors(include_url=False)]
         foreign = [f for f in faults if f[2]["type"] in ("extra_forbidden", "unexpected_keyword_argument")]
@@ -48,6 +54,14 @@ def build(cls: type[T], settings: Mapping[str, Any], where: str) -> T:
                 f"{where}: unknown key '{'.'.join(keys)}'{_near_miss(keys[-1], _known(owners))}"
             ) from None
         raise ConfigError(f"{where}: '{'.'.join(keys)}': {first['msg']}") from None
+
+
+@cache
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    """Made once: making one takes far longer than using it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
 
 
 def _place(cls: Any, location: tuple[int | str, ...]) -> tuple[list[str], list[Any]]:

@@ -1,4 +1,4 @@
-"""records.md: the JSON files that a run, an evaluation and a bundle leave, from the classes that read them."""
+"""records.md: the JSON files that runs, evaluations, quantized networks and bundles have, from the classes of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from deploy.quantize.record import QuantizationRecord
 from deploy.run.records import (
     AgreementRecord,
     DataRecord,
@@ -19,7 +20,9 @@ from deploy.run.records import (
     Summary,
 )
 from deploy.ship.evaluation_record import EvaluationRecord
-from deploy.ship.manifest import Manifest
+from deploy.ship.layers import QuantizedLayers
+from deploy.ship.manifest import BundleMeasurement, Manifest
+from deploy.ship.provenance import Provenance
 from hil.measurement import Measurement
 from reference.docstrings import attributes, classes, summary
 from reference.markdown import code, plain, table
@@ -33,13 +36,18 @@ FILES: tuple[type[Record], ...] = (
     SearchRecord,
     FinalRecord,
     Summary,
+    QuantizationRecord,
     EvaluationRecord,
     Manifest,
+    BundleMeasurement,
+    QuantizedLayers,
+    Provenance,
 )
 INTRODUCTION = """# Records
 
-The JSON files of a run, an evaluation and a bundle, generated from the classes that read and write them. Each file has
-its `schema_version` beside these fields; an unknown or missing field is refused. Units are in the names.
+The JSON files of runs, evaluations, quantized networks and bundles, generated from the classes that read and write
+them. Each file has its `schema_version` beside these fields; an unknown or missing field is refused. Units are in the
+names.
 """
 PARTS = """## Parts
 

@@ -20,14 +20,13 @@ from nas.quant.integer_graph import (
     QAdd,
     QArgMax,
     QAveragePool,
-    QConcat,
     QConv,
     QFullyConnected,
     QMaxPool,
     QMean,
-    QPad,
     QResize,
 )
+from nas.quant.integer_operators import QConcat, QPad
 
 Shape: TypeAlias = tuple[int, int, int]  # H, W, C
 

@@ -12,6 +12,7 @@ from deploy.cli import (
     compare,
     compile,
     data,
+    debug,
     doctor,
     evaluate,
     init,
@@ -21,6 +22,7 @@ from deploy.cli import (
     models,
     predict,
     profiling,
+    quantize,
     regress,
     report,
     results,
@@ -35,7 +37,7 @@ from deploy.cli.help import TopParser
 GROUPS: Mapping[str, Sequence[ModuleType]] = {
     "Run the loop": (init, data, loop),
     "Ask": (search, space, lut, predict, compare, lcpaq),
-    "Your models": (compile, profiling, evaluate, models, bundle),
+    "Your models": (compile, quantize, debug, profiling, evaluate, models, bundle),
     "Boards": (board, doctor),
     "Results": (report, results, regress, studies),
 }

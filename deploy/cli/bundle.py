@@ -1,4 +1,4 @@
-"""`hilnas bundle export|pack|show|diff|sign|verify`: a model with all that shows what it does on a board."""
+"""`hilnas bundle`: a model with all that shows what it does on a board. Further: `bundle_install`, `bundle_promote`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.cli import console
+from deploy.cli import bundle_install, bundle_promote, console
 from deploy.cli.help import sentence
 from deploy.cli.options import Commands, add_board, add_json, bind
 from hil.errors import UsageError
@@ -27,6 +27,16 @@ class BundlePackOptions:
 
     bundle: Path
     out: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinOptions:
+    """`delegate`, `cpu`: bundles, as folders or packed; `pack`: the CPU's model is stored with its weights packed."""
+
+    delegate: Path
+    cpu: Path
+    out: Path
+    pack: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +106,8 @@ def add(commands: Commands) -> None:
     _add_signers(verify)
     add_board(verify)
     bind(verify, VerifyOptions, verify_bundle)
+    bundle_install.add(actions)
+    bundle_promote.add(actions)
 
 
 def _add_files(actions: Commands) -> None:
@@ -108,6 +120,21 @@ def _add_files(actions: Commands) -> None:
     pack.add_argument("bundle", type=Path, metavar="RUN|DIR", help="a run's folder, or a bundle's")
     pack.add_argument("--out", type=Path, metavar="FILE", help="default: the bundle's name with .bundle")
     bind(pack, BundlePackOptions, pack_bundle)
+    joined = actions.add_parser(
+        "join",
+        help="one bundle of a model for a delegate and one for the CPU",
+        description="Puts two bundles of the same classes under one manifest. The verifier and infer.py run the "
+        "model for what the board has, and say why.",
+    )
+    joined.add_argument("--delegate", type=Path, required=True, metavar="DIR|FILE", help="for a board's delegate")
+    joined.add_argument("--cpu", type=Path, required=True, metavar="DIR|FILE", help="for its CPU")
+    joined.add_argument(
+        "--pack",
+        action="store_true",
+        help="store the CPU's model in the packed form, as `hilnas pack`; it is restored when it is loaded",
+    )
+    joined.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    bind(joined, JoinOptions, join_bundles)
     text = "what is in a bundle, and who signed it"
     show = actions.add_parser("show", help=text, description=sentence(text))
     show.add_argument("bundle", type=Path, metavar="DIR|FILE", help="a folder, or what `pack` wrote")
@@ -158,8 +185,20 @@ def pack_bundle(options: BundlePackOptions) -> int:
     return 0
 
 
+def join_bundles(options: JoinOptions) -> int:
+    from deploy.ship.archive import unpacked
+    from deploy.ship.manifest import Place
+    from deploy.ship.variants import join
+
+    with unpacked(options.delegate) as delegate, unpacked(options.cpu) as cpu:
+        packed: tuple[Place, ...] = ("cpu",) if options.pack else ()
+        console.say(f"bundle: {join({'delegate': delegate, 'cpu': cpu}, options.out, packed=packed)}")
+    return 0
+
+
 def show_bundle(options: ShowOptions) -> int:
     """`CheckFailed` where nobody of those allowed signed it."""
+    from deploy.formats.printable import printable
     from deploy.ship.archive import unpacked
     from deploy.ship.contents import contents_text, described
     from deploy.ship.signatures import signer
@@ -171,18 +210,19 @@ def show_bundle(options: ShowOptions) -> int:
             console.say_json({**described_as, "signed_by": by})
             return 0
         for line in contents_text(folder):
-            console.say(line)
+            console.say(printable(line))
     if by:
         console.say(f"signed by {by}")
     return 0
 
 
 def diff_bundles(options: DiffOptions) -> int:
+    from deploy.formats.printable import printable
     from deploy.ship.archive import unpacked
     from deploy.ship.contents import differences
 
     with unpacked(options.one) as one, unpacked(options.other) as other:
-        rows = list(differences(one, other))
+        rows = [tuple(map(printable, row)) for row in differences(one, other)]
     if rows:
         console.table(("", str(options.one), str(options.other)), rows)
     else:
@@ -205,8 +245,8 @@ def sign_bundle(options: SignOptions) -> int:
 def verify_bundle(options: VerifyOptions) -> int:
     """`CheckFailed` where nobody of those allowed signed it: before it is copied anywhere."""
     from deploy.ship.archive import unpacked
-    from deploy.ship.bundle import verify
     from deploy.ship.signatures import signer
+    from deploy.ship.verification import verify
     from hil.boards.catalog import find_board
     from hil.boards.kinds import open_board
 

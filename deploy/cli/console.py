@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from deploy.run.folder import Progress
 
+Ended = TypeVar("Ended")
 WIDTH_OF_A_FILE = 180  # columns, where no terminal says how many there are
 
 
@@ -70,6 +71,17 @@ def follow(steps: Iterable[Progress], stages: Sequence[str] = ()) -> None:
     with progress(stages) as show:
         for step in steps:
             show(step)
+
+
+def followed(steps: Generator[Progress, None, Ended]) -> Ended:
+    """As `follow`; what the steps end with."""
+    with progress() as show:
+        while True:
+            try:
+                show(next(steps))
+            except StopIteration as end:
+                ended: Ended = end.value
+                return ended
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ from hil.errors import ModelError, UsageError
 if TYPE_CHECKING:
     from deploy.formats.tflite.normalization import Normalization
     from deploy.run.context import Context
-    from deploy.run.folder import Progress
     from deploy.ship.evaluate import Finished
     from deploy.ship.evaluated_models import ImagesAsked
     from hil.boards.config import BoardConfig
@@ -211,8 +209,7 @@ def _finished(
     options: EvaluateOptions, subject: Path, context: Context | None, images: ImagesAsked, board: BoardConfig | None
 ) -> tuple[Finished, Path]:
     """The evaluation of a subject, and its folder."""
-    from deploy.formats.digest import digest, file_digest
-    from deploy.ship.evaluate import evaluate
+    from deploy.ship.evaluate import evaluate, evaluation_folder
     from deploy.ship.evaluated_models import file_model, run_model
     from deploy.ship.manifest import Manifest
 
@@ -226,21 +223,8 @@ def _finished(
         model, data = file_model(path, images, _normalization(options.normalize), input_shapes=shapes)
     if options.images is not None and len(data) < options.images:
         console.warn(f"{images.spec}, split {images.split}, has {len(data)} images, fewer than --images")
-    asked = (file_digest(model.path), images.spec, images.split, images.seed, images.count, board and board.name)
-    folder = options.out / f"{model.name}-{digest(*asked, model.input.text)[:8]}"
-    steps = evaluate(model, data, images, board, folder, retry_failed=options.retry_failed)
-    with console.progress() as show:
-        return _taken(steps, show), folder
-
-
-def _taken(steps: Generator[Progress, None, Finished], show: Callable[[Progress], None]) -> Finished:
-    """What the steps end with."""
-    while True:
-        try:
-            show(next(steps))
-        except StopIteration as end:
-            finished: Finished = end.value
-            return finished
+    folder = evaluation_folder(options.out, model, images, board)
+    return console.followed(evaluate(model, data, images, board, folder, retry_failed=options.retry_failed)), folder
 
 
 def _normalization(text: str | None) -> Normalization | None:

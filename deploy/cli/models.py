@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from deploy.targets.inspection import Inspection
     from deploy.targets.placement import Lint, Placement
 
+READ_A_FILE = "what a .tflite file holds; what leaves a target's fast cores"
 NO_EVIDENCE = "no evidence"
 
 
@@ -79,7 +80,7 @@ def add(commands: Commands) -> None:
 def _add_inspect(commands: Commands) -> None:
     inspect = commands.add_parser(
         "inspect",
-        help="what a .tflite file holds, operator by operator",
+        help=READ_A_FILE,
         description="Shows each operator of a .tflite file: shapes, types, how its weights are stored, their bits, and "
         "its multiply-accumulates (MACs); with --target also where it is expected to run.",
     )
@@ -95,7 +96,7 @@ def _add_inspect(commands: Commands) -> None:
 def _add_lint(commands: Commands) -> None:
     lint = commands.add_parser(
         "lint",
-        help="which operators leave a target's fast cores or fail there",
+        help=READ_A_FILE,
         description="Expected from rules, not measured. Exits 1 if an operator computes a wrong result or cannot run "
         "on the target, or if more than --max-off-nn of the multiply-accumulates leave the NN cores (on a target "
         "without them: the fast kernels). Operators without multiply-accumulates are listed and do not fail.",

@@ -93,8 +93,10 @@ def run(options: RegressOptions) -> int:
     What is wrong with files is refused before the board is used.
     """
     from deploy.cli.results import open_store
-    from deploy.regression import regress, report
+    from deploy.formats import verdicts
+    from deploy.regression import regress
     from deploy.regression.baselines import load_suite, suite_folder
+    from deploy.regression.report import report_of
     from hil.boards.catalog import find_board
     from hil.boards.kinds import open_board
     from hil.job import MeasureProtocol
@@ -103,7 +105,7 @@ def run(options: RegressOptions) -> int:
 
     if options.update and (options.report or options.junit):
         raise UsageError("--update compares nothing: leave out --report and --junit")
-    report.check_paths(options.report, options.junit)
+    verdicts.check_paths(options.report, options.junit)
     config = find_board(options.boards, options.board)
     suite = suite_folder(options.baselines, config)
     heads = regress.heads_of_folder(options.suite) if options.suite else regress.heads_of_run(options.run)
@@ -125,7 +127,7 @@ def run(options: RegressOptions) -> int:
             if not options.json:
                 _show(outcome)
         conditions = session.conditions
-    report.write(report.RegressionReport(config.name, conditions, tuple(outcomes)), options.report, options.junit)
+    verdicts.write(report_of(config.name, conditions, outcomes), options.report, options.junit)
     if options.json:
         models = [outcome.to_json() for outcome in outcomes]
         console.say_json({"board": config.name, "conditions": conditions.to_json(), "models": models})

@@ -20,6 +20,7 @@ from torch import Tensor
 from deploy.compile.kernel_spread import kernel_spread
 from deploy.compile.tails import CLASS_MAP, class_map_of
 from deploy.formats.files import write_atomically
+from deploy.formats.tflite.metadata import Description
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import parse, read
 from deploy.formats.tflite.writer import write
@@ -31,6 +32,7 @@ from hil.measure import Job
 from nas.lcpaq.policy import Policy, applied
 from nas.quant import post_training, simulate
 from nas.quant.arithmetic import LITERT, Arithmetic
+from nas.quant.file_order import to_file_order
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Weighted
 from nas.quant.safe_resize import split_resizes
 from nas.quant.scheme import DEFAULT, Scheme
@@ -116,20 +118,18 @@ def golden_pair(
 ) -> tuple[bytes, bytes]:
     """The bytes that a file of this form takes for `x` (1, C, H, W) in real values, and those that it has to output."""
     q = simulate.quantize(x, graph.tensors[graph.input])
-    output = simulate.run(graph, q, kernels_of(form, arithmetic))
+    outputs = simulate.outputs_of(graph, q, kernels_of(form, arithmetic))
     return (
         _as_written(q, graph.tensors[graph.input], form),
-        _as_written(output, graph.tensors[graph.output], form),
+        b"".join(_as_written(y, graph.tensors[name], form) for name, y in outputs.items()),
     )
 
 
 def _as_written(q: Tensor, tensor: IntTensor, form: Form) -> bytes:
-    if tensor.dtype == "int32":
-        return stored(simulate.as_nhwc(q, np.int32), form)
-    if form.ends == "float":
+    if form.ends == "float" and tensor.dtype == "int8":
         real: Tensor = simulate.dequantize(q, tensor)
-        return real.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
-    return stored(simulate.as_nhwc(q), form)
+        return to_file_order(real).contiguous().numpy().tobytes()
+    return stored(simulate.as_nhwc(q, np.int32 if tensor.dtype == "int32" else np.int8), form)
 
 
 def model_metadata(graph: IntegerGraph, subnet: str, key: str, **facts: object) -> dict[str, object]:
@@ -198,14 +198,16 @@ def save_model(
     *,
     form: Form = Form(),  # noqa: B008
     tail: Tail = "classes",
+    described: Description | None = None,
 ) -> Artifact:
     """Compile a full model and write its three files; the model last, so that all are there if it is.
 
+    `described`: of the ecosystem's metadata, in a file that ships; a candidate has none.
     `tail`: where its file ends (`nas.quant.tails`); the metadata says what is left to the CPU, and the golden output is
     the class map all the same, by `target`'s arithmetic. Raises what `lint_written` does before anything is written.
     """
     kept, sizes = in_file(graph, tail)
-    content = write(kept, metadata if sizes is None else {**metadata, CLASS_MAP: sizes}, form)
+    content = write(kept, metadata if sizes is None else {**metadata, CLASS_MAP: sizes}, form, described)
     if target:
         lint_written(content, artifact.name, target)
     source, expected = golden_pair(graph, image, form, arithmetic_of(target))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deploy.formats.tflite.read import ModelInfo, read
 from deploy.targets.inspection import inspect_model
 from hil.errors import ModelError
-from nas.quant import simulate
+from nas.quant.integer_resizing import bilinear
 from nas.quant.tails import Sizes
 
 CLASS_MAP = "class_map"
@@ -51,5 +51,5 @@ def classes_of(logits: NDArray[np.generic], sizes: Sizes) -> NDArray[np.int64]:
         return logits.reshape(logits.shape[1:3]).astype(np.int64)
     q = torch.from_numpy(logits.astype(np.float32)).permute(0, 3, 1, 2)
     for size in sizes:
-        q = simulate.resize(q, size)
+        q = bilinear(q, size)
     return np.asarray(q.argmax(1)[0].numpy(), np.int64)

@@ -23,7 +23,7 @@ def read_json(path: Path, keys: Collection[str] = ()) -> Any:
         record = json.loads(path.read_text(encoding="utf8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; run the stage that makes it (`make demo` runs all)") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not readable as JSON ({error}); delete it and run again") from None
     if not isinstance(record, dict) or not set(keys) <= record.keys():
         raise UsageError(f"{path}: not a record of this kit; delete it and run again")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hil.errors import UsageError
-from nas.networks.blocks import same_padding
+from nas.errors import QuantizationError
 from nas.quant.integer_graph import (
     IntegerGraph,
     IntTensor,
@@ -23,18 +23,18 @@ from nas.quant.integer_graph import (
     QAdd,
     QArgMax,
     QAveragePool,
-    QConcat,
     QConv,
     QFullyConnected,
     QMaxPool,
     QMean,
-    QNearest,
-    QPad,
-    QReshape,
     QResize,
     QSoftmax,
     Weighted,
+    reads,
 )
+from nas.quant.integer_operators import QConcat, QPad, QReshape
+from nas.quant.integer_windows import window_of
+from nas.quant.windows import pair
 
 OPSET, IR_VERSION = 21, 10  # both of ONNX 1.16: old enough for runtimes on boards, and all that is needed
 METADATA_NAME = "hilnas"
@@ -109,26 +109,24 @@ def _shape(tensor: IntTensor) -> tuple[int, ...]:
     return (1, channels) if tensor.rank == 2 else (1, channels, height, width)
 
 
-def _same_pads(size: tuple[int, int], kernel: int, stride: int, dilation: int = 1) -> list[int]:
-    """TFLite's SAME as ONNX writes it: top, left, bottom, right."""
-    (top, bottom), (left, right) = (same_padding(side, kernel, stride, dilation) for side in size)
-    return [top, left, bottom, right]
+def _window(op: QConv | QAveragePool | QMaxPool, x: IntTensor) -> dict[str, Any]:
+    """The attributes of the window of `op` over `x`; ONNX's pads are top, left, bottom, right."""
+    window = window_of(op)
+    top, bottom, left, right = window.pads((x.shape[0], x.shape[1]))
+    return {"kernel_shape": pair(window.kernel), "strides": pair(window.stride), "pads": [top, left, bottom, right]}
 
 
 def _conv(op: Operator, g: _Graph) -> str:
     assert isinstance(op, QConv)  # noqa: S101 (dispatched on the type)
-    height, width, channels = g.graph.tensors[op.x].shape
+    x = g.graph.tensors[op.x]
     weight = op.weight.transpose((3, 0, 1, 2) if op.depthwise else (0, 3, 1, 2))  # (O, I/groups, k, k)
-    kernel = weight.shape[2:]
     y = g.node(
         "Conv",
         [g.real(op.x), *g.weights(op, weight)],
         f"{op.name}/convolved",
-        kernel_shape=kernel,
-        strides=[op.stride] * 2,
-        dilations=[op.dilation] * 2,
-        pads=_same_pads((height, width), kernel[0], op.stride, op.dilation),
-        group=channels // weight.shape[1],
+        **_window(op, x),
+        dilations=pair(op.dilation),
+        group=x.shape[2] // weight.shape[1],
     )
     return g.quantized(op.name, g.activated(op, y))
 
@@ -158,14 +156,13 @@ def _mean(op: Operator, g: _Graph) -> str:
 
 def _average_pool(op: Operator, g: _Graph) -> str:
     assert isinstance(op, QAveragePool)  # noqa: S101
-    window = {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2}
+    window = _window(op, g.graph.tensors[op.x])
     return g.quantized(op.name, g.node("AveragePool", [g.real(op.x)], f"{op.name}/pooled", **window))
 
 
 def _max_pool(op: Operator, g: _Graph) -> str:
     assert isinstance(op, QMaxPool)  # noqa: S101
-    pads = _same_pads(g.graph.tensors[op.x].shape[:2], op.kernel, op.stride)
-    window = {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2, "pads": pads}
+    window = _window(op, g.graph.tensors[op.x])
     return g.quantized(op.name, g.node("MaxPool", [g.real(op.x)], f"{op.name}/pooled", **window))
 
 
@@ -196,15 +193,11 @@ def _softmax(op: Operator, g: _Graph) -> str:
 def _resize(op: Operator, g: _Graph) -> str:
     assert isinstance(op, QResize)  # noqa: S101
     sizes = g.constant(f"{op.name}/sizes", np.array(_shape(g.graph.tensors[op.name]), np.int64))
+    if g.graph.tensors[op.name].dtype == "int32":
+        how = {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"}
+        return g.node("Resize", [f"{op.x}/int32", "", "", sizes], f"{op.name}/int32", **how)
     how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     return g.quantized(op.name, g.node("Resize", [g.real(op.x), "", "", sizes], f"{op.name}/resized", **how))
-
-
-def _nearest(op: Operator, g: _Graph) -> str:
-    assert isinstance(op, QNearest)  # noqa: S101
-    sizes = g.constant(f"{op.name}/sizes", np.array(_shape(g.graph.tensors[op.name]), np.int64))
-    how = {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"}
-    return g.node("Resize", [f"{op.x}/int32", "", "", sizes], f"{op.name}/int32", **how)
 
 
 def _concat(op: Operator, g: _Graph) -> str:
@@ -231,10 +224,31 @@ EMITTERS: Mapping[type, Callable[[Operator, _Graph], str]] = {
     QAdd: _add,
     QMean: _mean,
     QResize: _resize,
-    QNearest: _nearest,
     QConcat: _concat,
     QArgMax: _argmax,
 }
+
+
+def _check(op: Operator, graph: IntegerGraph) -> None:
+    """`QuantizationError` naming an operator that search spaces do not have and nothing here writes."""
+    match op:
+        case QMean():
+            written = op == QMean(op.name, op.x)
+        case QResize():
+            classes = graph.tensors[op.name].dtype == "int32"
+            written = op == QResize(op.name, op.x, "nearest" if classes else "bilinear")
+        case QPad():
+            written = op.channels == (0, 0) and op.value is None
+        case QConcat():
+            written = op.axis == -1
+        case QReshape():
+            written = graph.tensors[op.name].rank == 2 or graph.tensors[op.name].dtype == "int32"
+        case _:
+            written = type(op) in EMITTERS
+    if not written or any(len(graph.tensors[name].shape) != 3 for name in (op.name, *reads(op))):
+        raise QuantizationError(
+            f"'{op.name}': this form of {type(op).__name__[1:]} cannot be written as ONNX: take .tflite"
+        )
 
 
 def _end(g: _Graph, tensor: IntTensor) -> Any:
@@ -246,8 +260,12 @@ def _end(g: _Graph, tensor: IntTensor) -> Any:
 def to_onnx(graph: IntegerGraph, metadata: Mapping[str, Any] | None = None) -> bytes:
     """The ONNX file of `graph`: input and output NHWC, batch 1; `metadata` goes in as JSON under 'hilnas'.
 
-    Raises `UsageError` where the package onnx is not installed.
+    Raises `UsageError` where the package onnx is not installed, `QuantizationError` naming an operator that it has not.
     """
+    for op in graph.operators:
+        _check(op, graph)
+    if len(graph.outputs) > 1:
+        raise QuantizationError(f"outputs {', '.join(graph.outputs)}: only one can be written as ONNX; cut the network")
     try:
         g = _Graph(graph)
     except ImportError:

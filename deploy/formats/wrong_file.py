@@ -20,29 +20,28 @@ Found: TypeAlias = "tuple[str, str] | None"
 HEAD_BYTES = 1 << 16
 TAR = 257  # where a tar archive has its mark
 
-CONVERT_KERAS = "convert it: tf.lite.TFLiteConverter.from_keras_model(keras.models.load_model(FILE)).convert()"
-CONVERT_SAVED_MODEL = "convert its directory: tf.lite.TFLiteConverter.from_saved_model(DIR).convert()"
-CONVERT_GRAPH = "convert it: tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(FILE, INPUTS, OUTPUTS).convert()"
-CONVERT_ONNX = "convert it: `onnx2tf -i FILE -oiqt` (pip install onnx2tf)"
-CONVERT_TORCH = (
-    "convert the network that its weights are of: litert_torch.convert(network.eval(), (example,)).export('m.tflite') "
-    "(pip install litert-torch); if a run of this kit made it: `hilnas compile --config CONFIG --weights RUN`"
+QUANTIZE = "quantize it: `hilnas quantize FILE --data FOLDER --out DIR`"
+QUANTIZE_SAVED_MODEL = "quantize its directory: `hilnas quantize MODEL --data FOLDER --out DIR`"
+QUANTIZE_TORCH = (
+    "export the network that its weights are of: torch.onnx.export(network.eval(), (example,), 'm.onnx', dynamo=False) "
+    "and `hilnas quantize m.onnx`; if a run of this kit made it: `hilnas compile --config CONFIG --weights RUN`"
 )
+CONVERT_GRAPH = "convert it: tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(FILE, INPUTS, OUTPUTS).convert()"
 UNPACK = "unpack it, and give the .tflite in it"
 SOURCE = "give the .tflite that it was made from"
 
 MARKS: Sequence[tuple[int, bytes, str, str]] = (
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes it (.h5)", CONVERT_KERAS),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes it (.h5)", QUANTIZE),
     (0, b"HILNASP", "a model that `hilnas pack` packed", "restore it: `hilnas unpack FILE --out MODEL.tflite`"),
     (0, b"VPMN", "a network binary for one VeriSilicon NPU and driver (.nb)", SOURCE),
     (0, b"LITERTLM", "a LiteRT-LM bundle (.litertlm)", "give one of its models as .tflite"),
     (0, b"GGUF", "a GGUF file, as llama.cpp reads it", "give a model as .tflite"),
-    (4, b"ORTM", "an ONNX Runtime model (.ort)", f"take the .onnx that it was made from, and {CONVERT_ONNX}"),
-    (4, b"ET1", "an ExecuTorch program (.pte)", CONVERT_TORCH),
+    (4, b"ORTM", "an ONNX Runtime model (.ort)", f"take the .onnx that it was made from, and {QUANTIZE}"),
+    (4, b"ET1", "an ExecuTorch program (.pte)", QUANTIZE_TORCH),
     (4, b"CIR0", "a Circle model (.circle)", SOURCE),
     (4, b"TFL1", "a TFLite model of schema version 1", "convert it again with a newer TensorFlow"),
     (4, b"TFL2", "a TFLite model of schema version 2", "convert it again with a newer TensorFlow"),
-    (0, b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a PyTorch checkpoint (.pt, .pth)", CONVERT_TORCH),
+    (0, b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a PyTorch checkpoint (.pt, .pth)", QUANTIZE_TORCH),
     (0, b"\x93NUMPY", "a NumPy array (.npy)", "give a model as .tflite"),
     (0, b"\x7fELF", "a program or a library (ELF)", "give a model; a delegate's library is named in boards.toml"),
     (0, b"SQLite format 3\0", "a SQLite database", "give a model; a store of measurements is named with --store"),
@@ -96,14 +95,14 @@ def _zip(file: BinaryIO) -> tuple[str, str]:
     models = [name for name in names if name.endswith(".tflite")]
     ends = {name.rsplit("/", 1)[-1] for name in names}
     if {"config.json", "model.weights.h5"} <= ends:
-        return "a Keras model (.keras)", CONVERT_KERAS
+        return "a Keras model (.keras)", QUANTIZE
     if ends & {"data.pkl", "archive_format", "serialized_exported_program.json"}:
-        return "a PyTorch checkpoint or program (.pt, .pth, .pt2)", CONVERT_TORCH
+        return "a PyTorch checkpoint or program (.pt, .pth, .pt2)", QUANTIZE_TORCH
     if models:
         more = f" and {len(models) - 1} more" if len(models) > 1 else ""
         return f"a zip archive of {printable(models[0])}{more}", "unpack it, `unzip FILE`, and give a .tflite in it"
     if ends & {"saved_model.pb", "saved_model.pbtxt"}:
-        return "a zip archive of a SavedModel", f"unpack it, `unzip FILE`, and {CONVERT_SAVED_MODEL}"
+        return "a zip archive of a SavedModel", f"unpack it, `unzip FILE`, and {QUANTIZE_SAVED_MODEL}"
     if names and all(name.endswith(".npy") for name in names):
         return "NumPy arrays (.npz)", "give a model as .tflite"
     shown = f" of {printable(names[0])}" if names else " without a file"
@@ -131,18 +130,18 @@ def _marked(head: bytes, _: int) -> Found:
 
 def _weights(head: bytes, size: int) -> Found:
     if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        return "a Python pickle (.pkl, .pt)", CONVERT_TORCH
+        return "a Python pickle (.pkl, .pt)", QUANTIZE_TORCH
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= size:
-        return "a safetensors file", CONVERT_TORCH
+        return "a safetensors file", QUANTIZE_TORCH
     return None
 
 
 def _protobuf(head: bytes, _: int) -> Found:
     fields = first_fields(head)
     if {1, 7} <= fields.keys() <= ONNX_FIELDS and isinstance(fields[1], int) and isinstance(fields[7], bytes):
-        return "an ONNX model", CONVERT_ONNX
+        return "an ONNX model", QUANTIZE
     if fields.keys() == {1, 2} and fields[1] == 1 and isinstance(fields[2], bytes):
-        return "the saved_model.pb of a SavedModel", CONVERT_SAVED_MODEL
+        return "the saved_model.pb of a SavedModel", QUANTIZE_SAVED_MODEL
     first = fields.get(1)
     node = first_fields(first) if isinstance(first, bytes) else {}
     if fields.keys() <= {1, 2, 3, 4} and isinstance(node.get(1), bytes) and isinstance(node.get(2), bytes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.formats.wrong_file import CONVERT_SAVED_MODEL
+from deploy.formats.wrong_file import QUANTIZE_SAVED_MODEL
 from deploy.formats.wrong_text import printable
 
 NO_MODEL = "not a TFLite file"
@@ -16,7 +16,7 @@ def wrong_directory(path: Path) -> str:
     if (path / "manifest.json").is_file() and (path / "model.tflite").is_file():
         return f"a bundle's directory, {NO_MODEL}; give {path / 'model.tflite'}, or `hilnas bundle verify {path}`"
     if any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
-        return f"the directory of a SavedModel, {NO_MODEL}; {CONVERT_SAVED_MODEL}"
+        return f"the directory of a SavedModel, {NO_MODEL}; {QUANTIZE_SAVED_MODEL}"
     if any((path / "Data").glob("com.apple.CoreML")):
         return f"the directory of a Core ML package, {NO_MODEL}; give the .tflite of the model that it was made from"
     if not models and (path / "summary.json").is_file():

@@ -128,7 +128,7 @@ def graphs(reference: IntegerGraph) -> dict[str, IntegerGraph]:
     return parts | {_name(at, count): copies(at.shape, count) for at in maps for count in COPIES}
 
 
-def copies(shape: tuple[int, int, int], count: int) -> IntegerGraph:
+def copies(shape: tuple[int, ...], count: int) -> IntegerGraph:
     """A map of `shape` (H, W, C) copied `count` times, each time at twice the scale: the same integers."""
     names = [COPIED, *(f"copy{i}" for i in range(1, count + 1))]
     tensors = {name: IntTensor(name, shape, COPY_SCALE * 2**i, 0) for i, name in enumerate(names)}

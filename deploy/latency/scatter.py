@@ -7,24 +7,29 @@ from pathlib import Path
 
 from deploy.formats.files import write_atomically
 from deploy.formats.plots.figures import Axis, Plot, Points
-from deploy.formats.plots.pages import figures, page
-from deploy.formats.plots.svg import inline, write_svg
+from deploy.formats.plots.pages import page, wide
+from deploy.formats.plots.svg import write_svg
 from deploy.run.records import AgreementRecord
 
 AXES = ("predicted: sum of block latencies + constant, ms", "measured, ms")
 
 
 PAGE_WIDTH = 800.0  # pixels
+HALVES = "bars: medians of two halves of a model's samples"
 LOG_FROM = 5.0  # slowest over fastest: on linear axes most models of such a sample share a corner
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """What is drawn, latencies in milliseconds; `worst`: places in the other tuples, the largest residual's first."""
+    """What is drawn, latencies in milliseconds; `worst`: places in the other tuples, the largest residual's first.
+
+    `halves_ms`: medians of two halves of a model's samples, the faster one first.
+    """
 
     subnets: tuple[str, ...]
     predicted_ms: tuple[float, ...]
     measured_ms: tuple[float, ...]
+    halves_ms: tuple[tuple[float, float], ...]
     worst: tuple[int, ...]
 
     @property
@@ -57,6 +62,7 @@ def residuals(agreement: AgreementRecord) -> Residuals:
         tuple(s.subnet for s in samples),
         tuple(s.predicted_us / 1000 for s in samples),
         tuple(s.measured_us / 1000 for s in samples),
+        tuple((min(s.halves_us) / 1000, max(s.halves_us) / 1000) for s in samples),
         tuple(place[offender.subnet] for offender in agreement.offenders if offender.subnet in place),
     )
 
@@ -79,6 +85,7 @@ def scatter(agreement: AgreementRecord, mark: str = "") -> Plot:
         "models",
         "models",
         tips=tuple(p.tip(i) for i in p.others),
+        y_intervals=tuple(p.halves_ms[i] for i in p.others),
     )
     worst = Points(
         tuple(p.predicted_ms[i] for i in p.worst),
@@ -88,14 +95,16 @@ def scatter(agreement: AgreementRecord, mark: str = "") -> Plot:
         tips=tuple(p.tip(i) for i in p.worst),
         labels=tuple(str(rank) for rank, _ in enumerate(p.worst, start=1)),
         size=4.5,
+        y_intervals=tuple(p.halves_ms[i] for i in p.worst),
     )
+    numbered = (f"{rank}  {p.label(i)}" for rank, i in enumerate(p.worst, start=1))
     return Plot(
         title(agreement),
         Axis(AXES[0], p.log),
         Axis(AXES[1], p.log),
         (models, *([worst] if p.worst else [])),
         warning=mark,
-        notes=tuple(f"{rank}  {p.label(i)}" for rank, i in enumerate(p.worst, start=1)),
+        notes=(HALVES, *numbered),
         diagonal="predicted = measured",
         height=460,
     )
@@ -103,8 +112,8 @@ def scatter(agreement: AgreementRecord, mark: str = "") -> Plot:
 
 def write_page(path: Path, agreement: AgreementRecord, mark: str = "") -> None:
     """One self-contained page."""
-    drawn = inline(scatter(agreement, mark), PAGE_WIDTH)
-    write_atomically(path, page("hilnas: predicted against measured", figures([drawn])))
+    title = "hilnas: predicted against measured"
+    write_atomically(path, page(title, f"<h1>{title}</h1>{wide(scatter(agreement, mark), PAGE_WIDTH)}"))
 
 
 def write_image(path: Path, agreement: AgreementRecord, mark: str = "") -> None:

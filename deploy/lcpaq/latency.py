@@ -50,7 +50,7 @@ def _work(graph: IntegerGraph, layer: Weighted) -> object:
     return (type(layer), shapes, window, layer.activation, layer.weight_scale.size == 1)
 
 
-def boundary_shapes(graph: IntegerGraph) -> tuple[tuple[int, int, int], ...]:
+def boundary_shapes(graph: IntegerGraph) -> tuple[tuple[int, ...], ...]:
     """The shapes of maps that layers read or write, each once."""
     shapes = [
         graph.tensors[name].shape for op in graph.operators if isinstance(op, Weighted) for name in (op.x, op.name)
@@ -77,7 +77,7 @@ def _copies(graph: IntegerGraph) -> dict[str, IntegerGraph]:
     return empty | {_copy(shape, count): copies(shape, count) for shape in shapes for count in COPIES}
 
 
-def _copy(shape: tuple[int, int, int], count: int) -> str:
+def _copy(shape: tuple[int, ...], count: int) -> str:
     return f"copy-{'x'.join(map(str, shape))}-{count}"
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from deploy.formats.files import write_atomically
 from deploy.formats.plots.figures import Axis, Bars, Line, Mark, Plot, Points, Shape
-from deploy.formats.plots.pages import figures, page
-from deploy.formats.plots.svg import inline, write_svg
+from deploy.formats.plots.pages import page, wide
+from deploy.formats.plots.svg import write_svg
 from deploy.lcpaq.records import RefineRecord, SensitivityRecord, SolveRecord
 
 TITLES = ("sensitivity by layer", "weight bits by layer", "scored policies")
@@ -91,7 +91,7 @@ def _policies(d: Drawn) -> Iterator[Points]:
 
 def write_page(path: Path, d: Drawn) -> None:
     """One self-contained page."""
-    drawn_plots = "".join(figures([inline(plot, WIDTH)]) for plot in plots(d))
+    drawn_plots = "".join(wide(plot, WIDTH) for plot in plots(d))
     write_atomically(path, page("hilnas: LCPAQ", f"<h1>LCPAQ: bits per layer</h1>{drawn_plots}"))
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from deploy.compile.artifact import Artifact, model_metadata, save_model
 from deploy.formats.digest import digest
+from deploy.formats.tflite.operators import Form
 from deploy.latency.table import summaries
 from deploy.lcpaq.proxy import deployed
 from deploy.lcpaq.records import ProxyRecord, ShippedRecord
@@ -17,8 +18,11 @@ from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
 from deploy.run.measuring import measured
 from deploy.run.records import LatencyRecord
-from deploy.ship.bundle import Contents, export, verify
+from deploy.ship.bundle import Contents, export
+from deploy.ship.golden import write_golden
 from deploy.ship.manifest import BundleMeasurement
+from deploy.ship.task_output import description
+from deploy.ship.verification import verify
 from hil.boards.kinds import open_board
 from hil.measurement import Conditions
 from hil.stats import LatencySummary
@@ -47,7 +51,10 @@ def ship(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
         model_metadata(graph, str(subject.architecture or subject.name), subject.key, policy=str(policy)),
         context.target,
         tail=context.tail,
+        described=description(f"lcpaq-{subject.name}", context.task.name, data.classes, subject.key),
     )
+    images = context.experiment.deploy.golden_images
+    write_golden(artifact.model, graph, data, images, form=Form(), arithmetic=context.arithmetic)
     measurements = list(measured(context, [artifact.job()], protocol(context.experiment.agreement.measuring)))
     latency, conditions = summaries(measurements)[artifact.name], measurements[0].conditions
     yield Progress("lcpaq ship", 2, 3, "measured")

@@ -14,6 +14,7 @@ from deploy.run.folder import Progress
 from deploy.run.records import BoardScore
 from deploy.ship.evaluated_models import model_on
 from deploy.ship.evaluation import BOARD, ImageScore, counted_on, image_name, image_scores
+from deploy.ship.evaluation_record import EvaluatedImages, EvaluationRecord, ScoredImages, evaluation_path
 from hil.boards.config import BoardConfig
 from hil.boards.kinds import open_board
 from hil.errors import ModelError
@@ -33,7 +34,8 @@ def board_scores(
 ) -> Generator[Progress, None, dict[str, BoardScore]]:
     """By name the score of each model: of its file, beside its integers' counts on the validation images.
 
-    Nothing where the board gives no outputs. Goes on from the journals in evaluations/ of the run's folder. `done`: how
+    Nothing where the board gives no outputs. Goes on from the journals in evaluations/ of the run's folder, and writes
+    each model's record beside its journal. `done`: how
     many of the stage's steps were. Raises BoardError, `ModelError` for a model that fails on every image.
     """
     found: dict[str, BoardScore] = {}
@@ -63,6 +65,9 @@ def _score(context: Context, session: JobSession, name: str, path: Path, int8: C
             "%s on %s: failed on %d of %d validation images, which count in no score there; first %s: %s",
             name, where, len(failed), len(scores), image_name(data, failed[0].index), failed[0].failure,
         )  # fmt: skip
+    images = EvaluatedImages(context.experiment.data.name, "val", data.size, len(well), data.classes)
+    record = EvaluationRecord.of(model, ScoredImages.of(data, scores, name), images, session.conditions)
+    record.write(evaluation_path(context.path, name))
     counted = counted_on(data, [score.confusions[BOARD] for score in well])
     difference = paired_difference([counted], [_at(int8, [score.index for score in well])])
     return BoardScore(score_of(counted), difference, tuple(image_name(data, score.index) for score in failed))

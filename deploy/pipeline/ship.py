@@ -33,10 +33,15 @@ from deploy.run.records import (
 from deploy.run.records.search import SelectedModel
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from deploy.ship.budgets import verdicts
-from deploy.ship.bundle import Contents, export, verify
+from deploy.ship.bundle import Contents, export
+from deploy.ship.card import CardFacts, evaluations_in
+from deploy.ship.golden import write_golden
 from deploy.ship.manifest import Accuracy, BundleMeasurement
+from deploy.ship.provenance import configuration, provenance_of
+from deploy.ship.task_output import description
+from deploy.ship.verification import verify
 from hil.boards.kinds import open_board
-from hil.measurement import Conditions, Measurement
+from hil.measurement import Measurement
 from nas.estimate import Estimate
 from nas.networks.segmenter import Encoder
 from nas.tasks.counted import Counted, paired_difference
@@ -109,7 +114,12 @@ def _evaluate(context: Context, model: Encoder, name: str, selected: SelectedMod
         context.target,
         form=scheme.form,
         tail=context.tail,
+        described=description(  # not by the budget: two may select one network, whose file is measured once
+            context.experiment.name, context.task.name, context.val_data.classes, context.keys["ship"]
+        ),
     )
+    images = context.experiment.deploy.golden_images
+    write_golden(artifact.model, graph, context.val_data, images, form=scheme.form, arithmetic=context.arithmetic)
     return Final(
         name,
         subnet,
@@ -143,17 +153,20 @@ def ship(context: Context) -> Iterator[Progress]:
     files = {final.name: (final.artifact.model, final.int8) for final in (teacher, teacher_plus, *models)}
     boards = yield from board_scores(context, files, total + len(measurements))
     best = _best(models, budgets, latencies)
-    bundle = _bundle(context, best, latencies[best.name], boards.get(best.name), conditions)
+    metric = context.task.key
+    differences = {model.name: paired_difference([model.int8], [teacher_plus.int8]) for model in models}
+    records = {
+        final.name: final.record(metric, latencies[final.name], boards.get(final.name), differences.get(final.name))
+        for final in (teacher, teacher_plus, *models)
+    }
+    card = _card(context, best.name, records, budgets)
+    samples = tuple(m.latencies_us for m in measurements if m.model == best.name)
+    bundle = _bundle(context, best, BundleMeasurement(latencies[best.name], conditions, samples), card)
     with open_board(context.board) as board:
         verified = verify(bundle, board)
-    metric = context.task.key
-    compared = [(model, paired_difference([model.int8], [teacher_plus.int8])) for model in models]
     FinalRecord(
-        models=(
-            teacher.record(metric, latencies[TEACHER], boards.get(TEACHER)),
-            *(model.record(metric, latencies[model.name], boards.get(model.name), d) for model, d in compared),
-        ),
-        teacher_plus=teacher_plus.record(metric, latencies[TEACHER_PLUS], boards.get(TEACHER_PLUS)),
+        models=tuple(record for record in records.values() if record.name != TEACHER_PLUS),
+        teacher_plus=records[TEACHER_PLUS],
         budgets=budgets,
         conditions=conditions,
         bundle=BundleRecord(str(bundle), best.name, True, verified.board, plain(verified.latency_us)),
@@ -200,19 +213,31 @@ def _best(models: Sequence[Final], budgets: Sequence[BudgetVerdict], latencies: 
     return max(kept, key=lambda model: (model.score_held_out or 0.0, -latencies[model.name].median))
 
 
-def _bundle(
-    context: Context, final: Final, latency: LatencyRecord, board: BoardScore | None, conditions: Conditions
-) -> Path:
-    metric = context.task.metric
-    data = context.experiment.data.name
-    accuracy = Accuracy(metric, data, "val", final.score_fp32, final.int8.score, conditions.board, board)
+def _card(
+    context: Context, name: str, records: Mapping[str, ModelRecord], budgets: Sequence[BudgetVerdict]
+) -> CardFacts:
+    """Of the model that ships, beside the teacher and the teacher trained on."""
+    return CardFacts(
+        context.task.metric,
+        (records[name], records[TEACHER], records[TEACHER_PLUS]),
+        tuple(verdict for verdict in budgets if verdict.name == name),
+        evaluations_in(context.path, (name, TEACHER, TEACHER_PLUS)),
+        provenance_of(context),
+        configuration(context.experiment, context.space),
+    )
+
+
+def _bundle(context: Context, final: Final, measurement: BundleMeasurement, card: CardFacts) -> Path:
+    metric, (record, *_) = context.task.metric, card.models
+    data, conditions = context.experiment.data.name, measurement.conditions
+    accuracy = Accuracy(metric, data, "val", final.score_fp32, final.int8.score, conditions.board, record.board)
     facts = {
         "subnet": final.subnet,
         **({"scheme": final.scheme} if final.scheme else {}),
         "data": data,
         **accuracy.facts(),
         "size": f"{final.size_bits / 8000:.1f} kB of weights",
-        "latency": f"{latency.median / 1000:.3f} ms median on {conditions.board} "
+        "latency": f"{measurement.latency_us.median / 1000:.3f} ms median on {conditions.board} "
         f"({conditions.machine}, {conditions.runtime})",
     }
     contents = Contents(
@@ -221,8 +246,9 @@ def _bundle(
         context.task.name,
         context.val_data.classes,
         context.experiment.data.size,
-        BundleMeasurement(latency, conditions),
+        measurement,
         facts,
         accuracy,
+        card,
     )
     return export(contents, context.path / "bundle")

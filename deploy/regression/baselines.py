@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from deploy.formats.files import read_json, write_atomically
 from deploy.run.records.base import OMITTED, VERSION, Record
 from hil.boards.config import BoardConfig
 from hil.errors import Incomparable, UsageError
-from hil.measurement import NOT_COMPARED, Conditions, Measurement
+from hil.measurement import Conditions, Measurement
 from hil.results import moment
 from hil.stage import sha256_of
 from hil.trust import Timer
@@ -103,11 +103,7 @@ class Baseline:
 
     def differing(self, now: Conditions) -> list[str]:
         """The conditions that keep its samples from being compared; empty when they may be."""
-        before = self.record.conditions
-        if before.key() == now.key():
-            return []
-        compared = (field.name for field in fields(Conditions) if field.name not in NOT_COMPARED)
-        return [name for name in compared if getattr(before, name) != getattr(now, name)]
+        return self.record.conditions.differing(now)
 
 
 def suite_folder(root: Path, board: BoardConfig) -> Path:

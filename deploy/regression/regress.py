@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deploy.compile.artifact import Artifact
+from deploy.formats.verdicts import Status
 from deploy.regression.baselines import Baseline, load_suite, save
 from deploy.run.records import Summary
 from hil.errors import Incomparable, ModelError, UsageError
@@ -61,7 +62,7 @@ class Outcome:
         return self.first is not None and self.first.slower and self.second is not None and self.second.slower
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         if self.failure:
             return "failed"
         return "incomparable" if self.gap else "regressed" if self.regressed else "ok"
@@ -108,6 +109,12 @@ def _complete(artifacts: Iterable[Artifact], advice: str) -> dict[str, Artifact]
     return heads
 
 
+def check_rounds(protocol: MeasureProtocol) -> None:
+    """`UsageError` for too few of them."""
+    if protocol.rounds < FEWEST_ROUNDS:
+        raise UsageError(f"{protocol.rounds} rounds do not show how rounds differ: --rounds {FEWEST_ROUNDS}")
+
+
 @dataclass(frozen=True)
 class Bench:
     """Where models are measured.
@@ -123,8 +130,7 @@ class Bench:
     protocol: MeasureProtocol
 
     def __post_init__(self) -> None:
-        if self.protocol.rounds < FEWEST_ROUNDS:
-            raise UsageError(f"{self.protocol.rounds} rounds do not show how rounds differ: --rounds {FEWEST_ROUNDS}")
+        check_rounds(self.protocol)
 
     def rounds(self, jobs: Sequence[Job], start: int, stop: int) -> dict[str, list[Measurement]]:
         """The rounds from `start` to before `stop`, by the job's name. Raises ModelError."""
@@ -174,24 +180,48 @@ def _compared(
         )
     if not interleaved and (coarse := baseline.too_coarse):
         return Outcome(head.name, gap=f"{coarse}, too coarse to compare with; --update")
-    taken = "" if interleaved else baseline.taken
-    jobs = [head.job(), *([replace(base.job(), name=f"{base.name} (base)")] if interleaved else [])]
-    against: Against = "interleaved" if interleaved else "stored"
     allowed = threshold if baseline.record.threshold is None else baseline.record.threshold
+    if interleaved:
+        return _measured(bench, base, head, None, threshold=allowed, doubtful=doubtful)
+    stored = baseline.record.rounds_us
+    return replace(_measured(bench, base, head, stored, threshold=allowed, doubtful=doubtful), taken=baseline.taken)
+
+
+def in_turns(bench: Bench, base: Artifact, head: Artifact, threshold: float) -> Outcome:
+    """Two files measured in turns; a head that looks slower is measured once more."""
+    outcome = _measured(bench, base, head, None, threshold=threshold)
+    if outcome.first is not None and outcome.first.slower:
+        return _measured(bench, base, head, None, threshold=threshold, doubtful=outcome)
+    return outcome
+
+
+def _measured(
+    bench: Bench,
+    base: Artifact,
+    head: Artifact,
+    stored: Rounds | None,
+    *,
+    threshold: float,
+    doubtful: Outcome | None = None,
+) -> Outcome:
+    """`stored`: base's samples; None: it is measured in turns with head. `doubtful`: what has to be confirmed."""
+    interleaved = stored is None
+    against: Against = "interleaved" if interleaved else "stored"
+    jobs = [head.job(), *([replace(base.job(), name=f"{base.name} (base)")] if interleaved else [])]
     many, start = bench.protocol.rounds, doubtful.first.rounds if doubtful and doubtful.first else 0
     for stop in range(start + many, start + LONGEST * many + 1, many):
         try:
             runs = bench.rounds(jobs, start, stop)
         except ModelError as error:
-            return Outcome(head.name, against, failure=str(error), taken=taken)
-        before = _latencies(runs[jobs[-1].name]) if interleaved else baseline.record.rounds_us
-        comparison = compare(before, _latencies(runs[head.name]), allowed, interleaved=interleaved)
+            return Outcome(head.name, against, failure=str(error))
+        before = _latencies(runs[jobs[-1].name]) if stored is None else stored
+        comparison = compare(before, _latencies(runs[head.name]), threshold, interleaved=interleaved)
         if comparison.decided:
             break
     flags = _flags(runs.values())
     if doubtful:
         return replace(doubtful, second=comparison, flags=tuple(dict.fromkeys((*doubtful.flags, *flags))))
-    return Outcome(head.name, against, comparison, taken=taken, flags=flags)
+    return Outcome(head.name, against, comparison, flags=flags)
 
 
 def _latencies(rounds: Sequence[Measurement]) -> Rounds:

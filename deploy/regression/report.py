@@ -1,20 +1,13 @@
-"""How models compare with their baselines, for people and for CI: GitHub Markdown, a page, JUnit XML."""
+"""How models compare with their baselines, as verdicts for people and for CI."""
 
 from __future__ import annotations
 
-import re
-import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from html import escape
-from pathlib import Path
+from collections.abc import Sequence
 
-from deploy.formats.files import write_atomically
 from deploy.formats.plots.figures import Axis, Line, Plot, Points
-from deploy.formats.plots.pages import figures, page
-from deploy.formats.plots.svg import inline
+from deploy.formats.printable import printable
+from deploy.formats.verdicts import CaseVerdict, VerdictReport
 from deploy.regression.regress import Outcome
-from hil.errors import UsageError
 from hil.measurement import Conditions
 from hil.regression import Comparison
 from hil.stats import milliseconds
@@ -23,46 +16,42 @@ VERDICTS = {"ok": "ok", "regressed": "SLOWER", "failed": "FAILS", "incomparable"
 COUNTED = {"regressed": "slower", "failed": "failing", "incomparable": "not compared"}
 HEAD = ("model", "", "baseline ms", "today ms", "ratio", "95 % interval", "allowed")
 LEFT = 2  # of these columns are text, the others are numbers
-FIGURE_WIDTH = 900.0
 
 
-@dataclass(frozen=True)
-class RegressionReport:
-    """What was compared on one board.
+def report_of(board: str, conditions: Conditions, outcomes: Sequence[Outcome]) -> VerdictReport:
+    """What was compared on a board; `conditions`: of today's measurements."""
+    compared = [o for o in outcomes if o.first is not None]
+    return VerdictReport(
+        "regress",
+        board,
+        _title(board, outcomes),
+        HEAD,
+        LEFT,
+        tuple(map(_verdict, outcomes)),
+        conditions.to_json(),
+        ratios(compared) if compared else None,
+    )
 
-    Attributes:
-        board: its name.
-        conditions: of today's measurements.
-    """
 
-    board: str
-    conditions: Conditions
-    outcomes: tuple[Outcome, ...]
+def _title(board: str, outcomes: Sequence[Outcome]) -> str:
+    """Latency on imx8mp against the baseline: 3 models, 1 slower, 1 not compared"""
+    counts = {words: sum(o.status == status for o in outcomes) for status, words in COUNTED.items()}
+    odd = [f"{count} {words}" for words, count in counts.items() if count] or ["none slower"]
+    models = f"{len(outcomes)} model{'s' if len(outcomes) > 1 else ''}"
+    return f"Latency on {board} against the baseline: {', '.join([models, *odd])}"
 
-    @property
-    def title(self) -> str:
-        """Latency on imx8mp against the baseline: 3 models, 1 slower, 1 not compared"""
-        counts = {words: sum(o.status == status for o in self.outcomes) for status, words in COUNTED.items()}
-        odd = [f"{count} {words}" for words, count in counts.items() if count] or ["none slower"]
-        models = f"{len(self.outcomes)} model{'s' if len(self.outcomes) > 1 else ''}"
-        return f"Latency on {self.board} against the baseline: {', '.join([models, *odd])}"
 
-    def rows(self) -> Iterator[tuple[str, ...]]:
-        """Cells beneath `HEAD`."""
-        for o in self.outcomes:
-            c = o.second or o.first
-            yield (_printable(o.model), VERDICTS[o.status], *(_numbers(c) if c else [""] * (len(HEAD) - LEFT)))
-
-    def remarks(self) -> Iterator[str]:
-        """Of every model about which there is more to say than its row."""
-        for o in self.outcomes:
-            if o.status != "ok" or o.flags:
-                yield _printable(outcome_text(o))
-
-    def facts(self) -> Iterator[tuple[str, str]]:
-        """The conditions by name."""
-        for name, value in self.conditions.to_json().items():
-            yield name, _printable(str(value))
+def _verdict(o: Outcome) -> CaseVerdict:
+    """Said beneath the table where there is more to say than the row; timed by one inference."""
+    c = o.second or o.first
+    return CaseVerdict(
+        o.model,
+        (o.model, VERDICTS[o.status], *(_numbers(c) if c else [""] * (len(HEAD) - LEFT))),
+        outcome_text(o),
+        o.status,
+        remark=o.status != "ok" or bool(o.flags),
+        seconds=c.head_us / 1e6 if c else None,
+    )
 
 
 def outcome_text(o: Outcome) -> str:
@@ -87,39 +76,7 @@ def _numbers(c: Comparison) -> tuple[str, ...]:
     return milliseconds(c.base_us), milliseconds(c.head_us), f"{c.ratio:.3f}", interval, f"{1 + c.threshold:.3f}"
 
 
-def markdown(report: RegressionReport) -> str:
-    """GitHub Markdown, for a comment on a pull request."""
-    aligned = ["---"] * LEFT + ["--:"] * (len(HEAD) - LEFT)
-    table = [HEAD, aligned, *([_plain(cell) for cell in row] for row in report.rows())]
-    lines = [f"### {_plain(report.title)}", "", *(f"| {' | '.join(row)} |" for row in table), ""]
-    lines += [f"- {_plain(remark)}" for remark in report.remarks()]
-    lines += ["", "<details><summary>Conditions</summary>", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {_plain(value)} |" for name, value in report.facts()]
-    return "\n".join([*lines, "", "</details>", ""])
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is, within a line."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
-
-
-def html(report: RegressionReport) -> str:
-    """A self-contained page with the ratios as a figure."""
-    compared = [o for o in report.outcomes if o.first is not None]
-    figure = figures([inline(ratios(compared), FIGURE_WIDTH)]) if compared else ""
-    head = "".join(f"<th>{cell}</th>" for cell in HEAD)
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in report.rows())
-    remarks = "".join(f"<p>{escape(remark)}</p>" for remark in report.remarks())
-    conditions = "".join(f"<tr><td>{name}</td><td>{escape(value)}</td></tr>" for name, value in report.facts())
-    return page(
-        "hilnas regress",
-        f"<h1>{escape(report.title)}</h1>{figure}"
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{remarks}'
-        f'<h2>Conditions</h2><div class="wide"><table><tbody>{conditions}</tbody></table></div>',
-    )
-
-
-def ratios(compared: list[Outcome]) -> Plot:
+def ratios(compared: Sequence[Outcome]) -> Plot:
     """Each model's ratio of latencies with its interval, and how much is allowed."""
     shown = [(o, c) for o in compared if (c := o.second or o.first) is not None]
 
@@ -130,7 +87,7 @@ def ratios(compared: list[Outcome]) -> Plot:
             tuple(c.ratio for _, c in kept),
             colour,
             name,
-            tips=tuple(f"{_printable(o.model)}\n{comparison_text(c)}" for o, c in kept),
+            tips=tuple(f"{printable(o.model)}\n{comparison_text(c)}" for o, c in kept),
             y_intervals=tuple(c.ci95 for _, c in kept),
         )
 
@@ -142,7 +99,7 @@ def ratios(compared: list[Outcome]) -> Plot:
     ]
     return Plot(
         "latency of today over the baseline's, 95 % intervals",
-        Axis("model", names=tuple(_printable(o.model) for o, _ in shown)),
+        Axis("model", names=tuple(printable(o.model) for o, _ in shown)),
         Axis("ratio"),
         (
             Line((-0.5, len(shown) - 0.5), (1.0, 1.0), "muted"),
@@ -151,47 +108,3 @@ def ratios(compared: list[Outcome]) -> Plot:
             *([points(slower, "offender", "slower")] if slower else []),
         ),
     )
-
-
-def junit(report: RegressionReport) -> str:
-    """JUnit XML: a test case per model, whose time is that of one inference, in seconds."""
-    kinds = {"regressed": "failure", "failed": "error", "incomparable": "skipped"}
-    suite = ET.Element("testsuite", name=f"hilnas regress {report.board}", tests=str(len(report.outcomes)))
-    for status, counted in (("regressed", "failures"), ("failed", "errors"), ("incomparable", "skipped")):
-        suite.set(counted, str(sum(o.status == status for o in report.outcomes)))
-    properties = ET.SubElement(suite, "properties")
-    for name, value in report.facts():
-        ET.SubElement(properties, "property", name=name, value=value)
-    for o in report.outcomes:
-        c = o.second or o.first
-        seconds = {"time": f"{c.head_us / 1e6:.9f}"} if c else {}
-        named = {"classname": f"regress.{report.board}", "name": _printable(o.model)}
-        case = ET.SubElement(suite, "testcase", named | seconds)
-        if o.status in kinds:
-            ET.SubElement(case, kinds[o.status], message=_printable(outcome_text(o)))
-    ET.indent(suite)
-    return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def _printable(text: str) -> str:
-    """A program that dies prints anything, and XML has no place for it."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
-
-
-FORMATS: Mapping[str, Callable[[RegressionReport], str]] = {".md": markdown, ".html": html}
-"""Of `--report`, by the file's suffix."""
-
-
-def check_paths(report: Path | None, junit_path: Path | None) -> None:
-    """`UsageError` for files that are not written; called before anything is measured."""
-    if report and report.suffix not in FORMATS:
-        raise UsageError(f"--report {report}: give a file that ends in {' or '.join(FORMATS)}")
-    if junit_path and junit_path.suffix != ".xml":
-        raise UsageError(f"--junit {junit_path}: give a file that ends in .xml")
-
-
-def write(made: RegressionReport, report: Path | None, junit_path: Path | None) -> None:
-    if report:
-        write_atomically(report, FORMATS[report.suffix](made))
-    if junit_path:
-        write_atomically(junit_path, junit(made))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 
-from deploy.formats.plots.pages import figures
-from deploy.formats.plots.svg import inline
+from deploy.formats.plots.figures import Plot, Points
+from deploy.formats.plots.pages import scrolled, wide
 from deploy.latency.gate import gate_text
-from deploy.latency.scatter import PAGE_WIDTH, scatter
+from deploy.latency.scatter import HALVES, PAGE_WIDTH, scatter
 from deploy.latency.suspects import repair_text
 from deploy.report.material import Material
 from deploy.run.records import AgreementRecord, Summary
@@ -16,8 +17,17 @@ QUANTITIES = {"nsr": "NSR"}  # for people
 
 
 def agreement(material: Material) -> str:
-    plot = figures([inline(scatter(material.agreement), PAGE_WIDTH)])
+    plot = wide(_linked(scatter(material.agreement)), PAGE_WIDTH)
     return _agreement_text(material.summary, material.agreement) + plot + _offenders(material)
+
+
+def _linked(plot: Plot) -> Plot:
+    """Numbered points lead to their rows, which say what the notes say."""
+    marks = tuple(
+        replace(mark, links=tuple(f"#offender-{label}" for label in mark.labels)) if isinstance(mark, Points) else mark
+        for mark in plot.marks
+    )
+    return replace(plot, marks=marks, notes=(HALVES,))
 
 
 def _offenders(material: Material) -> str:
@@ -30,9 +40,7 @@ def _offenders(material: Material) -> str:
     if not rows:
         return ""
     head = "".join(f"<th>{title}</th>" for title in ("no.", "predicted, ms", "measured, ms", "residual, %", "model"))
-    return (
-        f'<div class="wide"><table class="offenders"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-    )
+    return scrolled(f'<table class="offenders"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>')
 
 
 def _agreement_text(summary: Summary, agreement: AgreementRecord) -> str:

@@ -1,7 +1,7 @@
 """The front by any two of NSR, size, latency and bits, chosen in the page.
 
-Without JavaScript the static front is there and this is not. The points are the union of the exact fronts over each
-pair of quantities; which of them are on the front of the chosen two is worked out in the page.
+Without JavaScript the static front is there and this is not; with it this takes its place. The points are the union of
+the exact fronts over each pair of quantities; which of them are on that of the chosen two is worked out in the page.
 """
 
 from __future__ import annotations
@@ -27,12 +27,19 @@ QUANTITIES = {
     "size": "weights, kB",
     "bits": "mean bits of the blocks' weights",
 }
+KEY = (
+    "Blue: the exact front of these two; grey: on the front of another two; orange: selected models. "
+    "Less is better in all four."
+)
 PER_UNIT = {"latency": 1e3, "size": 8e3}
 
 SCRIPT = """
 (() => {
   const box = document.getElementById("exploration"), data = JSON.parse(box.querySelector("script").textContent);
-  const [byX, byY] = box.querySelectorAll("select"), svg = box.querySelector("svg"), W = 1060, H = 340;
+  const [byX, byY] = box.querySelectorAll("select"), svg = box.querySelector("svg");
+  const W = innerWidth > 640 ? 1060 : 400, H = 340;
+  svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
+  svg.style.setProperty("--width", W + "px");
   const make = (name, attributes, text) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", name);
     for (const key in attributes) node.setAttribute(key, attributes[key]);
@@ -40,28 +47,45 @@ SCRIPT = """
     svg.append(node);
     return node;
   };
+  const rim = "; stroke: var(--paper); stroke-width: 3; paint-order: stroke";
   const paint = name => "fill: var(--" + name + ")";
-  const axis = (key, from, to) => {
+  const round = (low, high, log, most) => {
+    if (!log) {
+      const power = 10 ** Math.floor(Math.log10((high - low) / most || 1));
+      const step = [1, 2, 5, 10].map(m => m * power).find(s => (high - low) / s <= most);
+      const first = Math.ceil(low / step - 1e-9), count = Math.floor(high / step + 1e-9) - first + 1;
+      return Array.from({ length: count }, (_, i) => (first + i) * step);
+    }
+    const found = [], mantissas = high > 20 * low ? [1, 2, 5] : [1, 1.5, 2, 3, 5, 7];
+    for (let power = 10 ** Math.floor(Math.log10(low)); power <= high; power *= 10)
+      found.push(...mantissas.map(m => m * power).filter(value => value >= low && value <= high));
+    return found;
+  };
+  const axis = (key, from, to, most) => {
     const all = data.points.map(p => p[key]), low = Math.min(...all), high = Math.max(...all);
-    const log = low > 0 && high > 5 * low, on = log ? Math.log : Number, back = log ? Math.exp : Number;
-    const span = on(high) - on(low) || 1;
-    return {
-      at: point => from + (on(point[key]) - on(low)) / span * (to - from),
-      value: share => Number(back(on(low) + share * span).toPrecision(3)),
-      name: data.names[key] + (log ? " (log scale)" : ""),
-    };
+    const log = low > 0 && high > 5 * low, on = log ? Math.log : Number, span = on(high) - on(low) || 1;
+    const at = value => from + (0.04 + 0.92 * (on(value) - on(low)) / span) * (to - from);
+    const ticks = round(low, high, log, most).map(value => [at(value), Number(value.toPrecision(6))]);
+    return { at: point => at(point[key]), ticks, name: data.names[key] + (log ? " (log scale)" : "") };
   };
   const draw = () => {
     svg.textContent = "";
     const x = byX.value, y = byY.value, points = data.points;
-    const across = axis(x, 70, W - 20), upwards = axis(y, H - 46, 14);
-    for (let i = 0; i <= 4; i++) {
-      const px = 70 + i * (W - 90) / 4, py = H - 46 - i * (H - 60) / 4;
-      make("text", { x: px, y: H - 26, "text-anchor": "middle", style: paint("muted") }, across.value(i / 4));
-      make("text", { x: 62, y: py + 4, "text-anchor": "end", style: paint("muted") }, upwards.value(i / 4));
-      make("line", { x1: 70, x2: W - 20, y1: py, y2: py, style: "stroke: var(--grid)" });
+    const left = 70, right = W - 20, top = 14, bottom = H - 46;
+    const across = axis(x, left, right, W / 120), upwards = axis(y, bottom, top, 6), named = [];
+    for (const [at, text] of across.ticks) {
+      make("text", { x: at, y: bottom + 18, "text-anchor": "middle", style: paint("muted") }, text);
+      make("line", { x1: at, x2: at, y1: top, y2: bottom, style: "stroke: var(--grid)" });
     }
-    make("text", { x: W / 2, y: H - 6, "text-anchor": "middle", style: paint("ink") }, across.name);
+    for (const [at, text] of upwards.ticks) {
+      make("text", { x: left - 8, y: at + 4, "text-anchor": "end", style: paint("muted") }, text);
+      make("line", { x1: left, x2: right, y1: at, y2: at, style: "stroke: var(--grid)" });
+    }
+    const frame = "fill: none; stroke: var(--muted)";
+    make("polyline", { points: [left, top, left, bottom, right, bottom].join(" "), style: frame });
+    make("text", { x: (left + right) / 2, y: H - 6, "text-anchor": "middle", style: paint("ink") }, across.name);
+    const turned = `translate(16 ${(top + bottom) / 2}) rotate(-90)`;
+    make("text", { transform: turned, "text-anchor": "middle", style: paint("ink") }, upwards.name);
     const best = p => !points.some(q => q[x] <= p[x] && q[y] <= p[y] && (q[x] < p[x] || q[y] < p[y]));
     for (const point of points) {
       const front = best(point), colour = point.model ? "selected" : front ? "models" : "muted";
@@ -69,6 +93,14 @@ SCRIPT = """
       const dot = make("circle", { cx: across.at(point), cy: upwards.at(point), ...size, style: paint(colour) });
       dot.tip = (point.model ? point.model + ": " : "") + point.subnet + "\\n" +
         Object.keys(data.names).map(key => data.names[key] + " " + Number(point[key].toPrecision(4))).join("\\n");
+      const late = across.at(point) > right - 80;
+      const beside = { x: across.at(point) + (late ? -10 : 10), y: upwards.at(point) - 7 };
+      const long = 8 * point.model.length, start = beside.x - (late ? long : 0);
+      const over = at => at.start < start + long && start < at.end && Math.abs(at.y - beside.y) < 13;
+      while (point.model && named.some(over)) beside.y -= 13;
+      if (point.model) named.push({ start, end: start + long, y: beside.y });
+      const bold = { "font-weight": 600, "text-anchor": late ? "end" : "start", style: paint("selected") + rim };
+      if (point.model) make("text", { ...beside, ...bold }, point.model);
     }
     svg.setAttribute("aria-label", data.names[y] + " against " + data.names[x] + ": " + points.filter(best).length +
       " architectures on the front");
@@ -89,6 +121,7 @@ SCRIPT = """
   svg.addEventListener("pointerleave", () => { tip.hidden = true; });
   byX.addEventListener("change", draw);
   byY.addEventListener("change", draw);
+  document.getElementById("front").hidden = true;
   box.hidden = false;
   draw();
 })();
@@ -111,7 +144,8 @@ def exploration(material: Material) -> str:
     return (
         '<div id="exploration" hidden="hidden"><p><label>across '
         f"{_choice('latency')}</label> <label>upwards {_choice('nsr')}</label></p>"
-        '<div class="wide"><svg class="plot" viewBox="0 0 1060 340" style="--width: 1060px" role="img" font-size="12" '
+        f'<p class="muted">{KEY}</p>'
+        '<div class="wide" tabindex="0"><svg class="plot" role="img" font-size="12" '
         'font-family="system-ui, sans-serif"></svg></div>'
         f'<script type="application/json">{content}</script></div>'
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deploy.formats.plots.figures import Axis, Line, Plot, Points
+from deploy.formats.plots.pages import figures
 from deploy.formats.plots.svg import inline
 from deploy.report.material import Material
 from deploy.run.records.search import ConfirmedBudget
@@ -15,12 +16,14 @@ def feedback(material: Material) -> str:
         return ""
     plots = [inline(_plot(budget)) for budget in confirmed.budgets if budget.candidates]
     rounds = "; ".join(
-        f"round {i}: {r.models} models, error {r.correction.error_before:.2f} % before and "
-        f"{r.correction.error_held_out:.2f} % after correcting the table"
+        f"round {i}: {r.models} models, {r.correction.error_before:.2f} % before and "
+        f"{r.correction.error_held_out:.2f} % after ({'applied' if r.correction.applied else 'not applied'})"
         for i, r in enumerate(confirmed.rounds, start=1)
     )
-    drawn = "".join(f"<div>{plot}</div>" for plot in plots)
-    return f'<p>{rounds}.</p><div class="figures">{drawn}</div>' if plots else f"<p>{rounds}.</p>"
+    text = (
+        f"The table's mean error of full models before and after a correction, on models left out of its fit: {rounds}."
+    )
+    return f"<p>{text}</p>{figures(plots) if plots else ''}"
 
 
 def _plot(budget: ConfirmedBudget) -> Plot:
@@ -39,5 +42,6 @@ def _plot(budget: ConfirmedBudget) -> Plot:
             Points(places, predicted, "muted", "predicted by the table", tuple(c.subnet for c in shown), shape="ring"),
             Points(places, measured, "selected", "measured", tuple(c.subnet for c in shown), shape="diamond", size=4.5),
         ),
+        notes=("kept: its whole interval is within the limit",),
         height=180,
     )

@@ -21,14 +21,15 @@ def models_plot(summary: Summary, comparisons: Sequence[ComparisonRecord] = ()) 
     control = summary.teacher_plus.score_int8
     intervals = tuple((control + d.low, control + d.high) for m in models if (d := m.against_teacher_plus))
     selected = _measured(models, "selected", "selected models", metric)
+    names = tuple(f"{m.name} (bundled)" if m.name == summary.bundle.model else m.name for m in models)
     marks: list[Line | Points] = [
         *_limits(summary),
         *_controls(comparisons, summary.teacher.latency_us.median),
         _measured((summary.teacher,), "ink", "teacher", metric),
-        _measured((summary.teacher_plus,), "muted", CONTROL, metric),
-        replace(selected, y_intervals=intervals if len(intervals) == len(models) else ()),
+        _measured((summary.teacher_plus,), "muted", f"{summary.teacher_plus.name}: {CONTROL}", metric),
+        replace(selected, labels=names, y_intervals=intervals if len(intervals) == len(models) else ()),
     ]
-    notes = ("bars: 95 % intervals, of the latency's median and of the difference to the teacher trained on",)
+    notes = (f"bars: 95 % intervals, of the latency's median and of the difference to {summary.teacher_plus.name}",)
     title = f"What each model costs and gives, on {summary.conditions.board}"
     shown = tuple(mark for mark in marks if not isinstance(mark, Points) or mark.x)
     return Plot(title, Axis("measured latency, ms"), Axis(f"{metric} INT8, %"), shown, notes=notes, height=330)

@@ -1,13 +1,14 @@
 """Validation images as the final models see them, kept beside a run as small pictures.
 
-Those on which the bundled model and the teacher trained on differ the most, and some drawn at random, seeded: the first
-say where they differ, the others how much that means.
+Of segmentation those on which the bundled model and the teacher trained on differ the most, of classification those
+that the bundled model gets wrong, then those on which the two differ; and some drawn at random, seeded: the first say
+where a model is weak, the others how much that means.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deploy.formats.class_colours import VERDICTS, VOID, palette
 from deploy.formats.digest import digest, file_digest
 from deploy.formats.files import write_atomically
-from deploy.report.palette import VERDICTS, VOID, palette
 from deploy.run.folder import Progress
 from deploy.run.records import Record
 from deploy.ship.evaluated_models import model_on
@@ -29,13 +30,14 @@ from nas.data.files import evenly_spaced
 from nas.data.sample import IGNORE
 from nas.settings import STRICT
 
-DIFFERING, DRAWN = 4, 2
+WORST: Mapping[str, int] = {"segmentation": 4, "classification": 10}
+DRAWN = 2
 MOST_PREDICTED = 200  # images, evenly spaced, that are looked at
 WIDEST = 320  # pixels of a kept picture
 FOLDER = "gallery"
 DIFFERENCE = "difference"
 """What is said of a picture that says where two models differ, and which of them is right there."""
-Why = Literal["differs", "drawn"]
+Why = Literal["wrong", "differs", "drawn"]
 STAGE = "gallery"
 
 
@@ -105,7 +107,8 @@ def make_gallery(
             predicted[index][name] = classes
             yield Progress(STAGE, done, len(looked_at), name)
     differing = {index: float(np.mean(found[reference] != found[shown])) for index, found in predicted.items()}
-    chosen = _chosen(differing, seed)
+    wrong = {i for i, found in predicted.items() if not dense and found[shown] != data[i].label}
+    chosen = chosen_images(differing, wrong, WORST[data.task], seed)
     for name in models.keys() - {reference, shown}:
         for index, classes in predictions(models[name], data, list(chosen), name):
             predicted[index][name] = classes
@@ -144,10 +147,11 @@ def predictions(
         yield index, model.output.classes(answer)
 
 
-def _chosen(differing: Mapping[int, float], seed: int) -> dict[int, Why]:
-    """By index, why it is shown; those that differ first."""
-    worst = sorted(differing, key=lambda index: (-differing[index], index))[:DIFFERING]
-    chosen: dict[int, Why] = dict.fromkeys(worst, "differs")
+def chosen_images(differing: Mapping[int, float], wrong: Set[int], most: int, seed: int) -> dict[int, Why]:
+    """By index, why it is shown: at most so many that are wrong or differ, the worst first, then some drawn."""
+    weak = [index for index, share in differing.items() if index in wrong or share > 0]
+    worst = sorted(weak, key=lambda index: (index not in wrong, -differing[index], index))[:most]
+    chosen: dict[int, Why] = {index: "wrong" if index in wrong else "differs" for index in worst}
     rest = [index for index in sorted(differing) if index not in chosen]
     drawn = random.Random(f"{seed}/gallery").sample(rest, min(DRAWN, len(rest)))
     return {**chosen, **dict.fromkeys(drawn, "drawn")}

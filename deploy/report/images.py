@@ -3,56 +3,83 @@
 from __future__ import annotations
 
 import base64
+from collections import defaultdict
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
+from deploy.formats.class_colours import hexadecimal
+from deploy.formats.plots.pages import scrolled
 from deploy.report.gallery import DIFFERENCE, FOLDER, GalleryRecord, ShownImage
 from deploy.report.material import Material
-from deploy.report.palette import hexadecimal
-
-WHY = {"differs": "differs the most", "drawn": "drawn at random"}
 
 
 def images(material: Material) -> str:
-    """A row an image; nothing where the run has no pictures."""
+    """Of segmentation a row an image, of classification a card; nothing where the run has no pictures."""
     gallery = material.gallery
     if gallery is None or not gallery.images:
         return ""
-    head = "".join(f"<th>{escape(column)}</th>" for column in _columns(gallery))
-    rows = "".join(_row(material.folder, gallery, one) for one in gallery.images)
-    both = f"{gallery.shown} and {gallery.reference}"
-    which = f"on which {both} differ the most" if gallery.dense else f"that {both} predict otherwise"
-    colours = f"in the last column {gallery.shown} is right where it is green, {gallery.reference} where it is red"
-    marks = colours if gallery.dense else "what is wrong is in colour"
-    chosen = f"Validation images {which}, then some drawn at random; {marks}."
+    drawn = _strip(material.folder, gallery) if gallery.dense else _cards(material.folder, gallery)
+    return f'<p class="muted">{escape(_said(gallery))}</p>{drawn}'
+
+
+def _said(gallery: GalleryRecord) -> str:
+    """How the images were chosen, and what colours mean."""
+    shown, reference = gallery.shown, gallery.reference
+    if not gallery.dense:
+        return (
+            f"Validation images that {shown} gets wrong, then those on which {shown} and {reference} differ, then some "
+            "drawn at random; what is wrong is in colour."
+        )
     return (
-        f'<p class="muted">{escape(chosen)}</p><div class="wide"><table class="gallery"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>{_key(gallery) if gallery.dense else ''}"
+        f"Validation images on which {shown} and {reference} differ the most, then some drawn at random. In the last "
+        f"column {shown} is right where it is green, {reference} where it is red, neither where it is grey."
     )
 
 
-def _columns(gallery: GalleryRecord) -> tuple[str, ...]:
-    return ("image", "label", *gallery.models, *((DIFFERENCE,) if gallery.dense else ()))
+def _why(gallery: GalleryRecord, one: ShownImage) -> str:
+    match one.why:
+        case "wrong":
+            return f"{gallery.shown} is wrong"
+        case "differs":
+            return "differs the most" if gallery.dense else "the two differ"
+        case "drawn":
+            return "drawn at random"
 
 
-def _row(folder: Path, gallery: GalleryRecord, one: ShownImage) -> str:
-    note = f"{one.name}: {WHY[one.why]}" + (f", {one.differing:.1%}" if gallery.dense else "")
-    picture = _picture(folder, one, "image", note)
-    first = f"<td>{picture}</td>"
-    below = f'<tr class="note"><td colspan="{len(_columns(gallery))}"><small>{escape(note)}</small></td></tr>'
-    if gallery.dense:
-        others = (_picture(folder, one, what, f"{what} of {one.name}") for what in _columns(gallery)[1:])
-        return f"<tr>{first}{''.join(f'<td>{other}</td>' for other in others)}</tr>{below}"
-    label, predicted = one.label, one.predicted or {}
-    named = [gallery.classes[label] if label is not None else "?"]
-    cells = [f"<td>{escape(named[0])}</td>"]
-    for name in gallery.models:
-        found = predicted.get(name)
-        text = gallery.classes[found] if found is not None else "?"
-        mark = "" if found == label else ' class="wrong"'
-        cells.append(f"<td{mark}>{escape(text)}</td>")
-    return f"<tr>{first}{''.join(cells)}</tr>{below}"
+def _strip(folder: Path, gallery: GalleryRecord) -> str:
+    columns = ("image", "label", *gallery.models, DIFFERENCE)
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    rows = ""
+    for one in gallery.images:
+        note = f"{one.name}: {_why(gallery, one)}, {one.differing:.1%}"
+        texts = (note if what == "image" else f"{what} of {one.name}" for what in columns)
+        cells = (_picture(folder, one, what, text) for what, text in zip(columns, texts, strict=True))
+        rows += f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        rows += f'<tr class="note"><td colspan="{len(columns)}"><small>{escape(note)}</small></td></tr>'
+    table = f'<table class="gallery" style="--columns: {len(columns)}"><thead><tr>{head}</tr></thead>'
+    return f'{scrolled(f"{table}<tbody>{rows}</tbody></table>")}<p class="key">{"".join(_classes(gallery))}</p>'
+
+
+def _cards(folder: Path, gallery: GalleryRecord) -> str:
+    cards = ""
+    for one in gallery.images:
+        label = _class(gallery, one.label)
+        predicted: dict[str, list[str]] = defaultdict(list)
+        for model in gallery.models:
+            predicted[_class(gallery, (one.predicted or {}).get(model))].append(model)
+        lines = ""
+        for name, models in predicted.items():
+            mark = "" if name == label else ' class="wrong"'
+            lines += f"<span{mark}>{escape(name)}: {escape(', '.join(models))}</span>"
+        picture = _picture(folder, one, "image", f"{one.name}, labelled {label}")
+        note = f"<small>{escape(f'{one.name}: {_why(gallery, one)}')}</small>"
+        cards += f"<figure>{picture}<figcaption><b>{escape(label)}</b>{lines}{note}</figcaption></figure>"
+    return f'<div class="cards">{cards}</div>'
+
+
+def _class(gallery: GalleryRecord, label: int | None) -> str:
+    return "?" if label is None else gallery.classes[label]
 
 
 def _picture(folder: Path, one: ShownImage, what: str, text: str) -> str:
@@ -62,10 +89,6 @@ def _picture(folder: Path, one: ShownImage, what: str, text: str) -> str:
     kind = "jpeg" if path.suffix == ".jpg" else "png"
     content = base64.b64encode(path.read_bytes()).decode()
     return f'<img alt="{escape(text, quote=True)}" src="data:image/{kind};base64,{content}" />'
-
-
-def _key(gallery: GalleryRecord) -> str:
-    return f'<p class="key">{"".join(_classes(gallery))}</p>'
 
 
 def _classes(gallery: GalleryRecord) -> Iterator[str]:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median, quantiles
 
 from deploy.formats.plots.figures import Axis, Plot, Points
-from deploy.formats.plots.pages import figures
-from deploy.formats.plots.svg import inline
+from deploy.formats.plots.pages import wide
 from deploy.report.material import Material
 from hil.measurement import Measurement
 from hil.trust import FLAGS
@@ -19,7 +18,7 @@ def latencies(material: Material) -> str:
     rounds = {name: found for name, found in rounds.items() if found}
     if not rounds:
         return ""
-    return figures([inline(_plot(rounds), 1060)]) + _flags(rounds)
+    return wide(_plot(rounds)) + _flags(rounds)
 
 
 def _rounds(material: Material, name: str) -> Iterator[Measurement]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
+from deploy.formats.plots.pages import scrolled
 from deploy.run.records import ModelRecord, Summary
-from deploy.ship.budgets import verdict_text
-from deploy.ship.differences import CONTROL, board_text, difference_text, measured_text, on_board_text
+from deploy.ship.budgets import limit_text
+from deploy.ship.differences import CONTROL, board_text, measured_text, on_board_text, shown_text
+from nas.estimate import Estimate
 
 COLUMNS = (
     "model",
@@ -24,8 +26,8 @@ COLUMNS = (
 
 
 def models(summary: Summary) -> str:
-    """The table, and the verdicts beneath it."""
-    return _model_table(summary) + _verdicts_text(summary)
+    """Whether each keeps its budget and what it scores against the control, then all in numbers."""
+    return _verdicts_table(summary) + _model_table(summary) + _notes(summary)
 
 
 def bits_text(model: ModelRecord) -> str:
@@ -45,7 +47,7 @@ def _model_table(summary: Summary) -> str:
     titles = (escape(title.format(metric=summary.metric.name)) for title in COLUMNS)
     head = "".join(f"<th>{title}</th>" for title in titles)
     bodies = "".join(f"<tbody>{_model_rows(model)}</tbody>" for model in summary.all_models)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead>{bodies}</table></div>'
+    return scrolled(f"<table><thead><tr>{head}</tr></thead>{bodies}</table>")
 
 
 def _model_rows(model: ModelRecord) -> str:
@@ -71,11 +73,41 @@ def _model_rows(model: ModelRecord) -> str:
     return f'<tr>{row}</tr><tr class="subnet"><td colspan="{len(cells)}">{subnet}</td></tr>'
 
 
-def _verdicts_text(summary: Summary) -> str:
-    """What teacher_plus is, when latencies were measured, each model's differences, whether each budget is kept."""
+def _verdicts_table(summary: Summary) -> str:
+    """A row per selected model; the one that is bundled says so."""
+    titles = (
+        "selected model",
+        "its budget, as measured",
+        f"points against {summary.teacher_plus.name} [95 % interval] on {summary.data.val} images",
+        f"{summary.metric.name} on the training images that choose, %",
+    )
+    rows = ""
+    for model in summary.models:
+        limits = (limit_text(verdict) for verdict in summary.budgets if verdict.name == model.name)
+        d, held_out = model.against_teacher_plus, model.score_held_out
+        against = f"{d.value:+.2f} [{d.low:+.2f}, {d.high:+.2f}]: {shown_text(d)}" if d else "?"
+        name = escape(model.name)
+        named = f"<b>{name}</b> (bundled)" if model.name == summary.bundle.model else name
+        cells = (named, "<br />".join(map(escape, limits)) or "no limit", escape(against))
+        score = "?" if held_out is None else f"{held_out:.2f}"
+        rows += f"<tr>{''.join(f'<td>{cell}</td>' for cell in (*cells, score))}</tr>"
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    return scrolled(f'<table class="texts"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>') if rows else ""
+
+
+def _notes(summary: Summary) -> str:
+    """What teacher_plus is, when latencies were measured, and where the board's answers are not the simulation's."""
+    board = summary.conditions.board
     lines = [f"{summary.teacher_plus.name}: {CONTROL} by the selected models' recipe, with as many steps"]
     lines += [measured_text(summary.all_models)]
-    lines += [f"{m.name}: {difference_text(d)}" for m in summary.models if (d := m.against_teacher_plus)]
-    lines += [f"{m.name}: {on_board_text(m.board, summary.conditions.board)}" for m in summary.all_models if m.board]
-    lines += [verdict_text(verdict) for verdict in summary.budgets]
+    scored = [(model.name, model.board) for model in summary.all_models if model.board]
+    odd = [(name, score) for name, score in scored if score.failed or _differs(score.against_int8)]
+    lines += [f"{name}: {on_board_text(score, board)}" for name, score in odd]
+    if len(odd) < len(scored):
+        which = "every model" if not odd else "every other model"
+        lines += [f"{which} scores on {board} what the integer simulation scores"]
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _differs(difference: Estimate) -> bool:
+    return (difference.value, difference.low, difference.high) != (0.0, 0.0, 0.0)

@@ -7,11 +7,11 @@ from html import escape
 from pathlib import Path
 
 from deploy.formats.files import write_atomically
-from deploy.formats.plots.pages import figures, page
+from deploy.formats.plots.pages import figures, page, scrolled, wide
 from deploy.formats.plots.svg import inline
 from deploy.latency.watermark import watermark
 from deploy.report.agreement import agreement
-from deploy.report.architectures import architectures, legend
+from deploy.report.architectures import architectures, legend_text
 from deploy.report.classes import classes
 from deploy.report.cost import cost
 from deploy.report.exploration import SCRIPT, exploration
@@ -31,8 +31,7 @@ from deploy.ship.tail_text import tail_lines
 from hil.measurement import Conditions
 
 FILE = "report.html"
-WIDE = 1060  # pixels of a plot that has a row for itself
-SHOWN = ("board", "soc", "machine", "kernel", "runtime", "delegate", "kernels", "threads")
+SHOWN = ("board", "soc", "machine", "kernel", "runtime", "delegate", "kernels", "threads", "governor")
 HOW = {"replay": "Replayed, not measured", "qemu": "Emulated"}
 
 
@@ -59,7 +58,7 @@ def _parts(material: Material) -> Iterator[str]:
         if mark:
             yield f'<p class="warning">{escape(mark)}</p>'
     yield headline(material)
-    yield figures([inline(models_plot(summary, material.comparisons), WIDE)])
+    yield wide(models_plot(summary, material.comparisons))
     for title, section in _sections(material):
         if section:
             yield f"<h2>{title}</h2>{section}"
@@ -74,9 +73,9 @@ def _sections(material: Material) -> Iterator[tuple[str, str]]:
     yield "What they see", images(material)
     yield "Classes", classes(material)
     drawn = architectures(material)
-    yield "Architectures", f'<p class="muted">{legend()}</p><div class="wide">{drawn}</div>' if drawn else ""
-    static = figures([inline(front_plot(material.search), WIDE)])
-    yield "The front that they were selected from", static + exploration(material)
+    yield "Architectures", f'<p class="muted">{legend_text()}</p>{scrolled(drawn)}' if drawn else ""
+    front = f'<div id="front">{wide(front_plot(material.search))}</div>'
+    yield "The front that they were selected from", front + exploration(material)
     yield "Measuring the candidates", feedback(material)
     yield "Latency, round by round", latencies(material)
     yield "Agreement of the tables with the board", agreement(material)
@@ -98,7 +97,7 @@ def _tail_text(material: Material) -> str:
 def _conditions_text(conditions: Conditions) -> str:
     values = conditions.to_json()
     return f"{HOW.get(conditions.kind, 'Measured on')}: " + ", ".join(
-        f"{k} {values[k]}" for k in SHOWN if values.get(k)
+        f"{k} {values[k]}" for k in SHOWN if values.get(k) not in (None, "", "unknown")
     )
 
 

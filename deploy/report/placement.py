@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from html import escape
 
 from deploy.formats.plots.pages import table
@@ -15,13 +14,11 @@ def placement(material: Material) -> str:
     if not placed:
         return ""
     target, fast = placed[0][1].target, placed[0][1].fast_place
-    counts = Counter(model.placement.off_share > 0 for model in material.models if model.placement)
-    said = (
-        f"By the rules of target {target}, every multiply-accumulate of every model runs on {fast}."
-        if not counts[True]
-        else f"By the rules of target {target}; `hilnas lint RUN/models/NAME.tflite --target {target}` names operators."
-    )
-    if not counts[True]:
-        return f"<p>{escape(said)}</p>"
+    if not any(where.off_share > 0 for _, where in placed):
+        return f"<p>By the rules of target {escape(target)}, every multiply-accumulate runs on its {escape(fast)}.</p>"
+    command = f"hilnas lint {material.folder}/models/NAME.tflite --target {target}"
     rows = [(model.name, f"{1 - where.off_share:.1%}", f"{where.off_share:.1%}") for model, where in placed]
-    return f"<p>{escape(said)}</p>{table(('model', f'MACs on {fast}', 'off it'), rows)}"
+    return (
+        f"<p>By the rules of target {escape(target)}; <code>{escape(command)}</code> names the operators.</p>"
+        f"{table(('model', f'MACs on {fast}', 'off it'), rows)}"
+    )

@@ -33,8 +33,9 @@ def repeat(material: Material) -> str:
         data, seed = settings["data"]["spec"], settings["seed"]
         runs = material.folder.parent
         lines.insert(0, f"hilnas loop --config CONFIG --data {data} --seed {seed} --runs-dir {runs} --name {name}")
-    commands = f"<pre>{escape(chr(10).join(lines))}</pre>"
+    commands = f'<pre tabindex="0">{escape(chr(10).join(lines))}</pre>'
     if not settings:
         return commands
     shown = escape(json.dumps(settings, indent=1))
-    return f"{commands}<details><summary>Configuration, with every default</summary><pre>{shown}</pre></details>"
+    summary = "<summary>Configuration, with every default</summary>"
+    return f'{commands}<details>{summary}<pre tabindex="0">{shown}</pre></details>'

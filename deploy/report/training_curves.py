@@ -55,13 +55,13 @@ def read_curve(path: Path) -> TrainingCurve:
 def training_plots(curve: TrainingCurve) -> tuple[Plot, Plot]:
     """Loss and learning rate by step."""
     share = -(-len(curve.steps) // MOST_POINTS)
-    averaged = f", mean of {share} steps" if share > 1 else ""
     steps, loss, rate = (_means(v, share) for v in (curve.steps, curve.loss, curve.learning_rate))
     finite = [value for value in loss if math.isfinite(value)]
     log = bool(finite) and min(finite) > 0 and max(finite) > LOG_FROM * min(finite)
     title = f"{curve.name}: {len(curve.steps)} steps, {curve.seconds:.0f} s"
+    title += f"; means of {share}" if share > 1 else ""
     return (
-        Plot(title, Axis("step"), Axis(f"loss{averaged}", log), (Line(steps, loss, "loss"),), height=150),
+        Plot(title, Axis("step"), Axis("loss", log), (Line(steps, loss, "loss"),), height=150),
         Plot(
             f"{curve.name}: learning rate",
             Axis("step"),

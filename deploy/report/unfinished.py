@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from deploy.formats.plots.pages import figures, table
+from deploy.formats.plots.pages import figures, table, wide
 from deploy.formats.plots.svg import inline
 from deploy.latency.scatter import PAGE_WIDTH, scatter
 from deploy.report.training_curves import training_curves, training_plots
@@ -30,14 +30,14 @@ def unfinished(folder: Path) -> Iterator[str]:
     missing = [text for file, text in SHOWN.items() if not (folder / file).exists()]
     yield f'<p class="warning">This run is not finished: {escape(", ".join(missing))} missing.</p>'
     names = [*STAGES, *(name for name in state.stages if name not in STAGES)]
-    yield f"<h2>Stages</h2>{table(('stage', '', 's'), (_row(name, state) for name in names))}"
+    yield f"<h2>Stages</h2>{table(('stage', 'state', 's'), (_row(name, state) for name in names))}"
     if (folder / SearchRecord.FILE).exists():
         selected = SearchRecord.read(folder / SearchRecord.FILE).selected
         lines = "".join(f"<li>{escape(m.name)}: <code>{escape(m.subnet)}</code></li>" for m in selected)
         yield f"<h2>Selected models</h2><ul>{lines}</ul>"
     if (folder / AgreementRecord.FILE).exists():
-        drawn = inline(scatter(AgreementRecord.read(folder / AgreementRecord.FILE)), PAGE_WIDTH)
-        yield f"<h2>Agreement of the tables with the board</h2>{figures([drawn])}"
+        drawn = wide(scatter(AgreementRecord.read(folder / AgreementRecord.FILE)), PAGE_WIDTH)
+        yield f"<h2>Agreement of the tables with the board</h2>{drawn}"
     curves = [inline(plot) for curve in training_curves(folder) for plot in training_plots(curve)]
     if curves:
         yield f"<h2>Training</h2>{figures(curves)}"

@@ -17,6 +17,7 @@ from typing import Any
 
 from deploy.formats.digest import digest, file_digest
 from deploy.run.config import Experiment
+from deploy.run.settings.deployment import Deploy
 from hil.boards.config import BoardConfig
 from hil.errors import UsageError
 from nas.quant.arithmetic import LITERT, Arithmetic
@@ -144,7 +145,7 @@ def _sections(
         },
         "search": of("budgets", "search") | (of("predictor") if e.predictor.objective else {}),
         "retrain": of("retrain"),
-        "ship": {},
+        "ship": {"deploy.golden_images": (e.deploy.golden_images, Deploy.golden_images)},
     }
     if not e.quantization.schemes:
         del found["schemes"]  # no such stage, and the others' keys are those of a run without one

@@ -14,19 +14,19 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
 from deploy.formats.files import write_atomically
-from deploy.ship.manifest import Manifest
+from deploy.formats.printable import printable
+from deploy.ship.manifest import Manifest, is_inside
 from deploy.ship.signatures import SIGNATURE
 from hil.errors import ModelError, UsageError
 
 SUFFIX = ".bundle"
 MOST_FILES = 1000
 MOST_BYTES = 2**30  # of all files together
-LONGEST_NAME = 255
 COMPRESSION = 9
 CHUNK = 1 << 20
 
@@ -99,23 +99,27 @@ def _extract(source: Path, folder: Path) -> None:
                 content = archive.extractfile(entry)
                 with path.open("xb") as written:
                     if content is None or _copied(content, written) != entry.size:
-                        raise ModelError(f"{source}: '{_shown(entry.name)}' is cut short; copy the bundle again")
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+                        raise ModelError(
+                            f"{source}: '{printable(entry.name)[:100]}' is cut short; copy the bundle again"
+                        )
+    except (tarfile.TarError, EOFError, OSError, ValueError, TypeError, zlib.error) as error:  # TypeError: of 3 bytes
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise ModelError(
+                f"{source}: a file in it is the folder of another; it was not packed by this kit"
+            ) from None
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of this machine's disk
         raise ModelError(f"{source}: not a packed bundle, or a damaged one ({error}); copy it again") from None
 
 
 def _check(entry: tarfile.TarInfo, seen: set[str], left: int, source: Path) -> None:
-    name, shown = entry.name, _shown(entry.name)
-    pure = PurePosixPath(name)
-    plain = name and len(name) <= LONGEST_NAME and name.isprintable() and "\\" not in name and ":" not in name
-    if not plain or pure.is_absolute() or str(pure) != name or ".." in pure.parts:
-        raise ModelError(f"{source}: '{shown}' is no name inside a bundle; it was not packed by this kit")
+    name = printable(entry.name)[:100]
+    if not is_inside(entry.name):
+        raise ModelError(f"{source}: '{name}' is no name inside a bundle; it was not packed by this kit")
     if not entry.isreg():
-        raise ModelError(f"{source}: '{shown}' is a link or no regular file; a bundle has none")
-    if name.casefold() in seen:
-        raise ModelError(f"{source}: '{shown}' is in it twice")
+        raise ModelError(f"{source}: '{name}' is a link or no regular file; a bundle has none")
+    if entry.name.casefold() in seen:
+        raise ModelError(f"{source}: '{name}' is in it twice")
     if len(seen) >= MOST_FILES or entry.size > left:
         raise ModelError(
             f"{source}: more than {MOST_FILES} files, or than {MOST_BYTES >> 20} MiB; no bundle has so much"
@@ -128,7 +132,3 @@ def _copied(source: IO[bytes], target: IO[bytes]) -> int:
         target.write(chunk)
         total += len(chunk)
     return total
-
-
-def _shown(name: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in name[:100])

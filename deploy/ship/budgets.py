@@ -30,9 +30,14 @@ def check_budgets(budgets: Iterable[BudgetVerdict]) -> None:
 
 def verdict_text(verdict: BudgetVerdict) -> str:
     """The verdict in one line."""
+    return f"budget {verdict.name}: {limit_text(verdict)}"
+
+
+def limit_text(verdict: BudgetVerdict) -> str:
+    """What the model is, what it may be, and whether that is kept."""
     kept = "kept" if verdict.kept else "NOT KEPT"
     doubt = "" if verdict.decided else " (the limit is within the interval)"
-    return f"budget {verdict.name}: {verdict.quantity} {_measured(verdict)}, at most {verdict.limit:.1%}: {kept}{doubt}"
+    return f"{verdict.quantity} {_measured(verdict)}, at most {verdict.limit:.1%}: {kept}{doubt}"
 
 
 def _measured(verdict: BudgetVerdict) -> str:

@@ -1,96 +1,51 @@
 """A bundle: a model with everything that proves it on a board, and nothing that has to be believed.
 
-The folder holds the model, labels, preprocessing, a golden input and output, the measurement that justified
-it and a verifier of one file (standard library and the TFLite runtime). The manifest names every file with
-its size and sha256.
+The folder holds the model, labels, preprocessing, golden images with their outputs, the measurement that justified it,
+a verifier and an application of one file each (standard library, numpy and the TFLite runtime). The manifest names
+every file with its size and sha256.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.compile.artifact import Artifact
 from deploy.compile.kernel_spread import kernel_spread
 from deploy.compile.tails import class_map_of
+from deploy.formats.class_colours import hexadecimal
 from deploy.formats.digest import file_digest
 from deploy.formats.files import write_atomically
+from deploy.ship.card import FILE as MODEL_CARD
+from deploy.ship.card import CardFacts, model_card
+from deploy.ship.evaluation_record import EvaluationRecord
+from deploy.ship.examples import CAMERA, write_examples
+from deploy.ship.golden import copy_golden
+from deploy.ship.layers import QuantizedLayers, quantized_layers
 from deploy.ship.manifest import (
     FORMAT,
     Accuracy,
     BundleMeasurement,
-    GoldenPair,
     LeftToCpu,
     ListedFile,
     Manifest,
     Preprocessing,
-    VerifierLatency,
-    read_verifier,
 )
 from deploy.ship.preprocessing import input_type, preprocessing
-from hil.boards.board import Board
-from hil.errors import ModelError, UsageError
-from hil.job import delegate_options_for
-from hil.scripts import run_script, script
-from hil.session import DEFAULT_WORKDIR
-from hil.spread import KernelSpread
+from deploy.ship.provenance import Provenance
+from deploy.ship.task_output import LOGITS, TASK_OUTPUTS, TaskOutput
+from deploy.ship.verification import VERIFIER
+from hil.errors import UsageError
+from hil.scripts import script
 
-VERIFIER, EXAMPLE = "verify_bundle.py", "example.py"
-
-
-@dataclass(frozen=True)
-class TaskOutput:
-    """The output of a task's models, and how far a board may be from the golden one.
-
-    Attributes:
-        max_mismatch, max_abs_diff: of `GoldenPair`.
-        tolerance: in words, with places for `percent` of the elements and `steps`.
-    """
-
-    task: str
-    output: str
-    max_mismatch: float
-    max_abs_diff: int | None
-    tolerance: str
-
-    def within(self, spread: KernelSpread | None) -> TaskOutput:
-        """With a tolerance that two kernel sets do not exceed on the very file; None leaves the task's."""
-        if spread is not None and spread.of_classes:
-            return replace(self, max_mismatch=max(self.max_mismatch, spread.allowed))
-        if spread is not None and self.max_abs_diff is not None:
-            return replace(self, max_abs_diff=max(self.max_abs_diff, int(spread.allowed)))
-        return self
-
-    @property
-    def tolerance_text(self) -> str:
-        return self.tolerance.format(percent=f"{100 * self.max_mismatch:.3g} %", steps=self.max_abs_diff)
-
-
-TASK_OUTPUTS: Mapping[str, TaskOutput] = {
-    "segmentation": TaskOutput(
-        task="Semantic segmentation",
-        output="the class map, int32",
-        max_mismatch=0.02,
-        max_abs_diff=None,
-        tolerance="at most {percent} of the pixels may\ndiffer, as delegates round differently",
-    ),
-    "classification": TaskOutput(
-        task="Image classification",
-        output="one score per class, {kind}; the largest score names the class",
-        max_mismatch=1.0,
-        max_abs_diff=3,
-        tolerance="the scores may be off by {steps}\nsteps, as delegates round differently",
-    ),
-}
-"""By the name of the task. 3 steps: the most by which onnxruntime is off after a full classifier
-(tests/deploy/formats/test_classifier.py); no delegate has been tried. A file on which two kernel sets are further apart
-has more (`TaskOutput.within`)."""
-
-
-LOGITS = "logits, {kind}; the CPU makes the class map of them (`class_map` in example.py), and latencies are to it"
-"""What a model gives whose file leaves the class map to the CPU."""
+APPLICATION = "infer.py"
+LATENCY_TOLERANCE = 0.1
+"""The share by which the verifier's median may be above the recorded interval. On the demos' bundles the two differ by
+less than 1 % (docs/results): the rest is for boards that are warmer than they were."""
+COLOURS = "colours.txt"
+"""A colour for each class, in the order of labels.txt; a bundle whose images have one class has none."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +57,7 @@ class Contents:
         size: (H, W) of an image, in pixels.
         facts: shown in the README and kept in the manifest.
         accuracy: kept in the manifest, where the model was evaluated.
+        card: what the model card is written from; None where the model is no final one of a run.
     """
 
     name: str
@@ -112,24 +68,21 @@ class Contents:
     measurement: BundleMeasurement
     facts: Mapping[str, str]
     accuracy: Accuracy | None = None
-
-
-@dataclass(frozen=True)
-class Verification:
-    """A bundle that was verified: on which board, by how many checks, and its latency there."""
-
-    board: str
-    checks: int
-    latency_us: VerifierLatency | None
+    card: CardFacts | None = None
 
 
 def export(contents: Contents, target: Path) -> Path:
-    """Write the bundle aside, then rename it into place (replacing an older one of this kit)."""
+    """Write the bundle, replacing an older one of this kit."""
+    return write_aside(target, lambda folder: _fill(folder, contents))
+
+
+def write_aside(target: Path, fill: Callable[[Path], None]) -> Path:
+    """Write a bundle aside, then rename it into place (replacing an older one of this kit)."""
     if target.exists() and not (target / Manifest.FILE).exists():
         raise UsageError(f"{target}: exists and is no bundle; give another --out")
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    _fill(part, contents)
+    fill(part)
     old = target.with_name(target.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -141,21 +94,26 @@ def export(contents: Contents, target: Path) -> Path:
 
 def _fill(folder: Path, contents: Contents) -> None:
     """Every file of the bundle, the manifest last."""
-    spread = kernel_spread(contents.artifact.model, contents.artifact.input)
-    output = TASK_OUTPUTS[contents.task].within(spread)
-    (folder / "golden").mkdir(parents=True)
-    shutil.copyfile(contents.artifact.model, folder / "model.tflite")
-    shutil.copyfile(contents.artifact.input, folder / "golden/input.bin")
-    shutil.copyfile(contents.artifact.expected, folder / "golden/output.bin")
-    for name in (VERIFIER, EXAMPLE):
+    artifact = contents.artifact
+    output = TASK_OUTPUTS[contents.task].within(kernel_spread(artifact.model, artifact.input))
+    golden = copy_golden(artifact, folder, output, contents.classes)
+    shutil.copyfile(artifact.model, folder / "model.tflite")
+    for name in (VERIFIER, APPLICATION):
         (folder / name).write_bytes(script(name))
-    write_atomically(folder / "labels.txt", "\n".join(contents.classes) + "\n")
-    kind, steps = input_type(contents.artifact.model), preprocessing(contents.artifact.model, contents.size)
+    write_atomically(folder / "labels.txt", _lines(contents.classes))
+    if output.dense:
+        write_atomically(folder / COLOURS, _lines(hexadecimal(label) for label in range(len(contents.classes))))
+    steps = preprocessing(artifact.model, contents.size)
     steps.write(folder / Preprocessing.FILE)
     contents.measurement.write(folder / BundleMeasurement.FILE)
-    write_atomically(folder / "README.md", _readme(contents, output, kind, steps))
+    quantized = quantized_layers(artifact.model)
+    quantized.write(folder / QuantizedLayers.FILE)
+    if contents.card is not None:
+        _write_card(folder, contents, contents.card, quantized)
+    write_atomically(folder / "README.md", _readme(contents, output, steps))
+    left, kind = class_map_of(artifact.model), input_type(artifact.model)
+    write_examples(folder, contents.classes, contents.size, kind, dense=output.dense, left=left)
     listed = sorted(p for p in folder.rglob("*") if p.is_file())
-    left = class_map_of(contents.artifact.model)
     Manifest(
         format=FORMAT,
         name=contents.name,
@@ -164,16 +122,36 @@ def _fill(folder: Path, contents: Contents) -> None:
         preprocessing=Preprocessing.FILE,
         measurement=BundleMeasurement.FILE,
         facts=contents.facts,
-        golden=(GoldenPair("golden/input.bin", "golden/output.bin", output.max_mismatch, output.max_abs_diff),),
+        golden=golden,
         files={str(p.relative_to(folder)): ListedFile(file_digest(p), p.stat().st_size) for p in listed},
         accuracy=contents.accuracy,
         class_map=None if left is None else LeftToCpu(left),
+        latency_tolerance=LATENCY_TOLERANCE,
+        budgets=contents.card.budgets if contents.card else (),
     ).write(folder / Manifest.FILE)
 
 
-def _readme(contents: Contents, output: TaskOutput, kind: str, steps: Preprocessing) -> str:
-    left = class_map_of(contents.artifact.model)
+def _write_card(folder: Path, contents: Contents, card: CardFacts, quantized: QuantizedLayers) -> None:
+    """The model card, and what it is written from."""
+    height, width = contents.size
+    what = f"{TASK_OUTPUTS[contents.task].task} of RGB images, at {height} x {width} pixels."
+    text = model_card(what, contents.classes, card, contents.measurement.conditions, quantized)
+    write_atomically(folder / MODEL_CARD, text)
+    card.provenance.write(folder / Provenance.FILE)
+    for name, text in card.configuration.items():
+        write_atomically(folder / name, text)
+    if card.evaluation is not None:
+        replace(card.evaluation, model="model.tflite").write(folder / EvaluationRecord.FILE)
+
+
+def _lines(texts: Iterable[str]) -> str:
+    return "".join(f"{text}\n" for text in texts)
+
+
+def _readme(contents: Contents, output: TaskOutput, steps: Preprocessing) -> str:
+    kind, left = input_type(contents.artifact.model), class_map_of(contents.artifact.model)
     facts = "\n".join(f"- {key}: {value}" for key, value in contents.facts.items())
+    results = "pictures of the classes" if output.dense else "nothing, as an image has one class"
     return f"""# {contents.name}
 
 {output.task}, {len(contents.classes)} classes (labels.txt), {contents.size[0]} x {contents.size[1]} pixels.
@@ -182,63 +160,17 @@ Output: {output.output.format(kind=kind) if not left else LOGITS.format(kind=kin
 
 {facts}
 
-Verify it where it will run (needs Python 3.9 and a TFLite runtime, nothing else):
+Verify it where it will run (needs Python 3.9, numpy and a TFLite runtime):
 
     python3 {VERIFIER} . [--delegate /usr/lib/libvx_delegate.so]
 
-It checks every file's hash, runs the golden input, compares with the golden output ({output.tolerance_text}), and
+It checks every file's hash, runs the golden inputs, compares with the golden outputs ({output.tolerance_text}), and
 times the model. The latency of measurement.json is that of the board named there, under the conditions stated there.
 
-Run it on an image of its size, from the image's bytes to the result ({EXAMPLE} shows how an application does it):
+Run it on images of any size ({APPLICATION} is what an application starts from; images need Pillow, OpenCV, or are PPM):
 
-    python3 {EXAMPLE} IMAGE.ppm [--delegate /usr/lib/libvx_delegate.so]
+    python3 {APPLICATION} IMAGE|FOLDER [--out DIR] [--delegate /usr/lib/libvx_delegate.so]
+
+It prints the result and the times before, in and after the model, and writes {results} to DIR.
+c/ has the same in C, and {CAMERA} a camera's pipeline that no board has run yet.
 """
-
-
-def verify(bundle: Path, board: Board, runs: int = 30, *, shown: Path | None = None) -> Verification:
-    """Run the kit's own verifier (not the bundle's copy) on the board. `shown`: what errors call the bundle.
-
-    Raises `UsageError` if there is no bundle, `ModelError` naming the first check that does not hold, and `BoardError`
-    where the board's Python is missing or too old.
-    """
-    if not (bundle / Manifest.FILE).is_file():
-        raise UsageError(f"{bundle}: no bundle there (no {Manifest.FILE}); make one with `hilnas bundle export`")
-    workdir = (board.config.workdir or DEFAULT_WORKDIR).rstrip("/")
-    remote = f"{workdir}/bundles/{file_digest(bundle / Manifest.FILE)[:16]}"
-    _push(bundle, board, remote)
-    result = run_script(board, VERIFIER, remote, *_options(board, runs, Path(remote).name), timeout_s=900)
-    board.run(["rm", "-rf", "--", remote], timeout_s=30)
-    where = f"{shown or bundle} on {board.name}"
-    checks, verdict = read_verifier(result.stdout, where)
-    if verdict is None:
-        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(f"{where}: the verifier ended with exit code {result.exit_code}: {last}")
-    if not verdict.verified:
-        failed = next((c for c in checks if not c.ok), None)
-        raise ModelError(
-            f"{where}: not verified: {f'{failed.check}: {failed.detail}' if failed else 'no check says why'}"
-        )
-    return Verification(board.name, len(checks), verdict.latency_us)
-
-
-def _options(board: Board, runs: int, bundle: str) -> list[str]:
-    """Of the verifier; `bundle` names this one alone."""
-    config = board.config
-    argv = ["--runs", str(runs), "--threads", str(config.threads)]
-    if config.delegate:
-        argv += ["--delegate", config.delegate]
-        for key, value in delegate_options_for(config, bundle).items():
-            argv += ["--delegate-option", f"{key}={value}"]
-    return argv
-
-
-def _push(bundle: Path, board: Board, remote: str) -> None:
-    """The bundle's regular files, under their own relative names, to a fresh folder on the board."""
-    board.run(["rm", "-rf", "--", remote], timeout_s=30)
-    sources = sorted(p for p in bundle.rglob("*") if p.is_file() and not p.is_symlink())
-    folders = sorted({str(Path(remote) / p.relative_to(bundle).parent) for p in sources})
-    made = board.run(["mkdir", "-p", "--", *folders], timeout_s=30)
-    if made.exit_code:
-        raise UsageError(f"{board.name}: cannot make {remote} ({made.stderr.strip()}); fix 'workdir' in boards.toml")
-    for source in sources:
-        board.put(source, f"{remote}/{source.relative_to(bundle)}")

@@ -30,6 +30,8 @@ def described(bundle: Path) -> dict[str, Any]:
     found["measured on"] = ", ".join(f"{name} {conditions[name]}" for name in CONDITIONS if conditions.get(name))
     found["operators"] = ", ".join(f"{count} {kind}" for kind, count in sorted(model.operators_by_kind.items()))
     found["golden pairs"] = len(manifest.golden)
+    if manifest.variants:
+        found["models"] = ", ".join(f"{one.model} for the {one.place}" for one in manifest.variants)
     found["files"] = {name: listed.bytes for name, listed in sorted(manifest.files.items())}
     found["signature"] = (bundle / SIGNATURE).is_file()
     return found

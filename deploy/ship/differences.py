@@ -15,8 +15,13 @@ CONTROL = "the teacher trained on"
 def difference_text(difference: Estimate, other: str = CONTROL) -> str:
     """The difference with its interval, and what these images show."""
     d = difference
-    verdict = "better" if d.low > 0 else "worse" if d.high < 0 else "no difference shown"
-    return f"{d.value:+.2f} points [{d.low:+.2f}, {d.high:+.2f}] against {other}, over {d.n} images: {verdict}"
+    points = f"{d.value:+.2f} points [{d.low:+.2f}, {d.high:+.2f}]"
+    return f"{points} against {other}, over {d.n} images: {shown_text(d)}"
+
+
+def shown_text(difference: Estimate) -> str:
+    """What its interval shows."""
+    return "better" if difference.low > 0 else "worse" if difference.high < 0 else "no difference shown"
 
 
 def measured_text(models: Sequence[ModelRecord]) -> str:

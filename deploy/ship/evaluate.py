@@ -18,7 +18,6 @@ from deploy.compile.canary import known_good
 from deploy.formats.digest import digest, file_digest
 from deploy.formats.journal import Journal
 from deploy.run.folder import Progress
-from deploy.run.records import MetricRecord
 from deploy.ship.evaluated_models import ImagesAsked
 from deploy.ship.evaluation import BOARD, HOST, INTEGER, EvaluatedModel, ImageScore, image_scores
 from deploy.ship.evaluation_record import (
@@ -36,7 +35,6 @@ from hil.errors import UsageError
 from hil.sessions import JobSession, open_session
 from nas.data import Dataset
 from nas.quant.arithmetic import LITERT
-from nas.tasks.task import TASKS
 
 JOURNAL, LOCK = "images.jsonl", ".lock"
 STAGE = "evaluate"
@@ -82,24 +80,18 @@ def evaluate(
             yield Progress(STAGE, len(scores), total, f"{model.name}: image {score.index}")
         conditions = model.job.under(sessions[BOARD].conditions) if board else None
     evaluated = ScoredImages.of(data, sorted(scores, key=lambda score: score.index), model.name)
-    task = TASKS[data.task]
-    record = EvaluationRecord(
-        model=str(model.path),
-        model_sha256=sha256,
-        images=EvaluatedImages(images.spec, images.split, data.size, len(evaluated.well), data.classes),
-        metric=MetricRecord(task.metric, task.key),
-        input=model.input.text,
-        output=model.output.text,
-        scores=evaluated.predictor_scores(),
-        differences=evaluated.differences(),
-        differ_most=evaluated.differ_most(),
-        failed=evaluated.failed,
-        conditions=conditions,
-    )
+    scored = EvaluatedImages(images.spec, images.split, data.size, len(evaluated.well), data.classes)
+    record = EvaluationRecord.of(model, evaluated, scored, conditions)
     write_confusions(folder / CONFUSIONS, evaluated)
     record.write(folder / EvaluationRecord.FILE)
     yield Progress(STAGE, total, total, "done")
     return Finished(record, evaluated)
+
+
+def evaluation_folder(out: Path, model: EvaluatedModel, images: ImagesAsked, board: BoardConfig | None) -> Path:
+    """The folder within `out` of this evaluation alone, so that it goes on."""
+    asked = (file_digest(model.path), images.spec, images.split, images.seed, images.count, board and board.name)
+    return out / f"{model.name}-{digest(*asked, model.input.text)[:8]}"
 
 
 def compared(ours: Finished, theirs: Finished) -> tuple[OtherModel, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from deploy.compile.artifact import Artifact, arithmetic_of, kernels_of
 from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.tflite.input_shapes import resized
 from deploy.formats.tflite.normalization import Normalization
-from deploy.formats.tflite.read import ModelInfo, read
+from deploy.formats.tflite.read import ModelInfo, parse, read
 from deploy.formats.tflite.writer import write
 from deploy.run.context import Context
 from deploy.run.networks import retrained
@@ -20,7 +20,6 @@ from deploy.run.records import FinalRecord, ModelRecord
 from deploy.run.settings.deployment import TEACHER
 from deploy.ship.evaluation import FLOAT, INTEGER, EvaluatedModel, float_predict, integer_predict
 from deploy.ship.model_ends import input_of, output_of
-from deploy.targets.inspection import inspect_model
 from hil.boards.config import BoardConfig
 from hil.errors import ModelError, UsageError
 from hil.input_shape import InputShape
@@ -96,8 +95,8 @@ def run_model(
     scheme = QuantizationScheme.parse(record.scheme) if record.scheme else settings.main_scheme
     network = _teacher(context) if record.name == TEACHER else retrained(context, record.name, architecture)
     graph = quantize_network(context, network, architecture, scheme=scheme.scheme(settings.scheme))
-    written = write(in_file(graph, context.tail)[0], dict(_metadata(path)), scheme.form)
-    if written != path.read_bytes():
+    written = write(in_file(graph, context.tail)[0], form=scheme.form)
+    if _network(parse(written, record.name)) != _network(read(path)):
         raise UsageError(
             f"{path}: not the file that configuration '{context.experiment.name}' gives; name the one of the run "
             f"(--config, --data), or evaluate the file alone: hilnas evaluate {path} --data {images.spec}"
@@ -125,8 +124,13 @@ def _teacher(context: Context) -> Encoder:
     return teacher.eval()
 
 
-def _metadata(path: Path) -> Mapping[str, object]:
-    return inspect_model(read(path)).hilnas or {}
+def _network(model: ModelInfo) -> object:
+    """All that a file computes with; its metadata names the run."""
+    tensors = [
+        (t.name, t.shape, t.dtype, t.scale.tobytes(), t.zero_point.tobytes(), bytes(t.data)) for t in model.tensors
+    ]
+    operators = [(op.name, op.inputs, op.outputs, op.options) for op in model.operators]
+    return tensors, operators, model.inputs, model.outputs
 
 
 def _sized(path: Path, shapes: Sequence[InputShape]) -> ModelInfo:

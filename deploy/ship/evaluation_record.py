@@ -9,10 +9,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import ClassVar
 
+from deploy.formats.digest import file_digest
 from deploy.formats.files import write_atomically
 from deploy.run.records import MetricRecord, Record
 from deploy.run.records.base import OMITTED
-from deploy.ship.evaluation import FLOAT, ImageScore, image_name
+from deploy.ship.evaluation import FLOAT, EvaluatedModel, ImageScore, image_name
 from hil.errors import ModelError
 from hil.measurement import Conditions
 from nas.data import Dataset
@@ -119,6 +120,25 @@ class EvaluationRecord(Record):
     FILE: ClassVar[str] = "evaluation.json"
     COMMAND: ClassVar[str] = "evaluate"
 
+    @classmethod
+    def of(
+        cls, model: EvaluatedModel, evaluated: ScoredImages, images: EvaluatedImages, conditions: Conditions | None
+    ) -> EvaluationRecord:
+        task = TASKS[evaluated.data.task]
+        return cls(
+            model=str(model.path),
+            model_sha256=file_digest(model.path),
+            images=images,
+            metric=MetricRecord(task.metric, task.key),
+            input=model.input.text,
+            output=model.output.text,
+            scores=evaluated.predictor_scores(),
+            differences=evaluated.differences(),
+            differ_most=evaluated.differ_most(),
+            failed=evaluated.failed,
+            conditions=conditions,
+        )
+
     def score(self, predictor: str) -> PredictorScore | None:
         return next((one for one in self.scores if one.predictor == predictor), None)
 
@@ -186,6 +206,11 @@ class ScoredImages:
         one = counted_cells([score.confusions[ours] for score in common], classes, dense=dense)
         two = counted_cells([scored[score.index].confusions[theirs] for score in common], classes, dense=dense)
         return paired_difference([one], [two])
+
+
+def evaluation_path(run: Path, model: str) -> Path:
+    """Of the record that a run's stage `ship` leaves of a final model on its board."""
+    return run / "evaluations" / f"{model}.json"
 
 
 def write_confusions(path: Path, evaluated: ScoredImages) -> None:

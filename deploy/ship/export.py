@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from deploy.compile.artifact import Artifact
-from deploy.run.records import Summary
+from deploy.run.records import ModelRecord, Summary
 from deploy.ship.bundle import Contents, export
+from deploy.ship.card import CardFacts, evaluations_in
 from deploy.ship.manifest import Accuracy, BundleMeasurement, Manifest, Preprocessing
+from deploy.ship.provenance import CONFIGURATION, SPACE, Provenance
 from hil.errors import UsageError
 from nas.space import Architecture
 
@@ -36,5 +38,27 @@ def export_from_run(run: Path, model: str | None, out: Path) -> Path:
         "size": f"{record.size_bits / 8000:.1f} kB of weights",
     }
     measurement = BundleMeasurement(record.latency_us, summary.conditions)
-    contents = Contents(f"{summary.name}-{name}", artifact, summary.task, labels, size, measurement, facts, accuracy)
+    if name == summary.bundle.model:
+        measurement = BundleMeasurement.read(shipped / BundleMeasurement.FILE)
+    card = _card(run, summary, record)
+    contents = Contents(
+        f"{summary.name}-{name}", artifact, summary.task, labels, size, measurement, facts, accuracy, card
+    )
     return export(contents, out)
+
+
+def _card(run: Path, summary: Summary, record: ModelRecord) -> CardFacts | None:
+    """None of a run that shipped without one."""
+    shipped = run / "bundle"
+    if not (shipped / Provenance.FILE).is_file():
+        return None
+    others = (model for model in (summary.teacher, summary.teacher_plus) if model.name != record.name)
+    models = (record, *others)
+    return CardFacts(
+        summary.metric.name,
+        models,
+        tuple(verdict for verdict in summary.budgets if verdict.name == record.name),
+        evaluations_in(run, [model.name for model in models]),
+        Provenance.read(shipped / Provenance.FILE),
+        {name: (shipped / name).read_text(encoding="utf8") for name in (CONFIGURATION, SPACE)},
+    )

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from pathlib import PurePosixPath
+from typing import Any, ClassVar, Literal, TypeAlias
 
-from deploy.run.records import BoardScore, LatencyRecord, Record
+from deploy.formats.printable import printable
+from deploy.run.records import BoardScore, BudgetVerdict, LatencyRecord, Record
 from deploy.run.records.base import OMITTED
 from hil.errors import ModelError
 from hil.measurement import Conditions
@@ -19,7 +21,16 @@ from nas.errors import ConfigError
 from nas.quant.tails import Sizes
 from nas.settings import STRICT, build
 
-FORMAT = "hilnas-bundle/1"
+FORMAT = "hilnas-bundle/2"
+FORMATS = ("hilnas-bundle/1", FORMAT)  # the first has one golden pair, and no more than one model
+LONGEST_NAME = 255
+
+
+def is_inside(name: str) -> bool:
+    """Is it the plain relative path of a file, which no system reads as one outside its folder?"""
+    pure = PurePosixPath(name)
+    plain = name.isprintable() and 0 < len(name.encode()) <= LONGEST_NAME and not set(name) & set("\\:")
+    return plain and not pure.is_absolute() and str(pure) == name and not {".", ".."} & set(pure.parts)
 
 
 @dataclass(frozen=True)
@@ -38,12 +49,19 @@ class GoldenPair:
     Attributes:
         max_mismatch: the largest share of elements that may differ at all.
         max_abs_diff: the largest difference of an element; None where a distance has no meaning.
+        image: path of the image as PNG; `name`: what it is called in its data set.
+        classes: path of the expected class map as PNG, whose pixels are the classes and whose palette their colours.
+        top: labels of the largest scores, the largest first.
     """
 
     input: str
     output: str
     max_mismatch: float
     max_abs_diff: int | None
+    image: str | None = field(default=None, metadata=OMITTED)
+    name: str | None = field(default=None, metadata=OMITTED)
+    classes: str | None = field(default=None, metadata=OMITTED)
+    top: tuple[str, ...] = field(default=(), metadata=OMITTED)
     __pydantic_config__ = STRICT
 
 
@@ -89,15 +107,35 @@ class LeftToCpu:
     __pydantic_config__ = STRICT
 
 
+Place: TypeAlias = Literal["delegate", "cpu"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of several models in a bundle: for a board's delegate, or for its CPU. Its fields are as the manifest's."""
+
+    place: Place
+    model: str
+    preprocessing: str
+    measurement: str
+    golden: tuple[GoldenPair, ...]
+    class_map: LeftToCpu | None = field(default=None, metadata=OMITTED)
+    __pydantic_config__ = STRICT
+
+
 @dataclass(frozen=True)
 class Manifest(Record):
     """A bundle's contents; paths are relative to its folder, `files` are all but the manifest itself.
 
     Attributes:
-        format: `FORMAT`, by which the verifier knows what it reads.
+        format: one of `FORMATS`, by which the verifier knows what it reads.
         facts: for people, as in the README.
         accuracy: None in a bundle of a hilnas that did not evaluate on the board.
         class_map: None where the task is no segmentation.
+        latency_tolerance: the share by which a latency may be above the recorded interval under the same conditions;
+            None in a bundle of an earlier hilnas.
+        budgets: that the model was selected for, as measured then.
+        variants: all of a bundle's models where there are several; the first is the manifest's own.
     """
 
     format: str
@@ -111,9 +149,35 @@ class Manifest(Record):
     files: Mapping[str, ListedFile]
     accuracy: Accuracy | None = field(default=None, metadata=OMITTED)
     class_map: LeftToCpu | None = field(default=None, metadata=OMITTED)
+    latency_tolerance: float | None = field(default=None, metadata=OMITTED)
+    budgets: tuple[BudgetVerdict, ...] = field(default=(), metadata=OMITTED)
+    variants: tuple[Variant, ...] = field(default=(), metadata=OMITTED)
 
     FILE: ClassVar[str] = "manifest.json"
     COMMAND: ClassVar[str] = "bundle export"
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ConfigError(f"format '{self.format}': this hilnas reads {' and '.join(FORMATS)}")
+        wrong = next((name for name in (*self.used, *self.files) if not is_inside(name)), None)
+        if wrong is not None:
+            raise ConfigError(f"'{printable(wrong)[:100]}' is no name of a file inside a bundle")
+        if not is_inside(self.name) or "/" in self.name:
+            raise ConfigError(f"'name': '{printable(self.name)[:100]}' cannot be a file's")
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The files that it names beside its list."""
+        golden = [*self.golden, *(pair for one in self.variants for pair in one.golden)]
+        pictures = (path for pair in golden for path in (pair.input, pair.output, pair.image, pair.classes) if path)
+        others = (path for one in self.variants for path in (one.model, one.preprocessing, one.measurement))
+        return (self.model, self.labels, self.preprocessing, self.measurement, *others, *pictures)
+
+    @classmethod
+    def arranged(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """Of a budget, whether it is kept follows from the rest."""
+        budgets = raw.get("budgets")
+        return raw | ({"budgets": [*map(BudgetVerdict.arranged, budgets)]} if isinstance(budgets, list) else {})
 
 
 @dataclass(frozen=True)
@@ -140,10 +204,15 @@ class Preprocessing(Record):
 
 @dataclass(frozen=True)
 class BundleMeasurement(Record):
-    """The model's latency, and the conditions under which the board measured it."""
+    """The model's latency, and the conditions under which the board measured it.
+
+    Attributes:
+        rounds_us: every sample, by round; none in a bundle of another model than the one that its run shipped.
+    """
 
     latency_us: LatencyRecord
     conditions: Conditions
+    rounds_us: tuple[tuple[float, ...], ...] = field(default=(), metadata=OMITTED)
 
     FILE: ClassVar[str] = "measurement.json"
     COMMAND: ClassVar[str] = "bundle export"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from deploy.compile.tails import classes_of, sizes_in
 from deploy.formats.tflite.normalization import Normalization, normalization
-from deploy.formats.tflite.read import DTYPES, ModelInfo
+from deploy.formats.tflite.read import DTYPES, ModelInfo, read
 from deploy.targets.inspection import METADATA_NAME, GraphTensor, inspect_model
 from hil.errors import ModelError
 from nas.data.batches import ZERO_LEVEL
@@ -187,6 +188,11 @@ def _formula(model: ModelInfo, given: Normalization | None) -> tuple[Normalizati
     if METADATA_NAME in model.metadata:
         return OURS, "as hilnas trains and deploys"
     return normalization(model), "as the file's TFLite metadata says"
+
+
+def stated_normalization(model: Path) -> Normalization | None:
+    """From pixels to real values, as a .tflite file says; None where it does not. Raises `ModelError`."""
+    return _formula(read(model), None)[0]
 
 
 def _table(end: GraphTensor, formula: Normalization) -> NDArray[np.generic]:

@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.errors import ConfigError, QuantizationError
-from nas.networks.blocks import pad_same
 from nas.quant.float_graph import (
     INPUT,
     Add,
@@ -37,6 +36,7 @@ from nas.quant.float_graph import (
     inputs_of,
     last_reads,
 )
+from nas.quant.windows import pair
 
 PROBES_PER_ROUND = 8  # as many times a batch's images are propagated at once
 LEAST_PROBES = 16  # before a standard error is used
@@ -273,9 +273,9 @@ def _changed(node: Node, env: Mapping[str, Tensor], changes: Mapping[str, Tensor
     """The change of the result of `node`, before its activation, for changes (probes x N, C, H, W) of its inputs."""
     if not isinstance(node, MaxPool):
         return _linear(node)(changes)
-    x = pad_same(env[node.x], node.kernel, node.stride, 1, -torch.inf)
-    _, largest = F.max_pool2d(x, node.kernel, node.stride, return_indices=True)  # their positions: (N, C, h, w)
-    change = pad_same(changes[node.x], node.kernel, node.stride, 1).view(-1, *x.shape).flatten(3)
+    x = node.window.padded(env[node.x], -torch.inf)
+    _, largest = F.max_pool2d(x, pair(node.kernel), pair(node.stride), return_indices=True)  # places: (N, C, h, w)
+    change = node.window.padded(changes[node.x]).view(-1, *x.shape).flatten(3)
     taken = change.gather(3, largest.flatten(2).expand(len(change), -1, -1, -1))
     return taken.view(-1, *largest.shape[1:])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -117,12 +118,11 @@ def layers_of(nodes: Iterable[Node], input_shape: Shape, scheme: Scheme = DEFAUL
     layers = []
     for node in nodes:
         if isinstance(node, Weighted):
-            height, width, _ = shapes[node.name]
-            weights = node.weight.numel()
-            kind = _kind(node, shapes[node.x][2])
+            weights, positions = node.weight.numel(), math.prod(shapes[node.name][:-1])
+            kind = _kind(node, shapes[node.x][-1])
             outputs = node.bias.numel()
             offset_bits = scheme.offset_bits(outputs, FEWEST)
-            layers.append(Layer(node.name, kind, weights, outputs, height * width * weights, offset_bits))
+            layers.append(Layer(node.name, kind, weights, outputs, positions * weights, offset_bits))
     return tuple(layers)
 
 

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.errors import QuantizationError
-from nas.networks.blocks import pad_same
-from nas.quant.float_graph import FullyConnected, Node, Weighted, last_reads
+from nas.quant.float_graph import Conv, FullyConnected, Node, Weighted, last_reads
 from nas.quant.scheme import FewBits, Granularity
 from nas.quant.weights import check_finite, grid_of, on_grid
+from nas.quant.windows import pair
 
 MOST_INPUTS = 4096  # of one output: the Gram matrix of more would not fit; such a layer keeps the nearest rounding
 ON_GRID = 1e-3  # steps; a weight this close to an integer stays there: a channel's largest, which sets the scale, is
@@ -70,7 +70,8 @@ def gram_matrices(
     if not calibration:
         raise QuantizationError("adaptive rounding: no calibration images; give at least one")
     names = {node.name for node in nodes} if wanted is None else set(wanted)
-    layers = [node for node in nodes if isinstance(node, Weighted) and node.weight[0].numel() <= MOST_INPUTS]
+    small = (node for node in nodes if isinstance(node, Weighted) and node.weight[0].numel() <= MOST_INPUTS)
+    layers = [node for node in small if isinstance(node, Conv | FullyConnected)]
     left = {layer.name: layer for layer in layers if layer.name in names}
     sums: dict[str, Tensor] = {}
     envs = [dict(env) for env in calibration]
@@ -87,7 +88,7 @@ def gram_matrices(
     return sums
 
 
-def _gram(node: Weighted, maps: Sequence[Tensor]) -> Tensor:
+def _gram(node: Conv | FullyConnected, maps: Sequence[Tensor]) -> Tensor:
     """The sum of xx' over the input patches x of `node` in maps (N, C, H, W) of several batches."""
     total = torch.zeros((), dtype=torch.float64, device=node.weight.device)
     for part in (part for x in maps for part in torch.split(x, IMAGES_AT_ONCE)):
@@ -96,14 +97,14 @@ def _gram(node: Weighted, maps: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def _columns(node: Weighted, x: Tensor) -> Tensor:
+def _columns(node: Conv | FullyConnected, x: Tensor) -> Tensor:
     """The input patch of each output position: (groups, K, positions)."""
     if isinstance(node, FullyConnected):
         return x.flatten(1).T[None]
-    kernel = node.weight.shape[2]
     groups = x.shape[1] // node.weight.shape[1]
-    padded = pad_same(x, kernel, node.stride, node.dilation)
-    columns = F.unfold(padded, kernel, node.dilation, 0, node.stride)  # (N, C k k, positions)
+    columns = F.unfold(
+        node.window.padded(x), node.kernel, pair(node.dilation), 0, pair(node.stride)
+    )  # (N, C k k, positions)
     return columns.transpose(0, 1).reshape(groups, -1, columns.shape[0] * columns.shape[2])
 
 

@@ -9,7 +9,7 @@ accumulators, so the correction is an integer in the bias's own units and no cla
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nas.quant import simulate
+from nas.quant.file_order import dimension
 from nas.quant.float_graph import Node, Weighted, activated, last_reads
 from nas.quant.integer_graph import IntTensor, Operator
 from nas.quant.integer_graph import Weighted as QWeighted
@@ -40,20 +41,31 @@ def correct_biases(
     """
     reals = [dict(env) for env in floats]
     corrected: list[Operator] = []
-    for node, operator, done in zip(nodes, operators, last_reads(nodes), strict=True):
+    for (node, parts), done in zip(_by_node(nodes, operators), last_reads(nodes), strict=True):
+        *before, operator = parts
         if isinstance(node, Weighted) and isinstance(operator, QWeighted):
             expected = _mean([_pre_activation(node, env) for env in reals])
-            operator = _corrected(operator, tensors[operator.x], expected, integers)  # noqa: PLW2901
+            operator = _corrected(operator, tensors[operator.x], expected, integers)
         else:
             for env in reals:
                 env[node.name] = node(env)
         for env in integers:
-            env[node.name] = simulate.apply(operator, env, tensors)
+            simulate.simulate([*before, operator], tensors, env)
         for env in (*reals, *integers):
-            for name in done:
-                del env[name]
-        corrected.append(operator)
+            for name in (*done, *(part.name for part in before)):
+                env.pop(name, None)
+        corrected += [*before, operator]
     return corrected
+
+
+def _by_node(nodes: Iterable[Node], operators: Iterable[Operator]) -> Iterator[tuple[Node, list[Operator]]]:
+    """Each node with its operators: what prepares its inputs, then the one by its name."""
+    left = iter(operators)
+    for node in nodes:
+        parts = [next(left)]
+        while parts[-1].name != node.name:
+            parts.append(next(left))
+        yield node, parts
 
 
 def _pre_activation(node: Weighted, env: dict[str, Tensor]) -> Tensor:
@@ -64,9 +76,9 @@ def _pre_activation(node: Weighted, env: dict[str, Tensor]) -> Tensor:
 
 
 def _mean(maps: Sequence[Tensor]) -> Tensor:
-    """Each channel's mean (C,), float64, over maps (N, C, H, W) of several batches."""
-    total = torch.stack([y.double().sum((0, 2, 3)) for y in maps]).sum(0)
-    return total / sum(y.numel() // y.shape[1] for y in maps)
+    """Each channel's mean (C,), float64, over maps (N, C, H, W), or (N, ..., C), of several batches."""
+    by_channel = [y.double().movedim(dimension(y, -1), 0).flatten(1) for y in maps]
+    return torch.stack([y.sum(1) for y in by_channel]).sum(0) / sum(y.shape[1] for y in by_channel)
 
 
 def _corrected(op: QWeighted, x: IntTensor, expected: Tensor, integers: Sequence[Mapping[str, Tensor]]) -> QWeighted:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -36,13 +36,15 @@ PASSES = 20
 CONVERGED = 1e-3
 
 
-def equalize(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]]) -> list[Node]:
+def equalize(
+    nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]], outputs: Collection[str] = ()
+) -> list[Node]:
     """`nodes` with equalized weights, given their inputs for each calibration batch: name to (N, C, H, W).
 
     Chain by chain in execution order, each on the maps of the equalized ones before it: equalizing a block layer by
     layer gives the same weights, bit for bit, as equalizing it at once.
     """
-    chains = _chains(nodes)
+    chains = _chains(nodes, outputs)
     envs = [dict(env) for env in calibration]
     replaced: dict[str, Node] = {}
     for node, done in zip(nodes, last_reads(nodes), strict=True):
@@ -58,14 +60,15 @@ def equalize(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]])
     return [replaced.get(node.name, node) for node in nodes]
 
 
-def _chains(nodes: Sequence[Node]) -> dict[str, list[Conv]]:
+def _chains(nodes: Sequence[Node], outputs: Collection[str]) -> dict[str, list[Conv]]:
     """By the first one's name, convolutions in a row, each rectified and read by the next one only."""
-    readers = Counter(name for node in nodes for name in inputs_of(node))
+    readers = Counter([*(name for node in nodes for name in inputs_of(node)), *outputs])
     chains: dict[str, list[Conv]] = {}  # by the last one's name
     for node in nodes:
         if isinstance(node, Conv):
             before = chains.get(node.x)
             linked = before is not None and before[-1].activation != "none" and readers[node.x] == 1
+            linked = linked and _reads_all(node, len(chains[node.x][-1].weight))
             chains[node.name] = [*chains.pop(node.x), node] if linked else [node]
     return {chain[0].name: chain for chain in chains.values() if len(chain) > 1}
 
@@ -110,6 +113,11 @@ def factors(first: Conv, second: Conv, peak: Tensor, before: Tensor) -> Tensor:
 
 def _is_depthwise(second: Conv, channels: int) -> bool:
     return second.weight.shape[1] == 1 and channels == second.weight.shape[0]
+
+
+def _reads_all(second: Conv, channels: int) -> bool:
+    """Whether it is depthwise or not grouped at all."""
+    return second.weight.shape[1] == channels or _is_depthwise(second, channels)
 
 
 def _by_input(second: Conv, channels: int) -> Tensor:

@@ -1,6 +1,8 @@
 """Float networks as a list of operators: what calibration runs and quantization reads.
 
-Tensors are named; feature maps are (N, C, H, W). A node's result has the node's name.
+Tensors are named; feature maps are (N, C, H, W), vectors (N, C, 1, 1) (`nas.quant.file_order`). A node's result has
+the node's name. Here are the layers with weights and the list itself; other operators are in `elementwise` and
+`rearranging`.
 """
 
 from __future__ import annotations
@@ -12,9 +14,77 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.networks.blocks import ACTIVATIONS, ActivationName, conv_same, max_pool_same
-from nas.networks.segmenter import upsampled
+from nas.networks.blocks import ACTIVATIONS, ActivationName, conv_same
+from nas.quant.elementwise import (
+    Add,
+    Arithmetic,
+    Clip,
+    Const,
+    Elementwise,
+    HardSwish,
+    LeakyRelu,
+    Mul,
+    PRelu,
+    Sigmoid,
+    Sub,
+    Tanh,
+)
+from nas.quant.file_order import dimension, reshaped
+from nas.quant.rearranging import (
+    AveragePool,
+    Concat,
+    DepthToSpace,
+    MaxPool,
+    Pad,
+    Rearranging,
+    Reshape,
+    Resize,
+    Slice,
+    SpaceToDepth,
+    Transpose,
+)
+from nas.quant.windows import UNPADDED, Padding, Pads, Pair, Window, pair
 
+__all__ = [
+    "INPUT",
+    "Add",
+    "ArgMax",
+    "Arithmetic",
+    "AveragePool",
+    "Clip",
+    "Concat",
+    "Const",
+    "Conv",
+    "DepthToSpace",
+    "Elementwise",
+    "FullyConnected",
+    "Grid",
+    "HardSwish",
+    "LeakyRelu",
+    "MaxPool",
+    "Mean",
+    "Mul",
+    "Node",
+    "PRelu",
+    "Pad",
+    "Rearranging",
+    "Reshape",
+    "Resize",
+    "Sigmoid",
+    "Slice",
+    "Softmax",
+    "SpaceToDepth",
+    "Sub",
+    "Tanh",
+    "Transpose",
+    "TransposedConv",
+    "Weighted",
+    "activated",
+    "inputs_of",
+    "last_reads",
+    "run",
+    "stepwise",
+]
 INPUT = "input"
 
 
@@ -36,7 +106,7 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class Conv:
-    """SAME convolution; weight (O, I/groups, k, k), bias (O,).
+    """Convolution; weight (O, I/groups, k, k), bias (O,); the groups follow from the shapes.
 
     `bits` is the width its weights will have, `input_bits` that of the tensor that it reads. `grid` is what the weights
     were rounded to already (`nas.quant.adaptive_rounding`); None: nothing was decided yet.
@@ -46,21 +116,64 @@ class Conv:
     x: str
     weight: Tensor
     bias: Tensor
-    stride: int = 1
-    dilation: int = 1
+    stride: Pair = 1
+    dilation: Pair = 1
+    activation: ActivationName = "none"
+    bits: int = 8
+    input_bits: int = 8
+    grid: Grid | None = None
+    padding: Padding = "same"
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.weight.shape[2], self.weight.shape[3]
+
+    @property
+    def window(self) -> Window:
+        return Window(self.kernel, self.stride, self.dilation, self.padding)
+
+    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
+        x = env[self.x]
+        as_searched = self.kernel[0] == self.kernel[1] and self.kernel[0] % 2
+        if as_searched and self.padding == "same" and isinstance(self.stride, int) and isinstance(self.dilation, int):
+            return activated(conv_same(x, self.weight, self.bias, self.stride, self.dilation), self.activation)
+        groups = x.shape[1] // self.weight.shape[1]
+        y = F.conv2d(self.window.padded(x), self.weight, self.bias, pair(self.stride), 0, pair(self.dilation), groups)
+        return activated(y, self.activation)
+
+
+@dataclass(frozen=True, eq=False)
+class TransposedConv:
+    """The gradient of a convolution as a layer; weight (O, I, k, k), bias (O,).
+
+    `padding` is cut off the (input - 1) stride + k rows and columns; below zero, it is added at the bottom and right.
+    """
+
+    name: str
+    x: str
+    weight: Tensor
+    bias: Tensor
+    stride: Pair = 1
+    padding: Pads = UNPADDED
     activation: ActivationName = "none"
     bits: int = 8
     input_bits: int = 8
     grid: Grid | None = None
 
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.weight.shape[2], self.weight.shape[3]
+
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        y = conv_same(env[self.x], self.weight, self.bias, self.stride, self.dilation)
+        y = F.conv_transpose2d(env[self.x], self.weight.transpose(0, 1), None, pair(self.stride))
+        top, bottom, left, right = self.padding
+        y = F.pad(y, (-left, -right, -top, -bottom)) + self.bias[:, None, None]
         return activated(y, self.activation)
 
 
 @dataclass(frozen=True, eq=False)
 class FullyConnected:
-    """A 1 x 1 map times weight (O, I), plus bias (O,); the result is a vector, here (N, O, 1, 1)."""
+    """Weight (O, I) times a 1 x 1 map or a vector, plus bias (O,): a vector; times the last axis of other tensors."""
 
     name: str
     x: str
@@ -72,134 +185,61 @@ class FullyConnected:
     grid: Grid | None = None
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        y = F.linear(env[self.x].flatten(1), self.weight, self.bias)[:, :, None, None]
-        return activated(y, self.activation)
-
-
-@dataclass(frozen=True)
-class Add:
-    name: str
-    a: str
-    b: str
-    activation: ActivationName = "none"
-
-    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        return activated(env[self.a] + env[self.b], self.activation)
+        x = env[self.x]
+        y = F.linear(x.flatten(1) if x.ndim == 4 else x, self.weight, self.bias)
+        return activated(y[:, :, None, None] if x.ndim == 4 else y, self.activation)
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean over height and width, kept as 1 x 1."""
+    """Mean over `axes` of the file's order, by default a map's columns and rows, which are kept as 1 x 1."""
 
     name: str
     x: str
+    axes: tuple[int, ...] = (-3, -2)
+    keep_dims: bool = True
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        return env[self.x].mean((2, 3), keepdim=True)
-
-
-@dataclass(frozen=True)
-class AveragePool:
-    """Mean of `kernel` x `kernel` windows, unpadded (VALID)."""
-
-    name: str
-    x: str
-    kernel: int
-    stride: int
-
-    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        return F.avg_pool2d(env[self.x], self.kernel, self.stride)
-
-
-@dataclass(frozen=True)
-class MaxPool:
-    """The largest of `kernel` x `kernel` windows, padded as TFLite's SAME; padding is never the largest."""
-
-    name: str
-    x: str
-    kernel: int
-    stride: int
-
-    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        return max_pool_same(env[self.x], self.kernel, self.stride)
-
-
-@dataclass(frozen=True)
-class Pad:
-    """(before, after) rows and columns of zeros."""
-
-    name: str
-    x: str
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-
-    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        return F.pad(env[self.x], (*self.columns, *self.rows))
-
-
-@dataclass(frozen=True)
-class Flatten:
-    """A vector in the deployed order (H, W, C), here (N, H W C, 1, 1)."""
-
-    name: str
-    x: str
-
-    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        return env[self.x].permute(0, 2, 3, 1).flatten(1)[:, :, None, None]
+        x = env[self.x]
+        y = x.mean(tuple(dimension(x, axis) for axis in self.axes), keepdim=True)
+        if self.keep_dims:
+            return y
+        kept = [axis for axis in range(1 - x.ndim, 0) if axis not in self.axes]
+        return reshaped(y, [y.shape[dimension(y, axis)] for axis in kept])
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """Over the channels."""
+    """Over the last axis: a map's or a vector's channels."""
 
     name: str
     x: str
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        return env[self.x].softmax(1)
-
-
-@dataclass(frozen=True)
-class Resize:
-    """Bilinear, half-pixel centres, to (height, width)."""
-
-    name: str
-    x: str
-    size: tuple[int, int]
-
-    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        return upsampled(env[self.x], self.size)
-
-
-@dataclass(frozen=True)
-class Concat:
-    name: str
-    xs: tuple[str, ...]
-
-    def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([env[x] for x in self.xs], 1)
+        return env[self.x].softmax(dimension(env[self.x], -1))
 
 
 @dataclass(frozen=True)
 class ArgMax:
-    """Class map (N, 1, H, W)."""
+    """The index of the largest element along `axis`, which is kept: class map (N, 1, H, W)."""
 
     name: str
     x: str
+    axis: int = -1
 
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
-        return env[self.x].argmax(1, keepdim=True)
+        return env[self.x].argmax(dimension(env[self.x], self.axis), keepdim=True)
 
 
-Weighted = Conv | FullyConnected
-Rearranging = AveragePool | MaxPool | Pad | Flatten | Resize | Concat
-"""Kernels that cannot rescale: their inputs and their result share one scale and zero point."""
-Node = Weighted | Rearranging | Add | Mean | Softmax | ArgMax
+Weighted = Conv | TransposedConv | FullyConnected
+Node = Weighted | Rearranging | Elementwise | Const | Mean | Softmax | ArgMax
 
 
 def inputs_of(node: Node) -> tuple[str, ...]:
     """The names of the tensors that a node reads."""
-    if isinstance(node, Add):
+    if isinstance(node, Const):
+        return ()
+    if isinstance(node, Arithmetic):
         return (node.a, node.b)
     return node.xs if isinstance(node, Concat) else (node.x,)
 

@@ -2,16 +2,22 @@
 
 The integer simulation, the TFLite writer and the ONNX writer all read it, so that what is scored and what
 runs are the same numbers. Layout is TFLite's: feature maps (1, H, W, C), weights (O, k, k, I), depthwise
-weights (1, k, k, C).
+weights (1, k, k, O). Axes are counted from the last one: -1 are a map's channels, -2 its columns, -3 its rows.
+Operators without a sum are in `integer_operators`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nas.quant.integer_operators import Pointwise, QConcat, QConstant, Rearranging
+from nas.quant.rearranging import Coordinates, ResizeMode
+from nas.quant.windows import UNPADDED, Padding, Pair, pair
 
 Activation: TypeAlias = Literal["none", "relu", "relu6"]
 
@@ -20,39 +26,43 @@ Activation: TypeAlias = Literal["none", "relu", "relu6"]
 class IntTensor:
     """A feature map: real = scale * (q - zero_point). `scale` is exactly representable in float32.
 
-    `rank` is that of its shape in the deployed file: 2 is a 1 x 1 map there of shape (1, C), as at the end of a
-    classifier, 3 a class map of shape (1, H, W).
+    `rank` is that of its shape in the deployed file, where the batch is in front: 2 is a 1 x 1 map there of shape
+    (1, C), as at the end of a classifier, 3 a class map of shape (1, H, W).
     """
 
     name: str
-    shape: tuple[int, int, int]  # H, W, C
+    shape: tuple[int, ...]  # H, W, C of a map
     scale: float
     zero_point: int
     dtype: Literal["int8", "int32"] = "int8"
-    rank: Literal[2, 3, 4] = 4
+    rank: int = 4
 
     @property
     def file_shape(self) -> tuple[int, ...]:
         """In the deployed file."""
-        height, width, channels = self.shape
-        return {2: (1, channels), 3: (1, height, width), 4: (1, height, width, channels)}[self.rank]
+        vector = self.rank == 2 and len(self.shape) == 3
+        return (1, self.shape[2]) if vector else (1, *self.shape)[: self.rank]
 
 
 @dataclass(frozen=True, eq=False)
 class QConv:
-    """SAME convolution, perhaps depthwise: accumulate in int32, requantize, clamp to the activation."""
+    """Convolution, perhaps depthwise: accumulate in int32, requantize, clamp to the activation.
+
+    One that reads more channels than its weights have is grouped.
+    """
 
     name: str
     x: str
     weight: NDArray[np.int8]
     weight_scale: NDArray[np.float32]  # (O,) per channel, (1,) per tensor
     bias: NDArray[np.int32]
-    stride: int
-    dilation: int
+    stride: Pair
+    dilation: Pair
     depthwise: bool
     activation: Activation
     bits: int
     offset: NDArray[np.int8] | None = None  # the lowest integer of each scale's weights; None: symmetric ones
+    padding: Padding = "same"
 
     @property
     def size_bits(self) -> int:
@@ -65,8 +75,38 @@ class QConv:
 
 
 @dataclass(frozen=True, eq=False)
+class QTransposedConv:
+    """The transpose of a convolution with this stride and padding; requantized as a convolution is.
+
+    `padding` is cut off the full result, of (H - 1) * stride + kernel rows; SAME leaves H * stride of them.
+    """
+
+    name: str
+    x: str
+    weight: NDArray[np.int8]  # (O, k, k, I)
+    weight_scale: NDArray[np.float32]  # (O,) per channel, (1,) per tensor
+    bias: NDArray[np.int32]
+    stride: Pair
+    activation: Activation
+    bits: int
+    offset: NDArray[np.int8] | None = None  # as a convolution's
+    padding: Padding = "same"
+
+    @property
+    def size_bits(self) -> int:
+        return _size_bits(self)
+
+    def macs(self, output: IntTensor) -> int:
+        vertical, horizontal = pair(self.stride)  # each weight meets each input position once
+        return int(self.weight.size) * -(-output.shape[0] // vertical) * -(-output.shape[1] // horizontal)
+
+
+@dataclass(frozen=True, eq=False)
 class QFullyConnected:
-    """A 1 x 1 map (as a vector) times `weight` (O, I); requantized as a convolution is."""
+    """A 1 x 1 map (as a vector) times `weight` (O, I); requantized as a convolution is.
+
+    Where the result is no vector, the last axis of a tensor of the same rank is multiplied.
+    """
 
     name: str
     x: str
@@ -81,13 +121,36 @@ class QFullyConnected:
     def size_bits(self) -> int:
         return _size_bits(self)
 
-    def macs(self, _output: IntTensor) -> int:
-        return int(self.weight.size)
+    def macs(self, output: IntTensor) -> int:
+        return int(self.weight.shape[1]) * prod(output.shape)
 
 
 @dataclass(frozen=True)
 class QAdd:
-    """The sum, requantized and clamped to the activation."""
+    """The sum, requantized and clamped to the activation. Operands of one rank are broadcast as numpy does.
+
+    So is a vector (rank 2) with a map.
+    """
+
+    name: str
+    a: str
+    b: str
+    activation: Activation = "none"
+
+
+@dataclass(frozen=True)
+class QSub:
+    """The difference a - b, as `QAdd`."""
+
+    name: str
+    a: str
+    b: str
+    activation: Activation = "none"
+
+
+@dataclass(frozen=True)
+class QMul:
+    """The product, element by element, as `QAdd`."""
 
     name: str
     a: str
@@ -97,55 +160,39 @@ class QAdd:
 
 @dataclass(frozen=True)
 class QMean:
-    """Mean over height and width, kept as 1 x 1."""
+    """Mean over `axes`, which are kept with a size of 1, or dropped."""
 
     name: str
     x: str
+    axes: tuple[int, ...] = (-3, -2)
+    keep_dims: bool = True
 
 
 @dataclass(frozen=True)
 class QAveragePool:
-    """Mean of `kernel` x `kernel` windows, unpadded (VALID); scale and zero point unchanged."""
+    """Mean of the windows, in which padding is not counted; scale and zero point unchanged."""
 
     name: str
     x: str
-    kernel: int
-    stride: int
+    kernel: Pair
+    stride: Pair
+    padding: Padding = UNPADDED
 
 
 @dataclass(frozen=True)
 class QMaxPool:
-    """The largest of `kernel` x `kernel` windows, padded as SAME; scale and zero point unchanged."""
+    """The largest of the windows; padding is never the largest; scale and zero point unchanged."""
 
     name: str
     x: str
-    kernel: int
-    stride: int
-
-
-@dataclass(frozen=True)
-class QPad:
-    """(before, after) rows and columns of zeros; scale and zero point unchanged."""
-
-    name: str
-    x: str
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class QReshape:
-    """The same values in the deployed order, in the output's rank: a map as a vector, or a class map as a map of one
-    channel.
-    """
-
-    name: str
-    x: str
+    kernel: Pair
+    stride: Pair
+    padding: Padding = "same"
 
 
 @dataclass(frozen=True)
 class QSoftmax:
-    """Over the channels; the output has scale 1/256 and zero point -128."""
+    """Over the last axis; the output has scale 1/256 and zero point -128."""
 
     name: str
     x: str
@@ -153,51 +200,36 @@ class QSoftmax:
 
 @dataclass(frozen=True)
 class QResize:
-    """Bilinear with half-pixel centres to the output's height and width; scale and zero point unchanged."""
+    """To the output's height and width; scale and zero point unchanged."""
 
     name: str
     x: str
-
-
-@dataclass(frozen=True)
-class QNearest:
-    """A class map at the output's height and width, each class from the nearest position, with half-pixel centres."""
-
-    name: str
-    x: str
-
-
-@dataclass(frozen=True)
-class QConcat:
-    """Along the channels; all inputs and the output share one scale and zero point."""
-
-    name: str
-    xs: tuple[str, ...]
+    mode: ResizeMode = "bilinear"
+    coordinates: Coordinates = "half_pixel"
 
 
 @dataclass(frozen=True)
 class QArgMax:
-    """Index of the largest channel, as int32; the first one on a tie."""
+    """Index of the largest in the last axis, as int32; the first one on a tie. The file has no such axis any more."""
 
     name: str
     x: str
 
 
-Weighted = QConv | QFullyConnected
+Weighted = QConv | QTransposedConv | QFullyConnected
+Arithmetic = QAdd | QSub | QMul
 Operator = (
-    QConv
-    | QFullyConnected
-    | QAdd
+    Weighted
+    | Arithmetic
     | QMean
     | QAveragePool
     | QMaxPool
-    | QPad
-    | QReshape
     | QSoftmax
     | QResize
-    | QNearest
-    | QConcat
     | QArgMax
+    | Pointwise
+    | Rearranging
+    | QConstant
 )
 
 
@@ -208,22 +240,40 @@ def _size_bits(op: Weighted) -> int:
 
 def reads(operator: Operator) -> tuple[str, ...]:
     """The names of the feature maps that an operator reads."""
-    if isinstance(operator, QAdd):
-        return (operator.a, operator.b)
-    return operator.xs if isinstance(operator, QConcat) else (operator.x,)
+    match operator:
+        case QAdd() | QSub() | QMul():
+            return (operator.a, operator.b)
+        case QConcat():
+            return operator.xs
+        case QConstant():
+            return ()
+        case _:
+            return (operator.x,)
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerGraph:
-    """Operators in execution order; `tensors` holds the input and each operator's result, by name."""
+    """Operators in execution order; `tensors` holds the input and each operator's result, by name.
+
+    Attributes:
+        several: outputs, in the file's order, where there are others than the last operator's.
+        file_names: of the input and of each output in the deployed file, where they are not those of their tensors.
+    """
 
     tensors: dict[str, IntTensor]
     operators: tuple[Operator, ...]
     input: str
+    several: tuple[str, ...] = ()
+    file_names: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.several or (self.operators[-1].name,)
 
     @property
     def output(self) -> str:
-        return self.operators[-1].name
+        """The first one."""
+        return self.outputs[0]
 
     @property
     def size_bits(self) -> int:

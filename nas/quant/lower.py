@@ -6,142 +6,39 @@ Weights (`nas.quant.weights`) are per channel or per tensor, activations asymmet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
-
-import numpy as np
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from nas.errors import QuantizationError
 from nas.quant.float_graph import (
     INPUT,
-    Add,
     ArgMax,
-    AveragePool,
+    Arithmetic,
+    Clip,
     Concat,
-    Conv,
-    Flatten,
+    Const,
     FullyConnected,
-    MaxPool,
     Mean,
     Node,
-    Pad,
     Rearranging,
-    Resize,
+    Reshape,
+    Sigmoid,
     Softmax,
-    Weighted,
+    Tanh,
     inputs_of,
 )
-from nas.quant.integer_graph import (
-    IntegerGraph,
-    IntTensor,
-    Operator,
-    QAdd,
-    QArgMax,
-    QAveragePool,
-    QConcat,
-    QConv,
-    QFullyConnected,
-    QMaxPool,
-    QMean,
-    QPad,
-    QReshape,
-    QResize,
-    QSoftmax,
-)
-from nas.quant.integer_graph import Weighted as QWeighted
-from nas.quant.ranges import Parameters, Range, activation_parameters, widths_of
+from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator
+from nas.quant.integer_operators import QRequantize
+from nas.quant.lowerable import refusal
+from nas.quant.lowered_operators import operator_of
+from nas.quant.names import unused
+from nas.quant.ranges import NARROWEST, Parameters, Range, activation_parameters, widths_of
 from nas.quant.scheme import FewBits, Granularity
-from nas.quant.shapes import output_shape
-from nas.quant.weights import quantize_weight
+from nas.quant.shapes import Shape, output_shape
 
-RATIO_LIMIT = 256  # LiteRT refuses a convolution whose scales' ratio reaches it, and adds wrongly
-NARROWEST = 1e-6  # a narrower range has a scale in which TFLite's kernels overflow (6 / scale leaves int32)
-SOFTMAX_PARAMETERS: Parameters = (1 / 256, -128)  # the only ones that TFLite's kernels take
-PLAIN: Mapping[type, Callable[[str, str], Operator]] = {
-    Mean: QMean,
-    Flatten: QReshape,
-    Softmax: QSoftmax,
-    Resize: QResize,
-    ArgMax: QArgMax,
-}
-"""Operators that have no other fields than their name and their input."""
-
-
-def _lower_weighted(
-    node: Weighted, x: IntTensor, y: IntTensor, granularity: Granularity, few_bits: FewBits
-) -> QWeighted:
-    q = quantize_weight(node, x.scale, granularity, few_bits)
-    ratio = np.float32(x.scale) * q.scale / np.float32(y.scale)
-    _check_ratio(node, float(ratio.max()), "weights")
-    if isinstance(node, FullyConnected):
-        return QFullyConnected(node.name, node.x, q.weight, q.scale, q.bias, node.activation, node.bits, q.offset)
-    depthwise = node.weight.shape[1] == 1 and node.weight.shape[0] == x.shape[2]
-    layout = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
-    return QConv(
-        node.name,
-        node.x,
-        np.ascontiguousarray(q.weight.transpose(layout)),
-        q.scale,
-        q.bias,
-        node.stride,
-        node.dilation,
-        depthwise,
-        node.activation,
-        node.bits,
-        q.offset,
-    )
-
-
-def _check_ratio(node: Node, ratio: float, reads: str) -> None:
-    if not ratio < RATIO_LIMIT:  # nor NaN
-        few = isinstance(node, Weighted) and min(node.bits, node.input_bits) < 8
-        raise QuantizationError(
-            f"layer '{node.name}': requantization scale {ratio:.3g} is out of TFLite's range (below {RATIO_LIMIT}); "
-            f"its output's range is too narrow for its {reads}: retrain it, or "
-            f"{'give it more bits' if few else 'calibrate on more images'}"
-        )
-
-
-def _check(node: Node, read: list[IntTensor]) -> None:
-    """`QuantizationError` where TFLite has no operator for `node` on such tensors."""
-    ranks = {x.rank for x in read}
-    if ranks != {4} and (len(ranks) > 1 or not isinstance(node, FullyConnected | Softmax | Flatten | Add)):
-        raise QuantizationError(f"'{node.name}' reads the vector '{read[0].name}': it needs a map (H, W, C)")
-    if isinstance(node, Concat) and len({(x.scale, x.zero_point) for x in read}) > 1:
-        raise QuantizationError(f"'{node.name}' joins tensors of several scales: calibrate them together")
-
-
-def _output_tensor(node: Node, read: list[IntTensor], parameters: Mapping[str, Parameters]) -> IntTensor:
-    """The result of `node`, with new parameters, those of its input, or the operator's fixed ones."""
-    shape = output_shape(node, [x.shape for x in read])
-    if isinstance(node, ArgMax):
-        return IntTensor(node.name, shape, 1.0, 0, "int32", rank=3)
-    scale, zero_point = parameters[node.name]
-    if isinstance(node, Softmax):
-        scale, zero_point = SOFTMAX_PARAMETERS
-    elif isinstance(node, Rearranging):
-        scale, zero_point = read[0].scale, read[0].zero_point
-    rank: Literal[2, 3, 4] = 2 if isinstance(node, FullyConnected | Flatten) else read[0].rank
-    return IntTensor(node.name, shape, scale, zero_point, rank=rank)
-
-
-def _operator(node: Node, read: list[IntTensor], y: IntTensor, granularity: Granularity, few_bits: FewBits) -> Operator:
-    match node:
-        case Conv() | FullyConnected():
-            return _lower_weighted(node, read[0], y, granularity, few_bits)
-        case Add():
-            _check_ratio(node, max(x.scale for x in read) / y.scale, "inputs")
-            return QAdd(node.name, node.a, node.b, node.activation)
-        case AveragePool():
-            return QAveragePool(node.name, node.x, node.kernel, node.stride)
-        case MaxPool():
-            return QMaxPool(node.name, node.x, node.kernel, node.stride)
-        case Pad():
-            return QPad(node.name, node.x, node.rows, node.columns)
-        case Concat():
-            return QConcat(node.name, node.xs)
-        case Mean() | Flatten() | Softmax() | Resize() | ArgMax():
-            return PLAIN[type(node)](node.name, node.x)
+FIXED: Mapping[type, Parameters] = {Softmax: (1 / 256, -128), Sigmoid: (1 / 256, -128), Tanh: (1 / 128, 0)}
+"""The only ones that TFLite's kernels take for these results."""
 
 
 def parameters_of(ranges: Mapping[str, Range], widths: Mapping[str, int] | None = None) -> dict[str, Parameters]:
@@ -156,6 +53,86 @@ def parameters_of(ranges: Mapping[str, Range], widths: Mapping[str, int] | None 
     return {name: activation_parameters(low, high, widths.get(name, 8)) for name, (low, high) in ranges.items()}
 
 
+def source_of(shape: Shape, parameters: Parameters) -> IntTensor:
+    """The network's input, of `shape` without the batch: a map's is (H, W, C), a vector's (C,)."""
+    return IntTensor(INPUT, (1, 1, *shape) if len(shape) == 1 else shape, *parameters, rank=len(shape) + 1)
+
+
+def check_lowerable(nodes: Sequence[Node], source: IntTensor) -> None:
+    """`QuantizationError` naming every operator that has no integer form, before anything is calibrated."""
+    tensors, refusals = {source.name: source}, list[str]()
+    any_scale: Mapping[str, Parameters] = defaultdict(lambda: (1.0, 0))
+    constants = _constants(nodes)
+    for node in nodes:
+        read = _read(node, tensors, constants)
+        tensors[node.name] = _output_tensor(node, read, any_scale)
+        why = refusal(node, read)
+        refusals += [f"'{node.name}' {why}"] if why else []
+    if refusals:
+        raise QuantizationError("; ".join(refusals))
+
+
+def _constants(nodes: Iterable[Node]) -> set[str]:
+    return {node.name for node in nodes if isinstance(node, Const)}
+
+
+def _output_tensor(node: Node, read: Sequence[IntTensor], parameters: Mapping[str, Parameters]) -> IntTensor:
+    """The result of `node`, with new parameters, those of its input, or the operator's fixed ones."""
+    shape = output_shape(node, [x.shape for x in read])
+    rank = _rank(node, read, shape)
+    if isinstance(node, ArgMax):
+        return IntTensor(node.name, shape, 1.0, 0, "int32", rank=rank - 1)
+    scale, zero_point = FIXED[type(node)] if type(node) in FIXED else parameters[node.name]
+    if isinstance(node, Rearranging) and len({(x.scale, x.zero_point) for x in read}) == 1:
+        return IntTensor(node.name, shape, read[0].scale, read[0].zero_point, read[0].dtype, rank)
+    if isinstance(node, Clip) and node.activation is None:
+        scale, zero_point = _within(node, scale, zero_point)
+    return IntTensor(node.name, shape, scale, zero_point, rank=rank)
+
+
+def _rank(node: Node, read: Sequence[IntTensor], shape: Shape) -> int:
+    """In the deployed file; a shape of three sizes is a map's, or with one row and column a vector's."""
+    match node:
+        case Reshape():
+            return len(node.shape) + 1
+        case Mean(keep_dims=False):
+            return read[0].rank - len(set(node.axes))
+        case FullyConnected() if len(shape) == 3:
+            return 2
+    return max((x.rank for x in read), default=len(shape) + 1)
+
+
+def _within(node: Clip, scale: float, zero_point: int) -> Parameters:
+    """The parameters of a range that does not reach beyond the limits of `node`, which saturation then keeps."""
+    low, high = (-128 - zero_point) * scale, (127 - zero_point) * scale
+    if low >= node.low - scale / 2 and high <= node.high + scale / 2:
+        return scale, zero_point
+    return activation_parameters(max(low, node.low), min(high, node.high))
+
+
+def _of_one_scale(node: Concat, y: IntTensor, tensors: dict[str, IntTensor]) -> tuple[list[Operator], Concat]:
+    """What gives the inputs of `node` the scale of its result `y`, and `node` as it reads that."""
+    requantized: list[Operator] = []
+    xs = []
+    for x in (tensors[name] for name in node.xs):
+        name = x.name
+        if (x.scale, x.zero_point) != (y.scale, y.zero_point):
+            name = unused(f"{x.name}/requantized", tensors)
+            tensors[name] = replace(x, name=name, scale=y.scale, zero_point=y.zero_point)
+            requantized.append(QRequantize(name, x.name))
+        xs.append(name)
+    return requantized, replace(node, xs=tuple(xs))
+
+
+def _read(node: Node, tensors: dict[str, IntTensor], constants: Collection[str]) -> list[IntTensor]:
+    """What `node` reads. A constant that meets a vector becomes one, since as a map it would make the result one."""
+    read = [tensors[name] for name in inputs_of(node)]
+    if constants and isinstance(node, Arithmetic | Concat) and min(x.rank for x in read) == 2:
+        read = [replace(x, rank=2) if x.name in constants and x.shape[:-1] == (1, 1) else x for x in read]
+        tensors.update({x.name: x for x in read})
+    return read
+
+
 def lower_nodes(
     nodes: Iterable[Node],
     tensors: dict[str, IntTensor],
@@ -165,30 +142,39 @@ def lower_nodes(
 ) -> list[Operator]:
     """The integer operators of `nodes`, given their input tensors; results are added to `tensors`.
 
-    Lowering a block layer by layer gives the same operators as lowering it at once.
+    Lowering a block layer by layer gives the same operators as lowering it at once. A node's operator has its name;
+    before that of a concatenation are those that give its inputs one scale.
     """
-    operators: list[Operator] = []
+    nodes, operators = list(nodes), list[Operator]()
+    constants = _constants(nodes)
     for node in nodes:
-        read = [tensors[name] for name in inputs_of(node)]
-        _check(node, read)
-        tensors[node.name] = _output_tensor(node, read, parameters)
-        operators.append(_operator(node, read, tensors[node.name], granularity, few_bits))
+        read = _read(node, tensors, constants)
+        if why := refusal(node, read):
+            raise QuantizationError(f"'{node.name}' {why}")
+        y = tensors[node.name] = _output_tensor(node, read, parameters)
+        if isinstance(node, Concat):
+            requantized, node = _of_one_scale(node, y, tensors)  # noqa: PLW2901
+            operators += requantized
+        operators.append(operator_of(node, read, y, granularity, few_bits))
     return operators
 
 
 def lower(
     nodes: Iterable[Node],
     ranges: Mapping[str, Range],
-    input_shape: tuple[int, int, int],
+    input_shape: Shape,
     granularity: Granularity = "channel",
     few_bits: FewBits = "asymmetric",
+    *,
+    outputs: Sequence[str] = (),
 ) -> IntegerGraph:
-    """The `IntegerGraph` of a complete list of nodes that read `INPUT` of shape (H, W, C).
+    """The `IntegerGraph` of a complete list of nodes that read `INPUT` of shape (H, W, C), or (C,) if it is a vector.
 
-    A tensor has the bits that its readers require. Raises `QuantizationError` where they differ.
+    A tensor has the bits that its readers require. Raises `QuantizationError` where they differ. `outputs` names the
+    tensors that are wanted; by default the last one is.
     """
     nodes = list(nodes)
     parameters = parameters_of(ranges, widths_of(nodes))
-    tensors = {INPUT: IntTensor(INPUT, input_shape, *parameters[INPUT])}
+    tensors = {INPUT: source_of(input_shape, parameters[INPUT])}
     operators = lower_nodes(nodes, tensors, parameters, granularity, few_bits)
-    return IntegerGraph(tensors, tuple(operators), INPUT)
+    return IntegerGraph(tensors, tuple(operators), INPUT, tuple(outputs))

@@ -13,27 +13,40 @@ from torch import Tensor
 from nas.quant import adaptive_rounding, simulate
 from nas.quant.bias_correction import correct_biases
 from nas.quant.equalize import equalize
+from nas.quant.expressed import expressed
 from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.integer_graph import IntegerGraph
-from nas.quant.lower import lower
+from nas.quant.lower import check_lowerable, lower, source_of
 from nas.quant.ranges import IMAGE_RANGE, Range, calibrate, observer_of
 from nas.quant.scheme import DEFAULT, Scheme
-from nas.quant.shapes import shapes_of
+from nas.quant.shapes import Shape, shapes_of
 
-Preparation = Callable[[Sequence[Node], Sequence[Mapping[str, Tensor]]], list[Node]]
+Preparation = Callable[[Sequence[Node], Sequence[Mapping[str, Tensor]], Collection[str]], list[Node]]
 
 
-def unchanged(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]]) -> list[Node]:  # noqa: ARG001
+def unchanged(
+    nodes: Sequence[Node],
+    calibration: Sequence[Mapping[str, Tensor]],  # noqa: ARG001
+    outputs: Collection[str] = (),  # noqa: ARG001
+) -> list[Node]:
     return list(nodes)
 
 
 PREPARATIONS: Mapping[str, Preparation] = {"none": unchanged, "equalize": equalize}
-"""From float operators, and their inputs for each calibration batch, to ones that lose less when quantized."""
+"""From float operators, and their inputs for each calibration batch, to ones that lose less when quantized.
+
+The tensors that are outputs keep their values, and so does the last one.
+"""
 
 
-def prepared(nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]], scheme: Scheme) -> list[Node]:
+def prepared(
+    nodes: Sequence[Node],
+    calibration: Sequence[Mapping[str, Tensor]],
+    scheme: Scheme,
+    outputs: Collection[str] = (),
+) -> list[Node]:
     """The operators that `scheme` quantizes: the same float function on the calibration data."""
-    return PREPARATIONS[scheme.preparation](nodes, calibration)
+    return PREPARATIONS[scheme.preparation](nodes, calibration, outputs)
 
 
 def few_bit_layers(nodes: Iterable[Node]) -> set[str]:
@@ -57,24 +70,39 @@ def rounded(nodes: Sequence[Node], grams: Mapping[str, Tensor], scheme: Scheme) 
     return adaptive_rounding.rounded(nodes, of_few, scheme.granularity, scheme.few_bits)
 
 
+def lowerable(nodes: Sequence[Node], input_shape: Shape) -> list[Node]:
+    """`nodes` as operators that TFLite has on integers; `QuantizationError` naming all that it has not.
+
+    So is an operator whose inputs do not fit together, before torch meets them.
+    """
+    source = source_of(input_shape, (1.0, 0))
+    nodes = expressed(nodes, shapes_of(nodes, source.shape))
+    check_lowerable(nodes, source)
+    return nodes
+
+
 def quantize(
     nodes: Sequence[Node],
     batches: Iterable[Tensor],
-    input_shape: tuple[int, int, int],
+    input_shape: Shape,
     scheme: Scheme = DEFAULT,
     input_range: Range = IMAGE_RANGE,
+    *,
+    outputs: Sequence[str] = (),
 ) -> IntegerGraph:
     """The `IntegerGraph` of `nodes`, which read `INPUT` of shape (H, W, C), calibrated on batches (N, C, H, W).
 
-    Raises `QuantizationError` naming the operator or tensor that cannot be quantized, and why.
+    A vector's shape is (C,), its batches (N, C, 1, 1). `outputs` names the tensors that are wanted; by default the last
+    one is. Raises `QuantizationError` naming the operators or the tensor that cannot be quantized, and why.
     """
     batches = list(batches)
-    shapes_of(nodes, input_shape)  # before torch meets maps that do not fit together
+    nodes = lowerable(nodes, input_shape)
     floats = [{INPUT: batch} for batch in batches]
-    nodes = prepared(nodes, floats, scheme)
+    nodes = prepared(nodes, floats, scheme, outputs)
     ranges = calibrate(nodes, batches, observer_of(scheme.observer)) | {INPUT: input_range}
     grams = grams_to_round(nodes, floats, scheme, few_bit_layers(nodes))
-    graph = lower(rounded(nodes, grams, scheme), ranges, input_shape, scheme.granularity, scheme.few_bits)
+    on_grid = rounded(nodes, grams, scheme)
+    graph = lower(on_grid, ranges, input_shape, scheme.granularity, scheme.few_bits, outputs=outputs)
     if scheme.bias_correction:
         source = graph.tensors[INPUT]
         integers = [{INPUT: simulate.quantize(batch, source)} for batch in batches]

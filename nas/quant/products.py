@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 
 from nas.quant.integer_graph import IntTensor, QConv, Weighted
+from nas.quant.windows import UNPADDED, pair
 
 INT32_EXACT = 2**31
 MULTIPLE, ROWS = 8, 24  # CUDA's products require sizes that are multiples of 8, and more than 16 rows
 
 
-def is_product(op: Weighted) -> TypeGuard[QConv]:
-    """Whether an operator is a matrix product at every position."""
-    return isinstance(op, QConv) and not op.depthwise and op.weight.shape[1:3] == (1, 1)
+def is_product(op: Weighted, channels: int) -> TypeGuard[QConv]:
+    """Whether an operator that reads a map of `channels` is a matrix product at every position."""
+    if not isinstance(op, QConv) or op.padding not in ("same", UNPADDED):
+        return False
+    return not op.depthwise and op.weight.shape[1:] == (1, 1, channels)
 
 
 @cache
@@ -45,7 +48,8 @@ def accumulate(op: QConv, q: Tensor, x: IntTensor) -> Tensor:
 
     Exact where no sum of absolute products reaches `INT32_EXACT`.
     """
-    q = q[:, :, :: op.stride, :: op.stride]  # SAME pads nothing for 1 x 1 kernels
+    vertical, horizontal = pair(op.stride)
+    q = q[:, :, ::vertical, ::horizontal]  # SAME pads nothing for 1 x 1 kernels
     outputs, inputs = len(op.weight), q.shape[1]
     count, _, height, width = q.shape
     columns = count * height * width

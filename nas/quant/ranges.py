@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import ConfigError, QuantizationError
-from nas.quant.float_graph import INPUT, Node, Rearranging, Weighted, inputs_of, stepwise
+from nas.quant.float_graph import INPUT, Const, Node, Rearranging, Weighted, inputs_of, stepwise
 
 Range = tuple[float, float]
 Observer = Callable[[Tensor], Range]
@@ -24,6 +24,7 @@ Parameters = tuple[float, int]  # scale and zero point
 
 IMAGE_RANGE: Range = (-1.0, 127 / 128)
 """Of the input image: int8 = uint8 - 128 with scale 1/128 and zero point 0."""
+NARROWEST = 1e-6  # a narrower range has a scale in which TFLite's kernels overflow (6 / scale leaves int32)
 
 
 def activation_parameters(low: float, high: float, bits: int = 8) -> Parameters:
@@ -147,11 +148,21 @@ def calibrate(nodes: Iterable[Node], batches: Iterable[Tensor], observer: Observ
     ranges: dict[str, Range] = {}
     for batch in batches:
         for node, y in stepwise(nodes, {INPUT: batch}):
-            ranges[node.name] = widest(ranges.get(node.name), observe(y.float(), node.name, observers[node.name]))
+            if isinstance(node, Const):
+                found = _of_constant(node)
+            else:
+                found = observe(y.float(), node.name, observers[node.name])
+            ranges[node.name] = widest(ranges.get(node.name), found)
     if not ranges:
         raise QuantizationError("no calibration images: ranges cannot be known; set quant.calibration_images")
     ranges[INPUT] = IMAGE_RANGE
     return tie(nodes, ranges)
+
+
+def _of_constant(node: Const) -> Range:
+    """All of its values, whatever the observer; wide enough for one that is zero."""
+    low, high = observe(node.value.float(), node.name)
+    return (low, high) if max(-low, high) >= NARROWEST else (low, 2 * NARROWEST)
 
 
 def tie(nodes: Iterable[Node], ranges: dict[str, Range]) -> dict[str, Range]:

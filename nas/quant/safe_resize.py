@@ -68,11 +68,11 @@ def split_resizes(graph: IntegerGraph, factors: Sequence[int]) -> IntegerGraph:
         return graph
     tensors, operators = dict(graph.tensors), list[Operator]()
     for op in graph.operators:
-        if not isinstance(op, QResize):
+        if not isinstance(op, QResize) or op != QResize(op.name, op.x):  # half pixels, bilinear
             operators.append(op)
             continue
         x, y = graph.tensors[op.x], graph.tensors[op.name]
-        *between, _ = safe_steps(op.name, x.shape[:2], y.shape[:2], factors)
+        *between, _ = safe_steps(op.name, (x.shape[0], x.shape[1]), (y.shape[0], y.shape[1]), factors)
         source = op.x
         for height, width in between:
             name = f"{op.name}/{height}x{width}"
@@ -80,4 +80,4 @@ def split_resizes(graph: IntegerGraph, factors: Sequence[int]) -> IntegerGraph:
             operators.append(QResize(name, source))
             source = name
         operators.append(QResize(op.name, source))
-    return IntegerGraph(tensors, tuple(operators), graph.input)
+    return replace(graph, tensors=tensors, operators=tuple(operators))

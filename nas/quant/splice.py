@@ -18,17 +18,18 @@ import numpy as np
 
 from nas.errors import ConfigError, QuantizationError
 from nas.quant.integer_graph import (
+    Arithmetic,
     IntegerGraph,
     IntTensor,
     Operator,
     QAdd,
-    QConcat,
     QConv,
     QMean,
     Weighted,
     reads,
 )
-from nas.quant.lower import RATIO_LIMIT
+from nas.quant.integer_operators import QConcat, QConstant
+from nas.quant.lowered_operators import RATIO_LIMIT
 
 BIAS_LIMIT = 2**30  # as in `lower`: half of int32 is left to the products
 _IN_A_BLOCK = re.compile(r"b\d+/")
@@ -216,7 +217,7 @@ def _reading(operators: Iterable[Operator], old: IntTensor, new: IntTensor) -> l
 
 
 def _follow(op: Operator, old: IntTensor, new: IntTensor) -> Operator:
-    if isinstance(op, QAdd):
+    if isinstance(op, Arithmetic):
         return replace(op, a=new.name if op.a == old.name else op.a, b=new.name if op.b == old.name else op.b)
     if isinstance(op, Weighted):
         return replace(_rescaled(op, old.scale / new.scale), x=new.name)
@@ -224,6 +225,7 @@ def _follow(op: Operator, old: IntTensor, new: IntTensor) -> Operator:
         raise QuantizationError(
             f"'{op.name}' has the scale of what it reads: '{old.name}' cannot be exchanged for '{new.name}' before it"
         )
+    assert not isinstance(op, QConstant)  # noqa: S101 (it reads nothing)
     if isinstance(op, QConcat):
         return replace(op, xs=tuple(new.name if x == old.name else x for x in op.xs))
     return replace(op, x=new.name)

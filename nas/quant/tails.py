@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
-from nas.quant.integer_graph import IntegerGraph, Operator, QArgMax, QNearest, QReshape, QResize
+from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator, QArgMax, QResize
+from nas.quant.integer_operators import QReshape
 
 Tail: TypeAlias = Literal["classes", "logits", "nearest", "upsampled"]
 TailChoice: TypeAlias = Tail | Literal["auto"]
@@ -35,7 +36,7 @@ def with_tail(graph: IntegerGraph, tail: Tail) -> IntegerGraph:
     ends: tuple[Operator, ...] = (
         QArgMax(coarse.name, logits.name),
         QReshape(channel.name, coarse.name),
-        QNearest(graph.output, channel.name),
+        QResize(graph.output, channel.name, "nearest"),
     )
     tensors = {t.name: t for t in (*graph.tensors.values(), coarse, channel, replace(classes, rank=4))}
     return IntegerGraph(tensors, (*graph.until(logits.name).operators, *ends), graph.input)
@@ -46,15 +47,20 @@ def in_file(graph: IntegerGraph, tail: Tail) -> tuple[IntegerGraph, Sizes | None
 
     () where the file's own output is the class map, None for a network that makes none. `graph` is one `with_tail`.
     """
-    if graph.tensors[graph.output].dtype != "int32":
+    result = graph.tensors[graph.output]
+    if result.dtype != "int32" or result.rank < 3 or len(graph.outputs) > 1:
         return graph, None
     last = graph.operators[-1]
     if tail not in ("logits", "upsampled") or not isinstance(last, QArgMax):
         return graph, ()
     resizes = _resizes(graph) if tail == "logits" else []
     kept = resizes[0].x if resizes else last.x
-    sizes = tuple(graph.tensors[op.name].shape[:2] for op in resizes)
-    return graph.until(kept), sizes or (graph.tensors[kept].shape[:2],)
+    sizes = tuple(_size(graph.tensors[op.name]) for op in resizes)
+    return graph.until(kept), sizes or (_size(graph.tensors[kept]),)
+
+
+def _size(tensor: IntTensor) -> tuple[int, int]:
+    return tensor.shape[0], tensor.shape[1]
 
 
 def _resizes(graph: IntegerGraph) -> list[QResize]:

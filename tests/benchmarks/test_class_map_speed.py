@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from board_scripts.class_map import class_map
-from nas.quant import simulate
+from nas.quant.integer_resizing import bilinear
 
 LIMIT = 3.0  # times numpy.argmax over the upsampled logits
 CLASSES, MAP, SIZE = 19, (64, 128), (512, 1024)
@@ -29,7 +29,7 @@ def seconds(call: Callable[[], object]) -> float:
 def test_class_map(benchmark, kind):
     rng = np.random.default_rng(0)
     logits = rng.integers(-128, 128, (1, *MAP, CLASSES)).astype(np.int8)
-    up = simulate.resize(torch.from_numpy(logits).permute(0, 3, 1, 2).float(), SIZE)
+    up = bilinear(torch.from_numpy(logits).permute(0, 3, 1, 2).float(), SIZE)
     upsampled = np.ascontiguousarray(up.permute(0, 2, 3, 1).numpy().astype(np.int8))
     given = logits if kind == "int8" else logits.view(np.uint8) ^ 128
 

@@ -78,7 +78,7 @@ def test_pointwise_products(benchmark):
         wanted = [Subnet(number, (choice,) * block.layers, 8) for choice in origin.space.choices]
         for _, graph in origin.graphs(wanted):
             for op in graph.operators:
-                if products.is_product(op):
+                if products.is_product(op, graph.tensors[op.x].shape[2]):
                     height, width, channels = graph.tensors[op.x].shape
                     q = torch.randint(-128, 128, (BATCH, channels, height, width)).float()
                     calls.append((op, q, graph.tensors[op.x]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from board_scripts import class_map as board
-from nas.quant import simulate
+from nas.quant.integer_resizing import bilinear
 
 sides = st.integers(1, 9)
 
@@ -19,7 +19,7 @@ sides = st.integers(1, 9)
 def simulated(logits: NDArray[np.int8], sizes: list[tuple[int, int]]) -> NDArray[np.int32]:
     q = torch.from_numpy(logits).permute(0, 3, 1, 2).float()
     for size in sizes:
-        q = simulate.resize(q, size)
+        q = bilinear(q, size)
     return q.argmax(1).numpy().astype(np.int32)
 
 

@@ -113,6 +113,27 @@ def test_golden_tolerances(bundle, settings: dict[str, Any], holds: bool) -> Non
     assert [line["ok"] for line in said if line.get("check") == "golden"] == [holds]
 
 
+def test_every_golden_pair_is_checked(bundle) -> None:
+    """Of a bundle of today; one of the former format, with its one pair, is every other test's."""
+    folder = bundle()
+    for wrong in (0, 1):
+        content = bytearray((folder / "golden/output.bin").read_bytes())
+        content[0] ^= wrong
+        (folder / "golden/more.bin").write_bytes(content)
+        listed = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        pair = {"input": "golden/input.bin", "output": "golden/more.bin", "max_mismatch": 0.0, "max_abs_diff": 0}
+
+        def change(manifest: dict[str, Any], listed=listed, pair=pair) -> None:
+            manifest["format"] = "hilnas-bundle/2"
+            manifest["files"]["golden/more.bin"] = listed
+            manifest["golden"] = [manifest["golden"][0], pair]
+
+        edit(folder, change)
+        code, said = verify(folder, "--runs", 1)
+        assert code == wrong
+        assert [line["ok"] for line in said if line.get("check") == "golden"] == [True, not wrong]
+
+
 def flip(folder: Path) -> None:
     data = bytearray((folder / "model.tflite").read_bytes())
     data[-1] ^= 1
@@ -133,10 +154,18 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "absolute path": (lambda folder: edit(folder, lambda m: m.update(model="/etc/passwd")), "paths"),
     "parent path": (lambda folder: edit(folder, lambda m: m.update(model="../model.tflite")), "paths"),
     "unlisted model": (lambda folder: edit(folder, lambda m: m["files"].pop("model.tflite")), "paths"),
-    "other format": (lambda folder: edit(folder, lambda m: m.update(format="hilnas-bundle/2")), "manifest"),
+    "other format": (lambda folder: edit(folder, lambda m: m.update(format="hilnas-bundle/3")), "manifest"),
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "manifest"),
     "no JSON": (lambda folder: (folder / "manifest.json").write_text("{"), "manifest"),
     "list": (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest"),
+    "deep JSON": (lambda folder: (folder / "manifest.json").write_text("[" * 200_000), "manifest"),
+    "half a character": (lambda folder: edit(folder, lambda m: m.update(model="\ud800")), "paths"),
+    "no byte in a name": (lambda folder: edit(folder, lambda m: m.update(model="a\0b")), "paths"),
+    "a distance of words": (lambda folder: edit(folder, lambda m: m["golden"][0].update(max_abs_diff="x")), "paths"),
+    "a folder for a file": (
+        lambda folder: edit(folder, lambda m: m["files"].update(golden={"sha256": "", "bytes": 0})),
+        "file",
+    ),
     "odd golden": (lambda folder: edit(folder, lambda m: m.update(golden=[1])), "paths"),
 }
 

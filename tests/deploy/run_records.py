@@ -27,26 +27,30 @@ MEASURED_US = (1000.0, 2000.0, 3000.0, 4000.0)
 PREDICTED_US = (1000.0, 2000.0, 3000.0, 3000.0)
 
 
-def summary(kind: str = "ssh", board: str = "imx8mp", models: int = 1) -> Summary:
+METRICS = {"segmentation": ("mIoU", "miou"), "classification": ("top-1", "top1")}
+
+
+def summary(kind: str = "ssh", board: str = "imx8mp", models: int = 1, task: str = "segmentation") -> Summary:
     """Of a run on such a board; a model per budget beside the teacher."""
+    metric, key = METRICS[task]
     latency = {"median": 1500.0, "p90": 1600.0, "n": 30, "ci95": [1450.0, 1550.0]}
     teacher = {
-        "name": "teacher", "subnet": "teacher", "miou_fp32": 50.0, "miou_int8": 49.0, "size_bits": 8000,
+        "name": "teacher", "subnet": "teacher", f"{key}_fp32": 50.0, f"{key}_int8": 49.0, "size_bits": 8000,
         "requested_bits": [4, 8], "stored_bits": [8], "executed_bits": [8], "macs": 10**6, "predicted_us": None,
         "placement": {"target": "imx8mp-vx", "fast_place": "NPU", "off_share": 0.125}, "latency_us": latency,
     }  # fmt: skip
     difference = {"value": -0.5, "std_error": 0.4, "low": -1.25, "high": 0.25, "n": 4, "source": "resampled"}
     model = teacher | {
-        "name": "fast", "subnet": SUBNETS[0], "miou_int8": 47.5, "placement": None, "miou_held_out": 46.0,
+        "name": "fast", "subnet": SUBNETS[0], f"{key}_int8": 47.5, "placement": None, f"{key}_held_out": 46.0,
         "against_teacher_plus": difference,
     }  # fmt: skip
     share = {"value": 1.0, "std_error": None, "low": 0.95, "high": 1.05, "n": 4, "source": "measured"}
     budget = {"name": "fast", "quantity": "latency", "limit": 0.9, "share": share, "kept": False}
     raw = {
-        "schema_version": 2, "name": "run", "task": "segmentation", "metric": {"name": "mIoU", "key": "miou"},
+        "schema_version": 2, "name": "run", "task": task, "metric": {"name": metric, "key": key},
         "data": {"spec": "scenes", "size": [112, 144], "classes": 11, "train": 16, "val": 4},
         "space": {"name": "tiny", "digest": "0123", "subnets": 12}, "teacher": teacher, "models": [model] * models,
-        "teacher_plus": teacher | {"name": "teacher_plus", "miou_int8": 48.0}, "budgets": [budget],
+        "teacher_plus": teacher | {"name": "teacher_plus", f"{key}_int8": 48.0}, "budgets": [budget],
         "agreement": {k: RANKS[k] for k in ("tau_b", "ci95", "n_models", "spearman", "ceiling_tau_b")},
         "correction": CORRECTION, "gate": GATE,
         "counts": {"subnets_compiled": 12, "subnets_measured": 12, "subnets_exact_parity": 12},

@@ -104,7 +104,7 @@ def project(environment, tmp_path_factory) -> Iterator[Installed]:
 
 def test_it_holds_every_module_and_every_data_file(wheel):
     def holds(path: Path) -> bool:
-        return path.suffix in SUFFIXES or path.parent.name == "templates"
+        return path.suffix in SUFFIXES or path.parent.name in ("templates", "c")
 
     files = {path for package in PACKAGES for path in (REPOSITORY / package).rglob("*") if path.is_file()}
     names = {str(path.relative_to(REPOSITORY)) for path in files if holds(path) and "__pycache__" not in path.parts}

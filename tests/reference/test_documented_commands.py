@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ NOT_RUN = {
 EXIT_CODES = {
     "hilnas lint runs/demo/bundle/model.tflite --target imx8mp-vx": 1,  # per-channel: off the NPU's fast cores
     "hilnas lint MODEL.tflite --target imx8mp-vx": 1,
+    "hilnas lint int8/network.int8.tflite --target imx8mp-vx": 1,
+    "hilnas lint int8/ch_ppocr_mobile_v2.0_cls_infer.int8.tflite --target imx8mp-vx": 1,
 }
 BOARDS = """
 [{}]
@@ -60,6 +63,19 @@ def write_project(folder: Path, finished: Finished) -> None:
     for device in ("npu", "cpu"):
         shutil.copy(run / "tables" / "latency-corrected.parquet", folder / f"{device}.parquet")
     write_camvid(folder / "FOLDER", (48, 64), train=2, val=2)
+    if find_spec("onnx"):
+        write_networks(folder)
+
+
+def write_networks(folder: Path) -> None:
+    """Float networks and images for them; one stands where a wheel would put its own."""
+    from tests.deploy.onnx_files import network, write_images
+
+    models = folder / "ocr" / "rapidocr_onnxruntime" / "models"
+    models.mkdir(parents=True)
+    network(models / "ch_ppocr_mobile_v2.0_cls_infer.onnx", shape=("batch", 3, "height", "width"))
+    network(folder / "network.onnx", shape=(1, 3, 32, 32))
+    write_images(folder / "photos", count=3)
 
 
 def arguments(command: str, folder: Path) -> list[str]:
@@ -81,6 +97,8 @@ def runnable(page: Path) -> Iterator[Block]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if list(runnable(page))], ids=lambda page: page.stem)
 def test_the_commands_of_a_page(page, finished, tmp_path, monkeypatch, capfd):
+    if any(".onnx" in command for block in runnable(page) for command in block.commands):
+        pytest.importorskip("onnx", reason="needs the extra: pip install 'hilnas[onnx]'")
     write_project(tmp_path, finished)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))

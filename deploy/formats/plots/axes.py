@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html import escape
@@ -65,7 +66,9 @@ def frame(plot: Plot, width: float, top: float) -> Frame:
     x = Scale(x_low, x_high, left, width - 14, plot.x.log, plot.x.time)
     made = Frame(x, y, bottom + 18 + LABEL_HEIGHT)
     if plot.x.names:
-        step = (x.end - x.start) / max(1, len(plot.x.names))
+        named = [i for i, name in enumerate(plot.x.names) if name]
+        apart = min((b - a for a, b in itertools.pairwise(named)), default=1)
+        step = apart * (x.end - x.start) / max(1, len(plot.x.names))
         size = min(float(SMALL), max(5.5, step * 0.95))
         longest = max(text_width(name, size) for name in plot.x.names)
         made = replace(made, below=bottom + 10 + longest + LABEL_HEIGHT, names_size=size)
@@ -111,10 +114,15 @@ def axis_elements(plot: Plot, axes: Frame) -> Iterator[str]:
     middle = (top + bottom) / 2
     yield f"<g {fill('ink')}>"
     yield (
-        f"<text x='{(left + right) / 2:.1f}' y='{axes.below - 4:.1f}' text-anchor='middle'>{_axis_label(plot.x)}</text>"
+        f"<text x='{(left + right) / 2:.1f}' y='{axes.below - 4:.1f}' text-anchor='middle'>"
+        f"{escape(_axis_label(plot.x))}</text>"
     )
-    yield f"<text transform='translate(16 {middle:.1f}) rotate(-90)' text-anchor='middle'>{_axis_label(plot.y)}</text>"
-    yield "</g>"
+    upwards = _axis_label(plot.y)
+    size = min(float(FONT), (bottom - top) / text_width(upwards, 1)) if upwards else FONT
+    yield (
+        f"<text transform='translate(16 {middle:.1f}) rotate(-90)' text-anchor='middle' font-size='{size:.1f}'>"
+        f"{escape(upwards)}</text></g>"
+    )
 
 
 def _names(axis: Axis, axes: Frame) -> Iterator[str]:
@@ -122,10 +130,12 @@ def _names(axis: Axis, axes: Frame) -> Iterator[str]:
     bottom, size = axes.y.start, axes.names_size
     yield f"<g font-size='{size:.1f}' {fill('muted')} text-anchor='end'>"
     for i, name in enumerate(axis.names):
+        if not name:
+            continue
         x = axes.x.at(i) + size * 0.35
         yield f"<text transform='translate({x:.1f} {bottom + 6:.1f}) rotate(-90)'>{escape(name)}</text>"
     yield "</g>"
 
 
 def _axis_label(axis: Axis) -> str:
-    return escape(f"{axis.label} (log scale)" if axis.log else axis.label)
+    return f"{axis.label} (log scale)" if axis.log else axis.label

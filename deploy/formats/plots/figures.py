@@ -40,6 +40,7 @@ class Points:
         name: in the legend; empty: not there.
         tips: for each point, what is shown where the pointer is.
         labels: for each point, what stands beside it; in the order in which they are placed.
+        links: for each point, where it leads within the page that holds the plot.
         x_intervals, y_intervals: (low, high) for each point, drawn as error bars.
     """
 
@@ -49,6 +50,7 @@ class Points:
     name: str = ""
     tips: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
     shape: Shape = "dot"
     size: float = 3.5
     x_intervals: tuple[tuple[float, float], ...] = ()
@@ -69,11 +71,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar from 0 to `heights[i]` at each place i of an axis of names; a colour and a tip for each."""
+    """A bar from 0 to `heights[i]` at each place i of an axis of names; a colour and a tip for each.
+
+    `name`: in the legend, in the first bar's colour.
+    """
 
     heights: tuple[float, ...]
     colours: tuple[str, ...]
     tips: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)

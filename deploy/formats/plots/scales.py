@@ -71,7 +71,7 @@ def _linear_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]
     places = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     if max(abs(low), abs(high)) < 1e-3 or step >= 1e6:
         digits = max(0, math.floor(math.log10(max(abs(low), abs(high)) / step)))
-        return [(i * step, f"{i * step:.{digits + 1}e}") for i in places]
+        return [(i * step, _exponent_text(i * step, digits + 1)) for i in places]
     return [(i * step, f"{i * step + 0.0:.{decimals}f}") for i in places]
 
 
@@ -90,6 +90,12 @@ def _log_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
     shown = (found or within)[::every]
     plain = shown[0] >= 1e-3 and shown[-1] < 1e5
     return [(v, f"{v:.10g}" if plain else _power_text(v)) for v in shown]
+
+
+def _exponent_text(value: float, digits: int) -> str:
+    """4e-4 for 0.0004: what 4.0e-04 says."""
+    mantissa, power = f"{value:.{digits}e}".split("e")
+    return f"{float(mantissa):g}e{int(power)}" if value else "0"
 
 
 def _power_text(value: float) -> str:

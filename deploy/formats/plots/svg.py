@@ -34,11 +34,12 @@ class Drawing:
     elements: str
 
 
-def inline(plot: Plot, width: float = 520) -> str:
+def inline(plot: Plot, width: float = 480) -> str:
     """An <svg> element for a page, whose style sheet contains `DARK`."""
     drawing = draw(plot, width)
     box = f"viewBox='0 0 {_n(drawing.width)} {_n(drawing.height)}' style='--width: {_n(width)}px'"
-    return f"<svg class='plot' {box} role='img' aria-label='{_text(plot.title)}'>{drawing.elements}</svg>"
+    role = "group" if any(isinstance(mark, Points) and mark.links for mark in plot.marks) else "img"
+    return f"<svg class='plot' {box} role='{role}' aria-label='{_text(plot.title)}'>{drawing.elements}</svg>"
 
 
 def write_svg(path: Path, plots: Sequence[Plot], *, columns: int = 1, width: float = 640) -> None:
@@ -159,7 +160,9 @@ def _points(mark: Points, axes: Frame) -> Iterator[str]:
             continue
         seen.add(cell)
         yield from _error_bars(mark, i, at, axes)
-        yield _symbol(mark.shape, at, mark.size, mark.colour, _tip(mark.tips, i))
+        symbol = _symbol(mark.shape, at, mark.size, mark.colour, _tip(mark.tips, i))
+        named = _text(mark.labels[i] if mark.labels else mark.name)
+        yield f"<a href='{_text(mark.links[i])}' aria-label='{named}'>{symbol}</a>" if mark.links else symbol
 
 
 def _error_bars(mark: Points, i: int, at: tuple[float, float], axes: Frame) -> Iterator[str]:
@@ -191,14 +194,15 @@ def _symbol(shape: str, at: tuple[float, float], size: float, colour: str, tip: 
 
 def _labels(marks: Sequence[Mark], axes: Frame) -> Iterator[str]:
     """Texts beside points, each where it covers no other text and no point."""
-    wanted, extents = [], []
+    wanted: list[PlacedLabel] = []
+    extents: list[Rectangle] = []
     for mark in marks:
         if not isinstance(mark, Points):
             continue
         for i, (x, y) in enumerate(zip(mark.x, mark.y, strict=True)):
             if not (drawable(x, axes.x.log) and drawable(y, axes.y.log)):
                 continue
-            extents.append(_extent(mark, i, axes))
+            extents += _extents(mark, i, axes)
             if i < len(mark.labels) and mark.labels[i]:
                 wanted.append(PlacedLabel(mark.labels[i], axes.x.at(x), axes.y.at(y), mark.size, mark.colour))
     sizes = [(BOLD * text_width(one.text, FONT), float(FONT)) for one in wanted]
@@ -208,12 +212,16 @@ def _labels(marks: Sequence[Mark], axes: Frame) -> Iterator[str]:
         )
 
 
-def _extent(mark: Points, i: int, axes: Frame) -> Rectangle:
-    """The point with its error bars."""
-    reach = 1.3 * mark.size
-    xs = [axes.x.at(v) for v in (mark.x[i], *(mark.x_intervals[i] if mark.x_intervals else ()))]
-    ys = [axes.y.at(v) for v in (mark.y[i], *(mark.y_intervals[i] if mark.y_intervals else ()))]
-    return min(xs) - reach, min(ys) - reach, max(xs) + reach, max(ys) + reach
+def _extents(mark: Points, i: int, axes: Frame) -> Iterator[Rectangle]:
+    """The point, and each of its error bars."""
+    reach, x, y = 1.3 * mark.size, axes.x.at(mark.x[i]), axes.y.at(mark.y[i])
+    yield x - reach, y - reach, x + reach, y + reach
+    if mark.x_intervals:
+        low, high = sorted(axes.x.at(value) for value in mark.x_intervals[i])
+        yield low - 2, y - 4, high + 2, y + 4
+    if mark.y_intervals:
+        low, high = sorted(axes.y.at(value) for value in mark.y_intervals[i])
+        yield x - 4, low - 2, x + 4, high + 2
 
 
 def _diagonal(axes: Frame) -> str:
@@ -226,7 +234,7 @@ def _diagonal(axes: Frame) -> str:
 
 def _legend(plot: Plot, width: float, y: float) -> tuple[list[str], float]:
     """The legend's elements beneath `y`, in as many rows as it takes, and where they end."""
-    entries = [(m.name, m) for m in plot.marks if not isinstance(m, Bars) and m.name]
+    entries = [(m.name, m) for m in plot.marks if m.name]
     diagonal: list[tuple[str, Mark]] = [(plot.diagonal, Line((), (), "muted", dotted=True))] if plot.diagonal else []
     named = [*diagonal, *entries]
     if not named:
@@ -249,7 +257,9 @@ def _legend(plot: Plot, width: float, y: float) -> tuple[list[str], float]:
                 f"<line x1='{_n(x)}' y1='{_n(middle)}' x2='{_n(x + 20)}' y2='{_n(middle)}' stroke-width='1.8'{dots} "
                 f"{stroke(mark.colour)}/>"
             )
-        elif isinstance(mark, Points):
+        elif isinstance(mark, Bars):
+            parts.append(_symbol("square", (x + 10, middle), 5, mark.colours[0]))
+        else:
             parts.append(_symbol(mark.shape, (x + 10, middle), min(mark.size, 6), mark.colour))
         parts.append(f"<text x='{_n(x + 26)}' y='{_n(y)}' font-size='{SMALL}' {fill('ink')}>{_text(name)}</text>")
         x += needed

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import ai_edge_litert.schema_py_generated as schema
 import numpy as np
-from numpy.typing import NDArray
 
+from deploy.formats.tflite import rearranging
+from deploy.formats.tflite.emitted import ACTIVATIONS, Codes, Constant, Emitted, Options, integers
 from nas.quant.arithmetic import Activations
 from nas.quant.integer_graph import (
     IntegerGraph,
     Operator,
     QAdd,
-    QArgMax,
     QAveragePool,
-    QConcat,
     QConv,
     QFullyConnected,
     QMaxPool,
     QMean,
-    QNearest,
-    QPad,
-    QReshape,
-    QResize,
+    QMul,
     QSoftmax,
+    QSub,
+    QTransposedConv,
+    Weighted,
     reads,
 )
-
-Codes = schema.BuiltinOperator
-Options = schema.BuiltinOptions
-ACTIVATIONS = {name: getattr(schema.ActivationFunctionType, name.upper()) for name in ("none", "relu", "relu6")}
-INT4, INT8, UINT8, INT32 = (getattr(schema.TensorType, name) for name in ("INT4", "INT8", "UINT8", "INT32"))
+from nas.quant.windows import Padding, pair
 
 
 @dataclass(frozen=True)
@@ -53,84 +48,69 @@ class Form:
     ends: Literal["quantized", "float"] = "quantized"
 
 
-@dataclass(frozen=True, eq=False)
-class Constant:
-    """A constant tensor; quantized when it has a scale, along `axis` when that has several entries."""
-
-    name: str
-    data: NDArray[Any]
-    scale: NDArray[np.float32] | None = None
-    axis: int = 0
-    bits: int = 8  # of quantized weights
-    asymmetric: bool = False  # their integers are not about zero
+def _padding(padding: Padding) -> int:
+    """After `explicit_padding` a padding is SAME or nothing."""
+    same: int = schema.Padding.SAME if padding == "same" else schema.Padding.VALID
+    return same
 
 
-@dataclass(frozen=True, eq=False)
-class Emitted:
-    """One TFLite operator: its inputs are the feature maps that it reads, then `constants`."""
-
-    code: int
-    version: int
-    options_type: int
-    options: Any
-    constants: tuple[Constant, ...] = ()
+def _parameters(op: Weighted, graph: IntegerGraph) -> tuple[Constant, Constant]:
+    """Weight and bias."""
+    axis = 3 if isinstance(op, QConv) and op.depthwise else 0
+    bias_scale = op.weight_scale * np.float32(graph.tensors[op.x].scale)  # float32, as the runtime checks
+    return (
+        Constant(f"{op.name}/weight", op.weight, op.weight_scale, axis, op.bits, op.offset is not None),
+        Constant(f"{op.name}/bias", op.bias, bias_scale),
+    )
 
 
 def _conv(op: Operator, graph: IntegerGraph) -> Emitted:
     assert isinstance(op, QConv)  # noqa: S101 (dispatched on the type)
     options = schema.DepthwiseConv2DOptionsT() if op.depthwise else schema.Conv2DOptionsT()
-    options.padding = schema.Padding.SAME
-    options.strideW = options.strideH = op.stride
-    options.dilationWFactor = options.dilationHFactor = op.dilation
+    options.padding = _padding(op.padding)
+    options.strideH, options.strideW = pair(op.stride)
+    options.dilationHFactor, options.dilationWFactor = pair(op.dilation)
     options.fusedActivationFunction = ACTIVATIONS[op.activation]
+    constants, channels = _parameters(op, graph), graph.tensors[op.x].shape[2]
     if op.depthwise:
-        options.depthMultiplier = 1
-    bias_scale = op.weight_scale * np.float32(graph.tensors[op.x].scale)  # float32, as the runtime checks
-    constants = (
-        Constant(
-            f"{op.name}/weight", op.weight, op.weight_scale, 3 if op.depthwise else 0, op.bits, op.offset is not None
-        ),
-        Constant(f"{op.name}/bias", op.bias, bias_scale),
-    )
-    if op.depthwise:
+        options.depthMultiplier = op.weight.shape[3] // channels
         return Emitted(Codes.DEPTHWISE_CONV_2D, 3, Options.DepthwiseConv2DOptions, options, constants)
-    return Emitted(Codes.CONV_2D, 3, Options.Conv2DOptions, options, constants)
+    version = 3 if op.weight.shape[3] == channels else 6  # 6 brought groups
+    return Emitted(Codes.CONV_2D, version, Options.Conv2DOptions, options, constants)
+
+
+def _transposed_conv(op: Operator, graph: IntegerGraph) -> Emitted:
+    assert isinstance(op, QTransposedConv)  # noqa: S101
+    options = schema.TransposeConvOptionsT()
+    options.padding = _padding(op.padding)
+    options.strideH, options.strideW = pair(op.stride)
+    options.fusedActivationFunction = ACTIVATIONS[op.activation]
+    weight, bias = _parameters(op, graph)
+    shape = integers(f"{op.name}/shape", graph.tensors[op.name].file_shape)
+    version = 3 if op.activation == "none" else 4  # 3 brought biases, 4 activations
+    return Emitted(Codes.TRANSPOSE_CONV, version, Options.TransposeConvOptions, options, (bias,), (shape, weight))
 
 
 def _fully_connected(op: Operator, graph: IntegerGraph) -> Emitted:
-    assert isinstance(op, QFullyConnected)  # noqa: S101 (dispatched on the type)
+    assert isinstance(op, QFullyConnected)  # noqa: S101
     options = schema.FullyConnectedOptionsT()
     options.fusedActivationFunction = ACTIVATIONS[op.activation]
-    bias_scale = op.weight_scale * np.float32(graph.tensors[op.x].scale)
-    constants = (
-        Constant(f"{op.name}/weight", op.weight, op.weight_scale, 0, op.bits, op.offset is not None),
-        Constant(f"{op.name}/bias", op.bias, bias_scale),
-    )
-    version = 4 if len(op.weight_scale) == 1 else 12  # 12 brought scales per channel
+    options.keepNumDims = graph.tensors[op.name].rank > 2
+    version = 5 if options.keepNumDims else 4
+    if len(op.weight_scale) > 1:
+        version = 12  # which brought scales per channel
+    constants = _parameters(op, graph)
     return Emitted(Codes.FULLY_CONNECTED, version, Options.FullyConnectedOptions, options, constants)
 
 
 def _pool(op: Operator, _graph: IntegerGraph) -> Emitted:
-    assert isinstance(op, QAveragePool | QMaxPool)  # noqa: S101 (dispatched on the type)
-    largest = isinstance(op, QMaxPool)
+    assert isinstance(op, QAveragePool | QMaxPool)  # noqa: S101
     options = schema.Pool2DOptionsT()
-    options.padding = schema.Padding.SAME if largest else schema.Padding.VALID
-    options.strideW = options.strideH = op.stride
-    options.filterWidth = options.filterHeight = op.kernel
-    return Emitted(Codes.MAX_POOL_2D if largest else Codes.AVERAGE_POOL_2D, 2, Options.Pool2DOptions, options)
-
-
-def _pad(op: Operator, _graph: IntegerGraph) -> Emitted:
-    assert isinstance(op, QPad)  # noqa: S101 (dispatched on the type)
-    paddings = np.array([(0, 0), op.rows, op.columns, (0, 0)], np.int32)
-    return Emitted(Codes.PAD, 2, Options.PadOptions, schema.PadOptionsT(), (Constant(f"{op.name}/paddings", paddings),))
-
-
-def _reshape(op: Operator, graph: IntegerGraph) -> Emitted:
-    shape = np.array(graph.tensors[op.name].file_shape, np.int32)
-    options = schema.ReshapeOptionsT()
-    options.newShape = shape
-    return Emitted(Codes.RESHAPE, 1, Options.ReshapeOptions, options, (Constant(f"{op.name}/shape", shape),))
+    options.padding = _padding(op.padding)
+    options.strideH, options.strideW = pair(op.stride)
+    options.filterHeight, options.filterWidth = pair(op.kernel)
+    code = Codes.MAX_POOL_2D if isinstance(op, QMaxPool) else Codes.AVERAGE_POOL_2D
+    return Emitted(code, 2, Options.Pool2DOptions, options)
 
 
 def _softmax(_op: Operator, _graph: IntegerGraph) -> Emitted:
@@ -139,61 +119,34 @@ def _softmax(_op: Operator, _graph: IntegerGraph) -> Emitted:
     return Emitted(Codes.SOFTMAX, 2, Options.SoftmaxOptions, options)
 
 
-def _add(op: Operator, _graph: IntegerGraph) -> Emitted:
-    assert isinstance(op, QAdd)  # noqa: S101 (dispatched on the type)
-    options = schema.AddOptionsT()
+def _arithmetic(op: Operator, _graph: IntegerGraph) -> Emitted:
+    assert isinstance(op, QAdd | QSub | QMul)  # noqa: S101
+    name = {QAdd: "Add", QSub: "Sub", QMul: "Mul"}[type(op)]
+    options = getattr(schema, f"{name}OptionsT")()
     options.fusedActivationFunction = ACTIVATIONS[op.activation]
-    return Emitted(Codes.ADD, 2, Options.AddOptions, options)
+    return Emitted(getattr(Codes, name.upper()), 2, getattr(Options, f"{name}Options"), options)
 
 
-def _mean(op: Operator, _graph: IntegerGraph) -> Emitted:
+def _mean(op: Operator, graph: IntegerGraph) -> Emitted:
+    assert isinstance(op, QMean)  # noqa: S101
     options = schema.ReducerOptionsT()
-    options.keepDims = True
-    axes = Constant(f"{op.name}/axes", np.array([1, 2], np.int32))
+    options.keepDims = op.keep_dims
+    axes = integers(f"{op.name}/axes", [axis % graph.tensors[op.x].rank for axis in op.axes])
     return Emitted(Codes.MEAN, 2, Options.ReducerOptions, options, (axes,))
-
-
-def _resize(op: Operator, graph: IntegerGraph) -> Emitted:
-    options = schema.ResizeBilinearOptionsT()
-    options.halfPixelCenters = True
-    size = Constant(f"{op.name}/size", np.array(graph.tensors[op.name].shape[:2], np.int32))
-    return Emitted(Codes.RESIZE_BILINEAR, 3, Options.ResizeBilinearOptions, options, (size,))
-
-
-def _nearest(op: Operator, graph: IntegerGraph) -> Emitted:
-    options = schema.ResizeNearestNeighborOptionsT()
-    options.halfPixelCenters = True
-    size = Constant(f"{op.name}/size", np.array(graph.tensors[op.name].shape[:2], np.int32))
-    return Emitted(Codes.RESIZE_NEAREST_NEIGHBOR, 3, Options.ResizeNearestNeighborOptions, options, (size,))
-
-
-def _concat(_op: Operator, _graph: IntegerGraph) -> Emitted:
-    options = schema.ConcatenationOptionsT()
-    options.axis = 3
-    return Emitted(Codes.CONCATENATION, 2, Options.ConcatenationOptions, options)
-
-
-def _argmax(op: Operator, _graph: IntegerGraph) -> Emitted:
-    options = schema.ArgMaxOptionsT()
-    options.outputType = INT32
-    axis = Constant(f"{op.name}/axis", np.array(3, np.int32))
-    return Emitted(Codes.ARG_MAX, 2, Options.ArgMaxOptions, options, (axis,))
 
 
 EMITTERS: Mapping[type, Callable[[Operator, IntegerGraph], Emitted]] = {
     QConv: _conv,
+    QTransposedConv: _transposed_conv,
     QFullyConnected: _fully_connected,
     QAveragePool: _pool,
     QMaxPool: _pool,
-    QPad: _pad,
-    QReshape: _reshape,
     QSoftmax: _softmax,
-    QAdd: _add,
+    QAdd: _arithmetic,
+    QSub: _arithmetic,
+    QMul: _arithmetic,
     QMean: _mean,
-    QResize: _resize,
-    QNearest: _nearest,
-    QConcat: _concat,
-    QArgMax: _argmax,
+    **rearranging.EMITTERS,
 }
 
 

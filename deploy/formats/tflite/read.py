@@ -6,7 +6,7 @@ import functools
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ EXPECTED_OPTIONS = {
     "RESIZE_BILINEAR": "ResizeBilinearOptions",
     "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
 }
+OTHERS = (
+    *("Alpha", "Axis", "BeginMask", "Beta", "BlockSize", "EllipsisMask", "EndMask", "KeepNumDims", "NewAxisMask"),
+    *("NumSplits", "Padding", "ShrinkAxisMask", "WeightsFormat"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +69,7 @@ class OperatorOptions:
         stride, dilation, window: (height, width), None where the kind has none; the window is a pooling's.
         half_pixel_centers, align_corners: of a RESIZE.
         adjoint: BATCH_MATMUL reads its first operand transposed.
+        others: what only an importer asks for, by the schema's name (`OTHERS`).
     """
 
     activation: str = "NONE"
@@ -74,6 +79,7 @@ class OperatorOptions:
     half_pixel_centers: bool = False
     align_corners: bool = False
     adjoint: bool = False
+    others: Mapping[str, int | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,6 +289,7 @@ class _Reader:
             bool(value("HalfPixelCenters", False)),
             bool(value("AlignCorners", False)),
             bool(value("AdjX", False)),
+            {name: value(name, 0) for name in OTHERS if hasattr(options, name)},
         )
 
 

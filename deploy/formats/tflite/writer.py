@@ -6,7 +6,7 @@ The bytes are a pure function of the graph and the metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ai_edge_litert.schema_py_generated as schema
@@ -14,9 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.formats.tflite.builder import Builder
-from deploy.formats.tflite.operators import INT4, INT8, INT32, UINT8, Constant, Form, emit
+from deploy.formats.tflite.emitted import INT4, INT8, INT32, UINT8, Constant
+from deploy.formats.tflite.explicit_padding import with_paddings
+from deploy.formats.tflite.metadata import MIN_RUNTIME, Description, min_runtime, with_labels
+from deploy.formats.tflite.metadata import metadata as described_metadata
+from deploy.formats.tflite.normalization import NAME
+from deploy.formats.tflite.operators import Form, emit
 from nas.errors import QuantizationError
 from nas.quant.integer_graph import IntegerGraph, IntTensor
+from nas.quant.integer_operators import QConstant
 
 IDENTIFIER = b"TFL3"
 METADATA_NAME = "hilnas"
@@ -51,14 +57,16 @@ class _Writer:
         self.tensors: list[Any] = []
         self.codes: list[Any] = []
         self.index: dict[str, int] = {}
+        ends = (graph.input, *graph.outputs)
+        self.file_names = dict(zip(ends, graph.file_names or ends, strict=True))
         self.code_index: dict[tuple[int, int], int] = {}
 
     def feature_map(self, tensor: IntTensor) -> int:
-        shape = tensor.file_shape
+        name = self.file_names.get(tensor.name, tensor.name)
         if tensor.dtype == "int32":
-            self.index[tensor.name] = self._tensor(tensor.name, shape, INT32, 0)
+            self.index[tensor.name] = self._tensor(name, tensor.file_shape, INT32, 0)
         else:
-            self.index[tensor.name] = self._tensor(tensor.name, shape, UINT8 if self.shift else INT8, 0)
+            self.index[tensor.name] = self._tensor(name, tensor.file_shape, UINT8 if self.shift else INT8, 0)
             scale = np.array([tensor.scale], np.float32)
             self.tensors[-1].quantization = _quantization(scale, tensor.zero_point + self.shift, 0)
         return self.index[tensor.name]
@@ -70,7 +78,7 @@ class _Writer:
         self.buffers.append(_AlignedBuffer(data.tobytes()))
         index = self._tensor(constant.name, constant.data.shape, kind, len(self.buffers) - 1)
         if constant.scale is not None:
-            zero_point = 128 if kind == UINT8 else 0
+            zero_point = constant.zero_point + (128 if kind == UINT8 else 0)
             self.tensors[-1].quantization = _quantization(constant.scale, zero_point, constant.axis)
         return index
 
@@ -112,11 +120,16 @@ class _Writer:
     def operators(self) -> list[Any]:
         written = []
         for op in self.graph.operators:
+            if isinstance(op, QConstant):
+                tensor = self.graph.tensors[op.name]
+                scale, values = np.array([tensor.scale], np.float32), op.values.reshape(tensor.file_shape)
+                self.index[op.name] = self.constant(Constant(op.name, values, scale, zero_point=tensor.zero_point))
+                continue
             read, emitted = emit(op, self.graph, self.form)
             operator = schema.OperatorT()
             operator.opcodeIndex = self.opcode(emitted.code, emitted.version)
-            inputs = [self.index[name] for name in read] + [self.constant(c) for c in emitted.constants]
-            operator.inputs = np.array(inputs, np.int32)
+            before, after = ([self.constant(c) for c in part] for part in (emitted.before, emitted.constants))
+            operator.inputs = np.array([*before, *(self.index[name] for name in read), *after], np.int32)
             operator.outputs = np.array([self.feature_map(self.graph.tensors[op.name])], np.int32)
             operator.builtinOptionsType, operator.builtinOptions = emitted.options_type, emitted.options
             written.append(operator)
@@ -144,7 +157,12 @@ def _quantization(scale: NDArray[np.float32], zero_point: int, axis: int) -> Any
     return quantization
 
 
-def _signature(graph: IntegerGraph, inputs: int, outputs: int) -> Any:
+def _signature(graph: IntegerGraph, source: int, sinks: Sequence[int]) -> Any:
+    """The input and the outputs by the names they are given, else by the last part of their own where it is theirs."""
+    source_name, *names = graph.file_names or (graph.input, *graph.outputs)
+    parts = [name.rsplit("/", maxsplit=1)[-1] for name in names]
+    names = names if graph.file_names or len(set(parts)) < len(parts) else parts
+
     def tensor_map(name: str, index: int) -> Any:
         entry = schema.TensorMapT()
         entry.name, entry.tensorIndex = name, index
@@ -152,41 +170,57 @@ def _signature(graph: IntegerGraph, inputs: int, outputs: int) -> Any:
 
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
-    signature.inputs = [tensor_map(graph.input, inputs)]
-    signature.outputs = [tensor_map(graph.output.rsplit("/", maxsplit=1)[-1], outputs)]
+    signature.inputs = [tensor_map(source_name, source)]
+    signature.outputs = [tensor_map(name, sink) for name, sink in zip(names, sinks, strict=True)]
     return signature
 
 
-def write(graph: IntegerGraph, metadata: Mapping[str, Any] | None = None, form: Form = Form()) -> bytes:  # noqa: B008
+def write(
+    graph: IntegerGraph,
+    metadata: Mapping[str, Any] | None = None,
+    form: Form = Form(),  # noqa: B008
+    described: Description | None = None,
+) -> bytes:
     """The .tflite file of `graph`: NHWC, batch 1; `metadata` goes in as JSON under 'hilnas'.
+
+    `described`: what goes in as TFLite Metadata, with the oldest runtime that has the operators, and the labels behind.
 
     Raises `QuantizationError` where the form cannot hold the graph's scales or weights.
     """
+    graph = with_paddings(graph)
     writer = _Writer(graph, form)
     source = writer.feature_map(graph.tensors[graph.input])
     subgraph = schema.SubGraphT()
     subgraph.name = "main"
     subgraph.operators = writer.operators()
-    sink = writer.index[graph.output]
+    sinks = [writer.index[name] for name in graph.outputs]
     if form.ends == "float":
         source, before = writer.converted(source, "QUANTIZE")
-        sink, after = writer.converted(sink, "DEQUANTIZE")
-        subgraph.operators = [*before, *subgraph.operators, *after]
+        converted = [writer.converted(sink, "DEQUANTIZE") for sink in sinks]
+        sinks = [sink for sink, _ in converted]
+        subgraph.operators = [*before, *subgraph.operators, *(op for _, after in converted for op in after)]
     subgraph.tensors = writer.tensors
-    subgraph.inputs, subgraph.outputs = np.array([source], np.int32), np.array([sink], np.int32)
-    return _finish(writer, subgraph, _signature(graph, source, sink), metadata or {})
+    subgraph.inputs, subgraph.outputs = np.array([source], np.int32), np.array(sinks, np.int32)
+    entries = {METADATA_NAME: json.dumps(dict(metadata or {}), sort_keys=True).encode()}
+    if described is not None:
+        entries[NAME] = described_metadata(described, scores=writer.tensors[sinks[0]].type != INT32)
+        entries[MIN_RUNTIME] = min_runtime(list(writer.code_index))
+    content = _finish(writer, subgraph, _signature(graph, source, sinks), entries)
+    return content if described is None else with_labels(content, described.classes)
 
 
-def _finish(writer: _Writer, subgraph: Any, signature: Any, metadata: Mapping[str, Any]) -> bytes:
+def _finish(writer: _Writer, subgraph: Any, signature: Any, entries: Mapping[str, bytes]) -> bytes:
     model = schema.ModelT()
     model.version = 3
     model.description = "hilnas"
     model.subgraphs, model.operatorCodes = [subgraph], writer.codes
     model.signatureDefs = [signature]
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = METADATA_NAME, len(writer.buffers)
-    writer.buffers.append(_AlignedBuffer(json.dumps(dict(metadata), sort_keys=True).encode()))
-    model.metadata = [entry]
+    model.metadata = []
+    for name, content in entries.items():
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, len(writer.buffers)
+        writer.buffers.append(_AlignedBuffer(content))
+        model.metadata.append(entry)
     model.buffers = writer.buffers
 
     builder = Builder(sum(len(b.raw) for b in writer.buffers) + 65536)

@@ -76,16 +76,21 @@ class Deploy:
             is kept whose metric is within the tolerance. None: that of the board's target (`Experiment.on`), the class
             map where it names none.
         tolerance: by how many points of the metric a tail may be below the class map's.
+        golden_images: how many validation images a bundle has with their golden outputs.
     """
 
     tail: TailChoice | None = None
     tolerance: float = 0.5
-    NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"tail"})  # `deploy.run.keys` has it, the target's in its place
+    golden_images: int = 8
+    # `deploy.run.keys` has both where they count, and the target's tail in that one's place
+    NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset({"tail", "golden_images"})
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         if not self.tolerance >= 0:
             raise ConfigError(f"deploy.tolerance {self.tolerance}: give points of the metric, 0 or more")
+        if self.golden_images < 1:
+            raise ConfigError(f"deploy.golden_images {self.golden_images}: a bundle proves itself by at least 1")
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def test_additions_within_the_range_are_exact(ratio):
             [conv("half", stride=2), Add("sum", INPUT, "half")],
             ("addition 'sum'", "'input' 6x8x4, 'half' 3x4x4", "one shape"),
         ),
-        ([conv("wide", outputs=1), Add("sum", INPUT, "wide")], ("addition 'sum'", "'wide' 6x8x1")),
+        ([conv("wide", outputs=3), Add("sum", INPUT, "wide")], ("addition 'sum'", "'wide' 6x8x3")),
         (
             [conv("half", stride=2), Concat("both", (INPUT, "half"))],
             ("concatenation 'both'", "'half' 3x4x4", "one height and width"),
@@ -166,7 +166,7 @@ def test_additions_within_the_range_are_exact(ratio):
             ("concatenation 'both'", "'up' 7x9x4"),
         ),
         ([conv("other", inputs=7)], ("convolution 'other' has weights for 7 channels", "'input' 6x8x4")),
-        ([conv("grouped", inputs=2)], ("'grouped'", "only convolutions over all channels and depthwise")),
+        ([conv("grouped", inputs=3)], ("'grouped'", "the channels of a group must divide those of the map")),
         ([Resize("none", INPUT, (0, 3))], ("'none' leaves an empty map",)),
         ([conv("lost", "nobody")], ("'lost' reads 'nobody', which no operator before it computes",)),
     ],

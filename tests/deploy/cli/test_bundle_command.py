@@ -29,7 +29,7 @@ def leave(manifest: Path, name: str) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "one bit of the model": (lambda b: flip(b / "model.tflite"), "model.tflite"),
-    "one bit of the golden output": (lambda b: flip(b / "golden/output.bin"), "golden/output.bin"),
+    "one bit of the golden output": (lambda b: flip(b / "golden/0.output.bin"), "golden/0.output.bin"),
     "a path that leaves": (lambda b: leave(b / "manifest.json", "../x"), "../x"),
     "an absolute path": (lambda b: leave(b / "manifest.json", "/etc/passwd"), "/etc/passwd"),
     "a file too many": (lambda b: (b / "more.txt").write_text("more"), "more.txt"),
@@ -87,7 +87,7 @@ def test_killed_while_an_older_bundle_is_replaced(tmp_path, finished, monkeypatc
 
 
 def test_a_bundle_goes_to_the_workdir_also_where_none_is_set(tmp_path, bundle, server, capfd, monkeypatch):
-    monkeypatch.setattr("deploy.ship.bundle.DEFAULT_WORKDIR", str(tmp_path / "default"))  # /tmp is others' too
+    monkeypatch.setattr("deploy.ship.verification.DEFAULT_WORKDIR", str(tmp_path / "default"))  # /tmp is others' too
     c = server.config
     (tmp_path / "boards.toml").write_text(
         f'[bench]\nkind = "ssh"\nhost = "127.0.0.1"\nport = {c.port}\nuser = "{c.user}"\n'

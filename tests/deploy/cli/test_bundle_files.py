@@ -47,7 +47,7 @@ def test_a_packed_bundle_verifies_as_it_is(packed, finished, tmp_path, capfd, fa
 def test_what_is_in_it(packed, capfd):
     assert main(["bundle", "show", str(packed)]) == 0
     said = capfd.readouterr().out
-    for words in ("name: tiny-fast", "mIoU", "golden pairs: 1", "CONV_2D", "model.tflite: ", "signature: none"):
+    for words in ("name: tiny-fast", "mIoU", "golden pairs: 4", "CONV_2D", "model.tflite: ", "signature: none"):
         assert words in said, said
     assert main(["bundle", "show", str(packed), "--json"]) == 0
     found = json.loads(capfd.readouterr().out)

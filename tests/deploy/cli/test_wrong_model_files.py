@@ -49,7 +49,7 @@ def test_a_wrong_file_is_called_what_it_is(fails: Fails, tmp_path: Path, command
 @pytest.mark.parametrize("command", ["inspect", "profile", "pack"])
 def test_a_saved_models_directory(fails: Fails, tmp_path: Path, command: str) -> None:
     put(tmp_path, b"", "saved_model.pb")
-    fails(USAGE, COMMANDS[command](tmp_path, tmp_path), "the directory of a SavedModel", "from_saved_model")
+    fails(USAGE, COMMANDS[command](tmp_path, tmp_path), "the directory of a SavedModel", "hilnas quantize")
 
 
 @pytest.mark.parametrize("end", ["input", "expected"])

@@ -22,7 +22,8 @@ from nas.networks.segmenter import Head, student
 from nas.quant import post_training, simulate, splice
 from nas.quant.float_graph import INPUT
 from nas.quant.folding import fold_layers
-from nas.quant.integer_graph import IntegerGraph, IntTensor, QConcat, QConv, reads
+from nas.quant.integer_graph import IntegerGraph, IntTensor, QConv, reads
+from nas.quant.integer_operators import QConcat
 from nas.quant.ranges import minmax
 from nas.quant.scheme import DEFAULT, Granularity
 from nas.space import Block, SearchSpace, Subnet

@@ -14,7 +14,7 @@ from deploy.compile.artifact import Artifact, save_model
 from deploy.compile.kernel_spread import kernel_spread
 from deploy.compile.tails import classes_of
 from deploy.formats.tflite.operators import Form
-from deploy.ship.bundle import TASK_OUTPUTS
+from deploy.ship.task_output import TASK_OUTPUTS
 from hil.input_shape import InputShape
 from hil.spread import KernelSpread
 from nas.quant import simulate

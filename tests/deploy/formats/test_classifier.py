@@ -27,11 +27,11 @@ from nas.quant.float_graph import (
     AveragePool,
     Concat,
     Conv,
-    Flatten,
     FullyConnected,
     Mean,
     Node,
     Pad,
+    Reshape,
     Softmax,
     run,
 )
@@ -195,7 +195,13 @@ def test_what_cannot_rescale_shares_its_readers_scale():
     nodes, images = small_end()
     wide = Conv("wide", "pool", torch.full((2, 8, 1, 1), 9.0), torch.zeros(2))
     graph, q = quantized(
-        [*nodes[:2], AveragePool("pool", "second", 2, 2), wide, Concat("both", ("pool", "wide")), Flatten("v", "both")],
+        [
+            *nodes[:2],
+            AveragePool("pool", "second", 2, 2),
+            wide,
+            Concat("both", ("pool", "wide")),
+            Reshape("v", "both", (-1,)),
+        ],
         images,
     )
     same = {
@@ -203,8 +209,15 @@ def test_what_cannot_rescale_shares_its_readers_scale():
     }
     assert len(same) == 1
     exact(graph, q)
-    with pytest.raises(QuantizationError, match="'joined' joins tensors of several scales"):
-        quantized([*nodes[:2], Softmax("p", "second"), Concat("joined", ("p", "second"))], images)
+
+
+def test_a_result_of_a_fixed_scale_is_requantized_to_be_joined():
+    nodes, images = small_end()
+    joined = [*nodes[:2], Softmax("p", "second"), Concat("joined", ("p", "second")), Reshape("v", "joined", (-1,))]
+    graph, q = quantized(joined, images)
+    assert [op.name for op in graph.operators] == ["first", "second", "p", "p/requantized", "joined", "v"]
+    assert graph.tensors["p"].scale == 1 / 256 < graph.tensors["p/requantized"].scale == graph.tensors["second"].scale
+    exact(graph, q)
 
 
 @pytest.mark.tensorflow
@@ -215,7 +228,7 @@ def test_the_converters_pooled_and_padded_end_answers_alike(tmp_path):
     end = [
         AveragePool("pool", "second", 2, 2),
         Pad("pad", "pool", (0, 0), (1, 0)),
-        Flatten("vector", "pad"),
+        Reshape("vector", "pad", (-1,)),
         FullyConnected("logits", "vector", weight, torch.ones(6), "relu6"),
         Softmax("probabilities", "logits"),
     ]
@@ -226,11 +239,11 @@ def test_the_converters_pooled_and_padded_end_answers_alike(tmp_path):
 def test_a_flattened_map_is_read_in_the_deployed_order():
     """(H, W, C), not torch's (C, H, W)."""
     x = torch.arange(2 * 3 * 4).reshape(1, 2, 3, 4).float()
-    flat = run([Flatten("flat", INPUT)], {INPUT: x})
+    flat = run([Reshape("flat", INPUT, (-1,))], {INPUT: x})
     assert flat.flatten().tolist() == x.permute(0, 2, 3, 1).flatten().tolist()
     weight = torch.randn(6, 8 * 8 * 8, generator=torch.Generator().manual_seed(1))
     nodes, images = small_end()
-    ends = [Flatten("vector", "second"), FullyConnected("logits", "vector", weight, torch.zeros(6))]
+    ends = [Reshape("vector", "second", (-1,)), FullyConnected("logits", "vector", weight, torch.zeros(6))]
     exact(*quantized([*nodes[:2], *ends, Softmax("probabilities", "logits")], images))
 
 

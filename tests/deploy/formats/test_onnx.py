@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -37,16 +38,14 @@ from nas.quant.integer_graph import (
     QAdd,
     QArgMax,
     QAveragePool,
-    QConcat,
     QConv,
     QMaxPool,
     QMean,
-    QPad,
-    QReshape,
     QResize,
     QSoftmax,
     reads,
 )
+from nas.quant.integer_operators import QConcat, QHardSwish, QPad, QReshape
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.quant.scheme import Scheme
@@ -262,3 +261,25 @@ def test_without_onnx_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UsageError, match=r"pip install 'hilnas\[onnx\]'"):
         to_onnx(graph)
+
+
+def test_windows_of_any_shape():
+    rng = np.random.default_rng(0)
+    x, y, pooled = tensor("input", (9, 8, 6), rng), tensor("c", (5, 9, 4), rng), tensor("pool", (3, 5, 4), rng)
+    pooled = replace(pooled, scale=y.scale, zero_point=y.zero_point)
+    weight = rng.integers(-127, 128, (4, 3, 2, 3)).astype(np.int8)
+    scale, bias = np.full(1, 0.01, np.float32), np.zeros(4, np.int32)
+    conv = QConv("c", "input", weight, scale, bias, (2, 1), 1, False, "none", 8, padding=(1, 1, 0, 2))
+    graph = IntegerGraph(
+        {t.name: t for t in (x, y, pooled)}, (conv, QMaxPool("pool", "c", (3, 2), 2, (1, 1, 1, 0))), "input"
+    )
+    q = torch.from_numpy(rng.integers(-128, 128, (1, 6, 9, 8))).float()
+    assert compared(graph, q).largest_lsb <= 1
+
+
+def test_what_onnx_has_not_is_refused_by_name():
+    rng = np.random.default_rng(0)
+    x = tensor("input", (9, 8, 6), rng)
+    for op in (QMean("y", "input", (-1,)), QHardSwish("y", "input"), QConcat("y", ("input",), -3)):
+        with pytest.raises(QuantizationError, match="'y': this form of "):
+            to_onnx(IntegerGraph({"input": x, "y": replace(x, name="y")}, (op,), "input"))

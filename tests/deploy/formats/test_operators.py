@@ -1,6 +1,4 @@
-"""Operators of classifiers and ends on random integers, byte for byte: XNNPACK against `simulate`, BUILTIN_REF against
-`reference`.
-"""
+"""Operators of classifiers and ends on random integers: on both kernel sets and in uint8."""
 
 from __future__ import annotations
 
@@ -8,15 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from ai_edge_litert.interpreter import OpResolverType
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deploy.formats.tflite.writer import write
-from nas.quant import reference, simulate
 from nas.quant.integer_graph import (
-    IntegerGraph,
     IntTensor,
     Operator,
     QAdd,
@@ -25,31 +18,12 @@ from nas.quant.integer_graph import (
     QFullyConnected,
     QMaxPool,
     QMean,
-    QPad,
-    QReshape,
     QSoftmax,
 )
-from tests.deploy.networks import interpret, simulated
+from nas.quant.integer_operators import QPad, QReshape
+from tests.deploy.exactness import ACTIVATIONS, agrees, seeds, tensor
 
-seeds = st.integers(0, 2**31)
 ratios = st.sampled_from([0, 0.25, 0.5, 0.75, 1, 1.5, 2])
-ACTIVATIONS = ("none", "relu", "relu6")
-
-
-def tensor(name: str, shape: tuple[int, int, int], rng: np.random.Generator, rank: int = 4) -> IntTensor:
-    scale = float(np.float32(rng.uniform(0.01, 0.2)))
-    return IntTensor(name, shape, scale, int(rng.integers(-128, 128)), rank=rank)
-
-
-def agrees(source: IntTensor, results: list[IntTensor], operators: list[Operator], rng: np.random.Generator) -> None:
-    graph = IntegerGraph({t.name: t for t in (source, *results)}, tuple(operators), source.name)
-    height, width, channels = source.shape
-    q = torch.from_numpy(rng.integers(-128, 128, (1, channels, height, width))).float()
-    content, source_q = write(graph), simulate.as_nhwc(q)
-    answer = interpret(content, source_q)
-    np.testing.assert_array_equal(answer, simulated(graph, q).reshape(answer.shape))
-    answer = interpret(content, source_q, OpResolverType.BUILTIN_REF)
-    np.testing.assert_array_equal(answer, simulate.as_nhwc(reference.run(graph, q)).reshape(answer.shape))
 
 
 def fully_connected(x: IntTensor, y: IntTensor, rng: np.random.Generator, per_channel: bool) -> QFullyConnected:
@@ -68,8 +42,8 @@ def test_a_classifiers_end(seed, inputs, classes, per_channel):
     x, y = tensor("input", (1, 1, inputs), rng), tensor("fc", (1, 1, classes), rng, rank=2)
     softmax = IntTensor("softmax", (1, 1, classes), 1 / 256, -128, rank=2)
     dense = fully_connected(x, y, rng, per_channel)
-    agrees(x, [y], [dense], rng)
-    agrees(x, [y, softmax], [dense, QSoftmax("softmax", "fc")], rng)
+    agrees([x, y], [dense], rng)
+    agrees([x, y, softmax], [dense, QSoftmax("softmax", "fc")], rng)
 
 
 @settings(max_examples=60, deadline=None)
@@ -80,7 +54,7 @@ def test_average_pooling(seed, size, window, stride):
     x = tensor("input", size, rng)
     shape = ((size[0] - kernel) // stride + 1, (size[1] - kernel) // stride + 1, size[2])
     y = IntTensor("pool", shape, x.scale, x.zero_point)
-    agrees(x, [y], [QAveragePool("pool", "input", kernel, stride)], rng)
+    agrees([x, y], [QAveragePool("pool", "input", kernel, stride)], rng)
 
 
 @settings(max_examples=80, deadline=None)
@@ -92,7 +66,7 @@ def test_max_pooling(seed, size, kernel, stride):
     rng = np.random.default_rng(seed)
     x = tensor("input", size, rng)
     y = IntTensor("pool", (-(-size[0] // stride), -(-size[1] // stride), size[2]), x.scale, x.zero_point)
-    agrees(x, [y], [QMaxPool("pool", "input", kernel, stride)], rng)
+    agrees([x, y], [QMaxPool("pool", "input", kernel, stride)], rng)
 
 
 @settings(max_examples=100, deadline=None)
@@ -110,8 +84,8 @@ def test_addition_and_its_activation(seed, size, ratio, activation):
         QAdd("first", "input", "pool", activation),
         QAdd("second", "first", "input", activation),
     ]
-    agrees(x, [pooled, first], operators[:2], rng)
-    agrees(x, [pooled, first, second], operators, rng)
+    agrees([x, pooled, first], operators[:2], rng)
+    agrees([x, pooled, first, second], operators, rng)
 
 
 @settings(max_examples=40, deadline=None)
@@ -123,7 +97,7 @@ def test_padding_and_flattening(seed, height, width, around):
     shape = (height + sum(rows), width + sum(columns), 5)
     padded = IntTensor("pad", shape, x.scale, x.zero_point)
     flat = IntTensor("flat", (1, 1, shape[0] * shape[1] * 5), x.scale, x.zero_point, rank=2)
-    agrees(x, [padded, flat], [QPad("pad", "input", rows, columns), QReshape("flat", "pad")], rng)
+    agrees([x, padded, flat], [QPad("pad", "input", rows, columns), QReshape("flat", "pad")], rng)
 
 
 @settings(max_examples=60, deadline=None)
@@ -139,7 +113,7 @@ def test_softmax_of_maps(seed, height, width, classes, scale):
     scale = float(np.float32(scale * rng.uniform(0.7, 1)))
     x = IntTensor("input", (height, width, classes), scale, int(rng.integers(-128, 128)))
     y = IntTensor("softmax", x.shape, 1 / 256, -128)
-    agrees(x, [y], [QSoftmax("softmax", "input")], rng)
+    agrees([x, y], [QSoftmax("softmax", "input")], rng)
 
 
 @settings(max_examples=100, deadline=None)
@@ -159,7 +133,7 @@ def test_mean(height, width, depth, ratio, seed):
     zero, zero_out = (int(z) for z in rng.integers(-128, 128, 2))
     x = IntTensor("input", (height, width, depth), scale, zero)
     y = IntTensor("mean", (1, 1, depth), other, zero_out)
-    agrees(x, [y], [QMean("mean", "input")], rng)
+    agrees([x, y], [QMean("mean", "input")], rng)
 
 
 @pytest.mark.parametrize("zero_point", [4, 5])
@@ -170,8 +144,8 @@ def test_six_between_two_integers(scale, zero_point):
     conv = QConv("c", "x", weight, one, zero, 1, 1, False, "relu6", 8)
     y = IntTensor("c", (3, 3, 1), float(np.float32(scale)), zero_point)
     rng = np.random.default_rng(0)
-    agrees(IntTensor("x", (3, 3, 1), 1.0, -128), [y], [conv], rng)
-    agrees(IntTensor("x", (8, 8, 4), 0.5, 0), [replace(y, shape=(8, 8, 4))], [QAdd("c", "x", "x", "relu6")], rng)
+    agrees([IntTensor("x", (3, 3, 1), 1.0, -128), y], [conv], rng)
+    agrees([IntTensor("x", (8, 8, 4), 0.5, 0), replace(y, shape=(8, 8, 4))], [QAdd("c", "x", "x", "relu6")], rng)
 
 
 @settings(max_examples=60, deadline=None)
@@ -186,4 +160,4 @@ def test_relu_of_a_convolution(seed, channels, depthwise, kernel):
         rng.uniform(0.001, 0.02, channels).astype(np.float32),
     )
     bias = rng.integers(-2000, 2000, channels).astype(np.int32)
-    agrees(x, [y], [QConv("c", "x", weight, scale, bias, 1, 1, depthwise, "relu", 8)], rng)
+    agrees([x, y], [QConv("c", "x", weight, scale, bias, 1, 1, depthwise, "relu", 8)], rng)

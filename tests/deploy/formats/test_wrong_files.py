@@ -98,7 +98,7 @@ def test_an_onnx_model(tmp_path):
         graph = onnx.helper.make_graph([node], "g", [value], [value], initializer)
         for model in (onnx.helper.make_model(graph, producer_name="test"), onnx.helper.make_model(graph)):
             message = said_of(put(tmp_path, model.SerializeToString()))
-            assert message.startswith("an ONNX model, not a TFLite file; convert it: `onnx2tf -i FILE -oiqt`")
+            assert message.startswith("an ONNX model, not a TFLite file; quantize it: `hilnas quantize FILE")
 
 
 @pytest.mark.tensorflow
@@ -114,7 +114,7 @@ def test_what_tensorflow_and_keras_write(tmp_path):
     (tmp_path / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
     assert said_of(tmp_path / "m.keras").startswith("a Keras model (.keras)")
     assert said_of(tmp_path / "m.h5").startswith("an HDF5 file, as Keras writes it (.h5)")
-    assert said_of(tmp_path / "saved").startswith("the directory of a SavedModel, not a TFLite file; convert")
+    assert said_of(tmp_path / "saved").startswith("the directory of a SavedModel, not a TFLite file; quantize")
     assert said_of(tmp_path / "saved" / "saved_model.pb").startswith("the saved_model.pb of a SavedModel")
     assert said_of(tmp_path / "frozen.pb").startswith("a frozen TensorFlow graph (.pb)")
 
@@ -137,7 +137,7 @@ def test_directories(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"")
         said[name] = said_of(tmp_path / name)
-    assert "SavedModel" in said["saved"] and "from_saved_model" in said["saved"]
+    assert "SavedModel" in said["saved"] and "hilnas quantize" in said["saved"]
     assert "bundle" in said["bundle"] and f"give {tmp_path}/bundle/model.tflite" in said["bundle"]
     assert "run/models/teacher.tflite" in said["run"]
     assert "one of its 2 models" in said["models"] and "models/a.tflite" in said["models"]

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from deploy.formats.plots.figures import Points
-from deploy.latency.scatter import residuals, scatter, title, write_image, write_page
+from deploy.latency.scatter import HALVES, residuals, scatter, title, write_image, write_page
 from hil.errors import UsageError
 from tests.deploy.run_records import agreement
 
@@ -21,7 +21,8 @@ def test_the_worst_are_named_and_the_title_has_the_noise():
     assert isinstance(models, Points) and isinstance(worst, Points)
     assert models.x == models.y == (1.0, 2.0, 3.0)
     assert (worst.x, worst.y, worst.labels, worst.colour) == ((3.0,), (4.0,), ("1",), "offender")
-    assert plot.notes == (f"1  {LABEL}",) and plot.diagonal == "predicted = measured"
+    assert plot.notes == (HALVES, f"1  {LABEL}") and worst.y_intervals == ((4.0, 4.0),)
+    assert plot.diagonal == "predicted = measured"
     assert "measured 4.000 ms (+25.0 %)" in worst.tips[0]
     for words in ("tau-b 0.900 [0.800, 0.950]", "4 full models", "noise ceiling 0.970"):
         assert words in title(agreement()) == plot.title

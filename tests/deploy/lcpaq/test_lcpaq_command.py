@@ -145,7 +145,7 @@ def test_activations_of_fewer_bits_save_bit_operations_all_the_way_into_the_bund
     (source,), preprocessing = metadata.inputs, record(folder / "bundle" / "preprocessing.json")
     levels = 2 ** policy.activations["stem"] - 1
     assert source.scale == (preprocessing["scale"],) == pytest.approx((255 / 128 / levels,))
-    image = np.fromfile(folder / "bundle" / "golden" / "input.bin", np.int8)
+    image = np.fromfile(folder / "bundle" / "golden" / "0.input.bin", np.int8)
     assert image.min() >= 127 - levels and preprocessing["from_uint8"].startswith("int8 = round((uint8 - 128) / 128 / ")
 
 

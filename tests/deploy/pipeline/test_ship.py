@@ -206,7 +206,7 @@ def test_the_board_scores_what_the_integers_score(finished, tmp_path):
     assert text in manifest.facts["mIoU (on loopback, validation)"]
     assert text in (finished.folder / "bundle/README.md").read_text(encoding="utf8")
     page = (finished.folder / "report.html").read_text(encoding="utf8")
-    assert "<th>mIoU by the board, %</th>" in page and "fast: on loopback" in page
+    assert "<th>mIoU by the board, %</th>" in page and "scores on loopback what the integer simulation scores" in page
     out = tmp_path / "other"
     assert main(["bundle", "export", "--run", str(finished.folder), "--model", "teacher", "--out", str(out)]) == 0
     exported = Manifest.read(out / "manifest.json").accuracy

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from deploy.cli import main
 from deploy.formats.tflite.read import read
@@ -80,7 +81,7 @@ def test_everything_that_follows_takes_the_tail(
     assert end.shape[1:3] == (low if tail == "logits" else SIZE)
     left = Manifest.read(bundle / Manifest.FILE).class_map
     assert left is not None and left.sizes == {"logits": (SIZE,), "nearest": ()}[tail]
-    assert len((bundle / "golden/output.bin").read_bytes()) == 4 * SIZE[0] * SIZE[1]
+    assert len((bundle / "golden/0.output.bin").read_bytes()) == 4 * SIZE[0] * SIZE[1]
     final = FinalRecord.read(run / FinalRecord.FILE)
     assert final.bundle.verified
     for model in final.models:  # the board's own answers are the integers'
@@ -88,7 +89,7 @@ def test_everything_that_follows_takes_the_tail(
     measured = [json.loads(content) for _, content in stored(run)]
     to_class_map = {m["model"] for m in measured if "class_map_us" in m} & {"fast", "overhead-head", "b1_k3e2_w8"}
     assert to_class_map == {"fast", "overhead-head"}
-    assert _shown_by_the_example(bundle, tmp_path) == (bundle / "golden/output.bin").read_bytes()
+    assert _shown_by_the_application(bundle, tmp_path) == (bundle / "golden/0.output.bin").read_bytes()
     command = ["evaluate", str(run), *argv[:2], "--boards", str(REPOSITORY / "boards.toml"), "--board", "loopback"]
     capsys.readouterr()
     assert main([*command, "--images", "2", "--json", "--out", str(tmp_path / "out")]) == 0
@@ -96,15 +97,14 @@ def test_everything_that_follows_takes_the_tail(
     assert scores["board"]["classes"] == scores["integer simulation"]["classes"]
 
 
-def _shown_by_the_example(bundle: Path, folder: Path) -> bytes:
-    """The class map that the bundle's example makes of the golden input's image, as the golden output has it."""
-    pixels = np.frombuffer((bundle / "golden/input.bin").read_bytes(), np.int8).view(np.uint8) ^ 128
-    image, out = folder / "image.ppm", folder / "classes.pgm"
-    image.write_bytes(b"P6 %d %d 255\n" % SIZE[::-1] + pixels.tobytes())
-    argv = [sys.executable, "-I", str(bundle / "example.py"), str(image), "--out", str(out)]
+def _shown_by_the_application(bundle: Path, folder: Path) -> bytes:
+    """The class map that the bundle's application makes of the first golden image, as its golden output has it."""
+    out = folder / "out"
+    argv = [sys.executable, "-I", str(bundle / "infer.py"), str(bundle / "golden/images/0.png"), "--out", str(out)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0 and "ms from the image's bytes" in done.stdout, done.stderr
-    return np.frombuffer(out.read_bytes()[-SIZE[0] * SIZE[1] :], np.uint8).astype(np.int32).tobytes()
+    assert done.returncode == 0 and "post-processing" in done.stdout, done.stderr
+    with Image.open(out / "0.classes.png") as image:
+        return np.asarray(image).astype(np.int32).tobytes()
 
 
 def test_a_tail_that_is_none(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from deploy.formats.verdicts import check_paths, html, junit, markdown, write
 from deploy.regression.regress import Outcome
-from deploy.regression.report import RegressionReport, check_paths, html, junit, markdown, write
+from deploy.regression.report import report_of
 from hil.errors import UsageError
 from hil.regression import Comparison
 from tests.deploy.cli.test_results_command import CONDITIONS
@@ -29,7 +30,8 @@ OUTCOMES = (
     Outcome("bad", "stored", failure="bad: outputs\n\x00differ"),
     Outcome("new", gap="no baseline; --update makes one"),
 )
-REPORT = RegressionReport("bench", replace(CONDITIONS, soc="i.MX8M | Plus"), OUTCOMES)
+NOW = replace(CONDITIONS, soc="i.MX8M | Plus")
+REPORT = report_of("bench", NOW, OUTCOMES)
 TITLE = "Latency on bench against the baseline: 4 models, 1 slower, 1 failing, 1 not compared"
 CELLS = [
     [HOSTILE, "ok", "5.000", "5.000", "1.000", "0.990 - 1.010", "1.050"],
@@ -69,14 +71,15 @@ def test_a_page_has_table_and_figure() -> None:
     root = parsed(text.removeprefix("<!DOCTYPE html>\n"))
     table, conditions = root.iter("table")
     assert cells(table) == CELLS and ["soc", "i.MX8M | Plus"] in cells(conditions)
-    (figure,) = (svg for svg in root.iter("svg") if svg.get("role") == "img")
-    said = "".join(figure.itertext())
-    assert "slower" in said and "allowed" in said and "5.950 ms against 5.000 ms" in said
+    screen, phone = (svg for svg in root.iter("svg") if svg.get("role") == "img")
+    for figure in (screen, phone):
+        said = "".join(figure.itertext())
+        assert "slower" in said and "allowed" in said and "5.950 ms against 5.000 ms" in said
     assert "http" not in text
 
 
 def test_a_page_without_anything_compared() -> None:
-    assert "<svg" not in html(replace(REPORT, outcomes=OUTCOMES[3:]))
+    assert "<svg" not in html(report_of("bench", NOW, OUTCOMES[3:]))
 
 
 def test_junit_has_a_case_for_each_model() -> None:
@@ -91,7 +94,7 @@ def test_junit_has_a_case_for_each_model() -> None:
 
 
 def test_all_well() -> None:
-    report = replace(REPORT, outcomes=OUTCOMES[:1])
+    report = report_of("bench", NOW, OUTCOMES[:1])
     assert report.title.endswith(": 1 model, none slower") and list(report.remarks()) == []
 
 

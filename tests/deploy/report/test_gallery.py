@@ -12,9 +12,17 @@ import pytest
 from PIL import Image
 
 from deploy.cli import main
-from deploy.report.gallery import DIFFERENCE, DIFFERING, GalleryRecord, compared, make_gallery, predictions
+from deploy.formats.class_colours import VERDICTS, colour, palette
+from deploy.report.gallery import (
+    DIFFERENCE,
+    WORST,
+    GalleryRecord,
+    chosen_images,
+    compared,
+    make_gallery,
+    predictions,
+)  # fmt: skip
 from deploy.report.page import write_report
-from deploy.report.palette import VERDICTS, colour, palette
 from deploy.run.records import Summary
 from nas.data import open_data
 from tests.deploy.tiny_experiment import finished_run
@@ -32,7 +40,7 @@ def test_a_run_has_pictures_of_images_that_differ_and_of_some_drawn(run: Path) -
     data = open_data("scenes", "val", SIZE, count=4)
     assert record.models == ("teacher", "teacher_plus", "fast")
     assert (record.reference, record.shown) == ("teacher_plus", "fast")
-    assert [image.why for image in record.images] == ["differs"] * DIFFERING, "there are no more than these"
+    assert [image.why for image in record.images] == ["differs"] * WORST["segmentation"], "there are no more than these"
     shares = [image.differing for image in record.images if image.why == "differs"]
     assert shares == sorted(shares, reverse=True)
     paths = {name: run / "models" / f"{name}.tflite" for name in record.models}
@@ -46,6 +54,16 @@ def test_a_run_has_pictures_of_images_that_differ_and_of_some_drawn(run: Path) -
             marked = np.array(picture)
         assert np.array_equal(marked > 0, found["teacher_plus"] != found["fast"])
         assert np.array_equal(marked == 1, (marked > 0) & (found["fast"] == data[image.index].label))
+
+
+def test_what_is_wrong_comes_first_and_what_is_right_is_only_drawn() -> None:
+    differing = {0: 0.0, 1: 0.0, 2: 1.0, 3: 1.0, 4: 0.0, 5: 0.0, 6: 0.0}
+    found = chosen_images(differing, {1, 2}, most=3, seed=0)
+    assert list(found.items())[:3] == [(2, "wrong"), (1, "wrong"), (3, "differs")]
+    assert list(found.values())[3:] == ["drawn"] * 2 and set(found) - {1, 2, 3} < {0, 4, 5, 6}
+    assert found == chosen_images(differing, {1, 2}, most=3, seed=0)
+    assert next(iter(chosen_images(differing, {1, 2}, most=1, seed=0))) == 2
+    assert set(chosen_images(dict.fromkeys(range(9), 0.0), set(), most=4, seed=0).values()) == {"drawn"}
 
 
 def test_they_are_made_once(run: Path) -> None:

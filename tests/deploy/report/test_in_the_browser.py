@@ -1,24 +1,33 @@
-"""A finished run's page in Chromium: nothing is fetched, nothing is complained of, pointing names subnets."""
+"""The kit's pages in Chromium: nothing is fetched or complained of, nothing scrolls sideways, pointing names."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from deploy.report.page import write_report
-from tests.deploy.tiny_experiment import finished_run
+from deploy.formats.plots.colours import COLOURS
+from tests.deploy.chromium import PHONE, SCREEN, ask, in_chromium
+from tests.deploy.report.drawn_pages import KINDS, drawn_pages
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-BROWSER = (
-    "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
-    "--disable-background-networking "
-    "--disable-component-update --disable-sync --enable-logging=stderr --dump-dom"
-)
-ASKING = """<script>addEventListener("load", () => {
+LOOKING = """
+  const shown = [...document.querySelectorAll("svg.plot")].filter(node => node.getClientRects().length);
+  const scale = matrix => Math.hypot(matrix.a, matrix.b);
+  const small = node => parseFloat(getComputedStyle(node).fontSize) * scale(node.getScreenCTM());
+  const texts = shown.flatMap(node => [...node.querySelectorAll("text")].filter(text => text.textContent));
+  return {
+    width: innerWidth,
+    wide: document.documentElement.scrollWidth > document.documentElement.clientWidth,
+    fetched: performance.getEntriesByType("resource").map(entry => entry.name),
+    figures: shown.length,
+    unnamed: shown.filter(node => !node.getAttribute("aria-label")).length,
+    letters: Math.min(...texts.map(small)),
+    pictures: [...document.images].map(image => image.complete && image.naturalWidth > 0 && image.alt !== ""),
+    paper: getComputedStyle(document.body).backgroundColor,
+  };
+"""
+EXPLORING = """
   const box = document.getElementById("exploration"), svg = box.querySelector("svg"), said = {};
   said.points = svg.querySelectorAll("circle").length;
   const [, byY] = box.querySelectorAll("select");
@@ -28,35 +37,48 @@ ASKING = """<script>addEventListener("load", () => {
   const at = svg.querySelector("circle").getBoundingClientRect();
   svg.dispatchEvent(new PointerEvent("pointermove", { clientX: at.x + 1, clientY: at.y + 1 }));
   said.tip = document.getElementById("tip").textContent;
-  said.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-  said.pictures = [...document.images].every(image => image.complete && image.naturalWidth > 0 && image.alt);
-  said.unnamed = [...document.querySelectorAll("svg.plot, select")].filter(
-    node => !node.getAttribute("aria-label") && !node.closest("label")).length;
-  document.body.setAttribute("data-said", JSON.stringify(said));
-});</script>"""
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+  said.static = document.getElementById("front").getClientRects().length;
+  return said;
+"""
+POINTING = """
+  const plot = document.querySelector("svg.plot"), tip = document.getElementById("tip");
+  const mark = plot.querySelector("polygon.f-selected").getBoundingClientRect();
+  plot.dispatchEvent(new PointerEvent("pointermove", { clientX: mark.left + 2, clientY: mark.top + 2 }));
+  return { hidden: tip.hidden, text: tip.textContent };
+"""
+LEAST = 7.0  # pixels of a letter in a figure
+FIGURES = {"segmentation": 9, "classification": 4, "killed": 5, "several": 2, "agreement": 1, "regression": 1}
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    run = finished_run(tmp_path_factory).copy(tmp_path_factory.mktemp("page"))
-    return write_report(run).read_text(encoding="utf8")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    return drawn_pages(tmp_path_factory)
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1200, False), (500, True)])
-def test_it_works_on_a_screen_and_on_a_phone(page: str, tmp_path: Path, width: int, dark: bool) -> None:
-    asked = tmp_path / "asked.html"
-    asked.write_text(page.replace("</body>", f"{ASKING}</body>"), encoding="utf8")
-    look = ["--blink-settings=preferredColorScheme=0"] if dark else []
-    options = [*BROWSER.split(), f"--window-size={width},900", f"--user-data-dir={tmp_path / 'profile'}", *look]
-    done = subprocess.run(
-        [str(CHROMIUM), *options, asked.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert not re.findall(r"CONSOLE|ERR_|Refused", done.stderr), done.stderr
-    said = re.search(r'data-said="([^"]*)"', done.stdout)
-    assert said is not None
-    found = said[1].replace("&quot;", '"')
-    assert '"wide":false' in found and '"pictures":true' in found and '"unnamed":0' in found, found
-    assert re.search(r'"points":\d*[1-9]', found) and "weights, kB against predicted latency, ms" in found, found
-    assert re.search(r'"tip":"(fast: )?b1_k\de\d', found), found
+@in_chromium
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("width", "dark"), [(SCREEN, False), (PHONE, True)])
+def test_a_page_opens(pages: Mapping[str, str], tmp_path: Path, kind: str, width: int, dark: bool) -> None:
+    answer = ask(pages[kind], LOOKING, tmp_path, width=width, dark=dark)
+    said, paper = answer.said, COLOURS["paper"][dark].lstrip("#")
+    assert answer.complaints == () and said["fetched"] == []
+    assert said["width"] == width and not said["wide"]
+    assert said["figures"] >= FIGURES[kind] and said["unnamed"] == 0 and said["letters"] >= LEAST, said
+    assert all(said["pictures"]) and bool(said["pictures"]) == (kind in ("segmentation", "classification"))
+    assert said["paper"] == "rgb({}, {}, {})".format(*bytes.fromhex(paper))
+
+
+@in_chromium
+@pytest.mark.parametrize("width", [SCREEN, PHONE])
+def test_the_front_by_any_two_quantities(pages: Mapping[str, str], tmp_path: Path, width: int) -> None:
+    said = ask(pages["segmentation"], EXPLORING, tmp_path, width=width).said
+    assert said["points"] > 0 and said["static"] == 0
+    assert said["label"].startswith("weights, kB against predicted latency, ms: ")
+    assert "b1_k" in said["tip"] and "predicted latency, ms " in said["tip"]
+
+
+@in_chromium
+@pytest.mark.parametrize(("kind", "score"), [("segmentation", "mIoU "), ("classification", "top-1 47.50 %")])
+def test_pointing_names_a_subnet(pages: Mapping[str, str], tmp_path: Path, kind: str, score: str) -> None:
+    said = ask(pages[kind], POINTING, tmp_path).said
+    assert not said["hidden"] and said["text"].startswith("fast: b1_k3e") and score in said["text"]

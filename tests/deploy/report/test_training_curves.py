@@ -47,7 +47,7 @@ def test_a_long_training_is_averaged_and_a_steep_one_logarithmic(tmp_path: Path)
     rows = (f"{i},{10 * 0.999**i},0.1,{i}" for i in range(1, 10_001))
     loss, rate = training_plots(read_curve(written(tmp_path / "a.training.csv", *rows)))
     (line,) = loss.marks
-    assert isinstance(line, Line) and len(line.x) <= MOST_POINTS and "mean of 34 steps" in loss.y.label
+    assert isinstance(line, Line) and len(line.x) <= MOST_POINTS and "means of 34" in loss.title
     assert loss.y.log and not rate.y.log
 
 

@@ -121,6 +121,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("search", lambda e: replace(e, search=replace(e.search, measured=6))),
     ("retrain", lambda e: replace(e, retrain=replace(e.retrain, start="scratch"))),
     ("profile", lambda e: replace(e, deploy=Deploy("logits"))),
+    ("ship", lambda e: replace(e, deploy=Deploy(golden_images=2))),
     (None, lambda e: replace(e, deploy=Deploy("classes", tolerance=9.0))),
     (None, lambda e: replace(e, distil=replace(e.distil, views=None, cache_gb=0.0))),
     (None, lambda e: replace(e, agreement=replace(e.agreement, tau=0.5))),

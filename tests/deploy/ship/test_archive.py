@@ -120,11 +120,21 @@ def test_other_files(tmp_path: Path, bundle: Path) -> None:
         unpack(tmp_path / "none", tmp_path / "out")
     with pytest.raises(ModelError, match=r"no bundle \(no manifest\.json in it\)"):
         unpack(written(tmp_path / "a.bundle", entry("labels.txt")), tmp_path / "out")
-    for content in (b"", b"PK\3\4", gzip.compress(b""), gzip.compress(b"x" * 2000), b"\x1f\x8b" + b"\0" * 50):
+    for content in (
+        b"",
+        b"PK\3\4",
+        gzip.compress(b""),
+        gzip.compress(b"x" * 2000),
+        b"\x1f\x8b" + b"\0" * 50,
+        b"\x1f\x8b\x08",
+    ):
         (tmp_path / "b.bundle").write_bytes(content)
         with pytest.raises(ModelError, match=r"b\.bundle: (not a packed bundle|no bundle)"):
             unpack(tmp_path / "b.bundle", tmp_path / "out")
     pack(bundle, tmp_path / "whole.bundle")
+    written(tmp_path / "b.bundle", entry("a"), entry("a/b"))
+    with pytest.raises(ModelError, match="a file in it is the folder of another"):
+        unpack(tmp_path / "b.bundle", tmp_path / "out")
     (tmp_path / "b.bundle").write_bytes((tmp_path / "whole.bundle").read_bytes()[:-200])
     with pytest.raises(ModelError, match=r"damaged|cut short"):
         unpack(tmp_path / "b.bundle", tmp_path / "out")

@@ -62,7 +62,7 @@ def test_the_names_that_the_board_reads_stay() -> None:
     assert raw["golden"] == [
         {"input": "golden/input.bin", "output": "golden/output.bin", "max_mismatch": 0.02, "max_abs_diff": None}
     ]
-    assert raw["files"] == {"labels.txt": {"sha256": "0" * 64, "bytes": 4}} and raw["format"] == "hilnas-bundle/1"
+    assert raw["files"] == {"labels.txt": {"sha256": "0" * 64, "bytes": 4}} and raw["format"] == "hilnas-bundle/2"
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,11 @@ def test_the_names_that_the_board_reads_stay() -> None:
         ({"golden": [{"input": "a"}]}, "golden.0.output"),
         ({"files": {"a": {"sha256": "0", "bytes": "many"}}}, "files.a.bytes"),
         ({"schema_version": 2}, "schema version 2"),
+        ({"model": "../model.tflite"}, "'../model.tflite' is no name of a file inside a bundle"),
+        ({"measurement": ""}, "'' is no name of a file inside a bundle"),
+        ({"files": {"/etc/passwd": {"sha256": "0", "bytes": 1}}}, "'/etc/passwd' is no name"),
+        ({"name": "../../up"}, "'../../up' cannot be a file's"),
+        ({"format": "hilnas-bundle/3"}, "format 'hilnas-bundle/3': this hilnas reads hilnas-bundle/1 and"),
     ],
 )
 def test_a_manifest_is_read_strictly(tmp_path: Path, change: dict[str, object], words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -90,3 +91,10 @@ def test_the_last_step_is_the_size_asked_for(size, factor):
     assert path[-1] == asked
     for (h, w), (h2, w2) in itertools.pairwise(path):
         assert h2 * w == w2 * h and h2 % h == 0 and h2 // h in SAFE
+
+
+def test_only_bilinear_resizes_of_half_pixels_are_split():
+    graph = resized((2, 3), (32, 48))
+    for how in (("nearest", "half_pixel"), ("bilinear", "align_corners")):
+        other = replace(graph, operators=(QResize("up", "input", *how), graph.operators[1]))
+        assert split_resizes(other, SAFE).operators == other.operators

@@ -59,3 +59,7 @@ def test_limits_leave_room_and_survive_what_has_none():
 def test_values_map_to_pixels():
     assert Scale(0, 10, 100, 200).at(5) == 150
     assert Scale(1, 100, 300, 100, log=True).at(10) == pytest.approx(200)
+
+
+def test_small_numbers_have_no_zeros_to_read():
+    assert [text for _, text in Scale(0.0, 4.2e-4, 0, 100).ticks(5)] == ["0", "1e-4", "2e-4", "3e-4", "4e-4"]

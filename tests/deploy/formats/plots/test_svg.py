@@ -133,3 +133,34 @@ def test_long_lines_break_between_blocks():
     lines = wrapped("1  +19.1 %  " + "+".join(f"b{i}_k3e6-k3e6_w8" for i in range(1, 7)), 300, 12)
     assert len(lines) > 2 and all(line.endswith("+") for line in lines[:-1])
     assert re.sub(r"\s", "", "".join(lines)).count("_w8") == 6
+
+
+def test_a_long_label_is_no_longer_than_its_axis():
+    label = "loss of a validation split that has a very long name, mean of 7 steps"
+    svg = parsed(inline(Plot("", Axis("x"), Axis(label), (POINTS,), height=150)))
+    (text,) = (t for t in svg.iter("text") if t.text == label)
+    assert 0.56 * len(label) * float(text.get("font-size")) <= 151
+
+
+def test_names_far_apart_keep_their_size():
+    def size(*names: str) -> float:
+        points = Points(tuple(map(float, range(len(names)))), (1.0,) * len(names))
+        svg = parsed(inline(Plot("", Axis("", names=names), Axis("y"), (points,)), 300))
+        return next(
+            float(g.get("font-size")) for g in svg.iter("g") if [t.text for t in g] == list(filter(None, names))
+        )
+
+    assert size(*["a"] * 60) < size(*(["a", *[""] * 9] * 6)) == 11
+
+
+def test_points_that_lead_somewhere_are_links_and_no_picture():
+    linked = Points((1.0, 2.0), (1.0, 2.0), labels=("1", "2"), links=("#one", "#two"))
+    svg = parsed(inline(Plot("", Axis("x"), Axis("y"), (linked,))))
+    assert [(a.get("href"), a.get("aria-label")) for a in svg.iter("a")] == [("#one", "1"), ("#two", "2")]
+    assert svg.get("role") == "group" and parsed(inline(PLOT)).get("role") == "img"
+
+
+def test_bars_with_a_name_are_in_the_legend():
+    bars = Bars((8.0,), ("8 bits",), name="weights")
+    svg = parsed(inline(Plot("", Axis("", names=("stem",)), Axis("bits"), (bars,))))
+    assert "weights" in [t.text for t in svg.iter("text")] and len(list(svg.iter("polygon"))) == 1

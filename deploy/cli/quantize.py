@@ -1,0 +1,87 @@
+"""`hilnas quantize`: a float network of any origin as an INT8 file, calibrated on data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.cli import console
+from deploy.cli.calibrating import YOUR_NETWORK, CalibrationOptions, add_calibration, calibrated, prepared, shown
+from deploy.cli.options import Commands, add_json, bind
+
+if TYPE_CHECKING:
+    import argparse
+
+    from deploy.compile.artifact import Artifact
+    from deploy.quantize.quantized import Quantized
+    from deploy.quantize.record import TensorRecord
+
+SCHEMES = ("channel int8", "tensor int8", "tensor uint8")
+WORST = 5  # tensors that are shown; quantization.json has all
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions(CalibrationOptions):
+    """`out`: the folder for the files."""
+
+    out: Path
+    scheme: str = SCHEMES[0]
+    json: bool = False
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser(
+        "quantize",
+        help=YOUR_NETWORK,
+        description="Reads a float network, calibrates it on data and writes NAME.int8.tflite with its golden pair and "
+        "quantization.json, which has the range, scale and noise of every tensor. `hilnas profile`, `lint`, `evaluate` "
+        "take the file.",
+    )
+    add_calibration(command)
+    add_scheme(command)
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
+    add_json(command, "print the record, quantization.json, instead of text")
+    bind(command, QuantizeOptions, run)
+
+
+def add_scheme(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--scheme",
+        default=SCHEMES[0],
+        choices=SCHEMES,
+        help="scales of the weights, and the type of the file (default %(default)s)",
+    )
+
+
+def run(options: QuantizeOptions) -> int:
+    """Write the files and show what was lost."""
+    network, data = prepared(options)
+    quantized = calibrated(options.scheme, network, data)
+    artifact = quantized.save(options.out, options.model.stem, data.text)
+    if options.json:
+        console.say_json(quantized.record(options.model.stem, data.text).to_json())
+    else:
+        _show(quantized, artifact, options.model.stem, data.text)
+    return 0
+
+
+def _show(quantized: Quantized, artifact: Artifact, name: str, data: str) -> None:
+    record = quantized.record(name, data)
+    size_kb = artifact.model.stat().st_size / 1e3
+    console.say(f"{artifact.model}: {size_kb:.0f} kB, {record.scheme}, calibrated on {data}")
+    ends = [tensor for tensor in record.tensors if tensor.name in record.outputs]
+    within = [tensor for tensor in record.tensors if tensor.noise_db is not None and tensor not in ends]
+    worst = sorted(within, key=lambda tensor: tensor.noise_db or 0.0, reverse=True)[:WORST]
+    rows = [("output", *_row(tensor)) for tensor in ends] + [("noisiest", *_row(tensor)) for tensor in worst]
+    console.table(("", "tensor", "shape", "range", "scale", "noise dB"), rows, left=("tensor",))
+    console.say(
+        f"noise: over {record.noise_images} of the examples, against the float network; every tensor: "
+        f"{artifact.model.parent / record.FILE}"
+    )
+
+
+def _row(tensor: TensorRecord) -> tuple[str, ...]:
+    noise = "" if tensor.noise_db is None else f"{tensor.noise_db:.1f}"
+    shape = "x".join(map(str, tensor.shape))
+    return shown(tensor.name), shape, f"{tensor.low:.4g} to {tensor.high:.4g}", f"{tensor.scale:.4g}", noise

@@ -1,0 +1,101 @@
+"""Golden images: validation images with what a model has to output for them, beside its file and in its bundle.
+
+models/NAME.golden/golden.json             the images by name
+models/NAME.golden/0.png, 1.png, ...       each image at the model's size
+models/NAME.golden/0.input.bin, ...        the input's raw bytes
+models/NAME.golden/0.output.bin, ...       the output's, by the integers of the deployed network
+bundle/golden/images/0.png, ...            the same images
+bundle/golden/classes/0.png, ...           the output as a picture: its pixels are classes, its palette their colours
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+
+from deploy.compile.artifact import Artifact, golden_pair
+from deploy.formats.class_colours import palette
+from deploy.formats.tflite.operators import Form
+from deploy.formats.tflite.read import DTYPES, read
+from deploy.run.records import Record
+from deploy.ship.evaluation import image_name
+from deploy.ship.manifest import GoldenPair
+from deploy.ship.task_output import TaskOutput
+from deploy.targets.inspection import inspect_model
+from nas.data import Dataset
+from nas.data.batches import normalize
+from nas.quant.arithmetic import Arithmetic
+from nas.quant.integer_graph import IntegerGraph
+
+TOP = 5  # of the largest scores
+
+
+@dataclass(frozen=True)
+class GoldenImages(Record):
+    """The images of a folder of them, by their file's name or their place in a generated data set."""
+
+    images: tuple[str, ...]
+
+    FILE: ClassVar[str] = "golden.json"
+    COMMAND: ClassVar[str] = "loop"
+
+
+def golden_folder(model: Path) -> Path:
+    return model.with_suffix(".golden")
+
+
+def write_golden(
+    model: Path, graph: IntegerGraph, data: Dataset, count: int, *, form: Form, arithmetic: Arithmetic
+) -> None:
+    """`count` images evenly spaced over `data` (all, if fewer) beside `model`; golden.json last."""
+    folder = golden_folder(model)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    count = min(count, len(data))
+    indices = [i * len(data) // count for i in range(count)]
+    for number, index in enumerate(indices):
+        image = data[index].image
+        source, output = golden_pair(graph, normalize([image]), form, arithmetic)
+        Image.fromarray(image).save(folder / f"{number}.png")
+        (folder / f"{number}.input.bin").write_bytes(source)
+        (folder / f"{number}.output.bin").write_bytes(output)
+    GoldenImages(tuple(Path(image_name(data, index)).name for index in indices)).write(folder / GoldenImages.FILE)
+
+
+def copy_golden(artifact: Artifact, bundle: Path, output: TaskOutput, classes: Sequence[str]) -> tuple[GoldenPair, ...]:
+    """Into golden/ of a bundle; of a model that has no golden images, its one pair."""
+    (bundle / "golden").mkdir(parents=True)
+    source = golden_folder(artifact.model)
+    within = (output.max_mismatch, output.max_abs_diff)
+    if not (source / GoldenImages.FILE).is_file():
+        pair = GoldenPair("golden/0.input.bin", "golden/0.output.bin", *within)
+        shutil.copyfile(artifact.input, bundle / pair.input)
+        shutil.copyfile(artifact.expected, bundle / pair.output)
+        return (pair,)
+    for folder in ("images", "classes") if output.dense else ("images",):
+        (bundle / "golden" / folder).mkdir()
+    kind = inspect_model(read(artifact.model)).outputs[0].dtype
+    pairs = []
+    for number, name in enumerate(GoldenImages.read(source / GoldenImages.FILE).images):
+        image = f"golden/images/{number}.png"
+        pair = GoldenPair(f"golden/{number}.input.bin", f"golden/{number}.output.bin", *within, image, name)
+        for path in (pair.input, pair.output, image):
+            shutil.copyfile(source / Path(path).name, bundle / path)
+        content = (bundle / pair.output).read_bytes()
+        if output.dense:
+            pairs.append(replace(pair, classes=f"golden/classes/{number}.png"))
+            with Image.open(bundle / image) as shown:
+                width, height = shown.size
+            picture = Image.fromarray(np.frombuffer(content, np.int32).reshape(height, width).astype(np.uint8))
+            picture.putpalette(palette(len(classes)))
+            picture.save(bundle / f"golden/classes/{number}.png")
+        else:
+            order = np.argsort(-np.frombuffer(content, DTYPES[kind]).astype(int), kind="stable")
+            pairs.append(replace(pair, top=tuple(classes[label] for label in order[:TOP])))
+    return tuple(pairs)
