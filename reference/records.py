@@ -92,6 +92,8 @@ def written(hint: Any) -> str:
     """What JSON holds for an annotation."""
     kept = [part for part in get_args(hint) if part not in (NoneType, Ellipsis)]
     origin = get_origin(hint)
+    if hint in FILES:
+        return f"[{hint.FILE}](#{hint.FILE.replace('.', '')})"
     if isinstance(hint, type) and is_dataclass(hint):
         return f"[{hint.__name__}](#{hint.__name__.lower()})"
     if origin is Literal:
