@@ -60,7 +60,7 @@ test: $(DEVELOP)  ## every test
 
 test-qemu: $(DEVELOP)  ## a board in QEMU, hung, reset and unplugged (makes it first; 8 minutes in all)
 	@$(BIN)/hilnas board qemu build
-	@HILNAS_QEMU=1 $(BIN)/python -m pytest -m qemu tests/hil
+	@HILNAS_QEMU=1 $(BIN)/python -m pytest -m qemu tests/hil tests/deploy/ship
 
 check: $(DEVELOP)  ## formatting, lint, types, import rules: what CI runs
 	$(BIN)/ruff format --check .
