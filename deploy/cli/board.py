@@ -14,7 +14,6 @@ from deploy.cli.help import sentence
 from deploy.cli.options import Commands, add_boards, add_json, bind
 from hil.boards.catalog import find_board
 from hil.boards.config import BoardConfig
-from hil.boards.kinds import open_board, trust
 from hil.errors import BoardError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -159,6 +158,8 @@ def check_board(options: CheckOptions) -> int:
 
 
 def trust_board(options: BoardOptions) -> int:
+    from hil.boards.kinds import trust
+
     for pinned in trust(options.config):
         console.say(
             f"pinned {pinned.fingerprint} for {pinned.server}: compare it with what {pinned.compare} prints on its own "
@@ -186,6 +187,7 @@ def release_board(options: ReleaseOptions) -> int:
 
 
 def switch_power(options: PowerOptions) -> int:
+    from hil.boards.kinds import open_board
     from hil.boards.power import switch
 
     config = options.config
@@ -236,6 +238,7 @@ def _stop_machine(folder: Path) -> None:
 
 def examined(config: BoardConfig) -> Iterator[Finding]:
     """Whether a board is fit to measure on and computes a known-good model's exact output. Raises `UsageError`."""
+    from hil.boards.kinds import open_board
     from hil.health import Finding, examine
 
     if config.kind == "replay":
@@ -279,6 +282,7 @@ def _known_good(board: Board) -> Iterator[Finding]:
 
 def _occupancy(config: BoardConfig) -> str:
     """Who uses a board, in words; for a board that does not answer, why not."""
+    from hil.boards.kinds import open_board
     from hil.reservation import occupancy
 
     if config.kind in LOCAL and not config.workdir:
@@ -293,6 +297,7 @@ def _occupancy(config: BoardConfig) -> str:
 @contextmanager
 def _shared(config: BoardConfig) -> Iterator[Board]:
     """A board that outlives this command."""
+    from hil.boards.kinds import open_board
 
     if config.kind in LOCAL and not config.workdir:
         raise UsageError(f"board {config.name} is a {config.kind}, which nobody else uses: there is nothing to reserve")

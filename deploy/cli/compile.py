@@ -13,8 +13,6 @@ from deploy.cli import console
 from deploy.cli.options import TARGETS, Commands, add_boards, add_targets, bind
 from deploy.cli.runs import RunOptions, open_run
 from hil.errors import UsageError
-from nas.engine.open import open_engine
-from nas.engine.protocol import Engine
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -154,6 +152,7 @@ def run(options: CompileOptions) -> int:
     """Write the files and print their paths."""
     from deploy.compile.subnets import Writing, compile_subnets, in_space
     from deploy.targets.placement import load_target
+    from nas.engine.open import open_engine
 
     _check(options)
     engine = open_engine(options.engine, options.jobs)
