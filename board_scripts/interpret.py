@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from board_scripts.class_map import class_map
+from board_scripts.image_bytes import image_setter
 from board_scripts.input_shapes import set_shapes
 from board_scripts.neighbours import cores, counters, others_busy
 from board_scripts.timing import batch_of, clock_step_ns, sample_us, timed, warm_up
@@ -220,15 +221,13 @@ def results_of(numpy: Any, interpreter: Any, job: dict[str, Any]) -> list[Any]:
 def end_to_end(numpy: Any, interpreter: Any, inputs: list[tuple[int, Any]], sizes: list[list[int]]) -> Any:
     """(a run from the image's bytes to the class map, the run's part after the inference)."""
     output = interpreter.get_output_details()[0]["index"]
-    signed = {index for index, array in inputs if array.dtype == numpy.int8}
-    images = [(index, array.view(numpy.uint8) ^ 128 if index in signed else array) for index, array in inputs]
+    set_images = image_setter(numpy, interpreter, inputs)
 
     def finish() -> None:
         class_map(numpy, interpreter.get_tensor(output), sizes)
 
     def run() -> None:
-        for index, image in images:
-            interpreter.set_tensor(index, (image ^ 128).view(numpy.int8) if index in signed else image)
+        set_images()
         interpreter.invoke()
         finish()
 

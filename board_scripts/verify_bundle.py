@@ -29,6 +29,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from board_scripts.class_map import are_sizes, class_map
+from board_scripts.image_bytes import image_setter
 from board_scripts.places import PLACES, chosen
 from board_scripts.unpack_model import Damaged, is_packed, unpack
 
@@ -235,15 +236,12 @@ def measure_latency(interpreter: Any, runs: int, left: Any) -> dict[str, float]:
     """Of the inference, or from the image's bytes to the class map, as hilnas measures."""
     import numpy
 
-    latencies_us, images = [], []
-    for detail in interpreter.get_input_details() if left is not None else ():
-        array = interpreter.get_tensor(detail["index"])
-        signed = array.dtype == numpy.int8
-        images.append((detail["index"], array.view(numpy.uint8) ^ 128 if signed else array, signed))
+    latencies_us, details = [], interpreter.get_input_details() if left is not None else ()
+    inputs = [(detail["index"], interpreter.get_tensor(detail["index"])) for detail in details]
+    set_images = image_setter(numpy, interpreter, inputs)
     for _ in range(runs):
         begin = time.monotonic_ns()
-        for index, image, signed in images:
-            interpreter.set_tensor(index, (image ^ 128).view(numpy.int8) if signed else image)
+        set_images()
         interpreter.invoke()
         if left is not None:
             results_of(interpreter, left)

@@ -19,6 +19,7 @@ PARTS = (
     "neighbours.py",
     "interpret.py",
     "input_shapes.py",
+    "image_bytes.py",
     "class_map.py",
     "passes.py",
     "benchmark.py",

@@ -22,18 +22,20 @@ def import_torch(model: torch.nn.Module, example: Tensor) -> ImportedNetwork:
     Raises `ModelError` where torch cannot export it, and as `deploy.formats.importers.onnx` does.
     """
     name = type(model).__name__
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        _export(model, example, path)
+        return imported(parse(path.read_bytes(), f"torch {name}", path.parent), f"torch {name}", {})
+
+
+def _export(model: torch.nn.Module, example: Tensor, path: Path) -> None:
     try:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the other exporter needs one package more, and says so
-            path = Path(folder) / "model.onnx"
             torch.onnx.export(model, (example,), path, input_names=[INPUT], dynamo=False)
-            graph = parse(path.read_bytes(), f"torch {name}", path.parent)
-    except ModelError:
-        raise
     except Exception as error:  # whatever the network's own code raises
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
-            f"{name}: torch does not export it ({type(error).__name__}: {reason[:200]}); "
+            f"{type(model).__name__}: torch does not export it ({type(error).__name__}: {reason[:200]}); "
             "see that it runs on the example, and leave out what depends on values"
         ) from None
-    return imported(graph, f"torch {name}", {})

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import zlib
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+import hil.sessions
+from deploy.cli import main
 from deploy.formats.tflite.read import read
 from deploy.targets.inspection import inspect_model
 from hil.answer import Answer, TimedRuns
@@ -17,8 +21,22 @@ from hil.replay import ReplaySession
 from hil.request import Request
 from hil.stage import sha256_of
 from nas.space import Subnet
+from tests.deploy.tiny_experiment import write_experiment
 from tests.hil.stored_measurements import CONDITIONS
 
+SPACE = """
+name = "planted"
+stem_channels = 8
+first_channels = 8
+kernels = [3, 5]
+expansions = [3, 6]
+bits = [8]
+blocks = [
+    {{ stride = 2, channels = 8, layers = {}, teacher_layers = 1 }},
+    {{ stride = 1, channels = 8, layers = {}, teacher_layers = 1 }},
+    {{ stride = 1, channels = 8, layers = {}, teacher_layers = 1 }},
+]
+"""
 BOARDS = """
 [planted]
 kind = "replay"
@@ -76,3 +94,29 @@ class PlantedSession(ReplaySession):
             met = before.block == 2 and before.choices[-1].expansion == 6 and after.choices[0].kernel == 5
             total += self.meeting_us * met
         return total
+
+
+def planted_run(base: Path, layers: tuple[int, int, int], models: int) -> Path:
+    """The configuration of a run up to its NSR tables: so many layers a block, so many models in its agreement."""
+    changes = {
+        "models = 4\ntau = -1.0": f"models = {models}\ntau = 0.97",
+        "runs = 3\nrounds = 1": "runs = 3\nrounds = 2",
+    }
+    config = write_experiment(base, changes)
+    (base / "space.toml").write_text(SPACE.format(*layers))
+    (base / "boards.toml").write_text(BOARDS)
+    assert main(["loop", *options(config, base / "runs"), "--until", "tables"]) == 0
+    return config
+
+
+def options(config: Path, runs: Path) -> list[str]:
+    boards = str(config.parent / "boards.toml")
+    return ["--config", str(config), "--runs-dir", str(runs), "--boards", boards, "--board", "planted"]
+
+
+def copied_runs(config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the runs for one test, whose board is the planted one."""
+    for name in ("HILNAS_BOARD", "HILNAS_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(hil.sessions.SESSION_KINDS, "replay", PlantedSession)  # type: ignore[misc]
+    return Path(shutil.copytree(config.parent / "runs", folder / "runs"))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import hil.sessions
 from deploy.cli import main
 from deploy.formats.tflite.read import read
 from deploy.latency.interactions import REPAIRS
@@ -27,50 +25,18 @@ from hil.store import Store
 from nas.space import Architecture, Boundary
 from nas.table import Table
 from tests.deploy.networks import interpret
-from tests.deploy.pipeline.planted_board import BOARDS, PlantedSession
-from tests.deploy.tiny_experiment import one_line, record, stored, write_experiment
-
-SPACE = """
-name = "tiny-pairs"
-stem_channels = 8
-first_channels = 8
-kernels = [3, 5]
-expansions = [3, 6]
-bits = [8]
-blocks = [
-    { stride = 2, channels = 8, layers = 2, teacher_layers = 1 },
-    { stride = 1, channels = 8, layers = 1, teacher_layers = 1 },
-    { stride = 1, channels = 8, layers = 2, teacher_layers = 1 },
-]
-"""
+from tests.deploy.pipeline.planted_board import PlantedSession, copied_runs, options, planted_run
+from tests.deploy.tiny_experiment import one_line, record, stored
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run up to its NSR tables, for every test to copy."""
-    base = tmp_path_factory.mktemp("repair")
-    changes = {"models = 4\ntau = -1.0": "models = 30\ntau = 0.97", "runs = 3\nrounds = 1": "runs = 3\nrounds = 2"}
-    config = write_experiment(base, changes)
-    (base / "space.toml").write_text(SPACE)
-    (base / "boards.toml").write_text(BOARDS)
-    assert main(["loop", *options(config, base / "runs"), "--until", "tables"]) == 0
-    return config
-
-
-def options(config: Path, runs: Path) -> list[str]:
-    boards = str(config.parent / "boards.toml")
-    return ["--config", str(config), "--runs-dir", str(runs), "--boards", boards, "--board", "planted"]
+    return planted_run(tmp_path_factory.mktemp("repair"), (2, 1, 2), models=30)
 
 
 @pytest.fixture
-def runs(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    import shutil
-
-    for name in ("HILNAS_BOARD", "HILNAS_RUNS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setitem(hil.sessions.SESSION_KINDS, "replay", PlantedSession)  # type: ignore[misc]
-    shutil.copytree(config.parent / "runs", tmp_path / "runs")
-    yield tmp_path / "runs"
+def runs(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return copied_runs(config, tmp_path, monkeypatch)
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, **us: float) -> None:
