@@ -61,7 +61,9 @@ def _ends(model: ModelInfo, where: str, outputs: Sequence[str]) -> list[int]:
     names = {model.tensors[i].name: i for op in model.operators for i in op.outputs}
     for name in outputs:
         if name not in names:
-            raise UsageError(f"{where}: --outputs {name}: no operator computes a tensor of that name")
+            raise UsageError(
+                f"{where}: --outputs {name}: no operator computes a tensor of that name; `hilnas inspect` lists them"
+            )
     return [names[name] for name in outputs] or list(model.outputs)
 
 
