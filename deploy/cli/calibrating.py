@@ -97,7 +97,7 @@ def prepared(options: CalibrationOptions) -> tuple[ImportedNetwork, CalibrationD
     from deploy.formats.importers.files import import_network
     from deploy.quantize.calibration_data import calibration_data
 
-    images = _preprocessing(options)
+    images = preprocessing(options)
     shapes, outputs = parse_input_shapes(options.input_shapes), _names(options.outputs)
     network = import_network(options.model, shapes, outputs)
     data = calibration_data(options.data, network, images, options.images, options.seed)
@@ -144,7 +144,7 @@ def _batches(data: CalibrationData, show: Callable[[Progress], None]) -> Iterato
 # What the options say
 
 
-def _preprocessing(options: CalibrationOptions) -> ImagePreprocessing | None:
+def preprocessing(options: CalibrationOptions) -> ImagePreprocessing | None:
     """Of images; None where neither options nor the model's file say it."""
     from deploy.quantize.image_preprocessing import ImageOptions, preprocessing_of
     from deploy.ship.model_ends import stated_normalization

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from deploy.cli.calibrating import YOUR_NETWORK, CalibrationOptions, add_calibration, calibrated, prepared, shown
+from deploy.cli.calibrating import YOUR_NETWORK, add_calibration, calibrated, prepared, shown
+from deploy.cli.choosing_scheme import AUTO, ChoosingOptions, add_criteria, choose_scheme
 from deploy.cli.options import Commands, add_json, bind
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ WORST = 5  # tensors that are shown; quantization.json has all
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeOptions(CalibrationOptions):
+class QuantizeOptions(ChoosingOptions):
     """`out`: the folder for the files."""
 
     out: Path
@@ -39,23 +40,27 @@ def add(commands: Commands) -> None:
         "take the file.",
     )
     add_calibration(command)
-    add_scheme(command)
+    add_scheme(command, AUTO)
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
-    add_json(command, "print the record, quantization.json, instead of text")
+    add_json(command, "print the record, quantization.json or schemes.json, instead of text")
+    add_criteria(command)
     bind(command, QuantizeOptions, run)
 
 
-def add_scheme(command: argparse.ArgumentParser) -> None:
+def add_scheme(command: argparse.ArgumentParser, *more: str) -> None:
+    more_text = f"; {AUTO}: all of them are tried, in several ways, and one is chosen" if more else ""
     command.add_argument(
         "--scheme",
         default=SCHEMES[0],
-        choices=SCHEMES,
-        help="scales of the weights, and the type of the file (default %(default)s)",
+        choices=(*SCHEMES, *more),
+        help=f"scales of the weights, and the type of the file (default %(default)s){more_text}",
     )
 
 
 def run(options: QuantizeOptions) -> int:
     """Write the files and show what was lost."""
+    if options.chooses:
+        return choose_scheme(options, options.out, json=options.json)
     network, data = prepared(options)
     quantized = calibrated(options.scheme, network, data)
     artifact = quantized.save(options.out, options.model.stem, data.text)

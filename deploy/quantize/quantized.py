@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -17,6 +17,7 @@ from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.importers.network import ImportedNetwork
 from deploy.quantize.noise import noise_of
 from deploy.quantize.record import QuantizationRecord, TensorRecord
+from deploy.quantize.scheme_option import SchemeOption
 from hil.errors import ModelError, UsageError
 from nas.quant import post_training
 from nas.quant.arithmetic import LITERT
@@ -38,6 +39,7 @@ class Quantized:
     Attributes:
         nodes: what was quantized: the network's operators, after what the scheme does to their weights.
         graph: their integers.
+        option: what was chosen: the scheme, and what was done to weights and biases.
         noise_db: of every tensor, by its name (`deploy.quantize.noise`), over the first `noise_images`.
         images: how many it was calibrated on.
         example: the first of them, as the network reads it.
@@ -46,11 +48,15 @@ class Quantized:
     network: ImportedNetwork
     nodes: tuple[Node, ...]
     graph: IntegerGraph
-    scheme: QuantizationScheme
+    option: SchemeOption
     noise_db: Mapping[str, float]
     images: int
     noise_images: int
     example: Tensor
+
+    @property
+    def scheme(self) -> QuantizationScheme:
+        return self.option.scheme
 
     @property
     def output_noise_db(self) -> float | None:
@@ -72,7 +78,7 @@ class Quantized:
         bits = sorted({op.bits for op in self.graph.operators if isinstance(op, Weighted)})
         metadata: dict[str, object] = {
             "model": name,
-            "scheme": str(self.scheme),
+            "scheme": str(self.option),
             "data": data,
             "requested_bits": bits,
             "size_bits": self.graph.size_bits,
@@ -88,7 +94,7 @@ class Quantized:
             for tensor in self.graph.tensors.values()
         )
         outputs = self.graph.file_names[1:]
-        return QuantizationRecord(name, str(self.scheme), data, self.images, self.noise_images, outputs, tensors)
+        return QuantizationRecord(name, str(self.option), data, self.images, self.noise_images, outputs, tensors)
 
 
 def _record(tensor: IntTensor, name: str, noise_db: float | None) -> TensorRecord:
@@ -101,29 +107,31 @@ def quantize(
     batches: Iterable[NDArray[np.float32]],
     scheme: QuantizationScheme = PER_CHANNEL,
     options: Scheme = DEFAULT,
+    in_float: Collection[str] = (),
 ) -> Quantized:
     """`network` in integers, calibrated on `batches` of what its file will read: (N, H, W, C), or (N, ...) of no map.
 
-    `options` are the other choices of post-training quantization; the scheme gives their granularity. Raises
-    `UsageError` for data of another shape, `QuantizationError` naming the operator or tensor that has no integers.
+    `options` are the other choices of post-training quantization; the scheme gives their granularity. `in_float`:
+    layers that stay in float. Raises `UsageError` for data of another shape, `QuantizationError` naming the operator or
+    tensor that has no integers.
     """
     _check_outputs(network)
     data = [_read(network, batch) for batch in batches if len(batch)]
     if not data:
         raise UsageError("no calibration data: give at least one image or array")
-    options = scheme.scheme(options)
+    option, options = SchemeOption(scheme, options, tuple(in_float)), scheme.scheme(options)
     shape, outputs = network.input.deployed_shape, [value.tensor for value in network.outputs.values()]
     nodes = post_training.lowerable(network.nodes, shape)
     nodes = post_training.prepared(nodes, [{INPUT: x} for x in data], options, outputs)
     lows, highs = zip(*map(minmax, data), strict=True)
     input_range = min(lows), max(highs)
     left = replace(options, equalize=False)  # done above
-    graph = post_training.quantize(nodes, data, shape, left, input_range, outputs=outputs)
+    graph = post_training.quantize(nodes, data, shape, left, input_range, outputs=outputs, in_float=in_float)
     graph = replace(graph, file_names=(network.input_name, *network.outputs))
     first = _first(data, NOISE_IMAGES)
     noise = noise_of(nodes, graph, first, kernels_of(scheme.form, LITERT))
     count, noted = (sum(len(x) for x in part) for part in (data, first))
-    return Quantized(network, tuple(nodes), graph, scheme, noise, count, noted, data[0][:1])
+    return Quantized(network, tuple(nodes), graph, option, noise, count, noted, data[0][:1])
 
 
 def _check_outputs(network: ImportedNetwork) -> None:

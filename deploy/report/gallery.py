@@ -21,6 +21,7 @@ from PIL import Image
 from deploy.formats.class_colours import VERDICTS, VOID, palette
 from deploy.formats.digest import digest, file_digest
 from deploy.formats.files import write_atomically
+from deploy.formats.tflite.here import RunHere
 from deploy.run.folder import Progress
 from deploy.run.records import Record
 from deploy.ship.evaluated_models import model_on
@@ -133,18 +134,9 @@ def predictions(
     path: Path, data: Dataset, indices: Sequence[int], name: str
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Of each image what the file's own runtime on this machine predicts: classes (H, W), or ()."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    model = model_on(path, data, name)
-    interpreter = Interpreter(model_path=str(path), num_threads=1)
-    interpreter.allocate_tensors()
-    (source,), sinks = interpreter.get_input_details(), interpreter.get_output_details()
+    model, runtime = model_on(path, data, name), RunHere(path.read_bytes())
     for index in indices:
-        raw = np.frombuffer(model.input.encode(data[index].image), source["dtype"]).reshape(source["shape"])
-        interpreter.set_tensor(source["index"], raw)
-        interpreter.invoke()
-        answer = b"".join(np.ascontiguousarray(interpreter.get_tensor(sink["index"])).tobytes() for sink in sinks)
-        yield index, model.output.classes(answer)
+        yield index, model.output.classes(runtime.outputs(model.input.encode(data[index].image)))
 
 
 def chosen_images(differing: Mapping[int, float], wrong: Set[int], most: int, seed: int) -> dict[int, Why]:

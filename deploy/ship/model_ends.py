@@ -137,13 +137,18 @@ def output_of(model: ModelInfo, task: Task, classes: Sequence[str], size: tuple[
 
     Raises `ModelError` where no output does, or several do.
     """
-    ends = inspect_model(model).outputs
+    return naming_output(inspect_model(model).outputs, task, classes, size, sizes_in(model))
+
+
+def naming_output(
+    ends: Sequence[GraphTensor], task: Task, classes: Sequence[str], size: tuple[int, int], left: Sizes | None = None
+) -> ModelOutput:
+    """As `output_of`, for a network's outputs; `left`: the resizes of the scores that they leave to the CPU."""
     unknown = [end for end in ends if end.dtype not in DTYPES]
     if unknown:
         raise ModelError(f"its output is {_listed(unknown)}; export it in int8, uint8, int32, int64 or float32")
     sizes = [prod(end.shape) * np.dtype(DTYPES[end.dtype]).itemsize for end in ends]
     starts = [0, *accumulate(sizes)]
-    left = sizes_in(model)
     fitting = [
         ModelOutput(end.shape, end.dtype, start, starts[-1], size if task.dense else (), scores, text, left)
         for end, start in zip(ends, starts[:-1], strict=True)

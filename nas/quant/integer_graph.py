@@ -217,9 +217,41 @@ class QArgMax:
 
 
 Weighted = QConv | QTransposedConv | QFullyConnected
+
+
+@dataclass(frozen=True, eq=False)
+class QFloatLayer:
+    """A layer that is computed in float between integer maps, with the weights that it had before it was quantized.
+
+    Attributes:
+        layer: what it is as integers, whose form it has.
+        weight, bias: real values, laid out as the layer's.
+    """
+
+    layer: Weighted
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+    @property
+    def x(self) -> str:
+        return self.layer.x
+
+    @property
+    def size_bits(self) -> int:
+        return 32 * (self.weight.size + self.bias.size)
+
+    def macs(self, output: IntTensor) -> int:
+        return self.layer.macs(output)
+
+
 Arithmetic = QAdd | QSub | QMul
 Operator = (
     Weighted
+    | QFloatLayer
     | Arithmetic
     | QMean
     | QAveragePool
@@ -277,11 +309,11 @@ class IntegerGraph:
 
     @property
     def size_bits(self) -> int:
-        return sum(op.size_bits for op in self.operators if isinstance(op, Weighted))
+        return sum(op.size_bits for op in self.operators if isinstance(op, Weighted | QFloatLayer))
 
     @property
     def macs(self) -> int:
-        return sum(op.macs(self.tensors[op.name]) for op in self.operators if isinstance(op, Weighted))
+        return sum(op.macs(self.tensors[op.name]) for op in self.operators if isinstance(op, Weighted | QFloatLayer))
 
     def until(self, name: str) -> IntegerGraph:
         """The graph cut after the operator `name`."""

@@ -26,12 +26,14 @@ from nas.quant.float_graph import (
     Sigmoid,
     Softmax,
     Tanh,
+    Weighted,
     inputs_of,
 )
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator
+from nas.quant.integer_graph import Weighted as QWeighted
 from nas.quant.integer_operators import QRequantize
 from nas.quant.lowerable import refusal
-from nas.quant.lowered_operators import operator_of
+from nas.quant.lowered_operators import float_layer, operator_of
 from nas.quant.names import unused
 from nas.quant.ranges import NARROWEST, Parameters, Range, activation_parameters, widths_of
 from nas.quant.scheme import FewBits, Granularity
@@ -139,11 +141,14 @@ def lower_nodes(
     parameters: Mapping[str, Parameters],
     granularity: Granularity = "channel",
     few_bits: FewBits = "asymmetric",
+    *,
+    in_float: Collection[str] = (),
 ) -> list[Operator]:
     """The integer operators of `nodes`, given their input tensors; results are added to `tensors`.
 
     Lowering a block layer by layer gives the same operators as lowering it at once. A node's operator has its name;
-    before that of a concatenation are those that give its inputs one scale.
+    before that of a concatenation are those that give its inputs one scale. The layers in `in_float` are computed in
+    float.
     """
     nodes, operators = list(nodes), list[Operator]()
     constants = _constants(nodes)
@@ -155,7 +160,10 @@ def lower_nodes(
         if isinstance(node, Concat):
             requantized, node = _of_one_scale(node, y, tensors)  # noqa: PLW2901
             operators += requantized
-        operators.append(operator_of(node, read, y, granularity, few_bits))
+        operator = operator_of(node, read, y, granularity, few_bits)
+        if isinstance(node, Weighted) and isinstance(operator, QWeighted) and node.name in in_float:
+            operator = float_layer(node, operator)
+        operators.append(operator)
     return operators
 
 
@@ -167,14 +175,15 @@ def lower(
     few_bits: FewBits = "asymmetric",
     *,
     outputs: Sequence[str] = (),
+    in_float: Collection[str] = (),
 ) -> IntegerGraph:
     """The `IntegerGraph` of a complete list of nodes that read `INPUT` of shape (H, W, C), or (C,) if it is a vector.
 
     A tensor has the bits that its readers require. Raises `QuantizationError` where they differ. `outputs` names the
-    tensors that are wanted; by default the last one is.
+    tensors that are wanted; by default the last one is. `in_float`: layers that are computed in float.
     """
     nodes = list(nodes)
     parameters = parameters_of(ranges, widths_of(nodes))
     tensors = {INPUT: source_of(input_shape, parameters[INPUT])}
-    operators = lower_nodes(nodes, tensors, parameters, granularity, few_bits)
+    operators = lower_nodes(nodes, tensors, parameters, granularity, few_bits, in_float=in_float)
     return IntegerGraph(tensors, tuple(operators), INPUT, tuple(outputs))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from inspect import signature
+from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nas.errors import QuantizationError
 from nas.quant.file_order import to_file_order
@@ -47,6 +49,7 @@ from nas.quant.integer_graph import (
     QArgMax,
     QAveragePool,
     QConv,
+    QFloatLayer,
     QFullyConnected,
     QMaxPool,
     QMean,
@@ -82,6 +85,7 @@ from nas.quant.weights import quantize_weight
 RATIO_LIMIT = 256  # LiteRT refuses a convolution whose scales' ratio reaches it, adds and multiplies wrongly
 HARD_SWISH_LIMIT = 128  # LiteRT refuses a result whose scale is finer than the input's by more
 SMALLEST_SLOPE = 1e-9
+Numbers = TypeVar("Numbers", bound=np.generic)
 
 ALIKE: Mapping[type, Callable[..., Operator]] = {
     Add: QAdd,
@@ -163,11 +167,24 @@ def _weighted(node: Weighted, x: IntTensor, y: IntTensor, granularity: Granulari
     if isinstance(node, FullyConnected):
         return QFullyConnected(node.name, node.x, q.weight, q.scale, q.bias, *last)
     depthwise = not isinstance(node, TransposedConv) and _is_depthwise(node.weight, x.shape[2])
-    weight = np.ascontiguousarray(q.weight.transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1)))
+    weight = _deployed(q.weight, depthwise=depthwise)
     if isinstance(node, TransposedConv):
         return QTransposedConv(node.name, node.x, weight, q.scale, q.bias, node.stride, *last, node.padding)
     placed = node.stride, node.dilation, depthwise
     return QConv(node.name, node.x, weight, q.scale, q.bias, *placed, *last, node.padding)
+
+
+def float_layer(node: Weighted, layer: QWeighted) -> QFloatLayer:
+    """The layer that `node` became, computed in float."""
+    weight, bias = (part.detach().cpu().float().numpy() for part in (node.weight, node.bias))
+    if not isinstance(layer, QFullyConnected):
+        weight = _deployed(weight, depthwise=isinstance(layer, QConv) and layer.depthwise)
+    return QFloatLayer(layer, np.asarray(weight, np.float32), np.asarray(bias, np.float32))
+
+
+def _deployed(weight: NDArray[Numbers], *, depthwise: bool) -> NDArray[Numbers]:
+    """From (O, I, k, k) to the file's order."""
+    return np.ascontiguousarray(weight.transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1)))
 
 
 def _is_depthwise(weight: torch.Tensor, channels: int) -> bool:

@@ -89,11 +89,13 @@ def quantize(
     input_range: Range = IMAGE_RANGE,
     *,
     outputs: Sequence[str] = (),
+    in_float: Collection[str] = (),
 ) -> IntegerGraph:
     """The `IntegerGraph` of `nodes`, which read `INPUT` of shape (H, W, C), calibrated on batches (N, C, H, W).
 
     A vector's shape is (C,), its batches (N, C, 1, 1). `outputs` names the tensors that are wanted; by default the last
-    one is. Raises `QuantizationError` naming the operators or the tensor that cannot be quantized, and why.
+    one is. `in_float`: layers that are computed in float. Raises `QuantizationError` naming the operators or the tensor
+    that cannot be quantized, and why.
     """
     batches = list(batches)
     nodes = lowerable(nodes, input_shape)
@@ -102,7 +104,8 @@ def quantize(
     ranges = calibrate(nodes, batches, observer_of(scheme.observer)) | {INPUT: input_range}
     grams = grams_to_round(nodes, floats, scheme, few_bit_layers(nodes))
     on_grid = rounded(nodes, grams, scheme)
-    graph = lower(on_grid, ranges, input_shape, scheme.granularity, scheme.few_bits, outputs=outputs)
+    how = scheme.granularity, scheme.few_bits
+    graph = lower(on_grid, ranges, input_shape, *how, outputs=outputs, in_float=in_float)
     if scheme.bias_correction:
         source = graph.tensors[INPUT]
         integers = [{INPUT: simulate.quantize(batch, source)} for batch in batches]

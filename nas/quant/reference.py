@@ -34,6 +34,7 @@ from nas.quant.integer_graph import (
     QArgMax,
     QAveragePool,
     QConv,
+    QFloatLayer,
     QFullyConnected,
     QMaxPool,
     QMean,
@@ -45,7 +46,7 @@ from nas.quant.integer_graph import (
 )
 from nas.quant.integer_operators import Pointwise, QConstant, Rearranging
 from nas.quant.integer_rearranging import constant, rearranged
-from nas.quant.simulate import oihw
+from nas.quant.simulate import in_float, oihw
 
 
 def _dimension(q: Int64, axis: int) -> int:
@@ -122,6 +123,8 @@ def apply(op: Operator, env: dict[str, Int64], tensors: dict[str, IntTensor]) ->
             return conv(op, env[op.x], tensors)
         case QFullyConnected():
             return _fully_connected(op, env[op.x], tensors[op.x], y)
+        case QFloatLayer():
+            return in_float(op, torch.from_numpy(env[op.x]), tensors[op.x], y).long().numpy()
         case QMean():
             return _mean(op, env[op.x], tensors[op.x], y)
         case QResize():

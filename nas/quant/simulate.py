@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from nas.quant.integer_graph import (
     QArgMax,
     QAveragePool,
     QConv,
+    QFloatLayer,
     QFullyConnected,
     QMaxPool,
     QMean,
@@ -55,9 +57,16 @@ def dequantize(q: Tensor, tensor: IntTensor) -> Tensor:
     return (q - tensor.zero_point) * tensor.scale
 
 
+Numbers = TypeVar("Numbers", bound=np.generic)
+
+
 def oihw(op: QConv | QTransposedConv) -> NDArray[np.int8]:
+    return _oihw(op, op.weight)
+
+
+def _oihw(op: QConv | QTransposedConv, weight: NDArray[Numbers]) -> NDArray[Numbers]:
     depthwise = isinstance(op, QConv) and op.depthwise
-    return op.weight.transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2))  # to (O, I/groups, k, k)
+    return weight.transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2))  # to (O, I/groups, k, k)
 
 
 def _reach(op: Weighted, x: IntTensor) -> int:
@@ -95,14 +104,28 @@ def accumulate_in_float(op: Weighted, q: Tensor, x: IntTensor, dtype: torch.dtyp
     """`accumulate`, for any operator, in a float that is wide enough."""
     weight = op.weight if isinstance(op, QFullyConnected) else np.ascontiguousarray(oihw(op))
     kernel, bias = (torch.from_numpy(part).to(q.device, dtype) for part in (weight, op.bias))
-    real = (q - x.zero_point).to(dtype)
+    return _summed(op, (q - x.zero_point).to(dtype), kernel, bias)
+
+
+def _summed(op: Weighted, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """The layer's sums over `x`, all in one float type."""
     if isinstance(op, QConv):
-        return integer_windows.convolved(real, kernel, bias, op)
+        return integer_windows.convolved(x, kernel, bias, op)
     if isinstance(op, QTransposedConv):
-        return integer_windows.transposed(real, kernel, bias, op)
-    if q.ndim == 4:
-        return F.linear(real.flatten(1), kernel, bias)[:, :, None, None]
-    return F.linear(real, kernel, bias)
+        return integer_windows.transposed(x, kernel, bias, op)
+    if x.ndim == 4:
+        return F.linear(x.flatten(1), kernel, bias)[:, :, None, None]
+    return F.linear(x, kernel, bias)
+
+
+def in_float(op: QFloatLayer, q: Tensor, x: IntTensor, y: IntTensor) -> Tensor:
+    """Computed in float, then integers again: as near as float sums are, which every kernel adds in another order."""
+    weight = op.weight if isinstance(op.layer, QFullyConnected) else np.ascontiguousarray(_oihw(op.layer, op.weight))
+    kernel, bias = (torch.from_numpy(part).to(q.device) for part in (weight, op.bias))
+    real = _summed(op.layer, dequantize(q.float(), x), kernel, bias)
+    if op.layer.activation != "none":
+        real = real.clamp(0, 6 if op.layer.activation == "relu6" else None)
+    return quantize(real, y)
 
 
 def _average_pool(op: QAveragePool, q: Tensor) -> Tensor:
@@ -144,6 +167,8 @@ def apply(op: Operator, env: dict[str, Tensor], tensors: dict[str, IntTensor]) -
             return constant(op, y).float()
         case QConv() | QTransposedConv() | QFullyConnected():
             return _requantized(accumulate(op, env[op.x], tensors[op.x]), op, tensors[op.x], y)
+        case QFloatLayer():
+            return in_float(op, env[op.x], tensors[op.x], y)
         case QMean():
             return mean(op, env[op.x], tensors[op.x], y)
         case QResize():

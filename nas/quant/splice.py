@@ -24,6 +24,7 @@ from nas.quant.integer_graph import (
     Operator,
     QAdd,
     QConv,
+    QFloatLayer,
     QMean,
     Weighted,
     reads,
@@ -225,7 +226,7 @@ def _follow(op: Operator, old: IntTensor, new: IntTensor) -> Operator:
         raise QuantizationError(
             f"'{op.name}' has the scale of what it reads: '{old.name}' cannot be exchanged for '{new.name}' before it"
         )
-    assert not isinstance(op, QConstant)  # noqa: S101 (it reads nothing)
+    assert not isinstance(op, QConstant | QFloatLayer)  # noqa: S101 (it reads nothing; blocks have none of the other)
     if isinstance(op, QConcat):
         return replace(op, xs=tuple(new.name if x == old.name else x for x in op.xs))
     return replace(op, x=new.name)

@@ -17,8 +17,10 @@ from nas.quant.integer_graph import (
     Operator,
     QAveragePool,
     QConv,
+    QFloatLayer,
     QMaxPool,
     QTransposedConv,
+    Weighted,
 )
 from nas.quant.integer_operators import QPad, QSlice
 from nas.quant.integer_windows import cut_sides, kernel_of, window_of
@@ -37,6 +39,10 @@ def with_paddings(graph: IntegerGraph) -> IntegerGraph:
 
 def _parts(op: Operator, tensors: dict[str, IntTensor]) -> Iterator[Operator]:
     """The operators that are `op`, its last one by that name; a tensor between them goes into `tensors`."""
+    if isinstance(op, QFloatLayer):
+        for part in _parts(op.layer, tensors):
+            yield _in_float(part, op) if isinstance(part, Weighted) else part
+        return
     if isinstance(op, QTransposedConv):
         yield from _transposed(op, tensors)
         return
@@ -59,6 +65,12 @@ def _parts(op: Operator, tensors: dict[str, IntTensor]) -> Iterator[Operator]:
     value = -128 if isinstance(op, QMaxPool) else None  # never the largest
     yield QPad(padded, op.x, (top, bottom), (left, right), value=value)
     yield replace(op, x=padded, padding=UNPADDED)
+
+
+def _in_float(part: Weighted, op: QFloatLayer) -> QFloatLayer:
+    """The layer `part` with the real weights of `op`, filled up with zeros as its own are."""
+    more = [(0, n - m) for n, m in zip(part.weight.shape, op.weight.shape, strict=True)]
+    return replace(op, layer=part, weight=np.pad(op.weight, more))
 
 
 def _transposed(op: QTransposedConv, tensors: dict[str, IntTensor]) -> Iterator[Operator]:

@@ -18,6 +18,7 @@ from nas.quant.integer_graph import (
     QAdd,
     QAveragePool,
     QConv,
+    QFloatLayer,
     QFullyConnected,
     QMaxPool,
     QMean,
@@ -135,10 +136,20 @@ def _mean(op: Operator, graph: IntegerGraph) -> Emitted:
     return Emitted(Codes.MEAN, 2, Options.ReducerOptions, options, (axes,))
 
 
+def _in_float(op: Operator, graph: IntegerGraph) -> Emitted:
+    """As the layer, with real constants."""
+    assert isinstance(op, QFloatLayer)  # noqa: S101
+    emitted, constants = EMITTERS[type(op.layer)](op.layer, graph), {"weight": op.weight, "bias": op.bias}
+    real = {f"{op.name}/{part}": Constant(f"{op.name}/{part}", values) for part, values in constants.items()}
+    before, after = (tuple(real.get(c.name, c) for c in part) for part in (emitted.before, emitted.constants))
+    return replace(emitted, before=before, constants=after)
+
+
 EMITTERS: Mapping[type, Callable[[Operator, IntegerGraph], Emitted]] = {
     QConv: _conv,
     QTransposedConv: _transposed_conv,
     QFullyConnected: _fully_connected,
+    QFloatLayer: _in_float,
     QAveragePool: _pool,
     QMaxPool: _pool,
     QSoftmax: _softmax,

@@ -21,7 +21,7 @@ from deploy.formats.tflite.metadata import metadata as described_metadata
 from deploy.formats.tflite.normalization import NAME
 from deploy.formats.tflite.operators import Form, emit
 from nas.errors import QuantizationError
-from nas.quant.integer_graph import IntegerGraph, IntTensor
+from nas.quant.integer_graph import IntegerGraph, IntTensor, QFloatLayer
 from nas.quant.integer_operators import QConstant
 
 IDENTIFIER = b"TFL3"
@@ -75,6 +75,8 @@ class _Writer:
         data, kind = constant.data, INT32
         if constant.data.dtype == np.int8:
             data, kind = self._weights(constant)
+        elif constant.data.dtype == np.float32:
+            kind = schema.TensorType.FLOAT32
         self.buffers.append(_AlignedBuffer(data.tobytes()))
         index = self._tensor(constant.name, constant.data.shape, kind, len(self.buffers) - 1)
         if constant.scale is not None:
@@ -129,10 +131,16 @@ class _Writer:
             operator = schema.OperatorT()
             operator.opcodeIndex = self.opcode(emitted.code, emitted.version)
             before, after = ([self.constant(c) for c in part] for part in (emitted.before, emitted.constants))
-            operator.inputs = np.array([*before, *(self.index[name] for name in read), *after], np.int32)
-            operator.outputs = np.array([self.feature_map(self.graph.tensors[op.name])], np.int32)
+            sources, sink = [self.index[name] for name in read], self.feature_map(self.graph.tensors[op.name])
+            to_float, from_float = list[Any](), list[Any]()
+            if isinstance(op, QFloatLayer):
+                (source,) = sources
+                source, to_float = self.converted(source, "DEQUANTIZE")
+                sources, (sink, from_float) = [source], self.converted(sink, "QUANTIZE")
+            operator.inputs = np.array([*before, *sources, *after], np.int32)
+            operator.outputs = np.array([sink], np.int32)
             operator.builtinOptionsType, operator.builtinOptions = emitted.options_type, emitted.options
-            written.append(operator)
+            written += [*to_float, operator, *from_float]
         return written
 
     def converted(self, inner: int, name: str) -> tuple[int, list[Any]]:
