@@ -21,7 +21,7 @@ from deploy.targets.inspection import GraphTensor
 from hil.errors import ModelError, UsageError
 from nas.data import Dataset, open_data
 from nas.quant.file_order import from_file_order, to_file_order
-from nas.quant.float_graph import INPUT, ArgMax, Node, stepwise
+from nas.quant.float_graph import INPUT, ArgMax, Rearranging, inputs_of, stepwise
 from nas.tasks.confusion import confusion, counted_cells
 from nas.tasks.counted import Counted
 from nas.tasks.task import TASKS
@@ -51,12 +51,12 @@ class LabelledImages:
     @torch.no_grad()
     def float_counts(self) -> Counted:
         """Of the float network."""
-        wanted = [value.tensor for value in self.network.outputs.values()]
+        wanted, kinds = [value.tensor for value in self.network.outputs.values()], _kinds(self.network)
 
         def answer(x: NDArray[np.float32]) -> bytes:
             env = {INPUT: from_file_order(torch.from_numpy(x[None]))}
             found = {
-                node.name: to_file_order(y).numpy().astype(_kind(node))
+                node.name: to_file_order(y).numpy().astype(kinds[node.name])
                 for node, y in stepwise(self.network.nodes, env)
                 if node.name in wanted
             }
@@ -75,7 +75,7 @@ class LabelledImages:
         return self._counts(answer, output_of(read(file), TASKS[self.data.task], self.data.classes, self.data.size))
 
     def _float_output(self) -> ModelOutput:
-        kinds = {node.name: _kind(node) for node in self.network.nodes}
+        kinds = _kinds(self.network)
         ends = [
             GraphTensor(name, (1, *value.deployed_shape), kinds[value.tensor].__name__.upper(), (), ())
             for name, value in self.network.outputs.items()
@@ -122,6 +122,10 @@ def labelled_images(
     return found
 
 
-def _kind(node: Node) -> type[np.float32 | np.int32]:
-    """Of the numbers that an output holds."""
-    return np.int32 if isinstance(node, ArgMax) else np.float32
+def _kinds(network: ImportedNetwork) -> dict[str, type[np.float32 | np.int32]]:
+    """Of the numbers in each tensor: indices, and what only rearranges them, are integers."""
+    kinds: dict[str, type[np.float32 | np.int32]] = {INPUT: np.float32}
+    for node in network.nodes:
+        read = {kinds[name] for name in inputs_of(node)} if isinstance(node, Rearranging) else set()
+        kinds[node.name] = np.int32 if isinstance(node, ArgMax) or read == {np.int32} else np.float32
+    return kinds
