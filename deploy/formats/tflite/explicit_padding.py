@@ -41,7 +41,7 @@ def _parts(op: Operator, tensors: dict[str, IntTensor]) -> Iterator[Operator]:
     """The operators that are `op`, its last one by that name; a tensor between them goes into `tensors`."""
     if isinstance(op, QFloatLayer):
         for part in _parts(op.layer, tensors):
-            yield _in_float(part, op) if isinstance(part, Weighted) else part
+            yield replace(op, layer=part) if isinstance(part, Weighted) else part
         return
     if isinstance(op, QTransposedConv):
         yield from _transposed(op, tensors)
@@ -65,12 +65,6 @@ def _parts(op: Operator, tensors: dict[str, IntTensor]) -> Iterator[Operator]:
     value = -128 if isinstance(op, QMaxPool) else None  # never the largest
     yield QPad(padded, op.x, (top, bottom), (left, right), value=value)
     yield replace(op, x=padded, padding=UNPADDED)
-
-
-def _in_float(part: Weighted, op: QFloatLayer) -> QFloatLayer:
-    """The layer `part` with the real weights of `op`, filled up with zeros as its own are."""
-    more = [(0, n - m) for n, m in zip(part.weight.shape, op.weight.shape, strict=True)]
-    return replace(op, layer=part, weight=np.pad(op.weight, more))
 
 
 def _transposed(op: QTransposedConv, tensors: dict[str, IntTensor]) -> Iterator[Operator]:
