@@ -167,12 +167,14 @@ def _tried(
 
     from deploy.compile.scheme import QuantizationScheme
     from deploy.quantize.float_layers import images_of, layers_to_keep
+    from deploy.quantize.output_noise import float_answers
     from deploy.quantize.scheme_option import OPTIONS, SchemeOption
     from deploy.quantize.scheme_trials import NetworkOnData, try_schemes
     from deploy.quantize.schemes import choose
 
     asked = OPTIONS if options.scheme == AUTO else (SchemeOption(QuantizationScheme.parse(options.scheme)),)
-    subject = NetworkOnData(network, options.model.stem, list(data.batches()), data.text)
+    batches = list(data.batches())
+    subject = NetworkOnData(network, options.model.stem, batches, data.text, float_answers(network, batches))
     trials = console.followed(try_schemes(subject, scratch, criteria, asked))
     if options.keep_float is None:
         return trials
@@ -247,7 +249,8 @@ def _show(record: SchemeTrials, metric: str, model: Path) -> None:
     """The table without the columns that nobody asked for."""
     of_float: dict[str, str] = {"scheme": "float", metric: _points(record.float_metric)}
     rows = ([of_float] if record.float_metric else []) + [_row(one, metric, record) for one in record.tried]
-    columns = ["scheme", "noise dB", "kB", metric, CHANGE, "% off the fast place", "latency ms", "95 %", ""]
+    scored = [metric, CHANGE] if record.labelled else []
+    columns = ["scheme", "noise dB", "kB", *scored, "% off the fast place", "latency ms", "95 %", ""]
     kept = [column for column in columns if any(row.get(column) for row in rows)]
     console.table(kept, [[row.get(column, "") for column in kept] for row in rows], left=("",))
     console.say(f"{model}: {record.chosen}, calibrated on {record.data}")

@@ -14,6 +14,7 @@ from deploy.formats.importers.network import ImportedNetwork
 from deploy.latency.estimates import of_summary
 from deploy.latency.table import summaries
 from deploy.quantize.labelled import LabelledImages
+from deploy.quantize.output_noise import FloatAnswers, output_noise_db
 from deploy.quantize.quantized import Quantized, quantize
 from deploy.quantize.scheme_option import OPTIONS, SchemeOption
 from deploy.quantize.schemes import TriedScheme
@@ -34,12 +35,16 @@ Batches = Sequence[NDArray[np.float32]]
 
 @dataclass(frozen=True, eq=False)
 class NetworkOnData:
-    """What is quantized: a network by its name, on batches of data, which `text` describes."""
+    """What is quantized: a network by its name, on batches of data, which `text` describes.
+
+    `answers` are the float network's, for the noise.
+    """
 
     network: ImportedNetwork
     name: str
     batches: Batches
     text: str
+    answers: FloatAnswers
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +92,14 @@ def _tried(subject: NetworkOnData, folder: Path, criteria: Criteria, option: Sch
         content, off_share = artifact.model.read_bytes(), None
         if criteria.target is not None:
             off_share = lint_written(content, str(option), criteria.target).off_share
+        noise = output_noise_db(quantized, content, subject.answers)
         counts = criteria.labelled.counts(quantized, artifact.model) if criteria.labelled else None
     except (QuantizationError, ModelError) as error:
         return SchemeTrial(option, TriedScheme(str(option), failure=str(error)))
     metric = change = None
     if counts is not None and criteria.float_counts is not None:
         metric, change = score_of(counts), paired_difference([counts], [criteria.float_counts])
-    tried = TriedScheme(str(option), quantized.output_noise_db, len(content), off_share, metric, change)
+    tried = TriedScheme(str(option), noise, len(content), off_share, metric, change)
     return SchemeTrial(option, tried, quantized, artifact)
 
 

@@ -21,7 +21,7 @@ class TriedScheme:
     """What was found of one.
 
     Attributes:
-        noise_db: of the outputs, the worst of several; None: they are indices.
+        noise_db: of the outputs, the worst of several, by this machine's runtime; None: they are indices.
         size_bytes: of the file.
         off_share: of the multiply-accumulates, that the target is expected to run off its fast place; None: no target.
         metric: of the file on labelled data, in percent; None without any.
