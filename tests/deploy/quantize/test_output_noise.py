@@ -20,9 +20,8 @@ def test_of_several_outputs(scheme):
     g = classifier()
     of = network(g.model("t5", g.y))
     found = quantize(of, data(of, NOISE_IMAGES), scheme)
-    measured = output_noise_db(
-        found, write(found.graph, form=found.scheme.form), float_answers(of, data(of, NOISE_IMAGES))
-    )
+    answers = float_answers(of, data(of, NOISE_IMAGES))
+    measured = output_noise_db(found, write(found.graph, form=found.scheme.form), answers)
     assert measured == pytest.approx(found.output_noise_db, abs=1e-3)
     assert len({found.noise_db[name] for name in found.graph.outputs}) == 2
 

@@ -139,7 +139,12 @@ def test_networks_that_move_elements(scheme, graph):
     """Of tensors of any rank, their axes in ONNX's order."""
     of = network(graph.model())
     assume(any(value.tensor != INPUT for value in of.outputs.values()))
-    exact(quantize(of, data(of), scheme))
+    try:
+        found = quantize(of, data(of), scheme)
+    except QuantizationError as error:
+        assume("out of TFLite's range" not in str(error))  # a constant that takes nearly all of a value away
+        raise
+    exact(found)
 
 
 def deployed(of: ImportedNetwork, x: np.ndarray) -> np.ndarray:
