@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -26,7 +29,8 @@ from deploy.ship.layers import QuantizedLayers
 from deploy.ship.manifest import BundleMeasurement, Manifest
 from deploy.ship.provenance import Provenance
 from deploy.ship.task_output import TASK_OUTPUTS
-from tests.board_scripts.test_infer import infer
+from tests.board_scripts.test_infer import OURS, PROGRAM, infer
+from tests.conftest import REPOSITORY
 from tests.deploy.tiny_experiment import Finished, finished_run
 from tests.hil.tiny_model import int8_add
 
@@ -105,6 +109,24 @@ def test_opencv_and_pillow_give_one_class_map(bundle: Path, tmp_path: Path, suff
         assert done.returncode == 0, done.stderr
         maps.append(np.asarray(Image.open(tmp_path / reader / "photo.classes.png")))
     assert np.mean(maps[0] != maps[1]) <= (0.05 if resized else 0.0)
+
+
+def test_the_page_leads_from_the_file_to_a_result(bundle: Path, tmp_path: Path) -> None:
+    """The commands of docs/bundles.md for a board, on a Python without hilnas; verified once more after them."""
+    assert main(["bundle", "pack", str(bundle), "--out", str(tmp_path / "demo.bundle")]) == 0
+    (folder := tmp_path / "demo").mkdir()
+    subprocess.run(["tar", "-xzf", "../demo.bundle"], cwd=folder, check=True)
+    (tmp_path / "photos").mkdir()
+    Image.effect_noise((301, 200), 40).convert("RGB").save(tmp_path / "photos" / "street.jpg")
+    lines = map(str.strip, (REPOSITORY / "docs/bundles.md").read_text(encoding="utf8").splitlines())
+    verify, *others = [line for line in lines if line.startswith("python3 ")]
+    assert verify.startswith("python3 verify_bundle.py . ") and len(others) == 2
+    for command in (verify, *others, verify):
+        _, *words = shlex.split(command.replace("--delegate /usr/lib/libvx_delegate.so", ""))
+        argv = [sys.executable, "-I", "-c", PROGRAM, ",".join(OURS), *words]
+        done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["verified"] and (tmp_path / "out/street.overlay.png").exists()
 
 
 def test_an_image_of_another_size(bundle: Path, tmp_path: Path) -> None:
