@@ -135,7 +135,7 @@ def check_file(root: Path, name: str, listed: Any) -> str:
 def check_unlisted(root: Path, manifest: dict[str, Any]) -> str:
     present = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() or not path.is_dir()}
     extra = sorted(present - set(manifest["files"]) - {MANIFEST, SIGNATURE})
-    require(not extra, f"not listed: {', '.join(extra[:5])}")
+    require(not extra, f"not listed: {', '.join(extra[:5])}: move what is not of the bundle out of its folder")
     return "nothing unlisted"
 
 

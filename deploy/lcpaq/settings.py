@@ -17,6 +17,7 @@ UNITS: Mapping[str, Mapping[str, float]] = {
     "latency_us": {"us": 1.0, "ms": 1e3, "s": 1e6},
 }
 OPTION = {"size_bits": "--size-limit", "bops": "--bops-limit", "latency_us": "--latency-limit"}
+FLAGS = ("--all-layers", "--tie-bits", "--measure-latency")
 DEFAULT_LIMIT = "67%"
 BLOCKS = "blocks"
 """The size limit that is what a selected model's block bits take."""
@@ -84,6 +85,31 @@ class StepSettings:
         if self.tie_bits:
             return tuple((width, width) for width in self.widths if width in self.activation_widths)
         return tuple((width, read) for width in self.widths for read in self.activation_widths)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of `hilnas lcpaq`: those that give these settings and are not its defaults."""
+        usual = StepSettings()
+        limits = {} if self.limits == usual.limits else {OPTION[name]: text for name, text in self.limits.items()}
+        others = {option: text for option, text in self._given.items() if text and text != usual._given[option]}
+        given = {**limits, **others}
+        return tuple(option if option in FLAGS else f"{option}={text}" for option, text in given.items())
+
+    @property
+    def _given(self) -> dict[str, str]:
+        """The text of every option but the limits, "" of a flag that is not given."""
+        flags = (not self.exempt_ends, self.tie_bits, self.measure_latency)
+        return {
+            "--sensitivity": self.kind,
+            "--bits": ",".join(map(str, self.widths)),
+            "--activation-bits": ",".join(map(str, self.activation_widths)),
+            "--images": str(self.images),
+            "--scoring-images": str(self.scoring_images),
+            "--k": str(self.k),
+            "--trials": str(self.trials),
+            "--tuning-steps": str(self.tuning_steps),
+            **{option: option if there else "" for option, there in zip(FLAGS, flags, strict=True)},
+        }
 
     @property
     def narrows_activations(self) -> bool:

@@ -9,6 +9,7 @@ from deploy.compile.artifact import Artifact, model_metadata, save_model
 from deploy.formats.digest import digest
 from deploy.formats.tflite.operators import Form
 from deploy.latency.table import summaries
+from deploy.lcpaq.card import DeployedNetwork, card_facts
 from deploy.lcpaq.proxy import deployed
 from deploy.lcpaq.records import ProxyRecord, ShippedRecord
 from deploy.lcpaq.settings import StepSettings
@@ -18,17 +19,20 @@ from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
 from deploy.run.measuring import measured
 from deploy.run.records import LatencyRecord
+from deploy.ship.board_scores import board_scores
 from deploy.ship.bundle import Contents, export
+from deploy.ship.card import CardFacts
 from deploy.ship.golden import write_golden
-from deploy.ship.manifest import BundleMeasurement
+from deploy.ship.manifest import Accuracy, BundleMeasurement
 from deploy.ship.task_output import description
 from deploy.ship.verification import verify
 from hil.boards.kinds import open_board
-from hil.measurement import Conditions
-from hil.stats import LatencySummary
 from nas.lcpaq.policy import INT8, Policy
 from nas.quant.integer_graph import IntegerGraph
-from nas.tasks.task import score_float, score_integer
+from nas.tasks.task import counted_integer, score_float
+
+STAGE = "lcpaq ship"
+STEPS = 5  # evaluated, measured, two networks scored on the board, verified
 
 
 def ship(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
@@ -39,71 +43,94 @@ def ship(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
     key = digest(subject.key, str(policy), asdict(proxied.best), settings.tuning_steps, *boards)
     if ShippedRecord.current(subject.folder, key):
         return
-    (quantized_by, graph), data = deployed(subject, settings), context.val_data
-    int8 = score_integer(graph, data)
-    all_8_bits = subject.graph(Policy(dict.fromkeys(policy.bits, INT8)))
-    fp32, int8_all8 = score_float(subject.model, data), score_integer(all_8_bits, data)
-    yield Progress("lcpaq ship", 1, 3, "evaluated")
-    artifact = save_model(
-        graph,
-        context.evaluation[:1],
-        Artifact.at(subject.folder / "models", f"lcpaq-{subject.name}"),
-        model_metadata(graph, str(subject.architecture or subject.name), subject.key, policy=str(policy)),
-        context.target,
-        tail=context.tail,
-        described=description(f"lcpaq-{subject.name}", context.task.name, data.classes, subject.key),
-    )
+    (quantized_by, graph), name = deployed(subject, settings), f"lcpaq-{subject.name}"
+    all_8_bits = Policy(dict.fromkeys(policy.bits, INT8))
+    ours = _compiled(subject, name, graph, policy)
+    theirs = _compiled(subject, f"{name}-8-bits", subject.graph(all_8_bits), all_8_bits)
+    fp32 = score_float(subject.model, context.val_data)
+    yield Progress(STAGE, 1, STEPS, "evaluated")
     images = context.experiment.deploy.golden_images
-    write_golden(artifact.model, graph, data, images, form=Form(), arithmetic=context.arithmetic)
-    measurements = list(measured(context, [artifact.job()], protocol(context.experiment.agreement.measuring)))
-    latency, conditions = summaries(measurements)[artifact.name], measurements[0].conditions
-    yield Progress("lcpaq ship", 2, 3, "measured")
-    facts = {"policy": str(policy), "quantized by": quantized_by, **_facts(subject, graph, int8, latency, conditions)}
+    write_golden(ours.artifact.model, graph, context.val_data, images, form=Form(), arithmetic=context.arithmetic)
+    networks = (ours, theirs)
+    jobs = [network.artifact.job() for network in networks]
+    measurements = list(measured(context, jobs, protocol(context.experiment.agreement.measuring), together=True))
+    latencies, conditions = summaries(measurements), measurements[0].conditions
+    yield Progress(STAGE, 2, STEPS, "measured")
+    files = {network.name: (network.artifact.model, network.int8) for network in networks}
+    scores = yield from board_scores(context, files, 2, STAGE)
+    records = [
+        network.record(
+            subject,
+            fp32,
+            LatencyRecord.of(latencies[network.name], [m for m in measurements if m.model == network.name]),
+            scores.get(network.name),
+        )
+        for network in networks
+    ]
+    samples = tuple(m.latencies_us for m in measurements if m.model == name)
+    card = card_facts(subject, settings, networks, records, key)
+    measurement = BundleMeasurement(records[0].latency_us, conditions, samples)
     bundle = export(
-        _contents(subject, artifact, LatencyRecord.of(latency, measurements), conditions, facts),
+        _contents(subject, ours.artifact, measurement, quantized_by, card),
         subject.folder / "bundle",
     )
     with open_board(context.board) as board:
         verify(bundle, board)
-    record = ShippedRecord(
+    shipped = ShippedRecord(
         key=key,
         quantized_by=quantized_by,
         metric=context.task.metric,
         fp32=fp32,
-        int8=int8,
-        int8_all8=int8_all8,
+        int8=ours.int8.score,
+        int8_all8=theirs.int8.score,
         size_bits=graph.size_bits,
-        latency=latency,
+        latency=latencies[name],
         conditions=conditions,
         bundle=str(bundle),
         verified=True,
     )
-    record.write(subject.folder / record.FILE)
-    yield Progress("lcpaq ship", 3, 3, "bundle verified")
+    shipped.write(subject.folder / shipped.FILE)
+    yield Progress(STAGE, STEPS, STEPS, "bundle verified")
 
 
-def _facts(
-    subject: Subject, graph: IntegerGraph, int8: float, latency: LatencySummary, conditions: Conditions
-) -> dict[str, str]:
-    """What the bundle's README says of the model."""
-    return {
-        "data": subject.context.experiment.data.name,
-        f"{subject.context.task.metric} (INT8, validation)": f"{int8:.2f} %",
-        "size": f"{graph.size_bits / 8000:.1f} kB of weights",
-        "latency": f"{latency.median_us / 1000:.3f} ms median on {conditions.board}",
-    }
+def _compiled(subject: Subject, name: str, graph: IntegerGraph, policy: Policy) -> DeployedNetwork:
+    context = subject.context
+    artifact = save_model(
+        graph,
+        context.evaluation[:1],
+        Artifact.at(subject.folder / "models", name),
+        model_metadata(graph, str(subject.architecture or subject.name), subject.key, policy=str(policy)),
+        context.target,
+        tail=context.tail,
+        described=description(name, context.task.name, context.val_data.classes, subject.key),
+    )
+    return DeployedNetwork(artifact, graph, counted_integer(graph, context.val_data))
 
 
 def _contents(
-    subject: Subject, artifact: Artifact, latency: LatencyRecord, conditions: Conditions, facts: dict[str, str]
+    subject: Subject, artifact: Artifact, measurement: BundleMeasurement, quantized_by: str, card: CardFacts
 ) -> Contents:
-    context = subject.context
+    context, record = subject.context, card.models[0]
+    data, board = context.experiment.data, measurement.conditions.board
+    accuracy = Accuracy(
+        context.task.metric, data.name, "val", record.score_fp32, record.score_int8, board, record.board
+    )
+    facts = {
+        "policy": str(subject.policy()),
+        "quantized by": quantized_by,
+        "data": data.name,
+        **accuracy.facts(),
+        "size": f"{record.size_bits / 8000:.1f} kB of weights",
+        "latency": f"{record.latency_us.median / 1000:.3f} ms median on {board}",
+    }
     return Contents(
-        f"{context.experiment.name}-lcpaq-{subject.name}",
+        f"{context.experiment.name}-{artifact.name}",
         artifact,
         context.task.name,
         context.val_data.classes,
-        context.experiment.data.size,
-        BundleMeasurement(latency, conditions),
+        data.size,
+        measurement,
         facts,
+        accuracy,
+        card,
     )

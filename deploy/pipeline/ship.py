@@ -13,7 +13,6 @@ from deploy.compile.artifact import Artifact, ReadBack, kernels_of, model_metada
 from deploy.compile.scheme import QuantizationScheme
 from deploy.latency.shares import MORE_ROUNDS, enough_rounds, latency_shares
 from deploy.latency.table import summaries
-from deploy.pipeline.board_scores import board_scores
 from deploy.run.context import Context, protocol
 from deploy.run.folder import Progress
 from deploy.run.measuring import measure_with_progress
@@ -32,6 +31,7 @@ from deploy.run.records import (
 )
 from deploy.run.records.search import SelectedModel
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
+from deploy.ship.board_scores import board_scores
 from deploy.ship.budgets import verdicts
 from deploy.ship.bundle import Contents, export
 from deploy.ship.card import CardFacts, evaluations_in

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.compile.artifact import Artifact
-from deploy.compile.kernel_spread import kernel_spread
 from deploy.compile.tails import class_map_of
 from deploy.formats.class_colours import hexadecimal
 from deploy.formats.digest import file_digest
@@ -28,6 +27,7 @@ from deploy.ship.manifest import (
     FORMAT,
     Accuracy,
     BundleMeasurement,
+    GoldenPair,
     LeftToCpu,
     ListedFile,
     Manifest,
@@ -36,6 +36,7 @@ from deploy.ship.manifest import (
 from deploy.ship.preprocessing import input_type, preprocessing
 from deploy.ship.provenance import Provenance
 from deploy.ship.task_output import LOGITS, TASK_OUTPUTS, TaskOutput
+from deploy.ship.tolerances import spread_text, with_tolerance
 from deploy.ship.verification import VERIFIER
 from hil.errors import UsageError
 from hil.scripts import script
@@ -95,8 +96,9 @@ def write_aside(target: Path, fill: Callable[[Path], None]) -> Path:
 def _fill(folder: Path, contents: Contents) -> None:
     """Every file of the bundle, the manifest last."""
     artifact = contents.artifact
-    output = TASK_OUTPUTS[contents.task].within(kernel_spread(artifact.model, artifact.input))
-    golden = copy_golden(artifact, folder, output, contents.classes)
+    output = TASK_OUTPUTS[contents.task]
+    copied = copy_golden(artifact, folder, output, contents.classes)
+    output, golden = with_tolerance(artifact.model, folder, copied, output)
     shutil.copyfile(artifact.model, folder / "model.tflite")
     for name in (VERIFIER, APPLICATION):
         (folder / name).write_bytes(script(name))
@@ -110,7 +112,7 @@ def _fill(folder: Path, contents: Contents) -> None:
     quantized.write(folder / QuantizedLayers.FILE)
     if contents.card is not None:
         _write_card(folder, contents, contents.card, quantized)
-    write_atomically(folder / "README.md", _readme(contents, output, steps))
+    write_atomically(folder / "README.md", _readme(contents, output, steps, golden))
     left, kind = class_map_of(artifact.model), input_type(artifact.model)
     write_examples(folder, contents.classes, contents.size, kind, dense=output.dense, left=left)
     listed = sorted(p for p in folder.rglob("*") if p.is_file())
@@ -148,7 +150,7 @@ def _lines(texts: Iterable[str]) -> str:
     return "".join(f"{text}\n" for text in texts)
 
 
-def _readme(contents: Contents, output: TaskOutput, steps: Preprocessing) -> str:
+def _readme(contents: Contents, output: TaskOutput, steps: Preprocessing, golden: Sequence[GoldenPair]) -> str:
     kind, left = input_type(contents.artifact.model), class_map_of(contents.artifact.model)
     facts = "\n".join(f"- {key}: {value}" for key, value in contents.facts.items())
     results = "pictures of the classes" if output.dense else "nothing, as an image has one class"
@@ -165,7 +167,8 @@ Verify it where it will run (needs Python 3.9, numpy and a TFLite runtime):
     python3 {VERIFIER} . [--delegate /usr/lib/libvx_delegate.so]
 
 It checks every file's hash, runs the golden inputs, compares with the golden outputs ({output.tolerance_text}), and
-times the model. The latency of measurement.json is that of the board named there, under the conditions stated there.
+times the model. {spread_text(golden)}\
+The latency of measurement.json is that of the board named there, under the conditions stated there.
 
 Run it on images of any size ({APPLICATION} is what an application starts from; images need Pillow, OpenCV, or are PPM):
 

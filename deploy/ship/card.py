@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.run.records import BudgetVerdict, ModelRecord
@@ -13,6 +13,7 @@ from deploy.ship.evaluation_record import EvaluationRecord, evaluation_path
 from deploy.ship.layers import QuantizedLayers
 from deploy.ship.provenance import Provenance
 from hil.measurement import Conditions
+from nas.estimate import Estimate
 
 FILE = "MODEL_CARD.md"
 WORST = 3  # classes that the limits name
@@ -30,6 +31,9 @@ class CardFacts:
         budgets: of the model.
         evaluations: by model, its metric from the board's own answers; none from a board that gives no outputs.
         configuration: by name, the files to make it again with.
+        titles: of other models, by name.
+        less: the INT8 score less that of another model, by its title, besides T+.
+        origin: where the model comes from, in a sentence; "": of the run's search.
     """
 
     metric: str
@@ -38,6 +42,15 @@ class CardFacts:
     evaluations: Mapping[str, EvaluationRecord]
     provenance: Provenance
     configuration: Mapping[str, str]
+    titles: Mapping[str, str] = field(default_factory=lambda: TITLES)
+    less: Mapping[str, Estimate] = field(default_factory=dict)
+    origin: str = ""
+
+    @property
+    def differences(self) -> Mapping[str, Estimate]:
+        """The INT8 score less that of another model, by its title."""
+        against = self.models[0].against_teacher_plus
+        return {**({"T+": against} if against else {}), **self.less}
 
     @property
     def evaluation(self) -> EvaluationRecord | None:
@@ -70,7 +83,6 @@ def _purpose(what: str, classes: Sequence[str]) -> Iterator[str]:
 
 
 def _results(facts: CardFacts, conditions: Conditions) -> Iterator[str]:
-    model = facts.models[0]
     heads = (
         "",
         f"{facts.metric}, float",
@@ -87,7 +99,7 @@ def _results(facts: CardFacts, conditions: Conditions) -> Iterator[str]:
         latency = f"{one.latency_us.median / 1000:.3f} ms"
         size = f"{one.size_bits / 8000:.1f} kB"
         yield _row(
-            TITLES.get(one.name, f"**{one.name}**"),
+            facts.titles.get(one.name, f"**{one.name}**"),
             f"{one.score_fp32:.2f}",
             f"{one.score_int8:.2f}",
             board,
@@ -95,9 +107,8 @@ def _results(facts: CardFacts, conditions: Conditions) -> Iterator[str]:
             latency,
         )
     yield ""
-    if model.against_teacher_plus:
-        d = model.against_teacher_plus
-        yield f"- Less T+, INT8: {d.value:+.2f} points [{d.low:+.2f}, {d.high:+.2f}] over the same {d.n} images."
+    for title, d in facts.differences.items():
+        yield f"- Less {title}, INT8: {d.value:+.2f} points [{d.low:+.2f}, {d.high:+.2f}] over the same {d.n} images."
     yield from (f"- {verdict_text(verdict)}" for verdict in facts.budgets)
     if facts.evaluation:
         images, (height, width) = facts.evaluation.images, facts.evaluation.images.size
@@ -114,7 +125,10 @@ def _by_class(classes: Sequence[str], facts: CardFacts) -> Iterator[str]:
     if not known:
         return
     yield from ("## Class by class, by the board's answers, %", "")
-    yield from (_row("class", *(TITLES.get(name, name) for name, _ in known)), _row("---", *["---:"] * len(known)))
+    yield from (
+        _row("class", *(facts.titles.get(name, name) for name, _ in known)),
+        _row("---", *["---:"] * len(known)),
+    )
     for label, title in enumerate(classes):
         yield _row(title, *("-" if scores[label] is None else f"{scores[label]:.1f}" for _, scores in known))
     yield from ("", "-: no image has it.", "")
@@ -150,7 +164,7 @@ def _making(facts: CardFacts) -> Iterator[str]:
     yield from (
         "## How it was made",
         "",
-        f"Selected by the network search of the run {made.run}: {facts.models[0].subnet}.",
+        facts.origin or f"Selected by the network search of the run {made.run}: {facts.models[0].subnet}.",
     )
     yield from (
         "The same keys, and so the same models, from the bundle's configuration:",

@@ -17,6 +17,7 @@ from deploy.run.records import BoardScore, BudgetVerdict, LatencyRecord, Record
 from deploy.run.records.base import OMITTED
 from hil.errors import ModelError
 from hil.measurement import Conditions
+from hil.spread import KernelSpread
 from nas.errors import ConfigError
 from nas.quant.tails import Sizes
 from nas.settings import STRICT, build
@@ -52,6 +53,7 @@ class GoldenPair:
         image: path of the image as PNG; `name`: what it is called in its data set.
         classes: path of the expected class map as PNG, whose pixels are the classes and whose palette their colours.
         top: labels of the largest scores, the largest first.
+        kernel_spread: what two right kernel sets of the exporting machine differ by on this input.
     """
 
     input: str
@@ -62,6 +64,7 @@ class GoldenPair:
     name: str | None = field(default=None, metadata=OMITTED)
     classes: str | None = field(default=None, metadata=OMITTED)
     top: tuple[str, ...] = field(default=(), metadata=OMITTED)
+    kernel_spread: KernelSpread | None = field(default=None, metadata=OMITTED)
     __pydantic_config__ = STRICT
 
 

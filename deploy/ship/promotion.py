@@ -72,9 +72,10 @@ class Allowed:
     points: float
 
     def __post_init__(self) -> None:
-        if not self.share > 0 or not self.points >= 0:
+        if not 0 < self.share <= 1 or not self.points >= 0:
             raise UsageError(
-                f"--threshold {self.share:g}, --points {self.points:g}: give a share above 0, points from 0"
+                f"--threshold {self.share:g}, --points {self.points:g}: give a share above 0, at most 1 (0.05: 5 %), "
+                "and points from 0"
             )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from deploy.formats.digest import file_digest
 from deploy.formats.pack import pack
 from deploy.ship.bundle import write_aside
-from deploy.ship.manifest import FORMAT, GoldenPair, ListedFile, Manifest, Place, Variant
+from deploy.ship.manifest import FORMAT, ListedFile, Manifest, Place, Variant
 from hil.errors import UsageError
 
 
@@ -81,12 +81,15 @@ def _variant(place: Place, manifest: Manifest, prefix: str) -> Variant:
         return None if name is None else str(PurePosixPath(prefix) / name)
 
     golden = tuple(
-        GoldenPair(
-            prefix + pair.input, prefix + pair.output, pair.max_mismatch, pair.max_abs_diff,
-            moved(pair.image), pair.name, moved(pair.classes), pair.top,
+        replace(
+            pair,
+            input=prefix + pair.input,
+            output=prefix + pair.output,
+            image=moved(pair.image),
+            classes=moved(pair.classes),
         )
         for pair in manifest.golden
-    )  # fmt: skip
+    )
     return Variant(
         place,
         prefix + manifest.model,

@@ -23,7 +23,7 @@ from board_scripts import pictures
 from hil.scripts import script
 from tests.hil.tiny_model import SHAPE, int8_add
 
-OURS = ("hilnas", "deploy", "hil", "nas", "board_scripts", "torch", "cv2")
+OURS = ("hilnas", "deploy", "hil", "nas", "board_scripts", "torch")
 PROGRAM = """
 import runpy, sys
 hidden, sys.argv = sys.argv[1].split(","), sys.argv[2:]
@@ -34,9 +34,11 @@ SOURCE = Path(__file__).parents[1] / "hil" / "faulty_delegate.c"
 LABELS = [f"class {label}" for label in range(SHAPE[-1])]
 
 
-def infer(bundle: Path, *words: object, hidden: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+def infer(
+    bundle: Path, *words: object, hidden: Sequence[str] = ("cv2",), python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
     """As where hilnas is not installed: nothing of it can be imported, nor what is `hidden`."""
-    argv = [sys.executable, "-I", "-c", PROGRAM, ",".join((*OURS, *hidden)), str(bundle / "infer.py"), *map(str, words)]
+    argv = [python, "-I", "-c", PROGRAM, ",".join((*OURS, *hidden)), str(bundle / "infer.py"), *map(str, words)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert "Traceback" not in done.stderr, done.stderr
     return done
@@ -75,8 +77,8 @@ def test_a_wrong_call_and_what_is_missing(bundle: Path, tmp_path: Path) -> None:
     assert infer(bundle, "a.png", "--delegate-option", "novalue").returncode == 2
     for image, hidden, words in (
         ("none.png", (), "none.png"),
-        ("no-image.png", (), "cannot identify image file"),
-        ("no-image.png", ("PIL",), "neither Pillow nor OpenCV is installed here; give a binary PPM"),
+        ("no-image.png", ("cv2",), "cannot identify image file"),
+        ("no-image.png", ("PIL", "cv2"), "neither Pillow nor OpenCV is installed here; give a binary PPM"),
         ("short.ppm", (), "ends before its last pixel"),
     ):
         done = infer(bundle, tmp_path / image, hidden=hidden)

@@ -53,8 +53,12 @@ def ask(page: str, script: str, folder: Path, *, width: int = SCREEN, dark: bool
     )
     outside = folder / "asked.html"
     outside.write_text(f'<!DOCTYPE html><html lang="en"><body>{frame}</body></html>', encoding="utf8")
-    look = ["--blink-settings=preferredColorScheme=0"] if dark else []
-    command = [str(CHROMIUM), *OPTIONS.split(), *look, f"--user-data-dir={folder / 'profile'}", outside.as_uri()]
+    return opened(outside.as_uri(), folder, *(["--blink-settings=preferredColorScheme=0"] if dark else []))
+
+
+def opened(address: str, folder: Path, *options: str) -> Answer:
+    """What a page writes into the attribute `data-said` of its body, once it has done its work."""
+    command = [str(CHROMIUM), *OPTIONS.split(), *options, f"--user-data-dir={folder / 'profile'}", address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     said = re.search(r'<body data-said="([^"]*)"', done.stdout)
     assert said is not None, f"no answer: {done.stderr[-2000:]}"

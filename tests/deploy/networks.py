@@ -111,11 +111,13 @@ def widest_span(op: Weighted) -> int:
     return int((rows.max(1) - rows.min(1)).max())
 
 
-def small_segmenter_graph(size: tuple[int, int] = (32, 40), classes: int = 11) -> IntegerGraph:
+def small_segmenter_graph(
+    size: tuple[int, int] = (32, 40), classes: int = 11, granularity: Granularity = "tensor"
+) -> IntegerGraph:
     """A whole segmenter of the demo's space with random weights, as integers."""
     torch.manual_seed(0)
     demo = space("demo")
     model = student(demo, demo.sample(random.Random(0)), classes, Head(8, (2,))).eval()
     images = (torch.randint(0, 256, (2, 3, *size)).float() - 128) / 128
     recalibrate(model, images)
-    return quantize(model, [images], size, scheme=Scheme("tensor"))
+    return quantize(model, [images], size, scheme=Scheme(granularity))

@@ -1,12 +1,10 @@
-"""TFLite Metadata in a file that ships: read by the published schema, not by the code that writes it."""
+"""TFLite Metadata in a file that ships: shown and read by Netron, not by the code that writes it."""
 
 from __future__ import annotations
 
 import io
-import struct
 import zipfile
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import ai_edge_litert.schema_py_generated as tflite
 import numpy as np
@@ -22,59 +20,11 @@ from deploy.formats.tflite.read import parse
 from deploy.formats.tflite.writer import write
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.tails import in_file
+from tests.deploy.netron import Shown, in_netron, shown
 from tests.deploy.networks import interpret, random_integers, small_segmenter_graph
 
 CLASSES = tuple(f"class {label}" for label in range(11))
 DESCRIBED = Description("a name", "What it does.", "1a2b", CLASSES, Normalization((128.0,), (128.0,)))
-
-TEXT, FLOATS, BYTE = "string", "[float]", "byte"
-SCHEMA: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "ModelMetadata": (
-        ("name", TEXT), ("description", TEXT), ("version", TEXT), ("subgraph_metadata", "[SubGraphMetadata]"),
-        ("author", TEXT), ("license", TEXT), ("associated_files", "[AssociatedFile]"), ("min_parser_version", TEXT),
-    ),
-    "SubGraphMetadata": (
-        ("name", TEXT), ("description", TEXT), ("input_tensor_metadata", "[TensorMetadata]"),
-        ("output_tensor_metadata", "[TensorMetadata]"), ("associated_files", "[AssociatedFile]"),
-    ),
-    "TensorMetadata": (
-        ("name", TEXT), ("description", TEXT), ("dimension_names", "[string]"), ("content", "Content"),
-        ("process_units", "[ProcessUnit]"), ("stats", "Stats"), ("associated_files", "[AssociatedFile]"),
-    ),
-    "Content": (("content_properties_type", BYTE), ("content_properties", "ImageProperties"), ("range", "ValueRange")),
-    "ImageProperties": (("color_space", BYTE), ("default_size", "ImageSize")),
-    "ProcessUnit": (("options_type", BYTE), ("options", "NormalizationOptions")),
-    "NormalizationOptions": (("mean", FLOATS), ("std", FLOATS)),
-    "AssociatedFile": (("name", TEXT), ("description", TEXT), ("type", BYTE), ("locale", TEXT)),
-}  # fmt: skip
-"""The tables of metadata_schema.fbs (tflite-support), their fields in the schema's order; a union is two of them."""
-
-
-def read_table(data: bytes, at: int, name: str) -> dict[str, Any]:
-    """A flatbuffer's table by its vtable, as the format's documentation has it."""
-    vtable = at - struct.unpack_from("<i", data, at)[0]
-    size = struct.unpack_from("<H", data, vtable)[0]
-    found = {}
-    for number, (field, kind) in enumerate(SCHEMA[name]):
-        slot = 4 + 2 * number
-        offset = struct.unpack_from("<H", data, vtable + slot)[0] if slot < size else 0
-        if offset:
-            found[field] = read_value(data, at + offset, kind)
-    return found
-
-
-def read_value(data: bytes, at: int, kind: str) -> Any:
-    if kind == BYTE:
-        return data[at]
-    at += struct.unpack_from("<I", data, at)[0]
-    if kind in SCHEMA:
-        return read_table(data, at, kind)
-    length = struct.unpack_from("<I", data, at)[0]
-    if kind == TEXT:
-        return data[at + 4 : at + 4 + length].decode()
-    if kind == FLOATS:
-        return list(struct.unpack_from(f"<{length}f", data, at + 4))
-    return [read_value(data, at + 4 + 4 * i, kind[1:-1]) for i in range(length)]
 
 
 def entries_of(content: bytes) -> dict[str, bytes]:
@@ -88,37 +38,40 @@ def graph() -> IntegerGraph:
     return small_segmenter_graph()
 
 
-def test_the_ecosystems_schema_reads_it(graph: IntegerGraph) -> None:
-    data = entries_of(write(graph, {}, described=DESCRIBED))["TFLITE_METADATA"]
-    assert data[4:8] == b"M001"
-    found = read_table(data, struct.unpack_from("<I", data)[0], "ModelMetadata")
-    (subgraph,) = found.pop("subgraph_metadata")
-    assert found == {
-        "name": "a name", "description": "What it does.", "version": "1a2b", "min_parser_version": "1.0.0",
-    }  # fmt: skip
-    (source,), (sink,) = subgraph["input_tensor_metadata"], subgraph["output_tensor_metadata"]
-    assert source["content"] == {"content_properties_type": 2, "content_properties": {"color_space": 1}}
-    assert source["process_units"] == [{"options_type": 1, "options": {"mean": [128.0], "std": [128.0]}}]
+@pytest.fixture(scope="module")
+def found(graph: IntegerGraph, tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    return shown(write(graph, {}, described=DESCRIBED), tmp_path_factory.mktemp("served"))
+
+
+@in_netron
+def test_netron_shows_it(found: Shown) -> None:
+    assert (found.model["name"], found.model["version"]) == ("a name", "1a2b")
+    assert "What it does." in found.model["description"] and found.model["runtime"].startswith("2.2.0")
+    source, sink = found.graph["input"], found.graph["classes"]
+    assert "Image(RGB)" in source and "resized bilinearly" in source and "The class of each pixel." in sink
+    assert found.graph["signature"] == "serving_default"
+
+
+@in_netron
+def test_its_reader_of_the_schema_has_normalization_and_labels(found: Shown) -> None:
+    read = found.metadata
+    assert [read[key] for key in ("name", "description", "version", "min_parser_version")] == [
+        "a name", "What it does.", "1a2b", "1.0.0",
+    ]  # fmt: skip
+    (source,) = read["subgraph_metadata"][0]["input_tensor_metadata"]
+    (sink,) = read["subgraph_metadata"][0]["output_tensor_metadata"]
+    assert source["content"]["content_properties"] == {"color_space": 1, "default_size": None}
+    assert source["process_units"] == [{"options": {"mean": [128.0], "std": [128.0]}}]
     (labels,) = sink["associated_files"]
     assert (labels["name"], labels["type"]) == (LABELS, 3)  # TENSOR_VALUE_LABELS: the output is the class map
 
 
-def test_of_logits_the_last_axis_is_labelled(graph: IntegerGraph) -> None:
+@in_netron
+def test_of_logits_the_last_axis_is_labelled(graph: IntegerGraph, tmp_path: Path) -> None:
     logits, _ = in_file(graph, "logits")
-    data = entries_of(write(logits, {}, described=DESCRIBED))["TFLITE_METADATA"]
-    found = read_table(data, struct.unpack_from("<I", data)[0], "ModelMetadata")
-    (sink,) = found["subgraph_metadata"][0]["output_tensor_metadata"]
+    read = shown(write(logits, {}, described=DESCRIBED), tmp_path).metadata
+    (sink,) = read["subgraph_metadata"][0]["output_tensor_metadata"]
     assert (sink["name"], sink["associated_files"][0]["type"]) == ("scores", 2)  # TENSOR_AXIS_LABELS
-
-
-def test_a_reader_of_the_ecosystem_where_one_is_installed(graph: IntegerGraph) -> None:
-    schema = pytest.importorskip("tflite_support.metadata_schema_py_generated")
-    data = entries_of(write(graph, {}, described=DESCRIBED))["TFLITE_METADATA"]
-    found = schema.ModelMetadataT.InitFromObj(schema.ModelMetadata.GetRootAsModelMetadata(data, 0))
-    (subgraph,) = found.subgraphMetadata
-    (unit,) = subgraph.inputTensorMetadata[0].processUnits
-    assert found.name == b"a name" and list(unit.options.mean) == list(unit.options.std) == [128.0]
-    assert subgraph.outputTensorMetadata[0].associatedFiles[0].name == LABELS.encode()
 
 
 def test_the_labels_are_an_uncompressed_zip_behind_the_model(graph: IntegerGraph) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,8 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.cli import main
+from deploy.cli import main, parser
+from deploy.cli.lcpaq import LcpaqOptions, _settings
+from deploy.cli.options import record as options_record
 from deploy.compile.artifact import quantize
+from deploy.formats.digest import file_digest
 from deploy.formats.tflite.read import read
 from deploy.latency.overhead import COPIES
 from deploy.lcpaq.latency import (
@@ -25,6 +29,11 @@ from deploy.lcpaq.latency import (
     isolated_layers,
     solved,
 )
+from deploy.lcpaq.settings import StepSettings
+from deploy.run.config import Overrides, load_experiment
+from deploy.ship.evaluation_record import EvaluationRecord
+from deploy.ship.manifest import Manifest
+from deploy.ship.provenance import Provenance
 from deploy.targets.inspection import inspect_model
 from nas.estimate import Estimate
 from nas.lcpaq.policy import Policy, policy_of
@@ -95,6 +104,54 @@ def test_what_is_done_is_not_done_again(finished: tuple[Path, Path]):
     before = {name: (folder / name).stat().st_mtime_ns for name in kept}
     assert lcpaq("run", config, folder.parents[2], *LIMITS) == 0
     assert {name: (folder / name).stat().st_mtime_ns for name in kept} == before
+
+
+def settings_of(*words: str) -> StepSettings:
+    return _settings(options_record(LcpaqOptions, parser().parse_args(["lcpaq", *words])))
+
+
+def test_the_bundles_card_and_the_command_that_makes_it_again(finished: tuple[Path, Path]) -> None:
+    _, folder = finished
+    bundle, shipped, policy = folder / "bundle", record(folder / "shipped.json"), record(folder / "refine.json")["best"]
+    card = (bundle / "MODEL_CARD.md").read_text(encoding="utf8")
+    evaluation = EvaluationRecord.read(bundle / EvaluationRecord.FILE)
+    assert evaluation.model_sha256 == file_digest(bundle / "model.tflite")
+    accuracy = Manifest.read(bundle / Manifest.FILE).accuracy
+    assert accuracy is not None and accuracy.board is not None
+    assert accuracy.int8 == accuracy.board.score.value == shipped["int8"]
+    for words in (
+        "# Model card: tiny-lcpaq-teacher",
+        f"| **lcpaq-teacher** | {shipped['fp32']:.2f} | {shipped['int8']:.2f} | {accuracy.board.score.value:.2f} [",
+        f"| 8 bits everywhere | {shipped['fp32']:.2f} | {shipped['int8_all8']:.2f} |",
+        "- Less 8 bits everywhere, INT8: ",
+        "| class | lcpaq-teacher | 8 bits everywhere |",
+        "bits run as 8 bits: they save size, not time.",
+        f"The network teacher of the run tiny, its bits assigned layer by layer by LCPAQ: {policy}.",
+    ):
+        assert words in card, f"{words!r} is not in\n{card}"
+    provenance = Provenance.read(bundle / Provenance.FILE)
+    assert provenance.command in card and provenance.keys["lcpaq"] == shipped["key"]
+    program, *words = shlex.split(provenance.command)
+    assert (program, words[:2]) == ("hilnas", ["lcpaq", "run"])
+    assert settings_of(*words[1:]) == settings_of("run", *QUICK, *LIMITS)
+    again, space = load_experiment(bundle / words[words.index("--config") + 1], Overrides())
+    assert again.name == "tiny" and space.name == "tiny" and "experiment.toml" in words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--bops-limit", "50%", "--latency-limit", "3.5 ms"),
+        ("--bops-limit", "50%", "--size-limit", "67%"),
+        ("--bits", "4,8", "--tie-bits", "--size-limit", "250kB"),
+        ("--activation-bits", "4,6", "--all-layers", "--measure-latency", "--sensitivity", "sqnr", "--k", "3"),
+        ("--images", "3", "--scoring-images", "5", "--trials", "2", "--tuning-steps", "0", "--size-limit", "blocks"),
+    ],
+)
+def test_settings_as_options(words: tuple[str, ...]) -> None:
+    settings = settings_of("run", *words)
+    assert settings_of("run", *settings.options) == settings and len(settings.options) <= len(words) + 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import torch
 
 from deploy.cli import main
 from deploy.pipeline import ship as ship_module
-from deploy.pipeline.board_scores import board_scores
 from deploy.pipeline.ship import Final, _best, ship
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
@@ -23,6 +22,7 @@ from deploy.run.networks import retrained
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import BudgetVerdict, FinalRecord, LatencyRecord
 from deploy.run.settings.deployment import Budget
+from deploy.ship.board_scores import board_scores
 from deploy.ship.manifest import Manifest
 from hil.boards.catalog import find_board
 from hil.measurement import Measurement

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 import shutil
+import subprocess
+import sys
 import zipfile
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +29,21 @@ from deploy.ship.layers import QuantizedLayers
 from deploy.ship.manifest import BundleMeasurement, Manifest
 from deploy.ship.provenance import Provenance
 from deploy.ship.task_output import TASK_OUTPUTS
-from tests.board_scripts.test_infer import infer
+from tests.board_scripts.test_infer import OURS, PROGRAM, infer
+from tests.conftest import REPOSITORY
 from tests.deploy.tiny_experiment import Finished, finished_run
 from tests.hil.tiny_model import int8_add
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 IMAGES = 4  # the tiny experiment's validation images
+WITH_OPENCV = os.environ.get("HILNAS_OPENCV") or (sys.executable if find_spec("cv2") else None)
+NO_OPENCV = "no OpenCV here: HILNAS_OPENCV=PYTHON names one that has cv2, numpy and ai-edge-litert"
+READERS: Mapping[str, dict[str, Any]] = {
+    "Pillow": {},
+    "OpenCV": {"hidden": ("PIL",), "python": WITH_OPENCV},
+    "PPM": {"hidden": ("PIL", "cv2")},
+}
+"""How `infer` runs with one of them alone."""
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +71,19 @@ def test_validation_images_with_their_golden_outputs(bundle: Path) -> None:
         assert painted[0, 0].tolist() == list(colour(int(labels[0, 0])))
 
 
-@pytest.mark.parametrize("without", [(), ("PIL",)])
-def test_the_application_gives_the_golden_outputs(bundle: Path, tmp_path: Path, without: tuple[str, ...]) -> None:
-    """On a Python without hilnas; images by Pillow, or PPM where there is none."""
+@pytest.mark.parametrize(
+    "reader", ["Pillow", pytest.param("OpenCV", marks=pytest.mark.skipif(not WITH_OPENCV, reason=NO_OPENCV)), "PPM"]
+)
+def test_the_application_gives_the_golden_outputs(bundle: Path, tmp_path: Path, reader: str) -> None:
+    """On a Python without hilnas, whatever reads images there."""
     images = bundle / "golden/images"
-    if without:
+    if reader == "PPM":
         images = tmp_path / "ppm"
         images.mkdir()
         for path in (bundle / "golden/images").iterdir():
             with Image.open(path) as image:
                 image.save(images / f"{path.stem}.ppm")
-    done = infer(bundle, images, "--out", tmp_path / "out", hidden=without)
+    done = infer(bundle, images, "--out", tmp_path / "out", **READERS[reader])
     assert done.returncode == 0, done.stderr
     *lines, times = done.stdout.splitlines()
     assert len(lines) == IMAGES and "%" in lines[0] and times.startswith(f"median of {IMAGES} runs: pre-processing")
@@ -75,6 +94,39 @@ def test_the_application_gives_the_golden_outputs(bundle: Path, tmp_path: Path, 
         assert np.array_equal(np.asarray(found.convert("RGB")), np.asarray(wanted.convert("RGB")))
         with Image.open(tmp_path / "out" / f"{number}.overlay.png") as shown:
             assert shown.size == found.size and shown.mode == "RGB"
+
+
+@pytest.mark.skipif(not WITH_OPENCV, reason=NO_OPENCV)
+@pytest.mark.parametrize(("suffix", "resized"), [(".png", False), (".jpg", False), (".png", True), (".jpg", True)])
+def test_opencv_and_pillow_give_one_class_map(bundle: Path, tmp_path: Path, suffix: str, resized: bool) -> None:
+    """Both decode JPEG by libjpeg-turbo; without Pillow the resized levels may be off by one, which few pixels show."""
+    noise = Image.effect_noise((301, 203), 60).resize((301, 203) if resized else (96, 64))
+    photo = tmp_path / f"photo{suffix}"
+    Image.merge("RGB", [noise, noise.transpose(Image.Transpose.ROTATE_180), noise]).save(photo)
+    maps = []
+    for reader in ("Pillow", "OpenCV"):
+        done = infer(bundle, photo, "--out", tmp_path / reader, **READERS[reader])
+        assert done.returncode == 0, done.stderr
+        maps.append(np.asarray(Image.open(tmp_path / reader / "photo.classes.png")))
+    assert np.mean(maps[0] != maps[1]) <= (0.05 if resized else 0.0)
+
+
+def test_the_page_leads_from_the_file_to_a_result(bundle: Path, tmp_path: Path) -> None:
+    """The commands of docs/bundles.md for a board, on a Python without hilnas; verified once more after them."""
+    assert main(["bundle", "pack", str(bundle), "--out", str(tmp_path / "demo.bundle")]) == 0
+    (folder := tmp_path / "demo").mkdir()
+    subprocess.run(["tar", "-xzf", "../demo.bundle"], cwd=folder, check=True)
+    (tmp_path / "photos").mkdir()
+    Image.effect_noise((301, 200), 40).convert("RGB").save(tmp_path / "photos" / "street.jpg")
+    lines = map(str.strip, (REPOSITORY / "docs/bundles.md").read_text(encoding="utf8").splitlines())
+    verify, *others = [line for line in lines if line.startswith("python3 ")]
+    assert verify.startswith("python3 verify_bundle.py . ") and len(others) == 2
+    for command in (verify, *others, verify):
+        _, *words = shlex.split(command.replace("--delegate /usr/lib/libvx_delegate.so", ""))
+        argv = [sys.executable, "-I", "-c", PROGRAM, ",".join(OURS), *words]
+        done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["verified"] and (tmp_path / "out/street.overlay.png").exists()
 
 
 def test_an_image_of_another_size(bundle: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_exit_code_is_of_the_worst() -> None:
 
 
 def test_what_is_allowed_is_checked_first() -> None:
-    for share, points in ((0.0, 0.0), (0.1, -1.0), (float("nan"), 0.0)):
+    for share, points in ((0.0, 0.0), (5.0, 0.0), (0.1, -1.0), (float("nan"), 0.0)):
         with pytest.raises(UsageError, match="give a share above 0"):
             Allowed(share, points)
 
@@ -157,7 +157,7 @@ def test_from_the_command_line(
     assert main(["bundle", "pack", str(new), "--out", str(tmp_path / "new.bundle")]) == 0
     files = ["--report", str(tmp_path / "new.md"), "--junit", str(tmp_path / "new.xml")]
     command = ["bundle", "promote", str(tmp_path / "new.bundle"), "--against", str(old), "--data", "scenes"]
-    command += ["--images", "4", "--runs", "5", "--rounds", "4", "--threshold", "5", "--board", "bench"]
+    command += ["--images", "4", "--runs", "5", "--rounds", "4", "--threshold", "1", "--board", "bench"]
     command += ["--boards", str(tmp_path / "boards.toml"), "--out", str(tmp_path / "out")]
     assert main([*command, *files]) == 0, capfd.readouterr().err
     said = capfd.readouterr().out

@@ -30,13 +30,13 @@ def gives_outputs(board: BoardConfig) -> bool:
 
 
 def board_scores(
-    context: Context, models: Mapping[str, tuple[Path, Counted]], done: int
+    context: Context, models: Mapping[str, tuple[Path, Counted]], done: int, stage: str = "ship"
 ) -> Generator[Progress, None, dict[str, BoardScore]]:
     """By name the score of each model: of its file, beside its integers' counts on the validation images.
 
     Nothing where the board gives no outputs. Goes on from the journals in evaluations/ of the run's folder, and writes
-    each model's record beside its journal. `done`: how
-    many of the stage's steps were. Raises BoardError, `ModelError` for a model that fails on every image.
+    each model's record beside its journal. `done`: how many of the steps of `stage` were.
+    Raises BoardError, `ModelError` for a model that fails on every image.
     """
     found: dict[str, BoardScore] = {}
     if not gives_outputs(context.board):
@@ -45,7 +45,7 @@ def board_scores(
     with open_board(context.board) as board, open_session(board) as session:
         for name, (path, int8) in models.items():
             found[name] = _score(context, session, name, path, int8)
-            yield Progress("ship", done + len(found), done + len(models) + 1, f"{name} scored on {board.name}")
+            yield Progress(stage, done + len(found), done + len(models) + 1, f"{name} scored on {board.name}")
     return found
 
 
