@@ -29,8 +29,7 @@ from torch import Tensor
 from nas.errors import ConfigError
 from nas.lcpaq.hessian import Change, Problem, Trace, forms, forward, generator_of, rademacher, rounds
 from nas.lcpaq.policy import ACTIVATION_BITS
-from nas.lcpaq.sensitivity import Perturbations, Sensitivity, ready
-from nas.noise import NsrReference
+from nas.lcpaq.sensitivity import OutputReference, Perturbations, Sensitivity, ready, signal_power
 from nas.quant.float_graph import INPUT, Weighted
 from nas.quant.integer_graph import IntTensor
 from nas.quant.lower import parameters_of
@@ -184,24 +183,24 @@ def _slopes(
 def activation_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
     """NSR (QA-BWNAS's, `nas.noise.nsr`) of the output, with this tensor rounded and nothing else."""
     problem = ready(problem, scheme)
-    target = NsrReference(
-        torch.cat([forward(problem.needed, {}, images)[problem.output] for images, _ in problem.batches])
-    )
+    target = OutputReference.of(problem, [forward(problem.needed, {}, images) for images, _ in problem.batches])
 
     def nsr(read: Read, parameters: Parameters) -> float:
-        return target.nsr(with_rounded(problem, read.tensors, parameters, images) for images, _ in problem.batches)
+        return target.nsr([with_rounded(problem, read.tensors, parameters, images) for images, _ in problem.batches])
 
     inputs = reads(problem, widths, scheme)
     return _shared_out(problem, widths, [(read, [nsr(read, p) for p in read.parameters]) for read in inputs])
 
 
-def with_rounded(problem: Problem, tensors: Shared, parameters: Parameters, images: Tensor) -> Tensor:
-    """The output where the sources of these tensors are rounded."""
+def with_rounded(
+    problem: Problem, tensors: Shared, parameters: Parameters, images: Tensor
+) -> dict[str, Tensor]:
+    """The outputs where the sources of these tensors are rounded."""
     env = {INPUT: rounded(images, parameters) if INPUT in tensors.sources else images}
     for node in problem.needed:
         y = node(env)
         env[node.name] = rounded(y, parameters) if node.name in tensors.sources else y
-    return env[problem.output]
+    return {name: env[name] for name in problem.outputs}
 
 
 @torch.no_grad()
@@ -216,7 +215,7 @@ def activation_sqnr(problem: Problem, widths: Sequence[int], scheme: Scheme = DE
         for i, layer in enumerate(problem.layers):
             linear = replace(layer, activation="none")
             y = linear(env)
-            signal[i] += float((y - y.mean((0, 2, 3), keepdim=True)).double().square().sum())
+            signal[i] += signal_power(y)
             for j, of_width in enumerate(parameters[layer.name]):
                 changed = linear({layer.x: rounded(env[layer.x], of_width)})
                 noise[i, j] += float((changed - y).double().square().sum())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from nas.errors import ConfigError
 from nas.lcpaq.hessian import Problem, Trace, forward, traces
 from nas.lcpaq.policy import WEIGHT_BITS
 from nas.noise import NsrReference
+from nas.quant.file_order import dimension
 from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.lower import parameters_of
 from nas.quant.post_training import prepared
@@ -146,23 +148,44 @@ def output_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT
     """NSR (QA-BWNAS's, `nas.noise.nsr`) of the output, with this layer's weights rounded and nothing else."""
     problem = ready(problem, scheme)
     batches = [forward(problem.needed, {}, images) for images, _ in problem.batches]
-    target = NsrReference(torch.cat([env[problem.output] for env in batches]))
+    target = OutputReference.of(problem, batches)
     names, rows = [], []
     for layer, weights in candidates(problem, widths, scheme):
         names.append(layer.name)
         changed = [replace(layer, weight=weight) for weight in weights]
-        rows.append([target.nsr(_rerun(problem, env, node) for env in batches) for node in changed])
+        rows.append([target.nsr([_rerun(problem, env, node) for env in batches]) for node in changed])
     return _perturbations(names, widths, rows)
 
 
-def _rerun(problem: Problem, env: Mapping[str, Tensor], changed: Weighted) -> Tensor:
-    """The output where one node is `changed`: only the nodes after it are computed."""
+@dataclass(frozen=True, eq=False)
+class OutputReference:
+    """What the NSR of the outputs is against, by their names."""
+
+    maps: Mapping[str, NsrReference]
+
+    @classmethod
+    def of(cls, problem: Problem, batches: Sequence[Mapping[str, Tensor]]) -> OutputReference:
+        """The results in `batches`."""
+        return cls({name: NsrReference(torch.cat([_as_map(env[name]) for env in batches])) for name in problem.outputs})
+
+    def nsr(self, batches: Sequence[Mapping[str, Tensor]]) -> float:
+        """Of the results in `batches`; of several outputs the mean."""
+        return fmean(target.nsr(_as_map(env[name]) for env in batches) for name, target in self.maps.items())
+
+
+def _as_map(y: Tensor) -> Tensor:
+    """(N, C, H, W), also of a tensor of another rank, whose last axis has the channels."""
+    return y if y.ndim == 4 else y.movedim(-1, 1).reshape(len(y), y.shape[-1], -1, 1)
+
+
+def _rerun(problem: Problem, env: Mapping[str, Tensor], changed: Weighted) -> dict[str, Tensor]:
+    """The outputs where one node is `changed`: only the nodes after it are computed."""
     names = [node.name for node in problem.needed]
     here = dict(env)
     rest: list[Node] = [changed, *problem.needed[names.index(changed.name) + 1 :]]
     for node in rest:
         here[node.name] = node(here)
-    return here[problem.output]
+    return {name: here[name] for name in problem.outputs}
 
 
 @torch.no_grad()
@@ -177,9 +200,15 @@ def layer_sqnr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT
         for i, (layer, weights) in enumerate(layers):
             linear = replace(layer, activation="none")
             y = linear(env)
-            signal[i] += float((y - y.mean((0, 2, 3), keepdim=True)).double().square().sum())
+            signal[i] += signal_power(y)
             noise[i] += [float((replace(linear, weight=w)(env) - y).double().square().sum()) for w in weights]
     return Perturbations(tuple(layer.name for layer, _ in layers), tuple(widths), noise / np.maximum(signal, 1e-12))
+
+
+def signal_power(y: Tensor) -> float:
+    """The summed squares of what differs from the mean of its channel."""
+    others = [axis for axis in range(y.ndim) if axis != dimension(y, -1)]
+    return float((y - y.mean(others, keepdim=True)).double().square().sum())
 
 
 SENSITIVITIES: Mapping[str, Sensitivity] = {
