@@ -54,7 +54,8 @@ def reads(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> 
     images, by_width = [images for images, _ in problem.batches], []
     for bits in widths:
         nodes = [replace(n, input_bits=bits) if isinstance(n, Weighted) else n for n in problem.needed]
-        by_width.append(parameters_of(calibrate(nodes, images, observer_of(scheme.observer)), widths_of(nodes)))
+        ranges = calibrate(nodes, images, observer_of(scheme.observer)) | {INPUT: problem.input_range}
+        by_width.append(parameters_of(ranges, widths_of(nodes)))
     return [
         Read(group, tuple(parameters[group.tensors[0]] for parameters in by_width))
         for group in shared(problem.needed)
@@ -133,7 +134,7 @@ def activation_traces(
     with torch.no_grad():
         env = forward(problem.needed, {}, problem.batches[0][0][:1])
     sizes = {name: env[name].numel() for name in tensors}
-    *_, last = rounds(problem, sizes, sampled, relative_error, most_probes)
+    *_, last = rounds(sizes, sampled, relative_error, most_probes)
     return last
 
 
@@ -192,9 +193,7 @@ def activation_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEF
     return _shared_out(problem, widths, [(read, [nsr(read, p) for p in read.parameters]) for read in inputs])
 
 
-def with_rounded(
-    problem: Problem, tensors: Shared, parameters: Parameters, images: Tensor
-) -> dict[str, Tensor]:
+def with_rounded(problem: Problem, tensors: Shared, parameters: Parameters, images: Tensor) -> dict[str, Tensor]:
     """The outputs where the sources of these tensors are rounded."""
     env = {INPUT: rounded(images, parameters) if INPUT in tensors.sources else images}
     for node in problem.needed:

@@ -7,10 +7,10 @@ layer's trace, and 0.5 times with a separate z for the layer, which is used here
 
 A searched network is piecewise linear in any one layer's weights (convolutions, sums, RELU, maxima), so that layer's
 Hessian is J'BJ exactly, where B is the Hessian of the loss at the output, and z'Hz = (Jz)'B(Jz): the change z is
-propagated forward through the layers that follow, and only the loss is differentiated twice. Kinks are ignored. Where a
-network has curved operators (sigmoid, products of maps), J'BJ is the Gauss-Newton form of the Hessian; that is all of it
-again where the loss has no slope, as the squared distance of the outputs to their own values has none. All of it holds
-for activations as for weights, image by image: no image's activations change another's loss.
+propagated forward through the layers that follow, and only the loss is differentiated twice. Kinks are ignored. Where
+a network has curved operators (sigmoid, products of maps), J'BJ is the Gauss-Newton form of the Hessian; that is all of
+it again where the loss has no slope, as the squared distance of the outputs to their own values has none. All of it
+holds for activations as for weights, image by image: no image's activations change another's loss.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from nas.quant.float_graph import (
     inputs_of,
     last_reads,
 )
+from nas.quant.ranges import IMAGE_RANGE, Range
 from nas.quant.windows import pair
 
 PROBES_PER_ROUND = 8  # as many times a batch's images are propagated at once
@@ -54,12 +55,14 @@ class Problem:
         batches: (images (N, 3, H, W), labels) on the nodes' device; the loss is the mean over their images.
         loss: from (output, labels) to a scalar, as `nas.tasks.task.Task.loss`.
         outputs: the tensors that the loss reads (`logits`).
+        input_range: what the images' integers will span.
     """
 
     nodes: Sequence[Node]
     batches: Sequence[tuple[Tensor, Tensor]]
     loss: Loss
     outputs: tuple[str, ...] = ("logits",)
+    input_range: Range = IMAGE_RANGE
 
     def __post_init__(self) -> None:
         for name in set(self.outputs) - {node.name for node in self.nodes}:
@@ -166,11 +169,10 @@ def estimated(
         return quadratic_forms(problem, [layers[name] for name in names], probes)
 
     sizes = {name: layer.weight.numel() for name, layer in layers.items()}
-    return rounds(problem, sizes, sampled, relative_error, most_probes)
+    return rounds(sizes, sampled, relative_error, most_probes)
 
 
 def rounds(
-    problem: Problem,
     sizes: Mapping[str, int],
     sampled: Callable[[Sequence[str], int], list[list[float]]],
     relative_error: float,

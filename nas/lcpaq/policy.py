@@ -15,13 +15,24 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.atomic import write_atomically
 from nas.errors import ConfigError, QuantizationError
-from nas.quant.float_graph import Add, Conv, Node, Rearranging, Weighted, inputs_of
+from nas.quant.float_graph import (
+    Add,
+    Conv,
+    FullyConnected,
+    Node,
+    Rearranging,
+    TransposedConv,
+    Weighted,
+    inputs_of,
+)
+from nas.quant.lowered_operators import is_depthwise
 from nas.quant.ranges import shared, widths_of
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.shapes import Shape, shapes_of
@@ -34,6 +45,8 @@ WEIGHT_BITS = range(FEWEST, INT8 + 1)
 ACTIVATION_BITS = range(4, INT8 + 1)
 """Of the tensors that layers read: asymmetric, and stored in int8."""
 WORD = re.compile(r"(?P<name>\S+)=(?:(?P<bits>\d{1,2})|w(?P<weights>\d{1,2})a(?P<activations>\d{1,2}))")
+
+NOT_IN_A_WORD = re.compile(r"[\s%]")
 
 Kind = Literal["pointwise", "depthwise", "conv", "linear"]
 Choice = tuple[int, int]  # weight bits, activation bits
@@ -67,7 +80,8 @@ class Layer:
 class Policy:
     """Bits by layer: of its weights, in the graph's order, and of its input (8 where none are given).
 
-    The text is `stem=8 b1/0/expand=4 b1/0/project=w4a6`; `Policy.parse(str(policy)) == policy`.
+    The text is `stem=8 b1/0/expand=4 b1/0/project=w4a6`, in which names have %20 for a space;
+    `Policy.parse(str(policy)) == policy`.
     """
 
     bits: Mapping[str, int]
@@ -75,8 +89,8 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name, bits in (*self.bits.items(), *self.activations.items()):
-            if not isinstance(name, str) or not name or re.search(r"\s", name):
-                raise ConfigError(f"policy: a layer's name is one word, not {name!r}")
+            if not isinstance(name, str) or not name:
+                raise ConfigError(f"policy: a layer's name is a text, not {name!r}")
             if type(bits) is not int or not 1 <= bits <= 32:
                 raise ConfigError(f"policy: layer '{name}': bits are integers from 1 to 32, not {bits!r}")
         _check_known(self.activations, self.bits, "policy")
@@ -84,7 +98,7 @@ class Policy:
         object.__setattr__(self, "activations", {name: self.activations.get(name, INT8) for name in self.bits})
 
     def __str__(self) -> str:
-        return " ".join(f"{name}={self._word(name)}" for name in self.bits)
+        return " ".join(f"{NOT_IN_A_WORD.sub(_escaped, name)}={self._word(name)}" for name in self.bits)
 
     def _word(self, name: str) -> str:
         activations = self.activations[name]
@@ -99,16 +113,21 @@ class Policy:
             match = WORD.fullmatch(word)
             if match is None:
                 raise ConfigError(f"policy: '{word}' is not LAYER=BITS, as b1/0/expand=4 or b1/0/expand=w4a6")
-            if match["name"] in bits:
-                raise ConfigError(f"policy: layer '{match['name']}' is named twice")
-            bits[match["name"]] = int(match["bits"] or match["weights"])
-            activations[match["name"]] = int(match["activations"] or INT8)
+            name = unquote(match["name"])
+            if name in bits:
+                raise ConfigError(f"policy: layer '{name}' is named twice")
+            bits[name] = int(match["bits"] or match["weights"])
+            activations[name] = int(match["activations"] or INT8)
         if not bits:
             raise ConfigError("policy: it names no layer; write stem=8 b1/0/expand=4 ...")
         return cls(bits, activations)
 
     def choice(self, name: str) -> Choice:
         return self.bits[name], self.activations[name]
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return quote(found[0])
 
 
 def layers_of(nodes: Iterable[Node], input_shape: Shape, scheme: Scheme = DEFAULT) -> tuple[Layer, ...]:
@@ -118,18 +137,18 @@ def layers_of(nodes: Iterable[Node], input_shape: Shape, scheme: Scheme = DEFAUL
     layers = []
     for node in nodes:
         if isinstance(node, Weighted):
-            weights, positions = node.weight.numel(), math.prod(shapes[node.name][:-1])
+            weights, outputs = node.weight.numel(), node.bias.numel()
+            met = node.x if isinstance(node, TransposedConv) else node.name  # whose positions each weight meets
+            macs = math.prod(shapes[met][:-1]) * weights
             kind = _kind(node, shapes[node.x][-1])
-            outputs = node.bias.numel()
-            offset_bits = scheme.offset_bits(outputs, FEWEST)
-            layers.append(Layer(node.name, kind, weights, outputs, positions * weights, offset_bits))
+            layers.append(Layer(node.name, kind, weights, outputs, macs, scheme.offset_bits(outputs, FEWEST)))
     return tuple(layers)
 
 
 def _kind(node: Weighted, channels: int) -> Kind:
-    if not isinstance(node, Conv):
+    if isinstance(node, FullyConnected):
         return "linear"
-    if node.weight.shape[1] == 1 and node.weight.shape[0] == channels:  # as in lower.py
+    if isinstance(node, Conv) and is_depthwise(node.weight, channels):
         return "depthwise"
     return "pointwise" if node.weight.shape[2:] == (1, 1) else "conv"
 

@@ -68,7 +68,7 @@ def rounded(node: Weighted, bits: int, input_scale: float, scheme: Scheme) -> Te
 def input_scales(problem: Problem, scheme: Scheme) -> dict[str, float]:
     """For each layer the scale of its input, on which the rounding of (nearly) dead channels depends."""
     ranges = calibrate(problem.needed, [images for images, _ in problem.batches], observer_of(scheme.observer))
-    parameters = parameters_of(ranges)
+    parameters = parameters_of(ranges | {INPUT: problem.input_range})
     return {layer.name: parameters[layer.x][0] for layer in problem.layers}
 
 

@@ -132,7 +132,8 @@ def curved_problem() -> Problem:
         ArgMax("classes", "softmax"),
     ]
     images, outputs = torch.randn(4, 3, 8, 8, generator=generator), ("gated", "softmax")
-    own = Problem(nodes, [(images, torch.zeros(4))], lambda y, t: (y - t).square().sum(1).mean(), outputs)
+    span = float(images.min()), float(images.max())
+    own = Problem(nodes, [(images, torch.zeros(4))], lambda y, t: (y - t).square().sum(1).mean(), outputs, span)
     return replace(own, batches=[(images, own.logits(forward(own.needed, {}, images)))])
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nas.errors import ConfigError
+from nas.lcpaq.activations import ACTIVATION_SENSITIVITIES
 from nas.lcpaq.hessian import Problem, Trace, forward
 from nas.lcpaq.sensitivity import (
     SENSITIVITIES,
@@ -25,7 +26,7 @@ from nas.quant.float_graph import INPUT, Weighted
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.quant.scheme import DEFAULT, Scheme
-from tests.nas.lcpaq.lcpaq_problem import dense_problem, exact_blocks, small_problem
+from tests.nas.lcpaq.lcpaq_problem import curved_problem, dense_problem, exact_blocks, small_problem
 
 WIDTHS = (2, 4, 8)
 
@@ -124,6 +125,15 @@ def test_every_sensitivity_falls_with_the_bits_and_knows_every_layer(name: str) 
         assert found.table["project"][5] == found.values[2, 1]
     with pytest.raises(ConfigError, match="2 to 8 bits, not 16"):
         SENSITIVITIES[name](problem, (4, 16), DEFAULT)
+
+
+@pytest.mark.parametrize("name", sorted(SENSITIVITIES.keys() - {"fisher"}))
+def test_of_curved_networks_with_several_outputs_too(name: str) -> None:
+    problem = curved_problem()
+    for table in (SENSITIVITIES[name], ACTIVATION_SENSITIVITIES[name]):
+        found = table(problem, (4, 8), DEFAULT)
+        assert found.names == ("stem", "grouped", "squeeze", "up", "mixed", "last")
+        assert np.isfinite(found.values).all() and (found.values[:, 0] > 2 * found.values[:, 1]).all()
 
 
 def test_the_evaluated_network_is_the_one_that_is_rounded() -> None:
