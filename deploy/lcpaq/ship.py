@@ -11,8 +11,9 @@ from deploy.formats.tflite.operators import Form
 from deploy.latency.table import summaries
 from deploy.lcpaq.proxy import deployed
 from deploy.lcpaq.records import ProxyRecord, ShippedRecord
+from deploy.lcpaq.run_network import RunNetwork
 from deploy.lcpaq.settings import StepSettings
-from deploy.lcpaq.subject import Subject
+from deploy.lcpaq.subject import kept_policy
 from deploy.run.context import protocol
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
@@ -31,9 +32,9 @@ from nas.quant.integer_graph import IntegerGraph
 from nas.tasks.task import score_float, score_integer
 
 
-def ship(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
+def ship(subject: RunNetwork, settings: StepSettings) -> Iterator[Progress]:
     """shipped.json and bundle/: policy.json's network, as `hilnas loop` ships its models."""
-    context, policy = subject.context, subject.policy()
+    context, policy = subject.context, kept_policy(subject)
     proxied = ProxyRecord.read(subject.folder / ProxyRecord.FILE)
     boards = map(settings_of, context.boards)
     key = digest(subject.key, str(policy), asdict(proxied.best), settings.tuning_steps, *boards)
@@ -83,7 +84,7 @@ def ship(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
 
 
 def _facts(
-    subject: Subject, graph: IntegerGraph, int8: float, latency: LatencySummary, conditions: Conditions
+    subject: RunNetwork, graph: IntegerGraph, int8: float, latency: LatencySummary, conditions: Conditions
 ) -> dict[str, str]:
     """What the bundle's README says of the model."""
     return {
@@ -95,7 +96,7 @@ def _facts(
 
 
 def _contents(
-    subject: Subject, artifact: Artifact, latency: LatencyRecord, conditions: Conditions, facts: dict[str, str]
+    subject: RunNetwork, artifact: Artifact, latency: LatencyRecord, conditions: Conditions, facts: dict[str, str]
 ) -> Contents:
     context = subject.context
     return Contents(
