@@ -110,7 +110,8 @@ def check_without_a_file(options: LcpaqOptions) -> None:
     """`UsageError` for an option that only a model file has."""
     for field in fields(OwnOptions):
         if getattr(options, field.name) != field.default:
-            raise UsageError(f"--{field.name.replace('_', '-').removesuffix('s')}: of a model file: give MODEL too")
+            name = field.name.replace("_", "-").replace("shapes", "shape")
+            raise UsageError(f"--{name}: of a model file: give MODEL too")
 
 
 @contextmanager

@@ -83,10 +83,9 @@ class Labels:
 
     def batches(self, count: int) -> list[tuple[Tensor, Tensor]]:
         """At most so many training images with their labels (N,), or (N, H, W)."""
-        data = self.split("train", count)
-        parts = self.data.batches(count)
-        labels = iter([data[i].label.astype(np.int64) for i in range(len(data))])
-        return [(x, torch.from_numpy(np.stack([next(labels) for _ in x]))) for x in parts]
+        data, images = self.split("train", count), self.data.batches(count)
+        labels = torch.from_numpy(np.stack([data[i].label.astype(np.int64) for i in range(len(data))]))
+        return list(zip(images, labels.split([len(x) for x in images]), strict=True))
 
     def inputs(self, data: Dataset) -> Iterator[NDArray[np.float32]]:
         """The images of `data` as the network reads them."""
@@ -97,20 +96,17 @@ class Labels:
     def float_score(self, data: Dataset) -> float:
         """The metric of the float network in percent."""
         nodes = self.data.network.nodes
-        return self.score(data, (_named(nodes, self.scores, _as_read([x])) for x in self.inputs(data)), indices=False)
+        return self.score(data, (_named(nodes, self.output, _as_read([x])) for x in self.inputs(data)))
 
-    def score(self, data: Dataset, outputs: Iterator[Tensor], *, indices: bool | None = None) -> float:
+    def score(self, data: Dataset, outputs: Iterator[Tensor]) -> float:
         """The metric of `output` for each image of `data`, as real values, in percent."""
         classes = len(self.classes)
-        found = [
-            confusion(self._predicted(y, self.indices if indices is None else indices), data[i].label, classes)
-            for i, y in enumerate(outputs)
-        ]
+        found = [confusion(self._predicted(y), data[i].label, classes) for i, y in enumerate(outputs)]
         return counted_cells(found, classes, dense=self.task.dense).score
 
-    def _predicted(self, y: Tensor, indices: bool) -> NDArray[np.int64]:
+    def _predicted(self, y: Tensor) -> NDArray[np.int64]:
         """The class (), or those of all pixels, from an output (1, ...)."""
-        if not indices:
+        if not self.indices:
             scores = y if self.task.dense else y.flatten(1)
             return np.asarray(self.task.predictions(scores, self._size)[0].numpy(), np.int64)
         classes = F.interpolate(y.double(), self._size, mode="nearest")[0, 0] if self.task.dense else y.flatten()[0]

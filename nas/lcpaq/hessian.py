@@ -302,9 +302,8 @@ def _differentiated(node: Node, env: Mapping[str, Tensor], changes: Mapping[str,
     images = max(len(env[x]) for x in read)  # a constant has a batch of 1
     here = tuple(env[x].expand(images, *env[x].shape[1:]) for x in read)
     repeated = tuple(x.repeat(len(moved[0]) // images, *[1] * (x.ndim - 1)) for x in here)
-    _, change = torch.func.jvp(lambda *xs: node(dict(zip(read, xs, strict=True))), repeated, moved)
-    derivative: Tensor = change
-    return derivative
+    change: Tensor = torch.func.jvp(lambda *xs: node(dict(zip(read, xs, strict=True))), repeated, moved)[1]
+    return change
 
 
 def _through(node: Node, env: Mapping[str, Tensor], change: Tensor) -> Tensor:

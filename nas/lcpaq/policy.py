@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +44,6 @@ WEIGHT_BITS = range(FEWEST, INT8 + 1)
 ACTIVATION_BITS = range(4, INT8 + 1)
 """Of the tensors that layers read: asymmetric, and stored in int8."""
 WORD = re.compile(r"(?P<name>\S+)=(?:(?P<bits>\d{1,2})|w(?P<weights>\d{1,2})a(?P<activations>\d{1,2}))")
-
-NOT_IN_A_WORD = re.compile(r"[\s%]")
 
 Kind = Literal["pointwise", "depthwise", "conv", "linear"]
 Choice = tuple[int, int]  # weight bits, activation bits
@@ -80,8 +77,7 @@ class Layer:
 class Policy:
     """Bits by layer: of its weights, in the graph's order, and of its input (8 where none are given).
 
-    The text is `stem=8 b1/0/expand=4 b1/0/project=w4a6`, in which names have %20 for a space;
-    `Policy.parse(str(policy)) == policy`.
+    The text is `stem=8 b1/0/expand=4 b1/0/project=w4a6`; `Policy.parse(str(policy)) == policy`.
     """
 
     bits: Mapping[str, int]
@@ -89,8 +85,8 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name, bits in (*self.bits.items(), *self.activations.items()):
-            if not isinstance(name, str) or not name:
-                raise ConfigError(f"policy: a layer's name is a text, not {name!r}")
+            if not isinstance(name, str) or not name or re.search(r"\s", name):
+                raise ConfigError(f"policy: a layer's name is one word, not {name!r}")
             if type(bits) is not int or not 1 <= bits <= 32:
                 raise ConfigError(f"policy: layer '{name}': bits are integers from 1 to 32, not {bits!r}")
         _check_known(self.activations, self.bits, "policy")
@@ -98,7 +94,7 @@ class Policy:
         object.__setattr__(self, "activations", {name: self.activations.get(name, INT8) for name in self.bits})
 
     def __str__(self) -> str:
-        return " ".join(f"{NOT_IN_A_WORD.sub(_escaped, name)}={self._word(name)}" for name in self.bits)
+        return " ".join(f"{name}={self._word(name)}" for name in self.bits)
 
     def _word(self, name: str) -> str:
         activations = self.activations[name]
@@ -113,21 +109,16 @@ class Policy:
             match = WORD.fullmatch(word)
             if match is None:
                 raise ConfigError(f"policy: '{word}' is not LAYER=BITS, as b1/0/expand=4 or b1/0/expand=w4a6")
-            name = unquote(match["name"])
-            if name in bits:
-                raise ConfigError(f"policy: layer '{name}' is named twice")
-            bits[name] = int(match["bits"] or match["weights"])
-            activations[name] = int(match["activations"] or INT8)
+            if match["name"] in bits:
+                raise ConfigError(f"policy: layer '{match['name']}' is named twice")
+            bits[match["name"]] = int(match["bits"] or match["weights"])
+            activations[match["name"]] = int(match["activations"] or INT8)
         if not bits:
             raise ConfigError("policy: it names no layer; write stem=8 b1/0/expand=4 ...")
         return cls(bits, activations)
 
     def choice(self, name: str) -> Choice:
         return self.bits[name], self.activations[name]
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return quote(found[0])
 
 
 def layers_of(nodes: Iterable[Node], input_shape: Shape, scheme: Scheme = DEFAULT) -> tuple[Layer, ...]:

@@ -31,7 +31,7 @@ from nas.quant.integer_graph import QConv
 from nas.quant.scheme import FewBits, Granularity, Scheme
 from tests.nas.lcpaq.lcpaq_problem import curved_problem, small_nodes
 
-NAMES = st.from_regex(r"[a-z0-9/_=.% \n;-]{1,12}", fullmatch=True)
+NAMES = st.from_regex(r"[a-z0-9/_=.-]{1,12}", fullmatch=True)
 BITS = st.integers(1, 32)
 POLICIES = st.dictionaries(NAMES, st.tuples(BITS, BITS), min_size=1, max_size=8).map(
     lambda found: Policy({n: w for n, (w, _) in found.items()}, {n: a for n, (_, a) in found.items()})
@@ -206,8 +206,9 @@ def test_names_and_bits_are_checked_when_a_policy_is_made() -> None:
     for bits in (True, 4.0, "4", 0, 33):
         with pytest.raises(ConfigError, match="'stem': bits are integers"):
             Policy({"stem": bits})
-    with pytest.raises(ConfigError, match="a layer's name is a text, not ''"):
-        Policy({"": 4})
+    for name in ("", "a b", "a\n"):
+        with pytest.raises(ConfigError, match="a layer's name is one word"):
+            Policy({name: 4})
     with pytest.raises(ConfigError, match="no layer 'b'"):
         Policy({"a": 4}, {"b": 8})
 
