@@ -16,9 +16,11 @@ from hil.errors import UsageError
 
 if TYPE_CHECKING:
     from deploy.cli.lcpaq import LcpaqOptions
+    from deploy.lcpaq.objectives import Loss
     from deploy.lcpaq.own_data import Labels, OwnData
     from deploy.lcpaq.own_network import OwnNetwork
-    from deploy.lcpaq.widths import Width, WidthsRecord
+    from deploy.lcpaq.records import Width, WidthsRecord
+    from nas.quant.scheme import Rounding
 
 OF_RUNS = {
     "config": "--config",
@@ -29,7 +31,6 @@ OF_RUNS = {
     "measure_latency": "--measure-latency",
     "latency_limit": "--latency-limit",
 }
-LOSSES = ("auto", "labels", "outputs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,8 @@ class OwnOptions:
     file: Path | None = None
     out: Path | None = None
     scheme: str = SCHEMES[0]
-    rounding: str = "adaptive"
-    loss: str = LOSSES[0]
+    rounding: Rounding = "adaptive"
+    loss: Loss = "auto"
     calibration_images: int = CalibrationOptions.images
     pack: bool = False
     outputs: str | None = None
@@ -90,7 +91,7 @@ def add_own_network(action: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--loss",
         default=OwnOptions.loss,
-        choices=LOSSES,
+        choices=("auto", "labels", "outputs"),
         help="what the bits are to keep: the task's loss on labels, or the float network's outputs (default auto: "
         "labels where the data has some that the outputs fit)",
     )
@@ -136,8 +137,7 @@ def own_network(options: LcpaqOptions, file: Path) -> Iterator[OwnNetwork]:
     network, calibration = prepared(wanted)
     data = OwnData(network, options.data, image_preprocessing(wanted), wanted.seed)
     objective = objective_of(data, _labels(data, options.loss), options.loss, options.sensitivity)
-    choices = Scheme(rounding="nearest" if options.rounding == "nearest" else "adaptive")
-    scheme = QuantizationScheme.parse(options.scheme)
+    scheme, choices = QuantizationScheme.parse(options.scheme), Scheme(rounding=options.rounding)
     subject = OwnNetwork(file.stem, data, calibration, objective, scheme, choices, options.out)
     with closing(locked(options.out, "give another --out")):
         yield subject
@@ -151,7 +151,7 @@ def _calibration(options: LcpaqOptions, file: Path, data: str) -> CalibrationOpt
     )
 
 
-def _labels(data: OwnData, loss: str) -> Labels | UsageError:
+def _labels(data: OwnData, loss: Loss) -> Labels | UsageError:
     """Why there are none is warned of where nobody asked for the outputs."""
     from deploy.lcpaq.own_data import labels_of
     from nas.data import DATASETS

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from deploy.compile.artifact import kernels_of
@@ -16,12 +18,13 @@ from hil.errors import UsageError
 from nas.lcpaq.hessian import Problem, forward
 from nas.quant import simulate
 from nas.quant.arithmetic import LITERT
-from nas.quant.float_graph import ArgMax
-from nas.quant.ranges import minmax
+from nas.quant.float_graph import ArgMax, Node
+from nas.quant.ranges import Range, minmax
 
 NOISE_EXAMPLES = 32  # at most; the noise of the outputs hardly depends on more
-LOSSES = ("auto", "labels", "outputs")
+SMALLEST = 1e-12  # power of an output that is zero
 VALIDATION = "val"
+Loss = Literal["auto", "labels", "outputs"]
 
 
 class Objective(Protocol):
@@ -73,7 +76,9 @@ class ByLabels:
         def loss(y: Tensor, labels: Tensor) -> Tensor:
             return task.loss(y if task.dense else y.flatten(1), labels)
 
-        return Problem(self.labels.data.network.nodes, batches, loss, (self.labels.scores,), _span(batches))
+        return Problem(
+            self.labels.data.network.nodes, batches, loss, (self.labels.scores,), _span([x for x, _ in batches])
+        )
 
     def scored(self, images: int) -> int:
         return len(self.labels.split("train", images))
@@ -126,8 +131,7 @@ class ByOutputs:
         return tuple(dict.fromkeys(end.x if isinstance(end, ArgMax) else end.name for end in ends))
 
     def problem(self, images: int) -> Problem:
-        batches = self.data.batches(images)
-        return distance_problem(Problem(self.data.network.nodes, [(x, x) for x in batches], _none, self.tensors))
+        return distance_problem(self.data.network.nodes, self.data.batches(images), self.tensors)
 
     def scored(self, images: int) -> int:
         return self.data.examples(min(images, NOISE_EXAMPLES)).count
@@ -143,36 +147,30 @@ class ByOutputs:
         return max(found[name] for name in self.tensors)
 
 
-def _none(y: Tensor, _: Tensor) -> Tensor:
-    return y.sum() * 0
-
-
 @torch.no_grad()
-def distance_problem(own: Problem) -> Problem:
-    """`own` with the float network's outputs as its labels, and the squared distance to them as its loss."""
-    envs = [forward(own.needed, {}, x) for x, _ in own.batches]
-    power = {name: sum(float(env[name].square().sum()) for env in envs) / own.images for name in own.outputs}
-    share = torch.cat([torch.full_like(envs[0][n][0].flatten(), 1 / max(power[n], 1e-12)) for n in own.outputs])
+def distance_problem(nodes: Sequence[Node], images: Sequence[Tensor], outputs: tuple[str, ...]) -> Problem:
+    """The outputs on `images` are the labels, the squared distance to them is the loss."""
+    own = Problem(nodes, [(x, x) for x in images], F.mse_loss, outputs, _span(images))
+    envs = [forward(own.needed, {}, x) for x in images]
+    power = {name: sum(float(env[name].square().sum()) for env in envs) / own.images for name in outputs}
+    share = torch.cat([torch.full_like(envs[0][n][0].flatten(), 1 / max(power[n], SMALLEST)) for n in outputs])
 
     def loss(y: Tensor, labels: Tensor) -> Tensor:
-        return ((y - labels).flatten(1).square() @ share).mean() / len(own.outputs)
+        return ((y - labels).flatten(1).square() @ share).mean() / len(outputs)
 
-    batches = [(x, own.logits(env)) for (x, _), env in zip(own.batches, envs, strict=True)]
-    return Problem(own.nodes, batches, loss, own.outputs, _span(batches))
+    return replace(own, batches=[(x, own.logits(env)) for x, env in zip(images, envs, strict=True)], loss=loss)
 
 
-def _span(batches: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    lows, highs = zip(*(minmax(x) for x, _ in batches), strict=True)
+def _span(images: Sequence[Tensor]) -> Range:
+    lows, highs = zip(*map(minmax, images), strict=True)
     return min(lows), max(highs)
 
 
-def objective_of(data: OwnData, labels: Labels | UsageError, loss: str, kind: str) -> Objective:
-    """As `loss`, one of `LOSSES`, says; "auto" takes the labels where there are some.
+def objective_of(data: OwnData, labels: Labels | UsageError, loss: Loss, kind: str) -> Objective:
+    """As `loss` says; "auto" takes the labels where there are some, otherwise `labels` says why there are none.
 
     Raises `UsageError` for labels that are asked for and not there, and for a `kind` of sensitivity that needs a slope.
     """
-    if loss not in LOSSES:
-        raise UsageError(f"--loss {loss}: there are {', '.join(LOSSES)}")
     if isinstance(labels, Labels) and loss != "outputs":
         return ByLabels(labels)
     if isinstance(labels, UsageError) and loss == "labels":

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SHARED = REPOSITORY.parent / "shared/data/models"
 CLASSES = ("blue", "green", "red")
 SIZE = 24
-QUICK = ("--images", 8, "--scoring-images", 12, "--k", 2, "--calibration-images", 16, "--bits", "2,3,4,8")
+QUICK = ("--images", 8, "--scoring-images", 16, "--k", 2, "--calibration-images", 16, "--bits", "2,3,4,8")
 PIXELS = ("--mean", "128", "--std", "128")  # integers then hold pixels exactly
 
 
@@ -67,7 +67,7 @@ def images_of(folder: Path, of_class: int) -> None:
         for i in range(of_class):
             rng = np.random.default_rng([label, i, len(folder.name)])
             pixels = rng.normal(128, 40, (SIZE, SIZE, 3))
-            pixels[..., 2 - label] += 14
+            pixels[..., 2 - label] += 6
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name / f"{i:02}.png")
 
 
@@ -81,7 +81,7 @@ def tensors(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained network, as it is and with a softmax, and its labelled images."""
     base = tmp_path_factory.mktemp("own")
-    for split, of_class in (("train", 16), ("val", 20)):
+    for split, of_class in (("train", 16), ("val", 5)):
         images_of(base / "images" / split, of_class)
     images, labels = tensors(base / "images" / "train")
     model = network()
@@ -150,14 +150,13 @@ def test_the_loss_is_the_tasks_and_the_metric_that_of_the_files(folder: Path, la
     assert record(labelled / "sensitivity.json")["loss"].startswith("cross-entropy with the labels (3 classes)")
     widths = record(labelled / "widths.json")
     images, labels = tensors(folder / "images" / "val")
-    assert (widths["metric"], widths["validation_images"]) == ("top-1", 12)
-    chosen = np.concatenate([np.arange(4) * 5 + 20 * label for label in range(3)])  # evenly spaced in every class
-    x = images.permute(0, 2, 3, 1).numpy()[chosen]
+    assert (widths["metric"], widths["validation_images"]) == ("top-1", 15)
+    x = images.permute(0, 2, 3, 1).numpy()
     for width in widths["widths"]:
         at = labelled if width["name"] == "LCPAQ" else labelled / width["name"]
-        right = answers(at / "softmax.int8.tflite", x).argmax(1) == labels.numpy()[chosen]
+        right = answers(at / "softmax.int8.tflite", x).argmax(1) == labels.numpy()
         assert width["metric"] == pytest.approx(100 * right.mean()), width["name"]
-    assert widths["float_metric"] > 60
+    assert widths["float_metric"] > 60 and len({width["metric"] for width in widths["widths"]}) > 1
 
 
 def test_golden_pairs_are_what_the_files_give(labelled: Path) -> None:
@@ -184,7 +183,7 @@ def test_the_screen_says_what_is_used(folder: Path, labelled: Path, capsys: pyte
     data = f"folders:{folder / 'images'}"
     assert lcpaq(folder / "softmax.onnx", labelled, "--size-limit", "60%", data=data) == 0
     said = capsys.readouterr().out
-    for words in ("hessian of the cross-entropy with the labels (3 classes)", "INT6", "top-1 on 12 validation images"):
+    for words in ("hessian of the cross-entropy with the labels (3 classes)", "INT6", "top-1 on 15 validation images"):
         assert words in said
     assert lcpaq(folder / "softmax.onnx", labelled, "--size-limit", "60%", "--json", data=data) == 0
     assert json.loads(capsys.readouterr().out)["widths"] == record(labelled / "widths.json")
@@ -225,13 +224,12 @@ def test_without_labels_the_outputs_are_kept(unlabelled: Path) -> None:
     assert (refined["metric"], refined["unit"]) == ("signal to noise", "dB") and "metric" not in widths
     noise = {width["name"]: width["noise_db"] for width in widths["widths"]}
     assert noise["LCPAQ"] == -next(one["score"] for one in refined["scored"] if one["policy"] == refined["best"])
-    assert noise["INT8"] <= noise["INT6"] < noise["INT4"] and noise["INT8"] <= noise["LCPAQ"] < 0
+    assert max(noise["INT8"], noise["INT6"], noise["LCPAQ"]) < noise["INT4"]
 
 
 def test_noise_is_that_of_the_file(folder: Path, unlabelled: Path) -> None:
     files = sorted((folder / "images" / "train" / "red").iterdir())
-    chosen = [files[i * 16 // 12] for i in range(12)]
-    x = np.stack([(np.asarray(Image.open(path), np.float32) - 128) / 128 for path in chosen])
+    x = np.stack([(np.asarray(Image.open(path), np.float32) - 128) / 128 for path in files])
     from onnxruntime import InferenceSession
 
     session = InferenceSession(str(folder / "logits.onnx"))
