@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli import console
+from deploy.cli.calibrating import shown
 from deploy.cli.help import sentence
 from deploy.cli.options import Commands, bind
 from deploy.cli.own_lcpaq import OwnOptions, add_own_network, check_without_a_file, own_network, show_widths
@@ -270,7 +271,7 @@ def _show_sensitivity(record: SensitivityRecord) -> None:
     ]
     console.table(
         ("layer", *(title for title, _, _ in columns)),
-        [(name, *(f"{rows[name][width]:.3g}" for _, rows, width in columns)) for name in record.layers],
+        [(shown(name), *(f"{rows[name][width]:.3g}" for _, rows, width in columns)) for name in record.layers],
     )
     _show_loss(record)
 
@@ -281,7 +282,8 @@ def _show_loss(record: SensitivityRecord) -> None:
 
 
 def _show_solution(record: SolveRecord) -> None:
-    console.say(record.policy)
+    words = (word.rpartition("=") for word in record.policy.split())
+    console.say(" ".join(f"{shown(name)}={bits}" for name, _, bits in words))
     for name, value in record.totals.items():
         if name in SHOWN:
             text, unit, symbol = SHOWN[name]

@@ -187,6 +187,7 @@ class Width:
     Attributes:
         name: LCPAQ, or the bits that all layers have.
         policy: as one text.
+        sha256: of the .tflite file.
         size_bits: of the weights, as LCPAQ counts them.
         file_bytes, packed_bytes: of the .tflite file, and packed.
         noise_db: of the noisiest output.
@@ -195,6 +196,7 @@ class Width:
 
     name: str
     policy: str
+    sha256: str
     size_bits: int
     file_bytes: int
     packed_bytes: int

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from deploy.compile.artifact import Artifact
-from deploy.formats.digest import digest
+from deploy.formats.digest import digest, file_digest
 from deploy.formats.files import write_atomically
 from deploy.formats.journal import Journal
 from deploy.formats.pack import pack
@@ -36,12 +36,11 @@ def compare_widths(subject: OwnNetwork, settings: StepSettings) -> Iterator[Prog
     """widths.json, and the files of policy.json's network: .tflite, golden pair, quantization.json."""
     policy, images = kept_policy(subject), settings.scoring_images
     policies = {POLICY_ROW: policy} | {name: _everywhere(policy, bits) for name, bits in EVERYWHERE.items()}
-    there = {name for name in policies if artifact_of(subject, name).exists}
     key = digest(subject.key, str(policy), images)
-    if there == policies.keys() and WidthsRecord.current(subject.folder, key):
-        return
     journal = Journal(subject.folder / "widths.jsonl", Width, key)
-    done = {width.name: width for width in journal.read() if width.name in there}
+    done = {width.name: width for width in journal.read() if _is_there(subject, width)}
+    if done.keys() == policies.keys() and WidthsRecord.current(subject.folder, key):
+        return
     for i, (name, at) in enumerate(policies.items(), start=1):
         if name not in done:
             done[name] = _width(subject, name, at, images)
@@ -49,6 +48,12 @@ def compare_widths(subject: OwnNetwork, settings: StepSettings) -> Iterator[Prog
         yield Progress("lcpaq widths", i, len(policies), name)
     widths = tuple(done[name] for name in policies)
     _record(subject, key, widths, images).write(subject.folder / WidthsRecord.FILE)
+
+
+def _is_there(subject: OwnNetwork, width: Width) -> bool:
+    """Whether the file is still the one that this is of: other settings write theirs in its place."""
+    artifact = artifact_of(subject, width.name)
+    return artifact.exists and file_digest(artifact.model) == width.sha256
 
 
 def _everywhere(policy: Policy, bits: int) -> Policy:
@@ -61,9 +66,16 @@ def _width(subject: OwnNetwork, name: str, policy: Policy, images: int) -> Width
     artifact = quantized.save(artifact_of(subject, name).model.parent, subject.name, subject.calibration.text)
     content = artifact.model.read_bytes()
     with one_thread():
-        noise_db = ByOutputs(subject.data).noise_db(quantized, images)
-        metric = objective.validated(quantized, images) if isinstance(objective, ByLabels) else None
-    return Width(name, str(policy), quantized.graph.size_bits, len(content), len(pack(content)), noise_db, metric)
+        return Width(
+            name=name,
+            policy=str(policy),
+            sha256=file_digest(artifact.model),
+            size_bits=quantized.graph.size_bits,
+            file_bytes=len(content),
+            packed_bytes=len(pack(content)),
+            noise_db=ByOutputs(subject.data).noise_db(quantized, images),
+            metric=objective.validated(quantized, images) if isinstance(objective, ByLabels) else None,
+        )
 
 
 def _record(subject: OwnNetwork, key: str, widths: tuple[Width, ...], images: int) -> WidthsRecord:

@@ -304,6 +304,16 @@ def test_another_scheme_or_other_images_are_computed_anew(folder: Path, unlabell
     assert record(out / "sensitivity.json")["key"] == before
 
 
+def test_back_at_other_settings_the_files_are_theirs_again(folder: Path, unlabelled: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(unlabelled, tmp_path / "out"))
+    model, red = unlabelled / "logits.int8.tflite", folder / "images" / "train" / "red"
+    assert lcpaq(folder / "logits.onnx", out, "--size-limit", "45%", data=red) == 0
+    assert (out / model.name).read_bytes() != model.read_bytes()
+    assert lcpaq(folder / "logits.onnx", out, data=red) == 0
+    assert (out / model.name).read_bytes() == model.read_bytes()
+    assert record(out / "widths.json") == record(unlabelled / "widths.json")
+
+
 def test_a_second_command_waits_for_the_first(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = LcpaqOptions(file=folder / "logits.onnx", data="random", out=tmp_path, calibration_images=2)
     with own_network(options, folder / "logits.onnx"):
