@@ -58,7 +58,7 @@ class LcpaqOptions(RunOptions, OwnOptions):
         model: the network's name.
         size_limit: as `67%`, `250kB` or `blocks`; bops_limit: as `50%` or `3.2G`; latency_limit: as `90%` or `3.5ms`.
         measure_latency: of every layer, without a limit on it.
-        sensitivity: its kind.
+        sensitivity: its kind; None: a run's "hessian", a model file's "quadratic".
         bits: of weights, separated by commas; activation_bits: of what a layer reads, None: 8.
         tie_bits: a layer's weights and what it reads have one width.
         all_layers: the first and the last layer may have other widths than 8.
@@ -74,7 +74,7 @@ class LcpaqOptions(RunOptions, OwnOptions):
     bops_limit: str | None = None
     latency_limit: str | None = None
     measure_latency: bool = False
-    sensitivity: str = "hessian"
+    sensitivity: str | None = None
     bits: str = "2,3,4,5,6,7,8"
     activation_bits: str | None = None
     tie_bits: bool = False
@@ -110,7 +110,11 @@ def _add_settings(action: argparse.ArgumentParser) -> None:
     limits.add_argument("--bops-limit", metavar="X", help="50%% of INT8's, or 3.2G bit operations (M, G, T)")
     limits.add_argument("--latency-limit", metavar="X", help="90%% of the layers' sum, or 3.5ms")
     action.add_argument("--measure-latency", action="store_true", help="of every layer, without a limit on it")
-    action.add_argument("--sensitivity", default="hessian", metavar="KIND", help="hessian, fisher, nsr or sqnr")
+    action.add_argument(
+        "--sensitivity",
+        metavar="KIND",
+        help="hessian (default), quadratic (default of a model file), fisher, nsr or sqnr",
+    )
     action.add_argument("--bits", default="2,3,4,5,6,7,8", metavar="4,6,8", help="to choose from (%(default)s)")
     action.add_argument(
         "--activation-bits",
@@ -168,7 +172,7 @@ def _of_a_file(options: LcpaqOptions, file: Path, settings: StepSettings) -> Pat
     from deploy.lcpaq.actions import OF_A_FILE, take
     from deploy.lcpaq.widths import artifact_of, write_packed
 
-    with own_network(options, file) as subject:
+    with own_network(options, file, settings.kind) as subject:
         console.follow(take(OF_A_FILE[options.action], subject, settings))
         _draw(subject.folder, options.plot)
         if options.action == "run" and options.pack:
@@ -188,7 +192,7 @@ def _settings(options: LcpaqOptions) -> StepSettings:
         activation_widths = _widths("--activation-bits", options.activation_bits)
     return StepSettings(
         limits=limits or {"size_bits": DEFAULT_LIMIT},
-        kind=options.sensitivity,
+        kind=options.sensitivity or ("quadratic" if options.file else "hessian"),
         widths=widths,
         exempt_ends=not options.all_layers,
         images=options.images,

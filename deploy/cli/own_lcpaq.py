@@ -116,8 +116,11 @@ def check_without_a_file(options: LcpaqOptions) -> None:
 
 
 @contextmanager
-def own_network(options: LcpaqOptions, file: Path) -> Iterator[OwnNetwork]:
-    """The network of a file, its folder locked. Raises `UsageError`, `ModelError` before anything is written."""
+def own_network(options: LcpaqOptions, file: Path, kind: str) -> Iterator[OwnNetwork]:
+    """The network of a file, for a `kind` of sensitivity; its folder is locked.
+
+    Raises `UsageError`, `ModelError` before anything is written.
+    """
     from deploy.compile.scheme import QuantizationScheme
     from deploy.lcpaq.objectives import objective_of
     from deploy.lcpaq.own_data import OwnData
@@ -136,7 +139,7 @@ def own_network(options: LcpaqOptions, file: Path) -> Iterator[OwnNetwork]:
     wanted = _calibration(options, file, options.data)
     network, calibration = prepared(wanted)
     data = OwnData(network, options.data, image_preprocessing(wanted), wanted.seed)
-    objective = objective_of(data, _labels(data, options.loss), options.loss, options.sensitivity)
+    objective = objective_of(data, _labels(data, options.loss), options.loss, kind)
     scheme, choices = QuantizationScheme.parse(options.scheme), Scheme(rounding=options.rounding)
     subject = OwnNetwork(file.stem, data, calibration, objective, scheme, choices, options.out)
     with closing(locked(options.out, "give another --out")):

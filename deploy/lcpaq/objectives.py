@@ -176,7 +176,5 @@ def objective_of(data: OwnData, labels: Labels | UsageError, loss: Loss, kind: s
     if isinstance(labels, UsageError) and loss == "labels":
         raise labels
     if kind == "fisher":
-        raise UsageError(
-            "--sensitivity fisher: the distance of outputs has no slope; give labels, or hessian, nsr, sqnr"
-        )
+        raise UsageError("--sensitivity fisher: the distance of outputs has no slope: give labels, or another kind")
     return ByOutputs(data)

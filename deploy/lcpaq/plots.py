@@ -44,7 +44,7 @@ def drawn(sensitivity: SensitivityRecord, solved: SolveRecord, refined: RefineRe
     widths = sorted({width for row in table.values() for width in row})
     ordered = sorted(refined.scored, key=lambda s: s.policy != refined.best) if refined else ()
     return Drawn(
-        tuple(table),
+        tuple(name.partition(";")[0] for name in table),  # converters join the names of all that they fused
         {width: tuple(row[width] for row in table.values()) for width in widths},
         tuple(solved.bits[name] for name in table),
         tuple((s.costs["size_bits"] / 8000, s.score, s.origin) for s in ordered),

@@ -8,6 +8,7 @@ quantity in both tables:
   times that tensor's ||Q_a(x) - x||^2 is therefore (mean over images of tr H_n / size) x (mean over images of
   ||Q_a(x_n) - x_n||^2), with `size` and norm those of one image. As with weights, half of it is the second-order
   estimate of how much the mean loss grows.
+- "quadratic": that Hessian's quadratic form of the error itself, averaged over the images.
 - "fisher": the mean over images of sum_j g_nj^2 dx_nj^2, where g_n is the gradient of image n's own loss.
 - "nsr": the output's NSR with only this tensor rounded.
 - "sqnr": the noise power over the signal power at the layer's own output, as for weights: the tensor's own SQNR does
@@ -138,6 +139,20 @@ def activation_traces(
     return last
 
 
+def activation_quadratic(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
+    """dx'H dx of the tensor's own rounding error dx, averaged over the images."""
+    problem = ready(problem, scheme)
+    inputs = reads(problem, widths, scheme)
+
+    def error(name: str, parameters: Sequence[Parameters]) -> Change:
+        return lambda env: torch.cat([rounded(env[name], p) - env[name] for p in parameters])
+
+    changes = [(name, error(name, read.parameters)) for read in inputs for name in read.tensors.sources]
+    found = forms(problem, changes, len(widths))
+    by_source = {name: [max(form, 0.0) for form in row] for (name, _), row in zip(changes, found, strict=True)}
+    return _shared_out(problem, widths, _summed(inputs, by_source))
+
+
 @torch.no_grad()
 def squared_errors(problem: Problem, inputs: Sequence[Read]) -> dict[str, list[float]]:
     """||Q_a(x) - x||^2 of an image, averaged over the images, by source tensor and width."""
@@ -224,6 +239,7 @@ def activation_sqnr(problem: Problem, widths: Sequence[int], scheme: Scheme = DE
 
 ACTIVATION_SENSITIVITIES: Mapping[str, Sensitivity] = {
     "hessian": ActivationHessian(),
+    "quadratic": activation_quadratic,
     "fisher": activation_fisher,
     "nsr": activation_nsr,
     "sqnr": activation_sqnr,

@@ -1,9 +1,11 @@
 """The sensitivity of each layer to its weight bits: the perturbation tables that LCPAQ's integer program sums.
 
 Omega_i(b) is for layer i at b bits and all others unquantized. "hessian" is HAWQ-V2's (arXiv 1911.03852): the mean
-Hessian trace times ||Q_b(W_i) - W_i||^2. The paper publishes no other kinds; these are ours: "fisher" weights each
-weight's squared error by its own mean squared gradient, "nsr" measures the noise at the network's output, "sqnr" at the
-layer's. Q_b is the deployed quantizer, `nas.quant.weights.quantize_weight`, which rounds to nearest.
+Hessian trace times ||Q_b(W_i) - W_i||^2. The paper publishes no other kinds; these are ours: "quadratic" is the
+Hessian's quadratic form of that error itself, which need not lie as evenly in all directions as a mean trace assumes;
+"fisher" weights each weight's squared error by its own mean squared gradient, "nsr" measures the noise at the network's
+output, "sqnr" at the layer's. Q_b is the deployed quantizer, `nas.quant.weights.quantize_weight`, which rounds to
+nearest; in "quadratic" also as the scheme rounds few bits.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -18,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.errors import ConfigError
-from nas.lcpaq.hessian import Problem, Trace, forward, traces
+from nas.lcpaq.hessian import Problem, Trace, forward, quadratic_forms, traces
 from nas.lcpaq.policy import WEIGHT_BITS
 from nas.noise import NsrReference
+from nas.quant import post_training
 from nas.quant.file_order import dimension
 from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.lower import parameters_of
-from nas.quant.post_training import prepared
 from nas.quant.ranges import calibrate, observer_of
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.weights import quantize_weight
@@ -47,13 +50,14 @@ class Perturbations:
         }
 
 
+NEAREST: Mapping[str, Tensor] = MappingProxyType({})
 Sensitivity = Callable[[Problem, Sequence[int], Scheme], Perturbations]
 
 
 def ready(problem: Problem, scheme: Scheme) -> Problem:
     """The problem of the network that `scheme` rounds: equalized where it equalizes."""
     calibration = [{INPUT: images} for images, _ in problem.batches]
-    return replace(problem, nodes=prepared(problem.needed, calibration, scheme))
+    return replace(problem, nodes=post_training.prepared(problem.needed, calibration, scheme))
 
 
 @torch.no_grad()
@@ -72,14 +76,18 @@ def input_scales(problem: Problem, scheme: Scheme) -> dict[str, float]:
     return {layer.name: parameters[layer.x][0] for layer in problem.layers}
 
 
-def candidates(problem: Problem, widths: Sequence[int], scheme: Scheme) -> Iterator[tuple[Weighted, list[Tensor]]]:
-    """Each layer with its rounded weight at each width."""
+def candidates(
+    problem: Problem, widths: Sequence[int], scheme: Scheme, grams: Mapping[str, Tensor] = NEAREST
+) -> Iterator[tuple[Weighted, list[Tensor]]]:
+    """Each layer with its rounded weight at each width; `grams`: of `grams_to_round`, for adaptive rounding."""
     wrong = [bits for bits in widths if bits not in WEIGHT_BITS]
     if wrong or not widths:
         raise ConfigError(f"sensitivity: weights take 2 to 8 bits, not {wrong[0] if wrong else 'none'}")
     scales = input_scales(problem, scheme)
     for layer in problem.layers:
-        yield layer, [rounded(layer, bits, scales[layer.name], scheme) for bits in widths]
+        at_widths = [post_training.rounded([replace(layer, bits=bits)], grams, scheme) for bits in widths]
+        nodes = [node for (node,) in at_widths if isinstance(node, Weighted)]
+        yield layer, [rounded(node, node.bits, scales[layer.name], scheme) for node in nodes]
 
 
 def _perturbations(names: Sequence[str], widths: Sequence[int], rows: Sequence[Sequence[float]]) -> Perturbations:
@@ -117,6 +125,19 @@ def by_trace(problem: Problem, widths: Sequence[int], scheme: Scheme, estimates:
     errors = squared_errors(problem, widths, scheme)
     sensitivity = [max(estimates[name].mean, 0.0) for name in errors.names]
     return replace(errors, values=errors.values * np.array(sensitivity)[:, None])
+
+
+def quadratic(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
+    """dW'H dW of the layer's own error dW, H in its Gauss-Newton form."""
+    problem = ready(problem, scheme)
+    calibration = [{INPUT: images} for images, _ in problem.batches]
+    grams = post_training.grams_to_round(problem.needed, calibration, scheme, [layer.name for layer in problem.layers])
+    names, rows = [], []
+    for layer, weights in candidates(problem, widths, scheme, grams):
+        names.append(layer.name)
+        (forms,) = quadratic_forms(problem, [layer], [[weight - layer.weight for weight in weights]])
+        rows.append([max(form, 0.0) for form in forms])  # as with traces
+    return _perturbations(names, widths, rows)
 
 
 def fisher(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
@@ -213,6 +234,7 @@ def signal_power(y: Tensor) -> float:
 
 SENSITIVITIES: Mapping[str, Sensitivity] = {
     "hessian": Hessian(),
+    "quadratic": quadratic,
     "fisher": fisher,
     "nsr": output_nsr,
     "sqnr": layer_sqnr,
