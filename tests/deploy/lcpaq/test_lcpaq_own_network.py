@@ -260,6 +260,15 @@ def test_half_of_a_perturbation_is_the_distance_of_the_outputs_that_it_makes(
         assert 1 / factor < distance / (found[layer.name][5] / 2) < factor, layer.name
 
 
+def test_activations_of_fewer_bits(folder: Path, tmp_path: Path) -> None:
+    options = ("--bits", 8, "--activation-bits", "4,8", "--bops-limit", "70%", "--scheme", "tensor int8", "--k", 1)
+    assert lcpaq(folder / "logits.onnx", tmp_path, *options, data=folder / "images" / "train" / "red") == 0
+    solved, refined = record(tmp_path / "solve.json"), record(tmp_path / "refine.json")
+    assert 4 in Policy.parse(refined["best"]).activations.values()
+    assert all(one["costs"]["bops"] <= solved["limits"]["bops"] for one in refined["scored"])
+    assert record(tmp_path / "quantization.json")["scheme"] == "tensor int8"
+
+
 # Killed, and nonsense
 
 KILLED = """
