@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from deploy.cli import console
 from deploy.cli.compile import parse_size
 from deploy.cli.model_files import add_input_shapes, parse_input_shapes
+from deploy.cli.options import Parser
 from hil.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,10 +63,7 @@ def add_calibration(command: argparse.ArgumentParser) -> None:
         help="what to calibrate on: a data set (scenes, camvid:FOLDER, ...; its training images), a folder of images, "
         "one array by the name of the input, as the network reads it; random: seeded noise, for a first look only",
     )
-    command.add_argument(
-        "--outputs", metavar="NAME,...", help="cut the network at these tensors (default: the file's outputs)"
-    )
-    add_input_shapes(command)
+    add_cut(command)
     command.add_argument(
         "--images",
         type=int,
@@ -74,10 +72,18 @@ def add_calibration(command: argparse.ArgumentParser) -> None:
         help="so many at most, evenly spaced (default %(default)s)",
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of generated data (default %(default)s)")
-    _add_preprocessing(command)
+    add_preprocessing(command)
 
 
-def _add_preprocessing(command: argparse.ArgumentParser) -> None:
+def add_cut(command: Parser) -> None:
+    """Which part of a network is taken, and its sizes."""
+    command.add_argument(
+        "--outputs", metavar="NAME,...", help="cut the network at these tensors (default: the file's outputs)"
+    )
+    add_input_shapes(command)
+
+
+def add_preprocessing(command: argparse.ArgumentParser) -> None:
     images = command.add_argument_group("how images become the input (default: as a .tflite file's metadata says)")
     images.add_argument(
         "--preprocessing", type=Path, metavar="FILE.toml", help="mean, std, size and colours; options come before it"
@@ -97,7 +103,7 @@ def prepared(options: CalibrationOptions) -> tuple[ImportedNetwork, CalibrationD
     from deploy.formats.importers.files import import_network
     from deploy.quantize.calibration_data import calibration_data
 
-    images = preprocessing(options)
+    images = image_preprocessing(options)
     shapes, outputs = parse_input_shapes(options.input_shapes), _names(options.outputs)
     network = import_network(options.model, shapes, outputs)
     data = calibration_data(options.data, network, images, options.images, options.seed)
@@ -144,7 +150,7 @@ def _batches(data: CalibrationData, show: Callable[[Progress], None]) -> Iterato
 # What the options say
 
 
-def preprocessing(options: CalibrationOptions) -> ImagePreprocessing | None:
+def image_preprocessing(options: CalibrationOptions) -> ImagePreprocessing | None:
     """Of images; None where neither options nor the model's file say it."""
     from deploy.quantize.image_preprocessing import ImageOptions, preprocessing_of
     from deploy.ship.model_ends import stated_normalization

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
-from deploy.cli.calibrating import CalibrationOptions, prepared, preprocessing, shown
+from deploy.cli.calibrating import CalibrationOptions, image_preprocessing, prepared, shown
 from deploy.cli.options import DEFAULT_STORE, TARGETS, add_boards, add_store, add_targets
 from hil.errors import ModelError, UsageError
 
@@ -205,7 +205,7 @@ def _labelled(options: ChoosingOptions, network: ImportedNetwork) -> LabelledIma
     if spec is None:
         return None
     try:
-        return labelled_images(spec, network, preprocessing(options), options.labelled_images, options.seed)
+        return labelled_images(spec, network, image_preprocessing(options), options.labelled_images, options.seed)
     except ModelError as error:
         if options.labelled or options.metric_drop is not None:
             raise

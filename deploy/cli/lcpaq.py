@@ -1,7 +1,7 @@
-"""`hilnas lcpaq sensitivity|solve|refine|proxy|run`: bit widths for each layer of a run's trained network.
+"""`hilnas lcpaq sensitivity|solve|refine|proxy|run`: bit widths for each layer of a trained network.
 
-Each action but `proxy`, which needs a policy, runs those before it where they are not done under the present
-settings; what was finished is kept.
+It is a run's, or of a file (`own_lcpaq`). Each action but `proxy`, which needs a policy, runs those before it where
+they are not done under the present settings; what was finished is kept.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli import console
+from deploy.cli.calibrating import shown
 from deploy.cli.help import sentence
 from deploy.cli.options import Commands, bind
+from deploy.cli.own_lcpaq import OwnOptions, add_own_network, check_without_a_file, own_network, show_widths
 from deploy.cli.runs import RunOptions, add_run, load, open_run
 from hil.errors import UsageError
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
         StepRecords,
     )
     from deploy.lcpaq.settings import StepSettings
-    from deploy.lcpaq.subject import Subject
     from deploy.run.context import Context
     from deploy.run.folder import Progress
     from deploy.search.refined import RefinedRecord
@@ -49,7 +50,7 @@ SHOWN = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LcpaqOptions(RunOptions):
+class LcpaqOptions(RunOptions, OwnOptions):
     """Which network, and `deploy.lcpaq.settings.StepSettings` as they are written.
 
     Attributes:
@@ -57,7 +58,7 @@ class LcpaqOptions(RunOptions):
         model: the network's name.
         size_limit: as `67%`, `250kB` or `blocks`; bops_limit: as `50%` or `3.2G`; latency_limit: as `90%` or `3.5ms`.
         measure_latency: of every layer, without a limit on it.
-        sensitivity: its kind.
+        sensitivity: its kind; None: a run's "hessian", a model file's "quadratic".
         bits: of weights, separated by commas; activation_bits: of what a layer reads, None: 8.
         tie_bits: a layer's weights and what it reads have one width.
         all_layers: the first and the last layer may have other widths than 8.
@@ -73,7 +74,7 @@ class LcpaqOptions(RunOptions):
     bops_limit: str | None = None
     latency_limit: str | None = None
     measure_latency: bool = False
-    sensitivity: str = "hessian"
+    sensitivity: str | None = None
     bits: str = "2,3,4,5,6,7,8"
     activation_bits: str | None = None
     tie_bits: bool = False
@@ -92,6 +93,8 @@ def add(commands: Commands) -> None:
     for name, text in ACTIONS.items():
         action = add_run(actions.add_parser(name, help=text, description=sentence(text)))
         _add_settings(action)
+        if name != "proxy":  # which trains: a file has no training
+            add_own_network(action)
         bind(action, LcpaqOptions, run)
 
 
@@ -107,7 +110,11 @@ def _add_settings(action: argparse.ArgumentParser) -> None:
     limits.add_argument("--bops-limit", metavar="X", help="50%% of INT8's, or 3.2G bit operations (M, G, T)")
     limits.add_argument("--latency-limit", metavar="X", help="90%% of the layers' sum, or 3.5ms")
     action.add_argument("--measure-latency", action="store_true", help="of every layer, without a limit on it")
-    action.add_argument("--sensitivity", default="hessian", metavar="KIND", help="hessian, fisher, nsr or sqnr")
+    action.add_argument(
+        "--sensitivity",
+        metavar="KIND",
+        help="hessian (default), quadratic (default of a model file), fisher, nsr or sqnr",
+    )
     action.add_argument("--bits", default="2,3,4,5,6,7,8", metavar="4,6,8", help="to choose from (%(default)s)")
     action.add_argument(
         "--activation-bits",
@@ -130,26 +137,47 @@ def _add_settings(action: argparse.ArgumentParser) -> None:
 
 
 def run(options: LcpaqOptions) -> int:
-    """Train what is not trained, take the steps, show; the exit code."""
+    """Take the steps, show; the exit code."""
     from deploy.formats.plots.figures import check_image
-    from deploy.lcpaq.actions import take
-    from deploy.lcpaq.subject import Subject, check_name
 
     settings = _settings(options)
     if options.plot:
         check_image(options.plot)
+    folder = _of_a_file(options, options.file, settings) if options.file else _of_a_run(options, settings)
+    _show(options, folder)
+    return 0
+
+
+def _of_a_run(options: LcpaqOptions, settings: StepSettings) -> Path:
+    """Train what is not trained, take the steps; the folder of the records."""
+    from deploy.lcpaq.actions import run_steps, take
+    from deploy.lcpaq.run_network import RunNetwork, check_name
+
+    check_without_a_file(options)
     experiment, _ = load(options)
     check_name(experiment, options.model, settings)
     if experiment.quantization.calibration_images < 2:
         console.warn("one calibration image: ranges are that image's; set quantization.calibration_images to 16")
     with open_run(options) as context:
         console.follow(_trained(context, options.model))
-        subject = Subject.of(context, options.model)
-        console.follow(take(options.action, subject, settings))
+        subject = RunNetwork.of(context, options.model)
+        console.follow(take(run_steps(options.action, settings), subject, settings))
         if options.action != "proxy":
             _draw(subject.folder, options.plot)
-    _show(options, subject)
-    return 0
+    return subject.folder
+
+
+def _of_a_file(options: LcpaqOptions, file: Path, settings: StepSettings) -> Path:
+    """Likewise."""
+    from deploy.lcpaq.actions import OF_A_FILE, take
+    from deploy.lcpaq.widths import artifact_of, write_packed
+
+    with own_network(options, file, settings.kind) as subject:
+        console.follow(take(OF_A_FILE[options.action], subject, settings))
+        _draw(subject.folder, options.plot)
+        if options.action == "run" and options.pack:
+            write_packed(artifact_of(subject))
+    return subject.folder
 
 
 def _settings(options: LcpaqOptions) -> StepSettings:
@@ -164,7 +192,7 @@ def _settings(options: LcpaqOptions) -> StepSettings:
         activation_widths = _widths("--activation-bits", options.activation_bits)
     return StepSettings(
         limits=limits or {"size_bits": DEFAULT_LIMIT},
-        kind=options.sensitivity,
+        kind=options.sensitivity or ("quadratic" if options.file else "hessian"),
         widths=widths,
         exempt_ends=not options.all_layers,
         images=options.images,
@@ -188,7 +216,7 @@ def _widths(option: str, text: str) -> tuple[int, ...]:
 def _trained(context: Context, name: str) -> Iterator[Progress]:
     """Train what the network needs, where it is not done; a ResNet needs nothing of the loop."""
     from deploy.lcpaq.resnet import form_in, train_resnet
-    from deploy.lcpaq.subject import TEACHER
+    from deploy.lcpaq.run_network import TEACHER
     from deploy.pipeline.loop import loop
 
     if (form := form_in(context.experiment, name)) is not None:
@@ -209,15 +237,15 @@ def _draw(folder: Path, plot: Path | None) -> None:
             plots.write_image(plot, drawn)
 
 
-def _show(options: LcpaqOptions, subject: Subject) -> None:
+def _show(options: LcpaqOptions, folder: Path) -> None:
     from deploy.lcpaq.records import StepRecords
 
-    records = StepRecords.read(subject.folder)
+    records = StepRecords.read(folder)
     if options.json:
         console.say_json(records.to_json())
     else:
         show_records(options.action, records)
-        console.say(f"records in {subject.folder}")
+        console.say(f"records in {folder}")
 
 
 def show_records(action: str, records: StepRecords) -> None:
@@ -225,6 +253,8 @@ def show_records(action: str, records: StepRecords) -> None:
     if action == "sensitivity" and records.sensitivity:
         _show_sensitivity(records.sensitivity)
     if action in ("solve", "refine", "run") and records.solve:
+        if records.sensitivity and records.sensitivity.loss:
+            _show_loss(records.sensitivity)
         _show_solution(records.solve)
     if action in ("refine", "run") and records.refine:
         _show_refinement(records.refine)
@@ -234,6 +264,8 @@ def show_records(action: str, records: StepRecords) -> None:
         _show_proxy(records.proxy)
     if action == "run" and records.shipped:
         _show_shipped(records.shipped)
+    if action == "run" and records.widths:
+        show_widths(records.widths)
 
 
 def _show_sensitivity(record: SensitivityRecord) -> None:
@@ -243,13 +275,19 @@ def _show_sensitivity(record: SensitivityRecord) -> None:
     ]
     console.table(
         ("layer", *(title for title, _, _ in columns)),
-        [(name, *(f"{rows[name][width]:.3g}" for _, rows, width in columns)) for name in record.layers],
+        [(shown(name), *(f"{rows[name][width]:.3g}" for _, rows, width in columns)) for name in record.layers],
     )
-    console.say(f"{record.kind} on {record.images} images, {record.cpu_s:.1f} s of CPU")
+    _show_loss(record)
+
+
+def _show_loss(record: SensitivityRecord) -> None:
+    of = f" of the {record.loss}" if record.loss else ""
+    console.say(f"sensitivity: {record.kind}{of}, on {record.images} images, {record.cpu_s:.1f} s of CPU")
 
 
 def _show_solution(record: SolveRecord) -> None:
-    console.say(record.policy)
+    words = (word.rpartition("=") for word in record.policy.split())
+    console.say(" ".join(f"{shown(name)}={bits}" for name, _, bits in words))
     for name, value in record.totals.items():
         if name in SHOWN:
             text, unit, symbol = SHOWN[name]
@@ -264,7 +302,7 @@ def _show_refinement(record: RefineRecord) -> None:
         kept = " (kept)" if scored.policy == record.best else ""
         costs = f"{scored.costs['perturbation']:.4g}", f"{scored.costs['size_bits'] / 8e3:.1f}"
         rows.append((scored.origin + kept, f"{scored.score:.2f}", *costs))
-    console.table(("origin", f"{record.metric} %", "perturbation", "weights kB"), rows)
+    console.table(("origin", f"{record.metric} {record.unit}", "perturbation", "weights kB"), rows)
 
 
 def _show_blocks(record: RefinedRecord) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from deploy.compile.artifact import Artifact, read_back
+from deploy.lcpaq.run_network import RunNetwork
 from deploy.lcpaq.settings import StepSettings
-from deploy.lcpaq.subject import Subject
+from deploy.lcpaq.subject import kept_policy
 from deploy.run.records import BoardScore, LatencyRecord, ModelRecord, PlacementRecord
 from deploy.ship.card import CardFacts, evaluations_in
 from deploy.ship.provenance import CONFIGURATION, configuration, provenance_of
@@ -31,7 +32,7 @@ class DeployedNetwork:
     def name(self) -> str:
         return self.artifact.name
 
-    def record(self, subject: Subject, fp32: float, latency: LatencyRecord, board: BoardScore | None) -> ModelRecord:
+    def record(self, subject: RunNetwork, fp32: float, latency: LatencyRecord, board: BoardScore | None) -> ModelRecord:
         """With the float network's score, and its latency and score on the board."""
         found = read_back(self.artifact.model, subject.context.target)
         return ModelRecord(
@@ -53,7 +54,7 @@ class DeployedNetwork:
 
 
 def card_facts(
-    subject: Subject,
+    subject: RunNetwork,
     settings: StepSettings,
     networks: Sequence[DeployedNetwork],
     records: Sequence[ModelRecord],
@@ -80,5 +81,5 @@ def card_facts(
         titles={all_8.name: ALL_8},
         less={ALL_8: paired_difference([ours.int8], [all_8.int8])},
         origin=f"The network {subject.name} of the run {experiment.name}, its bits assigned layer by layer by LCPAQ: "
-        f"{subject.policy()}.",
+        f"{kept_policy(subject)}.",
     )

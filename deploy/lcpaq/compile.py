@@ -11,13 +11,13 @@ from deploy.formats.digest import digest
 from deploy.formats.files import write_atomically
 from deploy.formats.tflite.writer import write
 from deploy.lcpaq import resnet
-from deploy.lcpaq.subject import TEACHER, Subject
+from deploy.lcpaq.run_network import TEACHER, RunNetwork
 from deploy.run.context import Context
 from deploy.run.keys import settings_of
 from deploy.run.quantizing import quantize_network
 from hil.errors import UsageError
 from nas.errors import ConfigError
-from nas.lcpaq.policy import Policy, applied, load_policy
+from nas.lcpaq.policy import Policy, applied, load_policy, network_digest
 from nas.quant.integer_graph import IntegerGraph, Weighted
 from nas.quant.scheme import Scheme
 
@@ -26,7 +26,7 @@ from nas.quant.scheme import Scheme
 class QuantizedSubject:
     """A trained network of a run and how it is quantized; `policy`: None leaves layers the bits that they have."""
 
-    subject: Subject
+    subject: RunNetwork
     scheme: Scheme
     policy: Policy | None = None
 
@@ -53,12 +53,12 @@ def network_of(context: Context, name: str, scheme: Scheme, policy: Path | None)
         raise UsageError(f"{name}: neither a subnet nor a network of '{context.experiment.name}': {known}")
     if not there:
         raise UsageError(f"{name}: {context.path} has no such network under these settings; run hilnas {command} first")
-    subject = Subject.of(context, name)
+    subject = RunNetwork.of(context, name)
     return QuantizedSubject(subject, scheme, _policy(policy, subject) if policy else None)
 
 
-def _policy(path: Path, subject: Subject) -> Policy:
-    policy = load_policy(path, subject.network)
+def _policy(path: Path, subject: RunNetwork) -> Policy:
+    policy = load_policy(path, network_digest(subject.nodes))
     try:
         applied(subject.nodes, policy)
     except ConfigError as error:

@@ -26,7 +26,8 @@ class Drawn:
         layers: in the network's order.
         perturbation: by bit width, a value per layer.
         bits: a bit width per layer.
-        scored: (size in kB, score in percent, origin), the selected one first; empty before refinement.
+        scored: (size in kB, score, origin), the selected one first; empty before refinement.
+        metric: of the scores, in `unit`.
     """
 
     layers: tuple[str, ...]
@@ -34,6 +35,7 @@ class Drawn:
     bits: tuple[int, ...]
     scored: tuple[tuple[float, float, str], ...]
     metric: str
+    unit: str = "%"
 
 
 def drawn(sensitivity: SensitivityRecord, solved: SolveRecord, refined: RefineRecord | None) -> Drawn:
@@ -42,11 +44,11 @@ def drawn(sensitivity: SensitivityRecord, solved: SolveRecord, refined: RefineRe
     widths = sorted({width for row in table.values() for width in row})
     ordered = sorted(refined.scored, key=lambda s: s.policy != refined.best) if refined else ()
     return Drawn(
-        tuple(table),
+        tuple(name.partition(";")[0] for name in table),  # converters join the names of all that they fused
         {width: tuple(row[width] for row in table.values()) for width in widths},
         tuple(solved.bits[name] for name in table),
         tuple((s.costs["size_bits"] / 8000, s.score, s.origin) for s in ordered),
-        refined.metric if refined else "score",
+        *((refined.metric, refined.unit) if refined else ("score",)),
     )
 
 
@@ -69,14 +71,14 @@ def plots(d: Drawn) -> tuple[Plot, ...]:
     bits = Plot(TITLES[1], layers, Axis("weight bits", zero=True), (bars,), height=140)
     if not d.scored:
         return sensitivity, bits
-    score = Axis(f"{d.metric}, %")
+    score = Axis(f"{d.metric}, {d.unit}")
     return sensitivity, bits, Plot(TITLES[2], Axis("weights, kB"), score, tuple(_policies(d)))
 
 
 def _policies(d: Drawn) -> Iterator[Points]:
     for i, origin in enumerate(dict.fromkeys(o for _, _, o in d.scored)):
         of = [(size, score) for size, score, o in d.scored if o == origin]
-        tips = tuple(f"{origin}: {size:.1f} kB, {d.metric} {score:.2f} %" for size, score in of)
+        tips = tuple(f"{origin}: {size:.1f} kB, {d.metric} {score:.2f} {d.unit}" for size, score in of)
         yield Points(
             tuple(size for size, _ in of),
             tuple(score for _, score in of),

@@ -8,8 +8,9 @@ from dataclasses import asdict, replace
 
 from deploy.formats.digest import digest
 from deploy.lcpaq.records import ProxyRecord, RungAgreement
+from deploy.lcpaq.run_network import RunNetwork
 from deploy.lcpaq.settings import StepSettings
-from deploy.lcpaq.subject import Subject
+from deploy.lcpaq.subject import kept_policy
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
 from nas.data import Crops, Dataset, open_data
@@ -26,11 +27,11 @@ from nas.training.threads import one_thread
 SMALL_IMAGE = 64  # pixels a side, below which a smaller image ranks badly (docs/lcpaq.md) and saves little
 
 
-def trial_inputs(subject: Subject, settings: StepSettings) -> TrialInputs:
+def trial_inputs(subject: RunNetwork, settings: StepSettings) -> TrialInputs:
     """What the proxy's trials are about: policy.json's bits, the training images, the held-out ones to score on."""
     schedule = replace(subject.context.experiment.retrain.schedule, warmup_steps=0)
     seed, folder = subject.context.experiment.seed, subject.folder / "tuned"
-    policy, data = subject.policy(), _data(subject, settings)
+    policy, data = kept_policy(subject), _data(subject, settings)
     applied(subject.nodes, policy)  # refuses bits that the quantizer cannot give before anything is trained
     return TrialInputs(subject.model, policy, data, schedule, folder, subject.key, seed)
 
@@ -41,7 +42,7 @@ def rungs_of(inputs: TrialInputs, settings: StepSettings) -> tuple[Fidelity, ...
     return proxy.ladder(Fidelity(len(unseen), settings.tuning_steps), smaller=proxy.SMALL_SHARE in inputs.data)
 
 
-def search_settings(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
+def search_settings(subject: RunNetwork, settings: StepSettings) -> Iterator[Progress]:
     """proxy.json: the hyperparameters that the low-cost search found for policy.json's bits; study.sqlite goes on."""
     inputs = trial_inputs(subject, settings)
     rungs, evaluate = rungs_of(inputs, settings), Evaluator(inputs)
@@ -72,7 +73,7 @@ def _agreement(found: proxy.RankCorrelation) -> RungAgreement:
     return RungAgreement(found.rung, found.trials, tau_b, spearman)
 
 
-def deployed(subject: Subject, settings: StepSettings) -> tuple[str, IntegerGraph]:
+def deployed(subject: RunNetwork, settings: StepSettings) -> tuple[str, IntegerGraph]:
     """The network to ship at policy.json's bits: by the run's scheme, or as the proxy search found it.
 
     The one that scores more on the images which that search scored on; the run's scheme where they are even.
@@ -89,7 +90,7 @@ def deployed(subject: Subject, settings: StepSettings) -> tuple[str, IntegerGrap
     return ("proxy's settings", tuned) if better else ("the run's scheme", plain)
 
 
-def _data(subject: Subject, settings: StepSettings) -> dict[float, tuple[Dataset, Dataset]]:
+def _data(subject: RunNetwork, settings: StepSettings) -> dict[float, tuple[Dataset, Dataset]]:
     """For each scale the training images, and those of the held-out ones to score on; validation is for the end alone.
 
     Crops are of the full size, as a folded network is for images of one.

@@ -1,4 +1,4 @@
-"""What LCPAQ's steps leave in RUN/lcpaq/MODEL/, a file each; every record holds the key of what it was made from."""
+"""What LCPAQ's steps leave in a network's folder, a file each; every record holds the key of what it was made from."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class SensitivityRecord(KeyedRecord):
         cpu_s: what that took, seconds of CPU.
         layers: perturbation by layer and weight bits.
         activations: by layer and bits of what it reads; None where these are all 8.
+        loss: what it is of, of the user's own network; None: a run's task, on its labels.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class SensitivityRecord(KeyedRecord):
     cpu_s: float
     layers: Perturbations
     activations: Perturbations | None = field(default=None, metadata=OMITTED)
+    loss: str | None = field(default=None, metadata=OMITTED)
 
     FILE: ClassVar[str] = "sensitivity.json"
     COMMAND: ClassVar[str] = "lcpaq sensitivity"
@@ -79,7 +81,7 @@ class SolveRecord(KeyedRecord):
 
 @dataclass(frozen=True)
 class ScoredPolicy:
-    """A policy with the quantized network's score on held-out training images, in percent."""
+    """A policy with the quantized network's score on images that the final score is not of."""
 
     policy: str
     score: float
@@ -101,7 +103,7 @@ class RefineRecord(KeyedRecord):
     """The policies around the program's answer that were scored.
 
     Attributes:
-        metric: of the scores.
+        metric: of the scores, in `unit`.
         images: that they are of.
         best: the policy that is kept; `origin`: where it comes from.
     """
@@ -111,6 +113,7 @@ class RefineRecord(KeyedRecord):
     scored: tuple[RefinedPolicy, ...]
     best: str
     origin: str
+    unit: str = "%"
 
     FILE: ClassVar[str] = "refine.json"
     COMMAND: ClassVar[str] = "lcpaq refine"
@@ -178,6 +181,53 @@ class ShippedRecord(KeyedRecord):
 
 
 @dataclass(frozen=True)
+class Width:
+    """The network at some bits.
+
+    Attributes:
+        name: LCPAQ, or the bits that all layers have.
+        policy: as one text.
+        sha256: of the .tflite file.
+        size_bits: of the weights, as LCPAQ counts them.
+        file_bytes, packed_bytes: of the .tflite file, and packed.
+        noise_db: of the noisiest output.
+        metric: on validation images, in percent; None without labels.
+    """
+
+    name: str
+    policy: str
+    sha256: str
+    size_bits: int
+    file_bytes: int
+    packed_bytes: int
+    noise_db: float
+    metric: float | None = field(default=None, metadata=OMITTED)
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class WidthsRecord(KeyedRecord):
+    """What the policy's bits gain and lose.
+
+    Attributes:
+        noise_images: that the noise is over.
+        widths: the policy's first.
+        metric: its name; None without labels.
+        float_metric: of the float network, in percent.
+        validation_images: that it is over.
+    """
+
+    noise_images: int
+    widths: tuple[Width, ...]
+    metric: str | None = field(default=None, metadata=OMITTED)
+    float_metric: float | None = field(default=None, metadata=OMITTED)
+    validation_images: int | None = field(default=None, metadata=OMITTED)
+
+    FILE: ClassVar[str] = "widths.json"
+    COMMAND: ClassVar[str] = "lcpaq run"
+
+
+@dataclass(frozen=True)
 class StepRecords:
     """The records that are in a model's folder, None where a step was not taken."""
 
@@ -187,6 +237,7 @@ class StepRecords:
     blocks: RefinedRecord | None
     proxy: ProxyRecord | None
     shipped: ShippedRecord | None
+    widths: WidthsRecord | None
 
     @classmethod
     def read(cls, folder: Path) -> StepRecords:
@@ -201,6 +252,7 @@ class StepRecords:
             blocks=read(RefinedRecord),
             proxy=read(ProxyRecord),
             shipped=read(ShippedRecord),
+            widths=read(WidthsRecord),
         )
 
     def to_json(self) -> dict[str, Any]:

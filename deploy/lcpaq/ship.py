@@ -12,8 +12,9 @@ from deploy.latency.table import summaries
 from deploy.lcpaq.card import DeployedNetwork, card_facts
 from deploy.lcpaq.proxy import deployed
 from deploy.lcpaq.records import ProxyRecord, ShippedRecord
+from deploy.lcpaq.run_network import RunNetwork
 from deploy.lcpaq.settings import StepSettings
-from deploy.lcpaq.subject import Subject
+from deploy.lcpaq.subject import kept_policy
 from deploy.run.context import protocol
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
@@ -35,9 +36,9 @@ STAGE = "lcpaq ship"
 STEPS = 5  # evaluated, measured, two networks scored on the board, verified
 
 
-def ship(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
+def ship(subject: RunNetwork, settings: StepSettings) -> Iterator[Progress]:
     """shipped.json and bundle/: policy.json's network, as `hilnas loop` ships its models."""
-    context, policy = subject.context, subject.policy()
+    context, policy = subject.context, kept_policy(subject)
     proxied = ProxyRecord.read(subject.folder / ProxyRecord.FILE)
     boards = map(settings_of, context.boards)
     key = digest(subject.key, str(policy), asdict(proxied.best), settings.tuning_steps, *boards)
@@ -93,7 +94,7 @@ def ship(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
     yield Progress(STAGE, STEPS, STEPS, "bundle verified")
 
 
-def _compiled(subject: Subject, name: str, graph: IntegerGraph, policy: Policy) -> DeployedNetwork:
+def _compiled(subject: RunNetwork, name: str, graph: IntegerGraph, policy: Policy) -> DeployedNetwork:
     context = subject.context
     artifact = save_model(
         graph,
@@ -108,7 +109,7 @@ def _compiled(subject: Subject, name: str, graph: IntegerGraph, policy: Policy) 
 
 
 def _contents(
-    subject: Subject, artifact: Artifact, measurement: BundleMeasurement, quantized_by: str, card: CardFacts
+    subject: RunNetwork, artifact: Artifact, measurement: BundleMeasurement, quantized_by: str, card: CardFacts
 ) -> Contents:
     context, record = subject.context, card.models[0]
     data, board = context.experiment.data, measurement.conditions.board
@@ -116,7 +117,7 @@ def _contents(
         context.task.metric, data.name, "val", record.score_fp32, record.score_int8, board, record.board
     )
     facts = {
-        "policy": str(subject.policy()),
+        "policy": str(kept_policy(subject)),
         "quantized by": quantized_by,
         "data": data.name,
         **accuracy.facts(),

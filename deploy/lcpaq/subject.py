@@ -1,103 +1,83 @@
-"""The trained network of a run that LCPAQ assigns bit widths to."""
+"""What LCPAQ's steps ask of a trained network: a run's (`run_network`), or the user's own (`own_network`)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
-from deploy.formats.digest import digest
-from deploy.lcpaq import resnet
 from deploy.lcpaq.settings import BLOCKS, OPTION, UNITS, StepSettings, amount
-from deploy.run.config import Experiment
-from deploy.run.context import Context
-from deploy.run.keys import settings_of
-from deploy.run.networks import retrained
-from deploy.run.quantizing import quantize_network
-from deploy.run.records import SearchRecord
-from hil.errors import UsageError
 from nas.errors import ConfigError
+from nas.lcpaq.hessian import Problem
 from nas.lcpaq.options import int8_costs
 from nas.lcpaq.policy import Options, Policy, load_policy, network_digest, policy_of, save_policy
-from nas.networks.resnet import ResNet
 from nas.quant.float_graph import Node
-from nas.quant.integer_graph import IntegerGraph
-from nas.space import Architecture
-from nas.tasks.task import Network, fold
+from nas.quant.scheme import Scheme
+from nas.quant.shapes import Shape
 
-TEACHER = "teacher"
-
-
-QUANTIZER = 2
-"""Raise when weights come to be quantized otherwise: sensitivities and policies are computed again."""
+POLICY = "policy.json"
 
 
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """The teacher, a selected model with its block bits as `architecture`, or a ResNet."""
+@dataclass(frozen=True)
+class Scoring:
+    """How a policy's integers are scored: more is better.
 
-    context: Context
-    name: str
-    model: Network
-    architecture: Architecture | None
+    Attributes:
+        metric: name of the score, in `unit`.
+        images: how many it is of.
+    """
 
-    @classmethod
-    def of(cls, context: Context, name: str) -> Subject:
-        """`UsageError` for a name that the run has no network of."""
-        if name == TEACHER:
-            return cls(context, name, context.teacher, None)
-        if (form := resnet.form_in(context.experiment, name)) is not None:
-            return cls(context, name, resnet.trained(context, name, form), None)
-        selected = {model.name: model for model in SearchRecord.read(context.path / SearchRecord.FILE).selected}
-        if name not in selected:
-            raise UsageError(f"--model {name}: the run has {', '.join((TEACHER, *selected))}")
-        architecture = selected[name].architecture
-        return cls(context, name, retrained(context, name, architecture), architecture)
+    metric: str
+    unit: str
+    images: int
+    score: Callable[[Policy], float]
 
-    @cached_property
-    def nodes(self) -> list[Node]:
-        return fold(self.model.eval(), self.context.experiment.data.size, self.architecture)
 
-    @cached_property
-    def network(self) -> str:
-        """A digest of what a policy belongs to."""
-        return network_digest(self.nodes)
+class Subject(Protocol):
+    """A trained network, its data, and how it is quantized.
+
+    Attributes:
+        folder: of the records.
+        key: a digest of the weights, of the data and of how they are quantized.
+        nodes: the float network.
+        input_shape: (H, W, C), or a vector's (C,).
+        loss: what the sensitivity is of; None: what a run's labels say.
+    """
 
     @property
-    def folder(self) -> Path:
-        return self.context.path / "lcpaq" / self.name
+    def folder(self) -> Path: ...
 
-    @cached_property
-    def key(self) -> str:
-        """A digest of the network's weights and of how it is quantized."""
-        e = self.context.experiment
-        if isinstance(self.model, ResNet):
-            weights = resnet.key_of(self.context, self.model.form)
-        else:
-            weights = self.context.keys[TEACHER if self.architecture is None else "retrain"]
-        scheme, images = settings_of(e.quantization.scheme), e.quantization.calibration_images
-        return digest(weights, self.name, str(self.architecture), scheme, images, QUANTIZER)
+    @property
+    def key(self) -> str: ...
 
-    def graph(self, policy: Policy | None = None) -> IntegerGraph:
-        """The deployed network at the policy's bits."""
-        return quantize_network(self.context, self.model, self.architecture, policy=policy)
+    @property
+    def nodes(self) -> Sequence[Node]: ...
 
-    def save_policy(self, policy: Policy) -> None:
-        """policy.json."""
-        save_policy(policy, self.folder / "policy.json", self.network)
+    @property
+    def input_shape(self) -> Shape: ...
 
-    def policy(self) -> Policy:
-        """policy.json; `ConfigError` if it is not there, damaged or of another network."""
-        return load_policy(self.folder / "policy.json", self.network)
+    @property
+    def scheme(self) -> Scheme: ...
+
+    @property
+    def loss(self) -> str | None: ...
+
+    def problem(self, images: int) -> Problem:
+        """What the sensitivity is computed on: at most so many images."""
+
+    def scoring(self, images: int) -> Scoring:
+        """On at most so many images, none of which the final score is of."""
 
 
-def check_name(experiment: Experiment, name: str, settings: StepSettings) -> None:
-    """`UsageError` for a network that the experiment has not, and for limits that it cannot have."""
-    budgets = [budget.name for budget in experiment.budgets]
-    if name not in (TEACHER, *budgets) and resnet.form_in(experiment, name) is None:
-        raise UsageError(f"--model {name}: '{experiment.name}' has {', '.join((TEACHER, *budgets, resnet.NAMES))}")
-    if BLOCKS in settings.limits.values() and name not in budgets:
-        raise UsageError(f"--size-limit {BLOCKS}: {name} has no block bits; name a selected model or give %")
+def keep_policy(subject: Subject, policy: Policy) -> None:
+    """policy.json."""
+    save_policy(policy, subject.folder / POLICY, network_digest(subject.nodes))
+
+
+def kept_policy(subject: Subject) -> Policy:
+    """policy.json; `ConfigError` if it is not there, damaged or of another network."""
+    return load_policy(subject.folder / POLICY, network_digest(subject.nodes))
 
 
 def limits_of(subject: Subject, settings: StepSettings, options: Options) -> dict[str, float]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from deploy.run.records import RunState, StageState
 from hil.errors import UsageError
@@ -45,18 +45,27 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
+def locked(path: Path, otherwise: str = "give --name") -> TextIO:
+    """The lock of a folder, which is made; whoever closes it gives it back. `UsageError` where another process has it.
+
+    `otherwise`: what there is to do but to wait.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = (path / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise UsageError(f"{path}: another hilnas works on this run; wait for it or {otherwise}") from None
+    return lock
+
+
 class Run:
     """A run's folder, locked against a second process while open."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise UsageError(f"{path}: another hilnas works on this run; wait for it or give --name") from None
+        self._lock = locked(path)
         self._state_path = path / RunState.FILE
         self.stages: dict[str, StageState] = {}
         if self._state_path.exists():

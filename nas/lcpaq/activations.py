@@ -8,6 +8,7 @@ quantity in both tables:
   times that tensor's ||Q_a(x) - x||^2 is therefore (mean over images of tr H_n / size) x (mean over images of
   ||Q_a(x_n) - x_n||^2), with `size` and norm those of one image. As with weights, half of it is the second-order
   estimate of how much the mean loss grows.
+- "quadratic": that Hessian's quadratic form of the error itself, averaged over the images.
 - "fisher": the mean over images of sum_j g_nj^2 dx_nj^2, where g_n is the gradient of image n's own loss.
 - "nsr": the output's NSR with only this tensor rounded.
 - "sqnr": the noise power over the signal power at the layer's own output, as for weights: the tensor's own SQNR does
@@ -29,8 +30,7 @@ from torch import Tensor
 from nas.errors import ConfigError
 from nas.lcpaq.hessian import Change, Problem, Trace, forms, forward, generator_of, rademacher, rounds
 from nas.lcpaq.policy import ACTIVATION_BITS
-from nas.lcpaq.sensitivity import Perturbations, Sensitivity, ready
-from nas.noise import NsrReference
+from nas.lcpaq.sensitivity import OutputReference, Perturbations, Sensitivity, ready, signal_power
 from nas.quant.float_graph import INPUT, Weighted
 from nas.quant.integer_graph import IntTensor
 from nas.quant.lower import parameters_of
@@ -55,7 +55,8 @@ def reads(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> 
     images, by_width = [images for images, _ in problem.batches], []
     for bits in widths:
         nodes = [replace(n, input_bits=bits) if isinstance(n, Weighted) else n for n in problem.needed]
-        by_width.append(parameters_of(calibrate(nodes, images, observer_of(scheme.observer)), widths_of(nodes)))
+        ranges = calibrate(nodes, images, observer_of(scheme.observer)) | {INPUT: problem.input_range}
+        by_width.append(parameters_of(ranges, widths_of(nodes)))
     return [
         Read(group, tuple(parameters[group.tensors[0]] for parameters in by_width))
         for group in shared(problem.needed)
@@ -134,8 +135,22 @@ def activation_traces(
     with torch.no_grad():
         env = forward(problem.needed, {}, problem.batches[0][0][:1])
     sizes = {name: env[name].numel() for name in tensors}
-    *_, last = rounds(problem, sizes, sampled, relative_error, most_probes)
+    *_, last = rounds(sizes, sampled, relative_error, most_probes)
     return last
+
+
+def activation_quadratic(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
+    """dx'H dx of the tensor's own rounding error dx, averaged over the images."""
+    problem = ready(problem, scheme)
+    inputs = reads(problem, widths, scheme)
+
+    def error(name: str, parameters: Sequence[Parameters]) -> Change:
+        return lambda env: torch.cat([rounded(env[name], p) - env[name] for p in parameters])
+
+    changes = [(name, error(name, read.parameters)) for read in inputs for name in read.tensors.sources]
+    found = forms(problem, changes, len(widths))
+    by_source = {name: [max(form, 0.0) for form in row] for (name, _), row in zip(changes, found, strict=True)}
+    return _shared_out(problem, widths, _summed(inputs, by_source))
 
 
 @torch.no_grad()
@@ -184,24 +199,22 @@ def _slopes(
 def activation_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
     """NSR (QA-BWNAS's, `nas.noise.nsr`) of the output, with this tensor rounded and nothing else."""
     problem = ready(problem, scheme)
-    target = NsrReference(
-        torch.cat([forward(problem.needed, {}, images)[problem.output] for images, _ in problem.batches])
-    )
+    target = OutputReference.of(problem, [forward(problem.needed, {}, images) for images, _ in problem.batches])
 
     def nsr(read: Read, parameters: Parameters) -> float:
-        return target.nsr(with_rounded(problem, read.tensors, parameters, images) for images, _ in problem.batches)
+        return target.nsr([with_rounded(problem, read.tensors, parameters, images) for images, _ in problem.batches])
 
     inputs = reads(problem, widths, scheme)
     return _shared_out(problem, widths, [(read, [nsr(read, p) for p in read.parameters]) for read in inputs])
 
 
-def with_rounded(problem: Problem, tensors: Shared, parameters: Parameters, images: Tensor) -> Tensor:
-    """The output where the sources of these tensors are rounded."""
+def with_rounded(problem: Problem, tensors: Shared, parameters: Parameters, images: Tensor) -> dict[str, Tensor]:
+    """The outputs where the sources of these tensors are rounded."""
     env = {INPUT: rounded(images, parameters) if INPUT in tensors.sources else images}
     for node in problem.needed:
         y = node(env)
         env[node.name] = rounded(y, parameters) if node.name in tensors.sources else y
-    return env[problem.output]
+    return {name: env[name] for name in problem.outputs}
 
 
 @torch.no_grad()
@@ -216,7 +229,7 @@ def activation_sqnr(problem: Problem, widths: Sequence[int], scheme: Scheme = DE
         for i, layer in enumerate(problem.layers):
             linear = replace(layer, activation="none")
             y = linear(env)
-            signal[i] += float((y - y.mean((0, 2, 3), keepdim=True)).double().square().sum())
+            signal[i] += signal_power(y)
             for j, of_width in enumerate(parameters[layer.name]):
                 changed = linear({layer.x: rounded(env[layer.x], of_width)})
                 noise[i, j] += float((changed - y).double().square().sum())
@@ -226,6 +239,7 @@ def activation_sqnr(problem: Problem, widths: Sequence[int], scheme: Scheme = DE
 
 ACTIVATION_SENSITIVITIES: Mapping[str, Sensitivity] = {
     "hessian": ActivationHessian(),
+    "quadratic": activation_quadratic,
     "fisher": activation_fisher,
     "nsr": activation_nsr,
     "sqnr": activation_sqnr,

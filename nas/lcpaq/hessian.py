@@ -5,10 +5,12 @@ each layer. A single z over all layers would give samples of z_i'(Hz)_i for all 
 cross terms dominate in small layers: on a trained classifier the error of one sample is up to 40 times a depthwise
 layer's trace, and 0.5 times with a separate z for the layer, which is used here.
 
-Such a network is piecewise linear in any one layer's weights (convolutions, sums, RELU, maxima), so that layer's
+A searched network is piecewise linear in any one layer's weights (convolutions, sums, RELU, maxima), so that layer's
 Hessian is J'BJ exactly, where B is the Hessian of the loss at the output, and z'Hz = (Jz)'B(Jz): the change z is
-propagated forward through the layers that follow, and only the loss is differentiated twice. Kinks are ignored. All of
-it holds for activations as for weights, image by image: no image's activations change another's loss.
+propagated forward through the layers that follow, and only the loss is differentiated twice. Kinks are ignored. Where
+a network has curved operators (sigmoid, products of maps), J'BJ is the Gauss-Newton form of the Hessian; that is all of
+it again where the loss has no slope, as the squared distance of the outputs to their own values has none. All of it
+holds for activations as for weights, image by image: no image's activations change another's loss.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from nas.quant.float_graph import (
     inputs_of,
     last_reads,
 )
+from nas.quant.ranges import IMAGE_RANGE, Range
 from nas.quant.windows import pair
 
 PROBES_PER_ROUND = 8  # as many times a batch's images are propagated at once
@@ -48,27 +51,29 @@ class Problem:
     """A folded network, its loss and its images.
 
     Attributes:
-        nodes: the network; operators that `output` does not depend on (the deployed argmax) are left out.
+        nodes: the network; operators that no output depends on (the deployed argmax) are left out.
         batches: (images (N, 3, H, W), labels) on the nodes' device; the loss is the mean over their images.
         loss: from (output, labels) to a scalar, as `nas.tasks.task.Task.loss`.
-        output: the tensor that the loss reads, (N, classes, h, w) for maps and (N, classes) for vectors.
+        outputs: the tensors that the loss reads (`logits`).
+        input_range: what the images' integers will span.
     """
 
     nodes: Sequence[Node]
     batches: Sequence[tuple[Tensor, Tensor]]
     loss: Loss
-    output: str = "logits"
+    outputs: tuple[str, ...] = ("logits",)
+    input_range: Range = IMAGE_RANGE
 
     def __post_init__(self) -> None:
-        if self.output not in [node.name for node in self.nodes]:
-            raise ConfigError(f"sensitivity: the network has no tensor '{self.output}' for the loss to read")
+        for name in set(self.outputs) - {node.name for node in self.nodes}:
+            raise ConfigError(f"sensitivity: the network has no tensor '{name}' for the loss to read")
         if not sum(len(images) for images, _ in self.batches):
             raise ConfigError("sensitivity: no images; set quant.calibration_images")
 
     @cached_property
     def needed(self) -> tuple[Node, ...]:
-        """The nodes that the output depends on, in order."""
-        wanted, kept = {self.output}, []
+        """The nodes that the outputs depend on, in order."""
+        wanted, kept = set(self.outputs), []
         for node in reversed(self.nodes):
             if node.name in wanted:
                 wanted.update(inputs_of(node))
@@ -85,9 +90,14 @@ class Problem:
         return sum(len(images) for images, _ in self.batches)
 
     def logits(self, env: Mapping[str, Tensor]) -> Tensor:
-        """The output among the results in `env`, as the loss takes it: a fully connected layer's without H and W."""
-        y = env[self.output]
-        return y.flatten(1) if isinstance(self.needed[-1], FullyConnected) else y
+        """The output among the results in `env`, as the loss takes it: (N, classes, h, w) of a map.
+
+        A fully connected layer's is (N, classes), and several are (N, elements), one behind the other.
+        """
+        ys = [env[name] for name in self.outputs]
+        if len(ys) > 1:
+            return torch.cat([y.flatten(1) for y in ys], 1)
+        return ys[0].flatten(1) if isinstance(self.needed[-1], FullyConnected) else ys[0]
 
     def loss_of(self, weights: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         """The loss of one batch, by `weights` where a layer is named there; `QuantizationError` if it is not finite."""
@@ -149,8 +159,7 @@ def estimated(
     """Every layer's `Trace` after each round of probes, until all are within `relative_error` or out of probes.
 
     A layer needs no more probes when its standard error is at most `relative_error` of its trace. A layer's probes
-    depend only on the seed and its name. Raises `QuantizationError` where the loss is not finite and `ConfigError`
-    where the output is not piecewise linear in a layer's weights.
+    depend only on the seed and its name. Raises `QuantizationError` where the loss is not finite.
     """
     layers = {layer.name: layer for layer in problem.layers}
     generators = {name: generator_of(f"{seed}/{name}") for name in layers}
@@ -160,11 +169,10 @@ def estimated(
         return quadratic_forms(problem, [layers[name] for name in names], probes)
 
     sizes = {name: layer.weight.numel() for name, layer in layers.items()}
-    return rounds(problem, sizes, sampled, relative_error, most_probes)
+    return rounds(sizes, sampled, relative_error, most_probes)
 
 
 def rounds(
-    problem: Problem,
     sizes: Mapping[str, int],
     sampled: Callable[[Sequence[str], int], list[list[float]]],
     relative_error: float,
@@ -173,9 +181,6 @@ def rounds(
     """The traces after each round of `sampled` (names, probes of each) quadratic forms."""
     if not relative_error > 0 or most_probes < LEAST_PROBES:
         raise ConfigError(f"sensitivity: give a relative error above 0 and at least {LEAST_PROBES} probes")
-    curved = [node.name for node in problem.needed if not isinstance(node, Weighted | Add | Mean | Rearranging)]
-    if curved:
-        raise ConfigError(f"sensitivity: the loss reads '{curved[0]}', which is not piecewise linear; give the logits")
     samples: dict[str, list[float]] = {name: [] for name in sizes}
     estimates: dict[str, Trace] = {}
     active = list(sizes)
@@ -249,17 +254,22 @@ def forms(problem: Problem, changes: Sequence[tuple[str, Change]], count: int) -
 
 @torch.no_grad()
 def _propagated(problem: Problem, env: Mapping[str, Tensor], source: str, first: Tensor) -> Tensor:
-    """The change of the output where the tensor `source` changes by `first`, (probes x N, C, H, W) both."""
+    """The change of the output where the tensor `source` changes by `first`, for all probes x N images both."""
+
+    def none(name: str) -> Tensor:
+        return env[name].new_zeros(1).expand(len(first), *env[name].shape[1:])
+
     changes = {source: first}
     start = [INPUT, *(node.name for node in problem.needed)].index(source)
     for node, done in zip(problem.needed[start:], last_reads(problem.needed)[start:], strict=True):
         read = inputs_of(node)
         if any(x in changes for x in read):
-            still = {x: env[x].new_zeros(1).expand(len(first), *env[x].shape[1:]) for x in read if x not in changes}
+            still = {x: none(x) for x in read if x not in changes}
             changes[node.name] = _through(node, env, _changed(node, env, still | changes))
         for name in done:
-            changes.pop(name, None)
-    return changes[problem.output]
+            if name not in problem.outputs:
+                changes.pop(name, None)
+    return problem.logits({name: changes[name] if name in changes else none(name) for name in problem.outputs})
 
 
 def _linear(node: Node) -> Node:
@@ -270,7 +280,12 @@ def _linear(node: Node) -> Node:
 
 
 def _changed(node: Node, env: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> Tensor:
-    """The change of the result of `node`, before its activation, for changes (probes x N, C, H, W) of its inputs."""
+    """The change of the result of `node` for changes (probes x N, C, H, W) of its inputs.
+
+    That of a layer or an addition is before its activation.
+    """
+    if not isinstance(node, Weighted | Add | Mean | Rearranging):
+        return _differentiated(node, env, changes)
     if not isinstance(node, MaxPool):
         return _linear(node)(changes)
     x = node.window.padded(env[node.x], -torch.inf)
@@ -278,6 +293,17 @@ def _changed(node: Node, env: Mapping[str, Tensor], changes: Mapping[str, Tensor
     change = node.window.padded(changes[node.x]).view(-1, *x.shape).flatten(3)
     taken = change.gather(3, largest.flatten(2).expand(len(change), -1, -1, -1))
     return taken.view(-1, *largest.shape[1:])
+
+
+def _differentiated(node: Node, env: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> Tensor:
+    """As `_changed`, to the first order, of an operator that is not linear."""
+    read = inputs_of(node)
+    moved = tuple(changes[x] for x in read)
+    images = max(len(env[x]) for x in read)  # a constant has a batch of 1
+    here = tuple(env[x].expand(images, *env[x].shape[1:]) for x in read)
+    repeated = tuple(x.repeat(len(moved[0]) // images, *[1] * (x.ndim - 1)) for x in here)
+    change: Tensor = torch.func.jvp(lambda *xs: node(dict(zip(read, xs, strict=True))), repeated, moved)[1]
+    return change
 
 
 def _through(node: Node, env: Mapping[str, Tensor], change: Tensor) -> Tensor:

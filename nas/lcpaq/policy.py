@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 
 from nas.atomic import write_atomically
 from nas.errors import ConfigError, QuantizationError
-from nas.quant.float_graph import Add, Conv, Node, Rearranging, Weighted, inputs_of
+from nas.quant.float_graph import (
+    Add,
+    Conv,
+    FullyConnected,
+    Node,
+    Rearranging,
+    TransposedConv,
+    Weighted,
+    inputs_of,
+)
+from nas.quant.lowered_operators import is_depthwise
 from nas.quant.ranges import shared, widths_of
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.shapes import Shape, shapes_of
@@ -118,18 +128,18 @@ def layers_of(nodes: Iterable[Node], input_shape: Shape, scheme: Scheme = DEFAUL
     layers = []
     for node in nodes:
         if isinstance(node, Weighted):
-            weights, positions = node.weight.numel(), math.prod(shapes[node.name][:-1])
+            weights, outputs = node.weight.numel(), node.bias.numel()
+            met = node.x if isinstance(node, TransposedConv) else node.name  # whose positions each weight meets
+            macs = math.prod(shapes[met][:-1]) * weights
             kind = _kind(node, shapes[node.x][-1])
-            outputs = node.bias.numel()
-            offset_bits = scheme.offset_bits(outputs, FEWEST)
-            layers.append(Layer(node.name, kind, weights, outputs, positions * weights, offset_bits))
+            layers.append(Layer(node.name, kind, weights, outputs, macs, scheme.offset_bits(outputs, FEWEST)))
     return tuple(layers)
 
 
 def _kind(node: Weighted, channels: int) -> Kind:
-    if not isinstance(node, Conv):
+    if isinstance(node, FullyConnected):
         return "linear"
-    if node.weight.shape[1] == 1 and node.weight.shape[0] == channels:  # as in lower.py
+    if isinstance(node, Conv) and is_depthwise(node.weight, channels):
         return "depthwise"
     return "pointwise" if node.weight.shape[2:] == (1, 1) else "conv"
 

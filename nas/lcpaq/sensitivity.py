@@ -1,15 +1,19 @@
 """The sensitivity of each layer to its weight bits: the perturbation tables that LCPAQ's integer program sums.
 
 Omega_i(b) is for layer i at b bits and all others unquantized. "hessian" is HAWQ-V2's (arXiv 1911.03852): the mean
-Hessian trace times ||Q_b(W_i) - W_i||^2. The paper publishes no other kinds; these are ours: "fisher" weights each
-weight's squared error by its own mean squared gradient, "nsr" measures the noise at the network's output, "sqnr" at the
-layer's. Q_b is the deployed quantizer, `nas.quant.weights.quantize_weight`, which rounds to nearest.
+Hessian trace times ||Q_b(W_i) - W_i||^2. The paper publishes no other kinds; these are ours: "quadratic" is the
+Hessian's quadratic form of that error itself, which need not lie as evenly in all directions as a mean trace assumes;
+"fisher" weights each weight's squared error by its own mean squared gradient, "nsr" measures the noise at the network's
+output, "sqnr" at the layer's. Q_b is the deployed quantizer, `nas.quant.weights.quantize_weight`, which rounds to
+nearest; in "quadratic" also as the scheme rounds few bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -17,12 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.errors import ConfigError
-from nas.lcpaq.hessian import Problem, Trace, forward, traces
+from nas.lcpaq.hessian import Problem, Trace, forward, quadratic_forms, traces
 from nas.lcpaq.policy import WEIGHT_BITS
 from nas.noise import NsrReference
+from nas.quant import post_training
+from nas.quant.file_order import dimension
 from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.lower import parameters_of
-from nas.quant.post_training import prepared
 from nas.quant.ranges import calibrate, observer_of
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.weights import quantize_weight
@@ -45,13 +50,14 @@ class Perturbations:
         }
 
 
+NEAREST: Mapping[str, Tensor] = MappingProxyType({})
 Sensitivity = Callable[[Problem, Sequence[int], Scheme], Perturbations]
 
 
 def ready(problem: Problem, scheme: Scheme) -> Problem:
     """The problem of the network that `scheme` rounds: equalized where it equalizes."""
     calibration = [{INPUT: images} for images, _ in problem.batches]
-    return replace(problem, nodes=prepared(problem.needed, calibration, scheme))
+    return replace(problem, nodes=post_training.prepared(problem.needed, calibration, scheme))
 
 
 @torch.no_grad()
@@ -66,18 +72,22 @@ def rounded(node: Weighted, bits: int, input_scale: float, scheme: Scheme) -> Te
 def input_scales(problem: Problem, scheme: Scheme) -> dict[str, float]:
     """For each layer the scale of its input, on which the rounding of (nearly) dead channels depends."""
     ranges = calibrate(problem.needed, [images for images, _ in problem.batches], observer_of(scheme.observer))
-    parameters = parameters_of(ranges)
+    parameters = parameters_of(ranges | {INPUT: problem.input_range})
     return {layer.name: parameters[layer.x][0] for layer in problem.layers}
 
 
-def candidates(problem: Problem, widths: Sequence[int], scheme: Scheme) -> Iterator[tuple[Weighted, list[Tensor]]]:
-    """Each layer with its rounded weight at each width."""
+def candidates(
+    problem: Problem, widths: Sequence[int], scheme: Scheme, grams: Mapping[str, Tensor] = NEAREST
+) -> Iterator[tuple[Weighted, list[Tensor]]]:
+    """Each layer with its rounded weight at each width; `grams`: of `grams_to_round`, for adaptive rounding."""
     wrong = [bits for bits in widths if bits not in WEIGHT_BITS]
     if wrong or not widths:
         raise ConfigError(f"sensitivity: weights take 2 to 8 bits, not {wrong[0] if wrong else 'none'}")
     scales = input_scales(problem, scheme)
     for layer in problem.layers:
-        yield layer, [rounded(layer, bits, scales[layer.name], scheme) for bits in widths]
+        at_widths = [post_training.rounded([replace(layer, bits=bits)], grams, scheme) for bits in widths]
+        nodes = [node for (node,) in at_widths if isinstance(node, Weighted)]
+        yield layer, [rounded(node, node.bits, scales[layer.name], scheme) for node in nodes]
 
 
 def _perturbations(names: Sequence[str], widths: Sequence[int], rows: Sequence[Sequence[float]]) -> Perturbations:
@@ -117,6 +127,19 @@ def by_trace(problem: Problem, widths: Sequence[int], scheme: Scheme, estimates:
     return replace(errors, values=errors.values * np.array(sensitivity)[:, None])
 
 
+def quadratic(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
+    """dW'H dW of the layer's own error dW, H in its Gauss-Newton form."""
+    problem = ready(problem, scheme)
+    calibration = [{INPUT: images} for images, _ in problem.batches]
+    grams = post_training.grams_to_round(problem.needed, calibration, scheme, [layer.name for layer in problem.layers])
+    names, rows = [], []
+    for layer, weights in candidates(problem, widths, scheme, grams):
+        names.append(layer.name)
+        (forms,) = quadratic_forms(problem, [layer], [[weight - layer.weight for weight in weights]])
+        rows.append([max(form, 0.0) for form in forms])  # as with traces
+    return _perturbations(names, widths, rows)
+
+
 def fisher(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
     """sum_j F_j dW_j^2, where F_j is the mean over images of the squared gradient of an image's loss (empirical)."""
     problem = ready(problem, scheme)
@@ -146,23 +169,44 @@ def output_nsr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT
     """NSR (QA-BWNAS's, `nas.noise.nsr`) of the output, with this layer's weights rounded and nothing else."""
     problem = ready(problem, scheme)
     batches = [forward(problem.needed, {}, images) for images, _ in problem.batches]
-    target = NsrReference(torch.cat([env[problem.output] for env in batches]))
+    target = OutputReference.of(problem, batches)
     names, rows = [], []
     for layer, weights in candidates(problem, widths, scheme):
         names.append(layer.name)
         changed = [replace(layer, weight=weight) for weight in weights]
-        rows.append([target.nsr(_rerun(problem, env, node) for env in batches) for node in changed])
+        rows.append([target.nsr([_rerun(problem, env, node) for env in batches]) for node in changed])
     return _perturbations(names, widths, rows)
 
 
-def _rerun(problem: Problem, env: Mapping[str, Tensor], changed: Weighted) -> Tensor:
-    """The output where one node is `changed`: only the nodes after it are computed."""
+@dataclass(frozen=True, eq=False)
+class OutputReference:
+    """What the NSR of the outputs is against, by their names."""
+
+    maps: Mapping[str, NsrReference]
+
+    @classmethod
+    def of(cls, problem: Problem, batches: Sequence[Mapping[str, Tensor]]) -> OutputReference:
+        """The results in `batches`."""
+        return cls({name: NsrReference(torch.cat([_as_map(env[name]) for env in batches])) for name in problem.outputs})
+
+    def nsr(self, batches: Sequence[Mapping[str, Tensor]]) -> float:
+        """Of the results in `batches`; of several outputs the mean."""
+        return fmean(target.nsr(_as_map(env[name]) for env in batches) for name, target in self.maps.items())
+
+
+def _as_map(y: Tensor) -> Tensor:
+    """(N, C, H, W), also of a tensor of another rank, whose last axis has the channels."""
+    return y if y.ndim == 4 else y.movedim(-1, 1).reshape(len(y), y.shape[-1], -1, 1)
+
+
+def _rerun(problem: Problem, env: Mapping[str, Tensor], changed: Weighted) -> dict[str, Tensor]:
+    """The outputs where one node is `changed`: only the nodes after it are computed."""
     names = [node.name for node in problem.needed]
     here = dict(env)
     rest: list[Node] = [changed, *problem.needed[names.index(changed.name) + 1 :]]
     for node in rest:
         here[node.name] = node(here)
-    return here[problem.output]
+    return {name: here[name] for name in problem.outputs}
 
 
 @torch.no_grad()
@@ -177,13 +221,20 @@ def layer_sqnr(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT
         for i, (layer, weights) in enumerate(layers):
             linear = replace(layer, activation="none")
             y = linear(env)
-            signal[i] += float((y - y.mean((0, 2, 3), keepdim=True)).double().square().sum())
+            signal[i] += signal_power(y)
             noise[i] += [float((replace(linear, weight=w)(env) - y).double().square().sum()) for w in weights]
     return Perturbations(tuple(layer.name for layer, _ in layers), tuple(widths), noise / np.maximum(signal, 1e-12))
 
 
+def signal_power(y: Tensor) -> float:
+    """The summed squares of what differs from the mean of its channel."""
+    others = [axis for axis in range(y.ndim) if axis != dimension(y, -1)]
+    return float((y - y.mean(others, keepdim=True)).double().square().sum())
+
+
 SENSITIVITIES: Mapping[str, Sensitivity] = {
     "hessian": Hessian(),
+    "quadratic": quadratic,
     "fisher": fisher,
     "nsr": output_nsr,
     "sqnr": layer_sqnr,

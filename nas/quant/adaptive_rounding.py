@@ -4,7 +4,8 @@ Source: Nagel et al., arXiv 2004.10568, section 3: the task's loss is replaced b
 dw' E[xx'] dw, a quadratic over one bit per weight. The paper relaxes and trains it; here it is minimised by coordinate
 descent, one flip at a time from the nearest rounding, so no layer's error on the calibration images can grow. Every
 layer reads the float network's maps (the paper's asymmetric form, which reads the quantized ones, is left out), so that
-the tree of prefixes (nas/nsr.py) rounds a layer as the full network does.
+the tree of prefixes (nas/nsr.py) rounds a layer as the full network does. Transposed convolutions are left out: they
+keep the nearest rounding.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.errors import QuantizationError
+from nas.quant.file_order import to_file_order
 from nas.quant.float_graph import Conv, FullyConnected, Node, Weighted, last_reads
 from nas.quant.scheme import FewBits, Granularity
 from nas.quant.weights import check_finite, grid_of, on_grid
@@ -100,7 +102,7 @@ def _gram(node: Conv | FullyConnected, maps: Sequence[Tensor]) -> Tensor:
 def _columns(node: Conv | FullyConnected, x: Tensor) -> Tensor:
     """The input patch of each output position: (groups, K, positions)."""
     if isinstance(node, FullyConnected):
-        return x.flatten(1).T[None]
+        return to_file_order(x).flatten(0, -2).T[None]
     groups = x.shape[1] // node.weight.shape[1]
     columns = F.unfold(
         node.window.padded(x), node.kernel, pair(node.dilation), 0, pair(node.stride)

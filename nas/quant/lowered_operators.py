@@ -166,7 +166,7 @@ def _weighted(node: Weighted, x: IntTensor, y: IntTensor, granularity: Granulari
     last = node.activation, node.bits, q.offset
     if isinstance(node, FullyConnected):
         return QFullyConnected(node.name, node.x, q.weight, q.scale, q.bias, *last)
-    depthwise = not isinstance(node, TransposedConv) and _is_depthwise(node.weight, x.shape[2])
+    depthwise = not isinstance(node, TransposedConv) and is_depthwise(node.weight, x.shape[2])
     weight = _deployed(q.weight, depthwise=depthwise)
     if isinstance(node, TransposedConv):
         return QTransposedConv(node.name, node.x, weight, q.scale, q.bias, node.stride, *last, node.padding)
@@ -187,7 +187,7 @@ def _deployed(weight: NDArray[Numbers], *, depthwise: bool) -> NDArray[Numbers]:
     return np.ascontiguousarray(weight.transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1)))
 
 
-def _is_depthwise(weight: torch.Tensor, channels: int) -> bool:
+def is_depthwise(weight: torch.Tensor, channels: int) -> bool:
     """Each result reads one channel; where there is no other one, a plain convolution says the same."""
     outputs, inputs = weight.shape[:2]
     return inputs == 1 and (channels > 1 or outputs == 1)

@@ -27,7 +27,16 @@ NODES = (
     helper.make_node("Flatten", ["g"], ["f"], "flatten"),
     helper.make_node("Gemm", ["f", "v"], ["y"], "classifier", transB=1),
 )
+DEEPER = (
+    *NODES[:2],
+    helper.make_node("Conv", ["r", "w2"], ["c2"], "conv2", strides=[2, 2], pads=[1, 1, 1, 1]),
+    helper.make_node("Relu", ["c2"], ["r2"], "relu2"),
+    helper.make_node("Conv", ["r2", "w3"], ["c3"], "conv3", pads=[1, 1, 1, 1]),
+    helper.make_node("GlobalAveragePool", ["c3"], ["g"], "pool"),
+    *NODES[3:],
+)
 CONSTANTS = {"w": weights(8, 3, 3, 3), "v": weights(5, 8)}
+OF_DEEPER = {"w2": weights(8, 8, 3, 3), "w3": weights(8, 8, 3, 3)}
 
 
 def network(

@@ -70,12 +70,12 @@ def write_project(folder: Path, finished: Finished) -> None:
 
 def write_networks(folder: Path) -> None:
     """Float networks and images for them; one stands where a wheel would put its own."""
-    from tests.deploy.onnx_files import network, write_images
+    from tests.deploy.onnx_files import DEEPER, OF_DEEPER, network, write_images
 
     models = folder / "ocr" / "rapidocr_onnxruntime" / "models"
     models.mkdir(parents=True)
     network(models / "ch_ppocr_mobile_v2.0_cls_infer.onnx", shape=("batch", 3, "height", "width"))
-    network(folder / "network.onnx", shape=(1, 3, 32, 32))
+    network(folder / "network.onnx", DEEPER, shape=(1, 3, 32, 32), **OF_DEEPER)
     write_images(folder / "photos", count=3)
     for split, name in product(("train", "val"), "abcde"):  # as many classes as the network has
         (folder / "signs" / split).mkdir(parents=True, exist_ok=True)

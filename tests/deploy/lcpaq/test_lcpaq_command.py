@@ -167,7 +167,7 @@ def test_settings_as_options(words: tuple[str, ...]) -> None:
         (("--activation-bits", "3,8"), ("--activation-bits: activations take 4 to 8 bits, not 3",)),
         (("--activation-bits", "4,6"), ("first and the last layer keep 8 bits", "--all-layers")),
         (("--bits", "2,3", "--tie-bits"), ("--activation-bits: none of them is one of --bits",)),
-        (("--sensitivity", "guess"), ("--sensitivity guess", "hessian, fisher, nsr, sqnr")),
+        (("--sensitivity", "guess"), ("--sensitivity guess", "hessian, quadratic, fisher, nsr, sqnr")),
         (("--k", "0"), ("at least 1",)),
     ],
 )

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from deploy.lcpaq import proxy, steps
+from deploy.lcpaq.run_network import RunNetwork
 from deploy.lcpaq.settings import StepSettings
 from deploy.lcpaq.ship import ship as ship_policy
-from deploy.lcpaq.subject import Subject
 from deploy.pipeline.loop import loop
 from deploy.run import context as contexts
 from deploy.run.config import Overrides, load_experiment
@@ -82,7 +82,10 @@ def test_no_stage_before_ship_opens_the_validation_split(context: Context, no_va
         for _ in loop(context):
             pass
 
-    subject, settings = Subject.of(context, "fast"), StepSettings(kind="nsr", images=4, k=2, trials=2, tuning_steps=1)
+    subject, settings = (
+        RunNetwork.of(context, "fast"),
+        StepSettings(kind="nsr", images=4, k=2, trials=2, tuning_steps=1),
+    )
     for step in (steps.sensitivity, steps.solve_policy, steps.refine_policy, proxy.search_settings):
         for _ in step(subject, settings):
             pass

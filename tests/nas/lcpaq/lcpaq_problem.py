@@ -1,24 +1,36 @@
-"""A network small enough for its full Hessian: every kind of layer, a residual addition, an unused output."""
+"""Networks small enough for their full Hessian: every kind of layer, a residual addition, an unused output."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.lcpaq.hessian import Problem
+from nas.lcpaq.hessian import Problem, forward
 from nas.quant.float_graph import (
     INPUT,
     Add,
     ArgMax,
     Concat,
+    Const,
     Conv,
     FullyConnected,
+    HardSwish,
+    LeakyRelu,
     MaxPool,
     Mean,
+    Mul,
     Node,
+    PRelu,
+    Reshape,
     Resize,
+    Sigmoid,
     Softmax,
+    Sub,
+    Tanh,
+    TransposedConv,
 )
 
 
@@ -87,6 +99,42 @@ def residual_problem() -> Problem:
     ]
     images, labels = torch.randn(5, 2, 9, 8, generator=generator), torch.randint(3, (5,), generator=generator)
     return Problem(nodes, [(images, labels)], F.cross_entropy)
+
+
+def curved_problem() -> Problem:
+    """What imported networks have besides: curves, products of maps, tensors of other ranks, two outputs.
+
+    The loss is the squared distance of the outputs to their own values.
+    """
+    generator = torch.Generator().manual_seed(6)
+
+    def drawn(*shape: int) -> Tensor:
+        return 0.5 * torch.randn(*shape, generator=generator)
+
+    nodes: list[Node] = [
+        Conv("stem", INPUT, drawn(4, 3, 3, 3), drawn(4), 2),
+        HardSwish("swish", "stem"),
+        Conv("grouped", "swish", drawn(4, 2, 1, 1), drawn(4)),
+        PRelu("prelu", "grouped", drawn(1, 4, 1, 1).abs()),
+        Mean("pool", "prelu"),
+        FullyConnected("squeeze", "pool", drawn(4, 4), drawn(4), "relu"),
+        Sigmoid("gate", "squeeze"),
+        Mul("gated", "prelu", "gate"),
+        TransposedConv("up", "gated", drawn(3, 4, 2, 2), drawn(3), 2),
+        LeakyRelu("leaky", "up", 0.1),
+        Const("shift", drawn(1, 3, 1, 1)),
+        Sub("shifted", "shift", "leaky", "relu6"),
+        Reshape("rows", "shifted", (8, 24)),
+        FullyConnected("mixed", "rows", drawn(5, 24), drawn(5)),
+        Tanh("tanh", "mixed"),
+        FullyConnected("last", "tanh", drawn(2, 5), drawn(2)),
+        Softmax("softmax", "last"),
+        ArgMax("classes", "softmax"),
+    ]
+    images, outputs = torch.randn(4, 3, 8, 8, generator=generator), ("gated", "softmax")
+    span = float(images.min()), float(images.max())
+    own = Problem(nodes, [(images, torch.zeros(4))], lambda y, t: (y - t).square().sum(1).mean(), outputs, span)
+    return replace(own, batches=[(images, own.logits(forward(own.needed, {}, images)))])
 
 
 def exact_blocks(problem: Problem) -> dict[str, Tensor]:

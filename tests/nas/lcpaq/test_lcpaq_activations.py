@@ -192,13 +192,14 @@ def test_nsr_is_measured_with_one_tensor_rounded_and_nothing_else(name: str) -> 
     problem = one_batch(name)
     ((images, _),) = problem.batches
     found = activation_nsr(problem, WIDTHS)
-    target = forward(problem.needed, {}, images)[problem.output].double()
+    (output,) = problem.outputs
+    target = forward(problem.needed, {}, images)[output].double()
     variance = target.var((0, 2, 3), unbiased=False)
     for read in reads(problem, WIDTHS):
         for j, parameters in enumerate(read.parameters):
             hit = read.tensors.sources
             env = outputs(problem, images, lambda n, y, h=hit, p=parameters: rounded(y, p) if n in h else y)
-            error = (env[problem.output] - target).square().mean((0, 2, 3))
+            error = (env[output] - target).square().mean((0, 2, 3))
             expected = float((error / (variance + 1e-6)).mean()) / len(read.tensors.readers)
             for reader in read.tensors.readers:
                 assert found.table[reader][WIDTHS[j]] == pytest.approx(expected, rel=1e-3, abs=1e-9)
@@ -292,10 +293,9 @@ def test_noise_of_weights_and_of_what_they_read_adds_up(kind: str, bits: int) ->
         if kind == "nsr":
             nodes = [changed.get(n.name, n) if n.name == layer.name else n for n in problem.needed]
             other = replace(problem, nodes=nodes)
-            y = outputs(other, images, lambda n, y, x=layer.x: rounded(y, parameters[x]) if n == x else y)[
-                problem.output
-            ]
-            target = env[problem.output]
+            (output,) = problem.outputs
+            y = outputs(other, images, lambda n, y, x=layer.x: rounded(y, parameters[x]) if n == x else y)[output]
+            target = env[output]
             both = float(
                 ((y - target).square().mean((0, 2, 3)) / (target.var((0, 2, 3), unbiased=False) + 1e-6)).mean()
             )

@@ -9,13 +9,22 @@ import torch
 import torch.nn.functional as F
 
 from nas.errors import ConfigError, QuantizationError
-from nas.lcpaq.hessian import LEAST_PROBES, Problem, estimated, quadratic_forms, traces
+from nas.lcpaq.hessian import LEAST_PROBES, Problem, estimated, forward, quadratic_forms, traces
 from nas.quant.float_graph import INPUT
-from tests.nas.lcpaq.lcpaq_problem import dense_problem, exact_blocks, residual_problem, small_nodes, small_problem
+from tests.nas.lcpaq.lcpaq_problem import (
+    curved_problem,
+    dense_problem,
+    exact_blocks,
+    residual_problem,
+    small_nodes,
+    small_problem,
+)
 
 
 @pytest.mark.parametrize(
-    "problem", [small_problem(), dense_problem(), residual_problem()], ids=["classifier", "segmenter", "residual"]
+    "problem",
+    [small_problem(), dense_problem(), residual_problem(), curved_problem()],
+    ids=["classifier", "segmenter", "residual", "curved"],
 )
 def test_a_quadratic_form_is_that_of_the_full_hessian(problem: Problem) -> None:
     """Unit vectors too: the sum over them is the exact trace."""
@@ -81,15 +90,30 @@ def test_a_loss_that_is_not_finite_names_where_it_begins() -> None:
 
 def test_what_cannot_be_estimated_is_refused() -> None:
     nodes, batches = small_nodes(), small_problem().batches
-    with pytest.raises(ConfigError, match="'probabilities', which is not piecewise linear; give the logits"):
-        traces(Problem(nodes, batches, F.cross_entropy, "probabilities"))
     with pytest.raises(ConfigError, match="no tensor 'logit'"):
-        Problem(nodes, batches, F.cross_entropy, "logit")
+        Problem(nodes, batches, F.cross_entropy, ("logit",))
     with pytest.raises(ConfigError, match="no images"):
         Problem(nodes, [], F.cross_entropy)
     for wrong in ({"relative_error": 0.0}, {"most_probes": 8}):
         with pytest.raises(ConfigError, match="relative error above 0 and at least 16 probes"):
             traces(small_problem(), **wrong)
+
+
+def test_with_a_slope_a_curved_network_has_the_gauss_newton_form() -> None:
+    """J'BJ, computed with the whole Jacobian."""
+    distance = curved_problem()
+    ((images, own),) = distance.batches
+    problem = replace(distance, batches=[(images, own + 1)], loss=lambda y, t: (y - t).pow(4).sum(1).mean())
+    for layer in problem.layers:
+
+        def outputs(weight: torch.Tensor, name: str = layer.name) -> torch.Tensor:
+            return problem.logits(forward(problem.needed, {name: weight}, images))
+
+        jacobian = torch.autograd.functional.jacobian(outputs, layer.weight).flatten(2).double()  # (N, outputs, K)
+        z = torch.ones_like(layer.weight)
+        ((found,),) = quadratic_forms(problem, [layer], [[z]])
+        change = jacobian @ z.flatten().double()
+        assert found == pytest.approx(12 * float(change.square().sum()) / len(images), rel=1e-3), layer.name
 
 
 def test_what_the_output_does_not_need_is_left_out() -> None:

@@ -29,7 +29,7 @@ from nas.quant import post_training
 from nas.quant.float_graph import INPUT, Add, Conv, Node, Pad, Weighted
 from nas.quant.integer_graph import QConv
 from nas.quant.scheme import FewBits, Granularity, Scheme
-from tests.nas.lcpaq.lcpaq_problem import small_nodes
+from tests.nas.lcpaq.lcpaq_problem import curved_problem, small_nodes
 
 NAMES = st.from_regex(r"[a-z0-9/_=.-]{1,12}", fullmatch=True)
 BITS = st.integers(1, 32)
@@ -125,6 +125,18 @@ def test_layers_are_counted_as_they_are_deployed() -> None:
         Layer("logits", "linear", 12, 3, 12, 24),
     )
     assert layers[0].bops(4, 6) == 16 * 108 * 24
+
+
+def test_layers_of_imported_networks_are_counted_too() -> None:
+    kinds = {layer.name: (layer.kind, layer.macs) for layer in layers_of(curved_problem().nodes, (8, 8, 3))}
+    assert kinds == {
+        "stem": ("conv", 16 * 108),
+        "grouped": ("pointwise", 16 * 8),
+        "squeeze": ("linear", 16),
+        "up": ("conv", 16 * 48),  # each weight meets each position of the input
+        "mixed": ("linear", 8 * 120),
+        "last": ("linear", 8 * 10),
+    }
 
 
 @pytest.mark.parametrize("few_bits", ["asymmetric", "symmetric"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nas.errors import ConfigError
+from nas.lcpaq.activations import ACTIVATION_SENSITIVITIES
 from nas.lcpaq.hessian import Problem, Trace, forward
 from nas.lcpaq.sensitivity import (
     SENSITIVITIES,
@@ -17,15 +18,19 @@ from nas.lcpaq.sensitivity import (
     fisher_diagonal,
     layer_sqnr,
     output_nsr,
+    quadratic,
     ready,
     rounded,
     squared_errors,
 )
+from nas.quant import post_training
 from nas.quant.float_graph import INPUT, Weighted
+from nas.quant.integer_graph import Weighted as QWeighted
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
-from nas.quant.scheme import DEFAULT, Scheme
-from tests.nas.lcpaq.lcpaq_problem import dense_problem, exact_blocks, small_problem
+from nas.quant.scheme import DEFAULT, Rounding, Scheme
+from nas.quant.simulate import oihw
+from tests.nas.lcpaq.lcpaq_problem import curved_problem, dense_problem, exact_blocks, small_problem
 
 WIDTHS = (2, 4, 8)
 
@@ -67,6 +72,24 @@ def test_the_hessians_perturbation_is_the_mean_trace_times_the_squared_error() -
     np.testing.assert_allclose(found.values, errors.values * means[:, None], rtol=0.12)
     negative = {name: Trace(-1.0, 0.1, 10, 16, True) for name in errors.names}
     assert (by_trace(problem, WIDTHS, DEFAULT, negative).values == 0).all()
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "adaptive"])
+def test_the_quadratic_form_is_of_the_error_that_is_deployed(rounding: Rounding) -> None:
+    problem, scheme = small_problem(), Scheme(rounding=rounding)
+    found, exact = quadratic(problem, (3, 8), scheme).table, exact_blocks(problem)
+    images = [images for images, _ in problem.batches]
+    for bits in (3, 8):
+        nodes = [replace(node, bits=bits) if isinstance(node, Weighted) else node for node in problem.needed]
+        deployed = post_training.quantize(nodes, images, (8, 8, 3), scheme)
+        for layer, op in zip(
+            problem.layers, (op for op in deployed.operators if isinstance(op, QWeighted)), strict=True
+        ):
+            weight = torch.from_numpy(oihw(op) if op.weight.ndim == 4 else op.weight).double()
+            real = weight * torch.from_numpy(op.weight_scale).double().reshape(-1, *[1] * (layer.weight.ndim - 1))
+            error = (real - layer.weight.double()).flatten()
+            form = float(error @ exact[layer.name] @ error)
+            assert found[layer.name][bits] == pytest.approx(max(form, 0.0), rel=1e-2, abs=1e-9), (layer.name, bits)
 
 
 def test_fishers_diagonal_is_the_mean_of_each_images_squared_gradient() -> None:
@@ -124,6 +147,15 @@ def test_every_sensitivity_falls_with_the_bits_and_knows_every_layer(name: str) 
         assert found.table["project"][5] == found.values[2, 1]
     with pytest.raises(ConfigError, match="2 to 8 bits, not 16"):
         SENSITIVITIES[name](problem, (4, 16), DEFAULT)
+
+
+@pytest.mark.parametrize("name", sorted(SENSITIVITIES.keys() - {"fisher"}))
+def test_of_curved_networks_with_several_outputs_too(name: str) -> None:
+    problem = curved_problem()
+    for table in (SENSITIVITIES[name], ACTIVATION_SENSITIVITIES[name]):
+        found = table(problem, (4, 8), DEFAULT)
+        assert found.names == ("stem", "grouped", "squeeze", "up", "mixed", "last")
+        assert np.isfinite(found.values).all() and (found.values[:, 0] > 2 * found.values[:, 1]).all()
 
 
 def test_the_evaluated_network_is_the_one_that_is_rounded() -> None:

@@ -42,6 +42,15 @@ def images(count: int = 6, seed: int = 1) -> torch.Tensor:
     return torch.rand(count, 3, 13, 10, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
+def test_a_product_with_the_last_axis_reads_every_row():
+    rows = torch.randn(2, 7, 5)
+    layer = FullyConnected("mixed", INPUT, torch.randn(3, 5), torch.zeros(3), bits=3)
+    found = gram_matrices([layer], [{INPUT: rows}])["mixed"]
+    torch.testing.assert_close(found, torch.einsum("nti,ntj->ij", rows.double(), rows.double())[None])
+    (after,) = adaptively_rounded([layer], [{INPUT: rows}])
+    assert isinstance(after, FullyConnected) and not torch.equal(after.weight, layer.weight)
+
+
 @pytest.mark.parametrize("few_bits", ["asymmetric", "symmetric"])
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
 @pytest.mark.parametrize("bits", [3, 4, 8])
