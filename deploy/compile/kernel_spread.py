@@ -32,11 +32,11 @@ def kernel_spread(model: Path, source: Path, shapes: tuple[InputShape, ...] = ()
     Of one that leaves its class map to the CPU it is the map's. `shapes`: of its inputs where they are not those of the
     file. None too where this runtime cannot run the file at these sizes.
     """
-    found = kernel_spreads(model, (source,), shapes)
+    found = each_kernel_spread(model, (source,), shapes)
     return found[0] if found else None
 
 
-def kernel_spreads(
+def each_kernel_spread(
     model: Path, sources: tuple[Path, ...], shapes: tuple[InputShape, ...] = ()
 ) -> tuple[KernelSpread, ...]:
     """Of each of several inputs; none where `kernel_spread` has none of one."""
