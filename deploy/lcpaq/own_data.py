@@ -85,7 +85,7 @@ class Labels:
         """At most so many training images with their labels (N,), or (N, H, W)."""
         data, images = self.split("train", count), self.data.batches(count)
         labels = torch.from_numpy(np.stack([data[i].label.astype(np.int64) for i in range(len(data))]))
-        return list(zip(images, labels.split([len(x) for x in images]), strict=True))
+        return list(zip(images, torch.split(labels, [len(x) for x in images]), strict=True))
 
     def inputs(self, data: Dataset) -> Iterator[NDArray[np.float32]]:
         """The images of `data` as the network reads them."""
