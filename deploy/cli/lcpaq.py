@@ -173,9 +173,7 @@ def _of_a_file(options: LcpaqOptions, file: Path, settings: StepSettings) -> Pat
     from deploy.lcpaq.widths import artifact_of, write_packed
 
     if options.latency_limit or options.measure_latency:
-        raise UsageError(
-            f"--latency-limit, --measure-latency: layers are measured on a run's board: leave it out, {file} has none"
-        )
+        raise UsageError(f"--latency-limit, --measure-latency: {file} has no board, which is a run's: leave them out")
     if options.size_limit == "blocks":
         raise UsageError(f"--size-limit blocks: {file} has no block bits; give %, kB or MB")
     with own_network(options, file, settings.kind) as subject:
