@@ -17,7 +17,7 @@ from deploy.cli.calibrating import shown
 from deploy.cli.help import sentence
 from deploy.cli.options import Commands, bind
 from deploy.cli.own_lcpaq import OwnOptions, add_own_network, check_without_a_file, own_network, show_widths
-from deploy.cli.runs import RunOptions, add_run, load, open_run
+from deploy.cli.runs import add_run, load, open_run
 from hil.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ SHOWN = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LcpaqOptions(RunOptions, OwnOptions):
+class LcpaqOptions(OwnOptions):
     """Which network, and `deploy.lcpaq.settings.StepSettings` as they are written.
 
     Attributes:
@@ -172,6 +172,10 @@ def _of_a_file(options: LcpaqOptions, file: Path, settings: StepSettings) -> Pat
     from deploy.lcpaq.actions import OF_A_FILE, take
     from deploy.lcpaq.widths import artifact_of, write_packed
 
+    if options.latency_limit or options.measure_latency:
+        raise UsageError(f"--latency-limit, --measure-latency: {file} has no board, which is a run's: leave them out")
+    if options.size_limit == "blocks":
+        raise UsageError(f"--size-limit blocks: {file} has no block bits; give %, kB or MB")
     with own_network(options, file, settings.kind) as subject:
         console.follow(take(OF_A_FILE[options.action], subject, settings))
         _draw(subject.folder, options.plot)

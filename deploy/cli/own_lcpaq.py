@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.calibrating import CalibrationOptions, add_cut, add_preprocessing, image_preprocessing, prepared
 from deploy.cli.quantize import SCHEMES
+from deploy.cli.runs import RunOptions
 from hil.errors import UsageError
 
 if TYPE_CHECKING:
-    from deploy.cli.lcpaq import LcpaqOptions
     from deploy.lcpaq.objectives import Loss
     from deploy.lcpaq.own_data import Labels, OwnData
     from deploy.lcpaq.own_network import OwnNetwork
-    from deploy.lcpaq.records import Width, WidthsRecord
+    from deploy.lcpaq.records import ComparedWidth, WidthComparison
     from nas.quant.scheme import Rounding
 
 OF_RUNS = {
@@ -28,14 +28,12 @@ OF_RUNS = {
     "settings": "--set",
     "encoder_from": "--encoder-from",
     "device": "--device",
-    "measure_latency": "--measure-latency",
-    "latency_limit": "--latency-limit",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnOptions:
-    """Of a model file; see the help of each.
+class OwnOptions(RunOptions):
+    """Besides those of a run, the options of a model file; see the help of each.
 
     Attributes:
         file: None: a network of a run.
@@ -107,16 +105,17 @@ def add_own_network(action: argparse.ArgumentParser) -> None:
     add_preprocessing(action)
 
 
-def check_without_a_file(options: LcpaqOptions) -> None:
+def check_without_a_file(options: OwnOptions) -> None:
     """`UsageError` for an option that only a model file has."""
+    of_runs = {field.name for field in fields(RunOptions)}
     for field in fields(OwnOptions):
-        if getattr(options, field.name) != field.default:
+        if field.name not in of_runs and getattr(options, field.name) != field.default:
             name = field.name.replace("_", "-").replace("shapes", "shape")
             raise UsageError(f"--{name}: of a model file: give MODEL too")
 
 
 @contextmanager
-def own_network(options: LcpaqOptions, file: Path, kind: str) -> Iterator[OwnNetwork]:
+def own_network(options: OwnOptions, file: Path, kind: str) -> Iterator[OwnNetwork]:
     """The network of a file, for a `kind` of sensitivity; its folder is locked.
 
     Raises `UsageError`, `ModelError` before anything is written.
@@ -134,8 +133,6 @@ def own_network(options: LcpaqOptions, file: Path, kind: str) -> Iterator[OwnNet
     if options.data is None or options.out is None:
         missing = "--data, as `hilnas quantize` takes it" if options.data is None else "--out DIR"
         raise UsageError(f"{file}: give {missing}")
-    if options.size_limit == "blocks":
-        raise UsageError(f"--size-limit blocks: {file} has no block bits; give %, kB or MB")
     wanted = _calibration(options, file, options.data)
     network, calibration = prepared(wanted)
     data = OwnData(network, options.data, image_preprocessing(wanted), wanted.seed)
@@ -146,11 +143,19 @@ def own_network(options: LcpaqOptions, file: Path, kind: str) -> Iterator[OwnNet
         yield subject
 
 
-def _calibration(options: LcpaqOptions, file: Path, data: str) -> CalibrationOptions:
-    names = {field.name for field in fields(OwnOptions)} & {field.name for field in fields(CalibrationOptions)}
-    shared: dict[str, Any] = {name: getattr(options, name) for name in names}
+def _calibration(options: OwnOptions, file: Path, data: str) -> CalibrationOptions:
     return CalibrationOptions(
-        model=file, data=data, images=options.calibration_images, seed=options.seed or 0, **shared
+        model=file,
+        data=data,
+        outputs=options.outputs,
+        input_shapes=options.input_shapes,
+        images=options.calibration_images,
+        seed=options.seed or 0,
+        preprocessing=options.preprocessing,
+        mean=options.mean,
+        std=options.std,
+        size=options.size,
+        colours=options.colours,
     )
 
 
@@ -167,7 +172,7 @@ def _labels(data: OwnData, loss: Loss) -> Labels | UsageError:
         return error
 
 
-def show_widths(record: WidthsRecord) -> None:
+def show_widths(record: WidthComparison) -> None:
     """The policy's bits beside others, as a table."""
     columns = ("weights kB", "of INT8", "file kB", "packed kB", "noise dB")
     metric = (f"{record.metric} %",) if record.metric else ()
@@ -177,7 +182,7 @@ def show_widths(record: WidthsRecord) -> None:
         console.say(f"{record.metric} on {record.validation_images} validation images")
 
 
-def _rows(record: WidthsRecord) -> Iterator[tuple[str, ...]]:
+def _rows(record: WidthComparison) -> Iterator[tuple[str, ...]]:
     int8 = next(width.size_bits for width in record.widths if width.name == "INT8")
     if record.float_metric is not None:
         yield "float", *[""] * 5, f"{record.float_metric:.2f}"
@@ -185,7 +190,7 @@ def _rows(record: WidthsRecord) -> Iterator[tuple[str, ...]]:
         yield _row(width, int8)
 
 
-def _row(width: Width, int8: int) -> tuple[str, ...]:
+def _row(width: ComparedWidth, int8: int) -> tuple[str, ...]:
     sizes = (f"{width.size_bits / 8e3:.1f}", f"{width.size_bits / int8:.1%}")
     files = (f"{width.file_bytes / 1e3:.1f}", f"{width.packed_bytes / 1e3:.1f}")
     metric = () if width.metric is None else (f"{width.metric:.2f}",)

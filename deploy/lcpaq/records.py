@@ -181,7 +181,7 @@ class ShippedRecord(KeyedRecord):
 
 
 @dataclass(frozen=True)
-class Width:
+class ComparedWidth:
     """The network at some bits.
 
     Attributes:
@@ -206,7 +206,7 @@ class Width:
 
 
 @dataclass(frozen=True)
-class WidthsRecord(KeyedRecord):
+class WidthComparison(KeyedRecord):
     """What the policy's bits gain and lose.
 
     Attributes:
@@ -218,7 +218,7 @@ class WidthsRecord(KeyedRecord):
     """
 
     noise_images: int
-    widths: tuple[Width, ...]
+    widths: tuple[ComparedWidth, ...]
     metric: str | None = field(default=None, metadata=OMITTED)
     float_metric: float | None = field(default=None, metadata=OMITTED)
     validation_images: int | None = field(default=None, metadata=OMITTED)
@@ -237,7 +237,7 @@ class StepRecords:
     blocks: RefinedRecord | None
     proxy: ProxyRecord | None
     shipped: ShippedRecord | None
-    widths: WidthsRecord | None
+    widths: WidthComparison | None
 
     @classmethod
     def read(cls, folder: Path) -> StepRecords:
@@ -252,7 +252,7 @@ class StepRecords:
             blocks=read(RefinedRecord),
             proxy=read(ProxyRecord),
             shipped=read(ShippedRecord),
-            widths=read(WidthsRecord),
+            widths=read(WidthComparison),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from deploy.formats.journal import Journal
 from deploy.formats.pack import pack
 from deploy.lcpaq.objectives import ByLabels, ByOutputs
 from deploy.lcpaq.own_network import OwnNetwork
-from deploy.lcpaq.records import Width, WidthsRecord
+from deploy.lcpaq.records import ComparedWidth, WidthComparison
 from deploy.lcpaq.settings import StepSettings
 from deploy.lcpaq.subject import kept_policy
 from deploy.run.folder import Progress
@@ -37,9 +37,9 @@ def compare_widths(subject: OwnNetwork, settings: StepSettings) -> Iterator[Prog
     policy, images = kept_policy(subject), settings.scoring_images
     policies = {POLICY_ROW: policy} | {name: _everywhere(policy, bits) for name, bits in EVERYWHERE.items()}
     key = digest(subject.key, str(policy), images)
-    journal = Journal(subject.folder / "widths.jsonl", Width, key)
+    journal = Journal(subject.folder / "widths.jsonl", ComparedWidth, key)
     done = {width.name: width for width in journal.read() if _is_there(subject, width)}
-    if done.keys() == policies.keys() and WidthsRecord.current(subject.folder, key):
+    if done.keys() == policies.keys() and WidthComparison.current(subject.folder, key):
         return
     for i, (name, at) in enumerate(policies.items(), start=1):
         if name not in done:
@@ -47,10 +47,10 @@ def compare_widths(subject: OwnNetwork, settings: StepSettings) -> Iterator[Prog
             journal.append(done[name])
         yield Progress("lcpaq widths", i, len(policies), name)
     widths = tuple(done[name] for name in policies)
-    _record(subject, key, widths, images).write(subject.folder / WidthsRecord.FILE)
+    _record(subject, key, widths, images).write(subject.folder / WidthComparison.FILE)
 
 
-def _is_there(subject: OwnNetwork, width: Width) -> bool:
+def _is_there(subject: OwnNetwork, width: ComparedWidth) -> bool:
     """Whether the file is still the one that this is of: other settings write theirs in its place."""
     artifact = artifact_of(subject, width.name)
     return artifact.exists and file_digest(artifact.model) == width.sha256
@@ -60,13 +60,13 @@ def _everywhere(policy: Policy, bits: int) -> Policy:
     return Policy(dict.fromkeys(policy.bits, bits))
 
 
-def _width(subject: OwnNetwork, name: str, policy: Policy, images: int) -> Width:
+def _width(subject: OwnNetwork, name: str, policy: Policy, images: int) -> ComparedWidth:
     """Its files, and what is known of them."""
     quantized, objective = subject.quantized(policy), subject.objective
     artifact = quantized.save(artifact_of(subject, name).model.parent, subject.name, subject.calibration.text)
     content = artifact.model.read_bytes()
     with one_thread():
-        return Width(
+        return ComparedWidth(
             name=name,
             policy=str(policy),
             sha256=file_digest(artifact.model),
@@ -78,12 +78,12 @@ def _width(subject: OwnNetwork, name: str, policy: Policy, images: int) -> Width
         )
 
 
-def _record(subject: OwnNetwork, key: str, widths: tuple[Width, ...], images: int) -> WidthsRecord:
+def _record(subject: OwnNetwork, key: str, widths: tuple[ComparedWidth, ...], images: int) -> WidthComparison:
     noted, objective = ByOutputs(subject.data).scored(images), subject.objective
     if not isinstance(objective, ByLabels):
-        return WidthsRecord(key, noted, widths)
+        return WidthComparison(key, noted, widths)
     score, count = objective.float_validated(images)
-    return WidthsRecord(key, noted, widths, objective.metric, score, count)
+    return WidthComparison(key, noted, widths, objective.metric, score, count)
 
 
 def write_packed(artifact: Artifact) -> Path:

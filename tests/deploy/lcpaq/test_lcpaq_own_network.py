@@ -341,7 +341,7 @@ def test_a_second_command_waits_for_the_first(folder: Path, tmp_path: Path, caps
 NONSENSE: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = (
     (("--size-limit", "10%"), ("no policy fits size_bits", "give size_bits", "% more")),
     (("--size-limit", "blocks"), ("--size-limit blocks", "no block bits", "give %")),
-    (("--latency-limit", "50%"), ("--latency-limit", "leave it out")),
+    (("--latency-limit", "50%"), ("--latency-limit", "no board")),
     (("--config", "demo-scenes"), ("--config", "a network of its own", "leave it out")),
     (("--loss", "labels"), ("--data random", "it has no labels", "folders:FOLDER")),
     (("--sensitivity", "fisher"), ("--sensitivity fisher", "no slope", "another kind")),

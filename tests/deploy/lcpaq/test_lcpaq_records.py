@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from deploy.lcpaq.records import (
+    ComparedWidth,
     LayerLatencies,
     ProxyRecord,
     RefinedPolicy,
@@ -17,8 +18,7 @@ from deploy.lcpaq.records import (
     ShippedRecord,
     SolveRecord,
     StepRecords,
-    Width,
-    WidthsRecord,
+    WidthComparison,
 )
 from deploy.search.refined import RefinedBlock, RefinedRecord
 from hil.errors import UsageError
@@ -40,8 +40,8 @@ RECORDS = (
     ),
     SensitivityRecord("k", "hessian", 8, 0.5, {"stem": {4: 0.5}}, loss="distance"),
     RefineRecord("k", "signal to noise", 16, (), POLICY, "program", "dB"),
-    WidthsRecord("k", 32, (Width("LCPAQ", POLICY, "f00d", 64, 100, 90, -30.0),)),
-    WidthsRecord("k", 32, (Width("INT8", POLICY, "f00d", 64, 100, 90, -30.0, 50.0),), "top-1", 60.0, 16),
+    WidthComparison("k", 32, (ComparedWidth("LCPAQ", POLICY, "f00d", 64, 100, 90, -30.0),)),
+    WidthComparison("k", 32, (ComparedWidth("INT8", POLICY, "f00d", 64, 100, 90, -30.0, 50.0),), "top-1", 60.0, 16),
     ShippedRecord("k", "own", "mIoU", 1.0, 2.0, 3.0, 64, summarize([1, 2, 3]), CONDITIONS, "runs/bundle", True),
 )
 
