@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.calibrating import YOUR_NETWORK, CalibrationOptions, add_calibration, calibrated, prepared, shown
-from deploy.cli.options import Commands, add_json, bind
+from deploy.cli.options import TARGETS, Commands, add_json, add_targets, arguments, bind
 
 if TYPE_CHECKING:
     import argparse
 
     from deploy.compile.artifact import Artifact
-    from deploy.quantize.quantized import Quantized
-    from deploy.quantize.record import TensorRecord
+    from deploy.quantize.calibration_data import CalibrationData
+    from deploy.quantize.record import Origin, QuantizationRecord, TensorRecord
 
 SCHEMES = ("channel int8", "tensor int8", "tensor uint8")
 WORST = 5  # tensors that are shown; quantization.json has all
@@ -27,6 +28,8 @@ class QuantizeOptions(CalibrationOptions):
 
     out: Path
     scheme: str = SCHEMES[0]
+    target: str | None = None
+    targets: Path = TARGETS
     json: bool = False
 
 
@@ -36,11 +39,18 @@ def add(commands: Commands) -> None:
         help=YOUR_NETWORK,
         description="Reads a float network, calibrates it on data and writes NAME.int8.tflite with its golden pair and "
         "quantization.json, which has the range, scale and noise of every tensor. `hilnas profile`, `lint`, `evaluate` "
-        "take the file.",
+        "take the file, `hilnas bundle export` the folder.",
     )
     add_calibration(command)
     add_scheme(command)
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
+    command.add_argument(
+        "--target",
+        metavar="NAME",
+        help="the board's: golden outputs are by its arithmetic, which of uint8 is not a CPU's; what it cannot run is "
+        "refused (imx8mp-vx, cpu-xnnpack, yours; default: a CPU's)",
+    )
+    add_targets(command)
     add_json(command, "print the record, quantization.json, instead of text")
     bind(command, QuantizeOptions, run)
 
@@ -56,20 +66,38 @@ def add_scheme(command: argparse.ArgumentParser) -> None:
 
 def run(options: QuantizeOptions) -> int:
     """Write the files and show what was lost."""
+    from deploy.quantize.files import write_files
+    from deploy.quantize.record import QuantizationRecord
+    from deploy.targets.placement import load_target
+
+    target = load_target(options.targets, options.target) if options.target else None
     network, data = prepared(options)
     quantized = calibrated(options.scheme, network, data)
-    artifact = quantized.save(options.out, options.model.stem, data.text)
+    artifact = write_files(
+        quantized, options.out, options.model.stem, data, origin=origin_of(options, data), target=target
+    )
+    record = QuantizationRecord.read(options.out / QuantizationRecord.FILE)
     if options.json:
-        console.say_json(quantized.record(options.model.stem, data.text).to_json())
+        console.say_json(record.to_json())
     else:
-        _show(quantized, artifact, options.model.stem, data.text)
+        _show(record, artifact)
     return 0
 
 
-def _show(quantized: Quantized, artifact: Artifact, name: str, data: str) -> None:
-    record = quantized.record(name, data)
+def origin_of(options: QuantizeOptions, data: CalibrationData) -> Origin:
+    """What the files that these options write are made from."""
+    from deploy.quantize.files import digest_of
+    from deploy.quantize.record import Origin
+
+    named = replace(options, model=Path(options.model.name))
+    words = arguments(named, leave_out=("out", "targets", "json"))
+    command = shlex.join(["hilnas", "quantize", *words, "--out", "DIR"])
+    return Origin(options.model.name, digest_of(options.model), data.images, options.target, command)
+
+
+def _show(record: QuantizationRecord, artifact: Artifact) -> None:
     size_kb = artifact.model.stat().st_size / 1e3
-    console.say(f"{artifact.model}: {size_kb:.0f} kB, {record.scheme}, calibrated on {data}")
+    console.say(f"{artifact.model}: {size_kb:.0f} kB, {record.scheme}, calibrated on {record.data}")
     ends = [tensor for tensor in record.tensors if tensor.name in record.outputs]
     within = [tensor for tensor in record.tensors if tensor.noise_db is not None and tensor not in ends]
     worst = sorted(within, key=lambda tensor: tensor.noise_db or 0.0, reverse=True)[:WORST]

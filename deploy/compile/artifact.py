@@ -26,6 +26,7 @@ from deploy.formats.tflite.read import parse, read
 from deploy.formats.tflite.writer import write
 from deploy.targets.inspection import inspect_model
 from deploy.targets.placement import Lint, Target, lint
+from hil.boards.config import BoardConfig
 from hil.errors import ModelError
 from hil.input_shape import InputShape
 from hil.measure import Job
@@ -42,6 +43,8 @@ from nas.quant.tails import Tail, in_file
 from nas.space import Architecture
 from nas.tasks.task import Network, fold
 
+MADE_FOR = "target"
+"""The key in the metadata of an imported network's file: whose arithmetic its golden output is of; none: a CPU's."""
 IN_A_BLOCK = re.compile(r"b\d+/")
 
 
@@ -68,7 +71,8 @@ class Artifact:
         """Timed to the class map where the file leaves it to the CPU."""
         left = class_map_of(self.model)
         spread = partial(kernel_spread, self.model, self.input, self.input_shapes)
-        return Job(self.model, self.name, self.input, self.expected, self.input_shapes, left, spread)
+        hint = partial(other_arithmetic, self.model)
+        return Job(self.model, self.name, self.input, self.expected, self.input_shapes, left, spread, hint)
 
 
 def quantize(
@@ -91,6 +95,22 @@ def quantize(
     if policy is not None:
         nodes = applied(nodes, policy)
     return split_resizes(post_training.quantize(nodes, images, (*size, 3), scheme), resize_factors)
+
+
+def other_arithmetic(model: Path, board: BoardConfig) -> str:
+    """What to do where the golden output of an imported network's file is of other hardware than the board; or ""."""
+    found = inspect_model(read(model)).hilnas or {}
+    if not str(found.get("scheme", "")).startswith("tensor uint8"):
+        return ""  # int8 is the same under all arithmetics
+    made_for, target = found.get(MADE_FOR), board.target or "imx8mp-vx"
+    if board.delegate and made_for != target:
+        return (
+            f"the golden pair was made for {made_for or 'a CPU'}, whose uint8 rounds otherwise than an NPU's: make it "
+            f"again with `hilnas quantize --target {target}`"
+        )
+    if made_for and not board.delegate:
+        return f"the golden pair was made for {made_for}, and this board has no delegate: quantize without --target"
+    return ""
 
 
 def arithmetic_of(target: Target | None) -> Arithmetic:

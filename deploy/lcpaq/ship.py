@@ -19,7 +19,7 @@ from deploy.run.keys import settings_of
 from deploy.run.measuring import measured
 from deploy.run.records import LatencyRecord
 from deploy.ship.bundle import Contents, export
-from deploy.ship.golden import write_golden
+from deploy.ship.golden import golden_examples, write_golden
 from deploy.ship.manifest import BundleMeasurement
 from deploy.ship.task_output import description
 from deploy.ship.verification import verify
@@ -53,8 +53,8 @@ def ship(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
         tail=context.tail,
         described=description(f"lcpaq-{subject.name}", context.task.name, data.classes, subject.key),
     )
-    images = context.experiment.deploy.golden_images
-    write_golden(artifact.model, graph, data, images, form=Form(), arithmetic=context.arithmetic)
+    examples = golden_examples(data, context.experiment.deploy.golden_images)
+    write_golden(artifact.model, graph, examples, form=Form(), arithmetic=context.arithmetic)
     measurements = list(measured(context, [artifact.job()], protocol(context.experiment.agreement.measuring)))
     latency, conditions = summaries(measurements)[artifact.name], measurements[0].conditions
     yield Progress("lcpaq ship", 2, 3, "measured")
