@@ -103,7 +103,6 @@ def _contents(
         artifact,
         context.task.name,
         context.val_data.classes,
-        context.experiment.data.size,
         BundleMeasurement(latency, conditions),
         facts,
     )

@@ -245,7 +245,6 @@ def _bundle(context: Context, final: Final, measurement: BundleMeasurement, card
         final.artifact,
         context.task.name,
         context.val_data.classes,
-        context.experiment.data.size,
         measurement,
         facts,
         accuracy,

@@ -71,6 +71,11 @@ class QuantizationRecord(Record):
         origin: None of a network that came from Python, unless its caller said it.
     """
 
+    @property
+    def file_name(self) -> str:
+        """Of the model's file, without its suffix."""
+        return f"{self.model}.{'uint8' if 'uint8' in self.scheme else 'int8'}"
+
     FILE: ClassVar[str] = "quantization.json"
     COMMAND: ClassVar[str] = "quantize"
 

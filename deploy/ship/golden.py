@@ -91,8 +91,10 @@ def write_golden(
     GoldenImages(tuple(names)).write(folder / GoldenImages.FILE)
 
 
-def copy_golden(artifact: Artifact, bundle: Path, output: TaskOutput, classes: Sequence[str]) -> tuple[GoldenPair, ...]:
-    """Into golden/ of a bundle; of a model that has no golden images, its one pair."""
+def copy_golden(
+    artifact: Artifact, bundle: Path, output: TaskOutput, classes: Sequence[str], size: tuple[int, int] | None
+) -> tuple[GoldenPair, ...]:
+    """Into golden/ of a bundle; of a model that has no golden images, its one pair. `size`: of a class map (H, W)."""
     (bundle / "golden").mkdir(parents=True)
     source = golden_folder(artifact.model)
     within = (output.max_mismatch, output.max_abs_diff)
@@ -101,24 +103,28 @@ def copy_golden(artifact: Artifact, bundle: Path, output: TaskOutput, classes: S
         shutil.copyfile(artifact.input, bundle / pair.input)
         shutil.copyfile(artifact.expected, bundle / pair.output)
         return (pair,)
-    for folder in ("images", "classes") if output.dense else ("images",):
-        (bundle / "golden" / folder).mkdir()
     kind = inspect_model(read(artifact.model)).outputs[0].dtype
     pairs = []
     for number, name in enumerate(GoldenImages.read(source / GoldenImages.FILE).images):
-        image = f"golden/images/{number}.png"
+        image = f"golden/images/{number}.png" if (source / f"{number}.png").is_file() else None
         pair = GoldenPair(f"golden/{number}.input.bin", f"golden/{number}.output.bin", *within, image, name)
-        for path in (pair.input, pair.output, image):
+        for path in filter(None, (pair.input, pair.output, image)):
+            (bundle / path).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / Path(path).name, bundle / path)
         content = (bundle / pair.output).read_bytes()
         if output.dense:
-            pairs.append(replace(pair, classes=f"golden/classes/{number}.png"))
-            with Image.open(bundle / image) as shown:
-                width, height = shown.size
-            picture = Image.fromarray(np.frombuffer(content, np.int32).reshape(height, width).astype(np.uint8))
-            picture.putpalette(palette(len(classes)))
-            picture.save(bundle / f"golden/classes/{number}.png")
-        else:
+            pair = replace(pair, classes=f"golden/classes/{number}.png")
+            labels = np.frombuffer(content, np.int32).reshape(size).astype(np.uint8)
+            _save_classes(labels, len(classes), bundle / f"golden/classes/{number}.png")
+        elif classes:
             order = np.argsort(-np.frombuffer(content, DTYPES[kind]).astype(int), kind="stable")
-            pairs.append(replace(pair, top=tuple(classes[label] for label in order[:TOP])))
+            pair = replace(pair, top=tuple(classes[label] for label in order[:TOP]))
+        pairs.append(pair)
     return tuple(pairs)
+
+
+def _save_classes(labels: NDArray[np.uint8], classes: int, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    picture = Image.fromarray(labels)
+    picture.putpalette(palette(classes))
+    picture.save(path)

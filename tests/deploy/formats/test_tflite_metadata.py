@@ -19,7 +19,7 @@ from deploy.formats.tflite.metadata import LABELS, Description, min_runtime
 from deploy.formats.tflite.normalization import Normalization, normalization
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import parse
-from deploy.formats.tflite.writer import write
+from deploy.formats.tflite.writer import described_again, write
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.tails import in_file
 from tests.deploy.networks import interpret, random_integers, small_segmenter_graph
@@ -138,6 +138,35 @@ def test_what_the_runtime_runs_is_the_same(graph: IntegerGraph) -> None:
     read = parse(described, "m")
     assert normalization(read) == DESCRIBED.normalization
     assert {name: bytes(data) for name, data in read.metadata.items() if name == "hilnas"} == entries_of(plain)
+
+
+@pytest.mark.parametrize("form", [Form(), Form(activations="uint8"), Form(ends="float")])
+@pytest.mark.parametrize("before", [None, DESCRIBED])
+def test_what_is_described_again_is_what_would_have_been_written(
+    graph: IntegerGraph, form: Form, before: Description | None
+) -> None:
+    other = Description("boxes", "No classes.", "2", (), Normalization((1.0,), (2.0,)), "bgr")
+    for described in (DESCRIBED, other):
+        wanted = write(graph, {"model": "m", "n": 1}, form, described)
+        assert described_again(write(graph, {"model": "x"}, form, before), {"model": "m", "n": 1}, described) == wanted
+
+
+def test_outputs_that_are_no_classes_have_their_names(graph: IntegerGraph) -> None:
+    described = Description("n", "d", "1", (), None)
+    content = write(graph, {}, described=described)
+    found = entries_of(content)["TFLITE_METADATA"]
+    (subgraph,) = read_table(found, struct.unpack_from("<I", found)[0], "ModelMetadata")["subgraph_metadata"]
+    assert subgraph["input_tensor_metadata"] == [{"name": graph.input}]
+    assert subgraph["output_tensor_metadata"] == [{"name": graph.output}]
+    assert normalization(parse(content, "m")) is None and not zipfile.is_zipfile(io.BytesIO(content))
+
+
+@pytest.mark.parametrize(("colours", "space"), [("rgb", {"color_space": 1}), ("grey", {"color_space": 2}), ("bgr", {})])
+def test_the_colours_of_an_image(graph: IntegerGraph, colours: Any, space: dict[str, int]) -> None:
+    described = Description("n", "d", "1", (), Normalization((0.0,), (255.0,)), colours)
+    found = entries_of(write(graph, {}, described=described))["TFLITE_METADATA"]
+    (subgraph,) = read_table(found, struct.unpack_from("<I", found)[0], "ModelMetadata")["subgraph_metadata"]
+    assert subgraph["input_tensor_metadata"][0]["content"]["content_properties"] == space
 
 
 def test_the_signature_is_servings_default(graph: IntegerGraph) -> None:

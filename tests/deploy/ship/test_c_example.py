@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from board_scripts.class_map import class_map
 from deploy.ship.examples import SOURCES, c_string, camera_pipeline, write_examples
+from deploy.ship.manifest import Preprocessing
 from hil.scripts import script_path
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here: apt install gcc libc6-dev")
@@ -27,6 +28,7 @@ STRICT = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off
 INT8, INT32, UINT8 = 9, 2, 3
 CLASSES = ("road", 'a "quoted" ??/ label', "Straße", "100%", "back\\slash", "sky")
 SIZE = (8, 12)
+STEPS = Preprocessing("int8, NHWC, batch 1, RGB", "int8 = uint8 - 128", 1 / 128, 0, "bilinear", SIZE)
 
 
 def compiled(bundle: Path) -> Path:
@@ -66,7 +68,7 @@ def classes_in(path: Path) -> list[int]:
 
 
 def test_a_class_map(tmp_path: Path) -> None:
-    write_examples(tmp_path, CLASSES, SIZE, "int8", dense=True, left=None)
+    write_examples(tmp_path, CLASSES, STEPS, "int8", dense=True, left=None)
     classes = np.random.default_rng(1).integers(0, len(CLASSES), SIZE, np.int32)
     done = run(compiled(tmp_path), "out.pgm", "/no/delegate.so", output=classes.tobytes(), kind=INT32)
     assert classes_in(tmp_path / "out.pgm") == classes.reshape(-1).tolist()
@@ -76,7 +78,7 @@ def test_a_class_map(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [INT8, UINT8])
 def test_logits(tmp_path: Path, kind: int) -> None:
     left = ((4, 6), SIZE)
-    write_examples(tmp_path, CLASSES, SIZE, "int8", dense=True, left=left)
+    write_examples(tmp_path, CLASSES, STEPS, "int8", dense=True, left=left)
     logits = np.random.default_rng(2).integers(-128, 128, (1, 2, 3, len(CLASSES)), np.int8)
     given = logits if kind == INT8 else (logits.view(np.uint8) ^ 128)
     run(compiled(tmp_path), "out.pgm", output=given.tobytes(), kind=kind, size=(2, 3))
@@ -85,7 +87,7 @@ def test_logits(tmp_path: Path, kind: int) -> None:
 
 @pytest.mark.parametrize("kind", [INT8, UINT8])
 def test_scores(tmp_path: Path, kind: int) -> None:
-    write_examples(tmp_path, CLASSES, SIZE, "int8", dense=False, left=None)
+    write_examples(tmp_path, CLASSES, STEPS, "int8", dense=False, left=None)
     scores = np.array([3, 9, 9, -5, 100, 4], np.int8)
     given = scores if kind == INT8 else scores.view(np.uint8) ^ 128
     zero = 4 if kind == INT8 else 4 - 128  # of the stand-in, as the file has it
@@ -133,7 +135,7 @@ def test_a_label_as_c_has_it() -> None:
 @pytest.mark.parametrize("left", [None, ((8, 12),)])
 def test_a_camera(tmp_path: Path, dense: bool, left: tuple[tuple[int, int], ...] | None) -> None:
     """As far as it goes without a board: a shell reads it, and each element is linked to the next."""
-    text = camera_pipeline(len(CLASSES), SIZE, "int8", dense=dense, left=left if dense else None)
+    text = camera_pipeline(len(CLASSES), STEPS, "int8", dense=dense, left=left if dense else None)
     (tmp_path / "camera.sh").write_text(text)
     shim = tmp_path / "gst-launch-1.0"
     shim.write_text('#!/bin/sh\nfor word; do printf "%s " "$word"; done\n')
