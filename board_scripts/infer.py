@@ -79,7 +79,10 @@ class Model:
             return quantized(numpy, image, self.steps, kind).reshape(shape)
         if self.table is None:
             raise Unreadable("this model's input is no image: give FILE.npy or FILE.bin")
-        pixels = channels(numpy, fitted(numpy, image, self.steps.get("middle_of") or self.size), self.steps)
+        whole = self.steps.get("middle_of")
+        if not whole or list(image.shape[:2]) == self.size:
+            whole = self.size
+        pixels = channels(numpy, fitted(numpy, image, whole), self.steps)
         top, left = ((n - m) // 2 for n, m in zip(pixels.shape, self.size))  # noqa: B905
         pixels = pixels[top : top + self.size[0], left : left + self.size[1]]
         return self.table[pixels, numpy.arange(pixels.shape[2])][None]

@@ -82,14 +82,6 @@ static TfLiteInterpreter *made(const TfLiteModel *model, const char *library, Tf
   return fail("the runtime does not load the model");
 }
 
-static void write_classes(const int32_t *classes, const char *path) {
-  FILE *file = fopen(path, "wb");
-  if (!file) fail("cannot write the class map");
-  fprintf(file, "P5 %d %d 255\n", WIDTH, HEIGHT);
-  for (int i = 0; i < PIXELS; i++) fputc((int)classes[i], file);
-  if (fclose(file)) fail("cannot write the class map");
-}
-
 #if CLASSES == 0
 static void write_outputs(const TfLiteInterpreter *interpreter, const char *target) {
   for (int32_t i = 0; i < TfLiteInterpreterGetOutputTensorCount(interpreter); i++) {
@@ -106,6 +98,14 @@ static void write_outputs(const TfLiteInterpreter *interpreter, const char *targ
   }
 }
 #else
+static void write_classes(const int32_t *classes, const char *path) {
+  FILE *file = fopen(path, "wb");
+  if (!file) fail("cannot write the class map");
+  fprintf(file, "P5 %d %d 255\n", WIDTH, HEIGHT);
+  for (int i = 0; i < PIXELS; i++) fputc((int)classes[i], file);
+  if (fclose(file)) fail("cannot write the class map");
+}
+
 static void print_best(const int8_t *scores, TfLiteQuantizationParams q, int is_signed) {
   int taken[CLASSES] = {0};
   for (int rank = 0; rank < TOP && rank < CLASSES; rank++) {

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deploy.compile.kernel_spread import kernel_spread
+from deploy.compile.made_for import other_arithmetic
 from deploy.compile.tails import CLASS_MAP, class_map_of
 from deploy.formats.files import write_atomically
 from deploy.formats.tflite.metadata import Description
@@ -26,7 +27,6 @@ from deploy.formats.tflite.read import parse, read
 from deploy.formats.tflite.writer import write
 from deploy.targets.inspection import inspect_model
 from deploy.targets.placement import Lint, Target, lint
-from hil.boards.config import BoardConfig
 from hil.errors import ModelError
 from hil.input_shape import InputShape
 from hil.measure import Job
@@ -43,8 +43,6 @@ from nas.quant.tails import Tail, in_file
 from nas.space import Architecture
 from nas.tasks.task import Network, fold
 
-MADE_FOR = "target"
-"""The key in the metadata of an imported network's file: whose arithmetic its golden output is of; none: a CPU's."""
 IN_A_BLOCK = re.compile(r"b\d+/")
 
 
@@ -95,22 +93,6 @@ def quantize(
     if policy is not None:
         nodes = applied(nodes, policy)
     return split_resizes(post_training.quantize(nodes, images, (*size, 3), scheme), resize_factors)
-
-
-def other_arithmetic(model: Path, board: BoardConfig) -> str:
-    """What to do where the golden output of an imported network's file is of other hardware than the board; or ""."""
-    found = inspect_model(read(model)).hilnas or {}
-    if not str(found.get("scheme", "")).startswith("tensor uint8"):
-        return ""  # int8 is the same under all arithmetics
-    made_for, target = found.get(MADE_FOR), board.target or "imx8mp-vx"
-    if board.delegate and made_for != target:
-        return (
-            f"the golden pair was made for {made_for or 'a CPU'}, whose uint8 rounds otherwise than an NPU's: make it "
-            f"again with `hilnas quantize --target {target}`"
-        )
-    if made_for and not board.delegate:
-        return f"the golden pair was made for {made_for}, and this board has no delegate: quantize without --target"
-    return ""
 
 
 def arithmetic_of(target: Target | None) -> Arithmetic:

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploy.compile.artifact import MADE_FOR, Artifact, kernels_of, save_model
+from deploy.compile.artifact import Artifact, kernels_of, save_model
+from deploy.compile.made_for import MADE_FOR
 from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.importers.network import ImportedNetwork
 from deploy.quantize.noise import noise_of

@@ -40,7 +40,9 @@ def preprocessing(model: Path) -> Preprocessing:
     formula, scale, zero_point = _own(kind, end) if own else _stated(kind, end, images.formula)
     resize = RESIZE
     if images.size:
-        resize = f"bilinear to {images.size[0]} x {images.size[1]}, then the middle of it"
+        resize = (
+            f"bilinear to {images.size[0]} x {images.size[1]}, then the middle of it; one of the input's size as it is"
+        )
     return Preprocessing(
         f"{kind}, NHWC, batch 1, {name}",
         formula,

@@ -80,3 +80,18 @@ def test_int8_is_the_same_everywhere(tmp_path, depthwise, boards) -> None:
 
 def test_a_target_that_there_is_not(tmp_path, depthwise, fails: Fails) -> None:
     fails(USAGE, ["quantize", depthwise, "--data", "random", "--out", tmp_path, "--target", "npu9"], "npu9")
+
+
+def test_a_bundle_says_so_too(tmp_path, depthwise, boards, fails: Fails, capfd) -> None:
+    """Exact outputs are not asked for there: the golden ones of this one are changed beyond the tolerance."""
+    quantized(depthwise, tmp_path / "q")
+    short = ["--runs", "2", "--rounds", "1", "--boards", str(boards)]
+    export = ["bundle", "export", str(tmp_path / "q"), *short, "--out", str(tmp_path / "net")]
+    assert main([*export, "--board", "cpu"]) == 0
+    manifest = json.loads((tmp_path / "net/manifest.json").read_text())
+    manifest["golden"] = [{**pair, "max_abs_diff": 0} for pair in manifest["golden"]]
+    (tmp_path / "net/manifest.json").write_text(json.dumps(manifest))
+    capfd.readouterr()
+    verify = ["bundle", "verify", str(tmp_path / "net"), "--boards", str(boards)]
+    fails(MODEL, [*verify, "--board", "npu"], "not verified: golden", "`hilnas quantize --target imx8mp-vx`")
+    assert main([*verify, "--board", "cpu"]) == 0

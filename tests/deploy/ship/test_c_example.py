@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from board_scripts.class_map import class_map
+from board_scripts.infer import channels, stored_levels
+from deploy.run.records import plain
 from deploy.ship.examples import SOURCES, c_string, camera_pipeline, write_examples
 from deploy.ship.manifest import Preprocessing
 from hil.scripts import script_path
@@ -42,13 +46,14 @@ def compiled(bundle: Path) -> Path:
     return program
 
 
-def run(program: Path, target: str, *more: str, output: bytes, kind: int, size: tuple[int, int] = SIZE):
-    """The program on an image of SIZE, with the model's output; (what it says, the model's input)."""
+def run(program: Path, target: str, *more: str, output: bytes, kind: int, size: tuple[int, int] = SIZE, steps=STEPS):
+    """The program on an image of SIZE, with the model's output; what it says. It has to give the model the input."""
     folder = program.parent
     pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
     (folder / "image.ppm").write_bytes(b"P6 %d %d 255\n" % SIZE[::-1] + pixels.tobytes())
     (folder / "output").write_bytes(output)
     environment = {"INPUT": "input", "OUTPUT": "output", "TYPE": kind, "HEIGHT": size[0], "WIDTH": size[1]}
+    environment["SCALE"] = steps.scale
     done = subprocess.run(
         [str(program), "image.ppm", target, *more],
         cwd=folder,
@@ -59,8 +64,16 @@ def run(program: Path, target: str, *more: str, output: bytes, kind: int, size: 
         check=False,
     )
     assert done.returncode == 0 and "post-processing" in done.stdout, done.stderr
-    assert np.array_equal(np.fromfile(folder / "input", np.int8), pixels.reshape(-1).astype(int) - 128)
+    assert np.array_equal(np.fromfile(folder / "input", np.int8), stored(steps, pixels).reshape(-1))
     return done
+
+
+def stored(steps: Preprocessing, pixels: np.ndarray) -> np.ndarray:
+    """The model's input as infer.py makes it."""
+    if steps == STEPS:
+        return (pixels.astype(int) - 128).astype(np.int8)
+    there = channels(np, pixels, plain(steps))
+    return stored_levels(np, plain(steps), np.int8)[there, np.arange(there.shape[2])]
 
 
 def classes_in(path: Path) -> list[int]:
@@ -94,6 +107,37 @@ def test_scores(tmp_path: Path, kind: int) -> None:
     done = run(compiled(tmp_path), "-", output=given.tobytes(), kind=kind)
     wanted = [f"{CLASSES[label]} {(int(scores[label]) - zero) / 128:.3f}" for label in (4, 1, 2, 5, 0)]
     assert done.stdout.splitlines()[:-1] == wanted
+
+
+FORMULAS = [
+    replace(STEPS, scale=0.018658448, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
+    replace(STEPS, scale=0.011764706, mean=(127.5,), std=(63.7,), colours="bgr"),
+    replace(STEPS, scale=0.0039215689, mean=(17.0,), std=(255.0,), colours="grey"),
+]
+
+
+@pytest.mark.parametrize("steps", FORMULAS, ids=lambda steps: steps.colours or "rgb")
+def test_any_formula_and_outputs_that_are_no_classes(tmp_path: Path, steps: Preprocessing) -> None:
+    write_examples(tmp_path, (), steps, "int8", dense=False, left=None)
+    boxes = np.arange(24, dtype=np.int8)
+    done = run(compiled(tmp_path), "out", output=boxes.tobytes(), kind=INT8, steps=steps)
+    assert (tmp_path / "out.0.bin").read_bytes() == boxes.tobytes() and "out.0.bin boxes, 24 bytes" in done.stdout
+
+
+@pytest.mark.parametrize("steps", FORMULAS, ids=lambda steps: steps.colours or "rgb")
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_a_camera_rounds_as_the_others_do(steps: Preprocessing, kind: str) -> None:
+    """But for ties, of which these formulas have none."""
+    steps = replace(steps, zero_point=-3 if kind == "int8" else 125)
+    text = camera_pipeline(0, steps, kind, dense=False, left=None)
+    (option,) = re.findall(r"per-channel:true@0,(\S+)", text)
+    table = stored_levels(np, plain(steps), kind)
+    for channel in range(table.shape[1]):
+        (factor,), (offset,) = (re.findall(rf"{word}:([-\d.e]+)@{channel}", option) for word in ("mul", "add"))
+        levels = np.floor((np.arange(256) * float(factor) + float(offset)).clip(0, 255))
+        assert np.array_equal(levels - (128 if kind == "int8" else 0), table[:, channel])
+    assert ("typecast:int16,add:-128" in text) == (kind == "int8") and "option=0:255" in text
+    assert f"format={ {'bgr': 'BGR', 'grey': 'GRAY8'}.get(steps.colours or '', 'RGB') } " in text
 
 
 @pytest.fixture(scope="module")
