@@ -9,7 +9,8 @@ from deploy.targets.inspection import inspect_model
 from hil.boards.config import BoardConfig
 
 MADE_FOR = "target"
-"""The key in the metadata of an imported network's file: whose arithmetic its golden output is of; none: a CPU's."""
+"""The key in the metadata of an imported network's file: the target whose arithmetic gave its golden output, where that
+is not a CPU's."""
 NPU = "imx8mp-vx"  # of a board that names no target
 
 
@@ -18,11 +19,11 @@ def other_arithmetic(model: Path, board: BoardConfig) -> str:
     found = inspect_model(read(model)).hilnas or {}
     if not str(found.get("scheme", "")).startswith("tensor uint8"):
         return ""  # int8 is the same under all arithmetics
-    made_for, target = found.get(MADE_FOR), board.target or NPU
-    if board.delegate and made_for != target:
+    made_for = found.get(MADE_FOR)
+    if board.delegate and not made_for:
         return (
-            f"the golden pair was made for {made_for or 'a CPU'}, whose uint8 rounds otherwise than an NPU's: make it "
-            f"again with `hilnas quantize --target {target}`"
+            "the golden pair was made for a CPU, whose uint8 rounds otherwise than an NPU's: make it again with "
+            f"`hilnas quantize --target {board.target or NPU}`"
         )
     if made_for and not board.delegate:
         return f"the golden pair was made for {made_for}, and this board has no delegate: quantize without --target"

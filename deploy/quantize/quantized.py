@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploy.compile.artifact import Artifact, kernels_of, save_model
+from deploy.compile.artifact import Artifact, arithmetic_of, kernels_of, save_model
 from deploy.compile.made_for import MADE_FOR
 from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.importers.network import ImportedNetwork
@@ -84,7 +84,7 @@ class Quantized:
             "requested_bits": bits,
             "size_bits": self.graph.size_bits,
         }
-        if target is not None:
+        if arithmetic_of(target) != LITERT and target is not None:
             metadata[MADE_FOR] = target.name
         if origin is not None and origin.images is not None:
             metadata[IMAGES] = plain(origin.images)

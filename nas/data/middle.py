@@ -45,8 +45,9 @@ class Middle:
 
     def __getitem__(self, index: int, /) -> Sample:
         sample = self.data[index]
-        label = middle(sample.label, self.size) if sample.label.ndim else sample.label
-        return Sample(middle(sample.image, self.size), label)
+        if sample.label.ndim == 0:  # a class of the image
+            return Sample(middle(sample.image, self.size), sample.label)
+        return Sample(middle(sample.image, self.size), np.asarray(middle(sample.label, self.size), np.uint8))
 
     def original(self, index: int) -> Sample:
         return self.data.original(index)

@@ -76,6 +76,10 @@ def write_networks(folder: Path) -> None:
     network(models / "ch_ppocr_mobile_v2.0_cls_infer.onnx", shape=("batch", 3, "height", "width"))
     network(folder / "network.onnx", shape=(1, 3, 32, 32))
     write_images(folder / "photos", count=3)
+    for split in ("train", "val"):
+        (folder / "pets" / split).mkdir(parents=True)
+        for label in range(5):
+            write_images(folder / "pets" / split / f"pet {label}", count=2)
 
 
 def arguments(command: str, folder: Path) -> list[str]:
