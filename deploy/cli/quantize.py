@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from deploy.compile.artifact import Artifact
     from deploy.quantize.calibration_data import CalibrationData
-    from deploy.quantize.record import Origin, QuantizationRecord, TensorRecord
+    from deploy.quantize.record import NetworkOrigin, QuantizationRecord, TensorRecord
 
 SCHEMES = ("channel int8", "tensor int8", "tensor uint8")
 WORST = 5  # tensors that are shown; quantization.json has all
@@ -84,15 +84,15 @@ def run(options: QuantizeOptions) -> int:
     return 0
 
 
-def origin_of(options: QuantizeOptions, data: CalibrationData) -> Origin:
+def origin_of(options: QuantizeOptions, data: CalibrationData) -> NetworkOrigin:
     """What the files that these options write are made from."""
     from deploy.quantize.files import digest_of
-    from deploy.quantize.record import Origin
+    from deploy.quantize.record import NetworkOrigin
 
     named = replace(options, model=Path(options.model.name))
     words = arguments(named, leave_out=("out", "targets", "json"))
     command = shlex.join(["hilnas", "quantize", *words, "--out", "DIR"])
-    return Origin(options.model.name, digest_of(options.model), data.images, options.target, command)
+    return NetworkOrigin(options.model.name, digest_of(options.model), data.images, options.target, command)
 
 
 def _show(record: QuantizationRecord, artifact: Artifact) -> None:

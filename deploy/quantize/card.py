@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import ClassVar
 
-from deploy.quantize.record import Origin, QuantizationRecord
+from deploy.quantize.record import NetworkOrigin, QuantizationRecord
 from deploy.run.records import LatencyRecord
 from deploy.run.records.base import OMITTED, Record
 from deploy.ship.card import NAMED, WORST, row
@@ -44,7 +44,7 @@ class NetworkProvenance(Record):
 
     @classmethod
     def of(cls, record: QuantizationRecord) -> NetworkProvenance:
-        origin = record.origin or Origin()
+        origin = record.origin or NetworkOrigin()
         readers = READERS.get(PurePath(origin.file or ".onnx").suffix.lower(), ("tensorflow",))
         packages = installed((*PACKAGES, *readers))
         return cls(record.model, record.data, packages, origin.file, origin.sha256, origin.command)

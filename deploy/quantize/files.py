@@ -9,7 +9,7 @@ from deploy.compile.artifact import Artifact, arithmetic_of
 from deploy.formats.digest import file_digest
 from deploy.quantize.calibration_data import CalibrationData
 from deploy.quantize.quantized import Quantized
-from deploy.quantize.record import Origin
+from deploy.quantize.record import NetworkOrigin
 from deploy.ship.golden import GoldenExample, spaced, write_golden
 from deploy.targets.placement import Target
 
@@ -22,7 +22,7 @@ def write_files(
     name: str,
     data: CalibrationData,
     *,
-    origin: Origin | None = None,
+    origin: NetworkOrigin | None = None,
     target: Target | None = None,
 ) -> Artifact:
     """`Quantized.save`, and beside the file NAME.golden: examples of `data`, evenly spaced, with their outputs."""

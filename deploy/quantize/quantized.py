@@ -17,7 +17,7 @@ from deploy.compile.made_for import MADE_FOR
 from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.importers.network import ImportedNetwork
 from deploy.quantize.noise import noise_of
-from deploy.quantize.record import Origin, QuantizationRecord, TensorRecord
+from deploy.quantize.record import NetworkOrigin, QuantizationRecord, TensorRecord
 from deploy.run.records.base import plain
 from deploy.ship.model_ends import IMAGES, IMPORTED
 from deploy.targets.placement import Target
@@ -68,7 +68,7 @@ class Quantized:
         return [(x, quantized(x, self.graph.tensors[INPUT])) for x in reals]
 
     def save(
-        self, folder: Path, name: str, data: str, origin: Origin | None = None, target: Target | None = None
+        self, folder: Path, name: str, data: str, origin: NetworkOrigin | None = None, target: Target | None = None
     ) -> Artifact:
         """Write NAME.int8.tflite (or NAME.uint8.tflite), its golden pair and quantization.json into `folder`.
 
@@ -92,7 +92,7 @@ class Quantized:
         self.record(name, data, origin).write(folder / QuantizationRecord.FILE)
         return artifact
 
-    def record(self, name: str, data: str, origin: Origin | None = None) -> QuantizationRecord:
+    def record(self, name: str, data: str, origin: NetworkOrigin | None = None) -> QuantizationRecord:
         named = dict(zip((self.graph.input, *self.graph.outputs), self.graph.file_names, strict=True))
         tensors = tuple(
             _record(tensor, named.get(tensor.name, tensor.name), self.noise_db.get(tensor.name))

@@ -38,7 +38,7 @@ class TensorRecord:
 
 
 @dataclass(frozen=True)
-class Origin:
+class NetworkOrigin:
     """Where a file comes from; what is not known is left out.
 
     Attributes:
@@ -86,4 +86,4 @@ class QuantizationRecord(Record):
     noise_images: int
     outputs: tuple[str, ...]
     tensors: tuple[TensorRecord, ...]
-    origin: Origin | None = field(default=None, metadata=OMITTED)
+    origin: NetworkOrigin | None = field(default=None, metadata=OMITTED)
