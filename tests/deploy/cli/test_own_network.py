@@ -15,8 +15,11 @@ from PIL import Image
 onnx = pytest.importorskip("onnx")
 
 from deploy.cli import main  # noqa: E402
-from deploy.formats.tflite.normalization import normalization  # noqa: E402
+from deploy.formats.tflite.normalization import Normalization, normalization  # noqa: E402
 from deploy.formats.tflite.read import read  # noqa: E402
+from deploy.quantize import quantize_model  # noqa: E402
+from deploy.quantize.record import NetworkOrigin  # noqa: E402
+from deploy.ship.input_images import ImagePreprocessing  # noqa: E402
 from deploy.ship.manifest import BundleMeasurement, Manifest  # noqa: E402
 from deploy.targets.inspection import inspect_model  # noqa: E402
 from tests.board_scripts.test_infer import infer  # noqa: E402
@@ -196,6 +199,20 @@ def test_an_input_that_is_no_image(run: Run, tmp_path: Path, fails: Fails) -> No
     pets = write_pets(tmp_path / "pets")
     fails(MODEL, ["evaluate", "int8/network.int8.tflite", "--data", pets], "nothing says how pixels become numbers")
     assert infer(bundle, tmp_path / "pets/val/cat/0.png").returncode == 1
+
+
+def test_a_network_that_came_from_python(run: Run, tmp_path: Path) -> None:
+    """It has the one golden pair, and of how images become its input what its caller says."""
+    found = quantize_model(Network("image", 3, 3).eval(), torch.rand(1, 3, 32, 32), torch.rand(4, 3, 32, 32))
+    images = ImagePreprocessing(Normalization((0.0,), (255.0,)))
+    found.save(tmp_path / "int8", "network", "random images", NetworkOrigin(images=images))
+    pets, bundle = write_pets(tmp_path / "pets"), tmp_path / "net"
+    run("bundle", "export", "int8", "--data", pets, *SHORT, "--out", bundle)
+    (pair,) = manifest(bundle).golden
+    assert pair.image is None and "verified" in run("bundle", "verify", bundle)
+    assert "from a network in Python" in (bundle / "MODEL_CARD.md").read_text()
+    done = infer(bundle, bundle / pair.input, tmp_path / "pets/val/cat", "--top", 3)
+    assert done.returncode == 0 and done.stdout.count("cat ") == 3, done.stderr
 
 
 def test_grey_images(run: Run, tmp_path: Path) -> None:
