@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shlex
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +21,10 @@ from deploy.formats.tflite.normalization import Normalization, normalization  # 
 from deploy.formats.tflite.read import read  # noqa: E402
 from deploy.quantize import quantize_model  # noqa: E402
 from deploy.quantize.record import NetworkOrigin  # noqa: E402
+from deploy.ship.evaluated_models import ImagesAsked, file_model  # noqa: E402
 from deploy.ship.input_images import ImagePreprocessing  # noqa: E402
 from deploy.ship.manifest import BundleMeasurement, Manifest  # noqa: E402
+from deploy.ship.model_ends import images_of  # noqa: E402
 from deploy.targets.inspection import inspect_model  # noqa: E402
 from tests.board_scripts.test_infer import infer  # noqa: E402
 from tests.deploy.cli.failing import MODEL, USAGE, Fails, profile  # noqa: E402
@@ -92,6 +96,19 @@ def manifest(bundle: Path) -> Manifest:
     return Manifest.read(bundle / Manifest.FILE)
 
 
+def reads_golden_inputs(bundle: Path) -> bool:
+    """Whether the bundle's application makes the golden inputs of the golden images."""
+    program = runpy.run_path(str(bundle / "infer.py"))
+    options = Namespace(delegate="", delegate_option=[], threads=1)
+    model = program["Model"](np, bundle, options)
+    for pair in manifest(bundle).golden:
+        assert pair.image is not None
+        image = program["read_image"](np, bundle / pair.image)
+        if model.before(image).tobytes() != (bundle / pair.input).read_bytes():
+            return False
+    return True
+
+
 def test_a_classifier(run: Run, tmp_path: Path) -> None:
     """Nothing is said twice: the file knows how images become its input, and the data set has the labels."""
     pets, bundle = write_pets(tmp_path / "pets"), tmp_path / "net"
@@ -109,6 +126,14 @@ def test_a_classifier(run: Run, tmp_path: Path) -> None:
     run("bundle", "pack", bundle, "--out", "net.bundle")
     run("bundle", "verify", "net.bundle")
     assert run("bundle", "show", "net.bundle").startswith("name: network\n")
+
+    model, data = file_model(file, ImagesAsked(pets, "val"))
+    images, (end,) = images_of(read(file)), inspect_model(read(file)).inputs
+    assert images is not None and reads_golden_inputs(bundle)
+    for i, sample in enumerate(data):  # as it was calibrated
+        real = images.input(data.original(i).image, (32, 32, 3))
+        stored = np.clip(np.rint(real / np.float32(end.scale[0])) + end.zero_point[0], -128, 127)
+        assert model.input.encode(sample.image) == stored.astype(np.int8).tobytes()
 
     golden, evaluation = manifest(bundle).golden, json.loads((bundle / "evaluation.json").read_text())
     assert evaluation["scores"] == scored["scores"] and evaluation["images"]["classes"] == list(PETS)
@@ -153,7 +178,7 @@ def test_class_maps(run: Run, tmp_path: Path, scheme: str) -> None:
     assert "verified" in run("bundle", "verify", bundle)
     assert json.loads(run("evaluate", bundle, *data, "--json"))["images"]["scored"] == 2
     done = infer(bundle, bundle / "golden/images", "--out", tmp_path / "out")
-    assert "%" in done.stdout and "pre-processing" in done.stdout, done.stderr
+    assert "%" in done.stdout and "pre-processing" in done.stdout and reads_golden_inputs(bundle), done.stderr
     for number, pair in enumerate(manifest(bundle).golden):
         assert pair.classes is not None
         with Image.open(bundle / pair.classes) as wanted, Image.open(tmp_path / f"out/{number}.classes.png") as found:
@@ -221,6 +246,7 @@ def test_grey_images(run: Run, tmp_path: Path) -> None:
     run("quantize", exported(tmp_path, "image", len(PETS), channels=1), *words, "--out", "int8")
     run("bundle", "export", "int8", "--data", pets, *SHORT, "--out", bundle)
     golden = manifest(bundle).golden
+    assert reads_golden_inputs(bundle)
     done = infer(bundle, bundle / "golden/images", "--top", 3)
     for pair, line in zip(golden, done.stdout.splitlines(), strict=False):
         assert line.replace(",", "").split()[1::2] == list(pair.top), done.stderr
