@@ -4,8 +4,10 @@
                      [--require-delegate] [--threads N] [--runs N]
 
 Lies in the bundle. Needs Python 3.9, numpy and a TFLite runtime (ai-edge-litert or tflite_runtime); images are read by
-Pillow or OpenCV, binary PPM without either. Prints each image's classes with their shares, or its K best labels with
-their scores, then how long an image takes. --out writes NAME.classes.png (its pixels are classes) and NAME.overlay.png.
+Pillow or OpenCV, binary PPM without either; an input may be FILE.npy, real values, or FILE.bin, the model's bytes.
+Prints each image's classes with their shares, its K best labels with their scores, or each output's shape and range,
+then how long an image takes. --out writes NAME.classes.png (its pixels are classes) and NAME.overlay.png; of a model
+without labels the outputs as real values, NAME.0.npy, NAME.1.npy, ...
 
 A delegate that does not load, or takes nothing of the model, is named on stderr and the CPU runs the model;
 --require-delegate makes it an error. Exit 0: done; 1: an image cannot be read; 2: wrong call; 3: no runtime, or no such
@@ -49,7 +51,8 @@ def runtime() -> Any:
 class Model:
     """The bundle's model, ready to run.
 
-    size: (H, W) of its input. labels: of the classes. colours: uint8 (classes, 3); None where an image has one class.
+    size: (H, W) of its input; None where that is no image. labels: of the classes; none where the outputs are no
+    classes. colours: uint8 (classes, 3); None where an image has one class, or none.
     """
 
     def __init__(self, numpy: Any, bundle: Path, options: argparse.Namespace) -> None:
@@ -57,33 +60,48 @@ class Model:
         manifest = json.loads((bundle / "manifest.json").read_bytes())
         self.interpreter, self.entry = loaded(bundle, manifest, options)
         steps = json.loads((bundle / self.entry["preprocessing"]).read_bytes())
-        self.size = steps["size"]
+        self.steps, self.size = steps, steps.get("size")
         self.labels = (bundle / manifest["labels"]).read_text(encoding="utf8").split("\n")[:-1]
         colours = bundle / "colours.txt"
         self.colours = None
         if colours.exists():
             rows = [bytes.fromhex(line[1:]) for line in colours.read_text().split()]
             self.colours = numpy.frombuffer(b"".join(rows), numpy.uint8).reshape(-1, 3)
-        (self.source,), (self.sink,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
-        self.table = stored_levels(numpy, steps, self.source["dtype"])
+        (self.source,), self.sinks = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        self.table = stored_levels(numpy, steps, self.source["dtype"]) if self.size else None
 
     def before(self, image: Any) -> Any:
-        """The model's input (1, H, W, 3) of an image (h, w, 3)."""
-        return self.table[fitted(self.numpy, image, self.size)][None]
+        """The model's input of an image (h, w, 3) uint8, of real values in its shape, or of its bytes."""
+        numpy, shape, kind = self.numpy, self.source["shape"], self.source["dtype"]
+        if isinstance(image, bytes):
+            return numpy.frombuffer(image, kind).reshape(shape)
+        if image.dtype != numpy.uint8:
+            return quantized(numpy, image, self.steps, kind).reshape(shape)
+        if self.table is None:
+            raise Unreadable("this model's input is no image: give FILE.npy or FILE.bin")
+        whole = self.steps.get("middle_of")
+        if not whole or list(image.shape[:2]) == self.size:
+            whole = self.size
+        pixels = channels(numpy, fitted(numpy, image, whole), self.steps)
+        top, left = ((n - m) // 2 for n, m in zip(pixels.shape, self.size))  # noqa: B905
+        pixels = pixels[top : top + self.size[0], left : left + self.size[1]]
+        return self.table[pixels, numpy.arange(pixels.shape[2])][None]
 
     def run(self, data: Any) -> Any:
+        """The outputs, as the model stores them."""
         self.interpreter.set_tensor(self.source["index"], data)
         self.interpreter.invoke()
-        return self.interpreter.get_tensor(self.sink["index"])
+        return [self.interpreter.get_tensor(sink["index"]) for sink in self.sinks]
 
-    def after(self, output: Any) -> Any:
-        """The class map (H, W), or the scores (classes,) as real numbers."""
+    def after(self, outputs: Any) -> Any:
+        """The class map (H, W), the scores (classes,) as real numbers, or of a model without labels all outputs."""
         numpy = self.numpy
         if self.colours is None:
-            scale, zero_point = self.sink["quantization"]
-            return (output.reshape(-1).astype(numpy.float32) - zero_point) * (scale or 1.0)
+            found = [real(numpy, output, sink) for output, sink in zip(outputs, self.sinks)]  # noqa: B905
+            return found[0].reshape(-1) if self.labels else found
         left = self.entry.get("class_map")
-        return (class_map(numpy, output, left["sizes"]) if left else output).reshape(output.shape[0], *self.size)[0]
+        output = class_map(numpy, outputs[0], left["sizes"]) if left else outputs[0]
+        return output.reshape(self.size)
 
     def timed(self, image: Any) -> tuple[Any, list[float]]:
         """(the result, the seconds of each of STEPS)."""
@@ -96,10 +114,32 @@ class Model:
 
 
 def stored_levels(numpy: Any, steps: dict[str, Any], kind: Any) -> Any:
-    """(256,): what the model's input stores for each level of a pixel, by preprocessing.json."""
-    levels = numpy.rint((numpy.arange(256) - 128) / 128 / steps["scale"]) + steps["zero_point"]
+    """(256, C): what the model's input stores for each level of each channel, by preprocessing.json."""
+    count = 1 if steps.get("colours") == "grey" else 3
+    mean, std = (numpy.array(steps.get(name) or (128,), numpy.float32) for name in ("mean", "std"))
+    levels = (numpy.arange(256, dtype=numpy.float32)[:, None] - mean) / std
+    return quantized(numpy, numpy.broadcast_to(levels, (256, count)), steps, kind)
+
+
+def quantized(numpy: Any, values: Any, steps: dict[str, Any], kind: Any) -> Any:
+    """Real values as the model's input stores them; ties to even, in single precision as where it was quantized."""
     limits = numpy.iinfo(kind)
-    return levels.clip(limits.min, limits.max).astype(kind)
+    found = numpy.rint(values.astype(numpy.float32) / numpy.float32(steps["scale"])) + steps["zero_point"]
+    return found.clip(limits.min, limits.max).astype(kind)
+
+
+def channels(numpy: Any, image: Any, steps: dict[str, Any]) -> Any:
+    """An RGB image's channels as the model reads them; grey by ITU-R 601, as Pillow rounds it."""
+    if steps.get("colours") == "grey":
+        red, green, blue = (image[..., c].astype(numpy.uint32) for c in range(3))
+        return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(numpy.uint8)[..., None]
+    return image[..., ::-1] if steps.get("colours") == "bgr" else image
+
+
+def real(numpy: Any, output: Any, sink: dict[str, Any]) -> Any:
+    """An output's real values; of indices, and of real values, itself."""
+    scale, zero_point = sink["quantization"]
+    return (output.astype(numpy.float32) - zero_point) * numpy.float32(scale) if scale else output
 
 
 def loaded(bundle: Path, manifest: dict[str, Any], options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -155,7 +195,21 @@ def images_in(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
+def read_input(numpy: Any, path: Path) -> Any:
+    """An image, the bytes of FILE.bin, or the array of FILE.npy."""
+    if path.suffix == ".bin":
+        return path.read_bytes()
+    if path.suffix == ".npy":
+        try:
+            return numpy.load(path, allow_pickle=False).astype(numpy.float32)
+        except ValueError as error:
+            raise Unreadable(f"{path}: no array that numpy reads ({error})") from None
+    return read_image(numpy, path)
+
+
 def said(model: Model, result: Any, top: int) -> str:
+    if not model.labels:
+        return ", ".join(map(described, model.sinks, result))
     if model.colours is None:
         best = model.numpy.argsort(-result, kind="stable")[:top]
         return ", ".join(f"{model.labels[label]} {result[label]:.3f}" for label in best)
@@ -164,9 +218,21 @@ def said(model: Model, result: Any, top: int) -> str:
     return ", ".join(f"{model.labels[label]} {shares[label]:.1%}" for label in order if shares[label])
 
 
+def described(sink: dict[str, Any], values: Any) -> str:
+    return f"{sink['name']} {'x'.join(map(str, values.shape))} [{values.min():.4g}, {values.max():.4g}]"
+
+
+def write_result(model: Model, image: Any, result: Any, target: Path) -> None:
+    """Pictures of a class map, or the outputs that are no classes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if model.colours is not None and not isinstance(image, bytes) and image.dtype == model.numpy.uint8:
+        write_pictures(model, image, result, target)
+    for number, values in enumerate(() if model.labels else result):
+        model.numpy.save(target.with_name(f"{target.name}.{number}.npy"), values)
+
+
 def write_pictures(model: Model, image: Any, result: Any, target: Path) -> None:
     numpy = model.numpy
-    target.parent.mkdir(parents=True, exist_ok=True)
     for kind, content in (
         ("classes", png(numpy, result.astype(numpy.uint8), model.colours)),
         ("overlay", png(numpy, overlay(numpy, image, result, model.colours))),
@@ -178,13 +244,13 @@ def run_all(model: Model, options: argparse.Namespace) -> list[list[float]]:
     """The seconds of each step, of every image but for its first run, which may compile the graph."""
     seconds = []
     for path in images_in(options.images):
-        image = read_image(model.numpy, path)
+        image = read_input(model.numpy, path)
         for number in range(1 + options.runs):
             result, took = model.timed(image)
             seconds += [took] if number else []
         print(f"{path}: {said(model, result, options.top)}")
-        if options.out and model.colours is not None:
-            write_pictures(model, image, result, options.out / path.stem)
+        if options.out:
+            write_result(model, image, result, options.out / path.stem)
     return seconds
 
 
@@ -199,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(description="run the bundle's model on images")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE|FOLDER")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the class maps and overlays there, as PNG")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write class maps and overlays there, or .npy outputs")
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="labels of an image (default: 5)")
     parser.add_argument("--delegate", default="", help="shared library of the delegate, /usr/lib/libvx_delegate.so")
     parser.add_argument("--delegate-option", action="append", default=[], metavar="KEY=VALUE")

@@ -36,7 +36,7 @@ def evaluate(
     if reason is None:
         _check_asked(runs, task.job, config, who)
     spread = _spread(runs.parity, task.job, config)
-    reason = reason or _refusal(runs, config, spread)
+    reason = reason or _refusal(runs, task.job, config, spread)
     return Measurement(
         job_id=task.job_id,
         model=task.job.name,
@@ -170,7 +170,7 @@ def _within_tolerance(parity: Parity, config: BoardConfig, spread: KernelSpread 
     return _few(parity, config) or (close and not (spread and spread.of_classes))
 
 
-def _refusal(runs: TimedRuns, config: BoardConfig, spread: KernelSpread | None) -> str | None:
+def _refusal(runs: TimedRuns, job: Job, config: BoardConfig, spread: KernelSpread | None) -> str | None:
     """Why a model that ran still does not count; None when it does."""
     if config.delegate and not runs.delegated_nodes and not config.allow_fallback:
         said = f" (its output: {runs.delegate_said})" if runs.delegate_said else ""
@@ -183,8 +183,9 @@ def _refusal(runs: TimedRuns, config: BoardConfig, spread: KernelSpread | None) 
         return None
     near = "" if spread and spread.of_classes else f"by {config.parity_max_abs_diff:g}, or "
     as_kernels_differ = f", or {spread}" if spread else ""
+    hint = job.hint(config) if job.hint else ""
     return (
         f"outputs differ from the expected ones: {parity.mismatched} of {parity.elements} elements, "
         f"by {parity.max_abs_diff:g} at most; allowed: {near}{config.parity_max_mismatch:g} of the elements"
-        f"{as_kernels_differ}"
+        f"{as_kernels_differ}{'; ' if hint else ''}{hint}"
     )

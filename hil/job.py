@@ -34,6 +34,7 @@ class Job:
             output is that map. None: the outputs are the result, and a latency is that of the inference.
         spread: what two kernel sets differ by on the model and its input, where that is known; called only if outputs
             exceed the board's tolerance. None: the tolerance alone decides.
+        hint: what may explain outputs that differ on a board, and what to do then; "" where nothing is known.
     """
 
     model: Path
@@ -43,6 +44,7 @@ class Job:
     input_shapes: tuple[InputShape, ...] = ()
     class_map: tuple[tuple[int, int], ...] | None = None
     spread: Callable[[], KernelSpread | None] | None = field(default=None, compare=False, repr=False)
+    hint: Callable[[BoardConfig], str] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.expected is not None and self.input is None:

@@ -2,6 +2,7 @@
  *
  *     infer IMAGE.ppm CLASSES.pgm [DELEGATE.so]      a class map, a class a grey level
  *     infer IMAGE.ppm - [DELEGATE.so]                the labels of an image's best scores
+ *     infer IMAGE.ppm OUTPUT [DELEGATE.so]           of a model without labels: OUTPUT.0.bin, ... as it stores them
  *
  * IMAGE.ppm is a binary PPM (P6) of the model's size; it is run in the bundle's folder, where model.tflite is. A delegate
  * that cannot be made is named on stderr, and the CPU runs the model. model.h was written for this bundle. */
@@ -44,12 +45,22 @@ static uint8_t *read_ppm(const char *path) {
   return pixels;
 }
 
-/* What the model's input stores for a pixel's level: real = (level - 128) / 128, quantized; ties to even. */
-static uint8_t stored(int level, TfLiteQuantizationParams q, int is_signed) {
+/* What the model's input stores for a level of a channel: real = (level - mean) / std, quantized; ties to even. */
+static uint8_t stored(int level, int channel, TfLiteQuantizationParams q, int is_signed) {
   const long low = is_signed ? -128 : 0;
-  long value = lrint((level - 128) / 128.0 / (double)q.scale) + q.zero_point;
+  long value = lrintf(((float)level - MEAN[channel]) / STD[channel] / q.scale) + q.zero_point;
   value = value < low ? low : value > low + 255 ? low + 255 : value;
   return (uint8_t)value;
+}
+
+/* The pixels as the model stores them: its channels in their order, grey by ITU-R 601. */
+static void prepare(const uint8_t *pixels, uint8_t *data, TfLiteQuantizationParams q, int is_signed) {
+  uint8_t levels[CHANNELS][256];
+  for (int i = 0; i < CHANNELS * 256; i++) levels[i / 256][i % 256] = stored(i % 256, i / 256, q, is_signed);
+  for (int i = 0; i < PIXELS; i++, pixels += 3) {
+    const uint8_t grey = (uint8_t)((19595u * pixels[0] + 38470u * pixels[1] + 7471u * pixels[2] + 0x8000u) >> 16);
+    for (int c = 0; c < CHANNELS; c++) *data++ = levels[c][CHANNELS == 1 ? grey : pixels[BGR ? 2 - c : c]];
+  }
 }
 
 /* With the delegate, or without it, aloud, where it cannot be made or does not take the model. */
@@ -71,6 +82,22 @@ static TfLiteInterpreter *made(const TfLiteModel *model, const char *library, Tf
   return fail("the runtime does not load the model");
 }
 
+#if CLASSES == 0
+static void write_outputs(const TfLiteInterpreter *interpreter, const char *target) {
+  for (int32_t i = 0; i < TfLiteInterpreterGetOutputTensorCount(interpreter); i++) {
+    const TfLiteTensor *output = TfLiteInterpreterGetOutputTensor(interpreter, i);
+    const size_t bytes = TfLiteTensorByteSize(output);
+    char path[4096];
+    void *data = need(malloc(bytes));
+    if (snprintf(path, sizeof path, "%s.%d.bin", target, (int)i) >= (int)sizeof path) fail("the output's name is too long");
+    FILE *file = fopen(path, "wb");
+    if (!file || TfLiteTensorCopyToBuffer(output, data, bytes) != kTfLiteOk) fail("cannot keep an output");
+    if (fwrite(data, 1, bytes, file) != bytes || fclose(file)) fail("cannot write an output");
+    printf("%s %s, %zu bytes\n", path, TfLiteTensorName(output), bytes);
+    free(data);
+  }
+}
+#else
 static void write_classes(const int32_t *classes, const char *path) {
   FILE *file = fopen(path, "wb");
   if (!file) fail("cannot write the class map");
@@ -91,6 +118,8 @@ static void print_best(const int8_t *scores, TfLiteQuantizationParams q, int is_
   }
 }
 
+#endif
+
 int main(int argc, char **argv) {
   if (argc < 3 || argc > 4) {
     fprintf(stderr, "usage: infer IMAGE.ppm CLASSES.pgm|- [DELEGATE.so]\n");
@@ -101,16 +130,18 @@ int main(int argc, char **argv) {
   if (!model) fail("cannot read " MODEL);
   TfLiteInterpreter *interpreter = made(model, argc > 3 ? argv[3] : NULL, &delegate);
   TfLiteTensor *input = TfLiteInterpreterGetInputTensor(interpreter, 0);
-  uint8_t *pixels = read_ppm(argv[1]), *data = need(malloc(3 * PIXELS)), levels[256];
+  uint8_t *pixels = read_ppm(argv[1]), *data = need(malloc(CHANNELS * PIXELS));
   const double start = now_ms();
-  for (int level = 0; level < 256; level++)
-    levels[level] = stored(level, TfLiteTensorQuantizationParams(input), TfLiteTensorType(input) == kTfLiteInt8);
-  for (int i = 0; i < 3 * PIXELS; i++) data[i] = levels[pixels[i]];
+  prepare(pixels, data, TfLiteTensorQuantizationParams(input), TfLiteTensorType(input) == kTfLiteInt8);
   const double prepared = now_ms();
-  if (TfLiteTensorCopyFromBuffer(input, data, 3 * PIXELS) != kTfLiteOk || TfLiteInterpreterInvoke(interpreter) != kTfLiteOk)
+  if (TfLiteTensorCopyFromBuffer(input, data, CHANNELS * PIXELS) != kTfLiteOk || TfLiteInterpreterInvoke(interpreter) != kTfLiteOk)
     fail("the inference fails");
   const double inferred = now_ms();
 
+#if CLASSES == 0
+  const double finished = now_ms();
+  write_outputs(interpreter, argv[2]);
+#else
   const TfLiteTensor *output = TfLiteInterpreterGetOutputTensor(interpreter, 0);
   const size_t bytes = TfLiteTensorByteSize(output);
   const int is_signed = TfLiteTensorType(output) == kTfLiteInt8;
@@ -130,9 +161,10 @@ int main(int argc, char **argv) {
     write_classes(classes, argv[2]);
   else
     print_best(scores, TfLiteTensorQuantizationParams(output), is_signed);
-  printf("pre-processing %.2f ms, model %.2f ms, post-processing %.2f ms\n", prepared - start, inferred - prepared, finished - inferred);
   free(scores);
   free(classes);
+#endif
+  printf("pre-processing %.2f ms, model %.2f ms, post-processing %.2f ms\n", prepared - start, inferred - prepared, finished - inferred);
   free(pixels);
   free(data);
   TfLiteInterpreterDelete(interpreter);

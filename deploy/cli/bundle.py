@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.cli import bundle_install, bundle_promote, console
 from deploy.cli.help import sentence
-from deploy.cli.options import Commands, add_board, add_json, bind
+from deploy.cli.options import Commands, add_board, add_json, add_protocol, bind
 from hil.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class BundleExportOptions:
-    """`model`: None: the one that the run shipped."""
+    """`model`: None: the one that the run shipped. `quantized`: in place of a run, which the options below are for."""
 
+    quantized: Path | None = None
     run: Path
     model: str | None
     out: Path
+    data: str | None = None
+    split: str = "val"
+    images: int | None = None
+    board: str
+    boards: Path | None = None
+    warmup_runs: int
+    runs: int
+    rounds: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +88,15 @@ def add(commands: Commands) -> None:
         "justified it, and a verifier that runs on the board.",
     )
     actions = bundle.add_subparsers(dest="action", metavar="ACTION", required=True)
-    text = "copy a run's bundle, or make one of another of its models"
-    export = actions.add_parser("export", help=text, description=sentence(text))
+    export = actions.add_parser(
+        "export",
+        help="make a bundle: of a run's model, or of what `hilnas quantize` wrote",
+        description="Copies a run's bundle, or makes one of another of its models. Given what `hilnas quantize` wrote, "
+        "it checks and measures that on a board, with --data scores it there, and makes a bundle of it.",
+    )
+    export.add_argument(
+        "quantized", type=Path, nargs="?", metavar="DIR|FILE", help="what `hilnas quantize` wrote, in place of a run"
+    )
     export.add_argument(
         "--run", type=Path, default=Path("runs/demo"), metavar="DIR", help="a finished run (default %(default)s)"
     )
@@ -87,6 +104,16 @@ def add(commands: Commands) -> None:
         "--model", metavar="NAME", help="teacher, or a selected model's name (default: the one that the run shipped)"
     )
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    own = export.add_argument_group("of what `hilnas quantize` wrote")
+    own.add_argument(
+        "--data",
+        metavar="SPEC",
+        help="labelled images (camvid:FOLDER, folders:FOLDER, ...): the metric, and the labels",
+    )
+    own.add_argument("--split", default="val", metavar="NAME", help="train, val or test (default %(default)s)")
+    own.add_argument("--images", type=int, metavar="N", help="so many, evenly spaced (default: all)")
+    add_board(own)
+    add_protocol(own, runs=30, rounds=3)
     bind(export, BundleExportOptions, export_bundle)
     _add_files(actions)
     verify = actions.add_parser(
@@ -168,8 +195,30 @@ def _add_signers(parser: argparse.ArgumentParser) -> None:
 def export_bundle(options: BundleExportOptions) -> int:
     from deploy.ship.export import export_from_run
 
+    if options.quantized:
+        console.say(f"bundle: {_of_quantized(options.quantized, options)}")
+        return 0
+    if options.data:
+        raise UsageError(f"--data {options.data}: is for what `hilnas quantize` wrote; a run's models are evaluated")
     console.say(f"bundle: {export_from_run(options.run, options.model, options.out)}")
     return 0
+
+
+def _of_quantized(path: Path, options: BundleExportOptions) -> Path:
+    from deploy.quantize.bundled import BundleTrial, export_quantized
+    from deploy.ship.evaluated_models import ImagesAsked
+    from hil.boards.catalog import find_board
+    from hil.job import MeasureProtocol
+
+    if options.model:
+        raise UsageError(f"--model {options.model}: {path} is no run; leave it out")
+    trial = BundleTrial(
+        find_board(options.boards, options.board),
+        MeasureProtocol(warmup_runs=options.warmup_runs, runs=options.runs, rounds=options.rounds),
+        ImagesAsked(options.data, options.split, count=options.images) if options.data else None,
+        Path(os.environ.get("HILNAS_RUNS", "runs")) / "evaluations",
+    )
+    return console.followed(export_quantized(path, options.out, trial))
 
 
 def pack_bundle(options: BundlePackOptions) -> int:

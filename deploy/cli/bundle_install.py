@@ -108,7 +108,7 @@ def install_bundle(options: InstallOptions) -> int:
 def _text(done: Installed) -> str:
     release, before = done.release, done.before
     again = before is not None and before.folder == release.folder
-    was = "nothing was installed" if before is None else f"before: {before.bundle} ({before.folder})"
+    was = "there was none before" if before is None else f"before: {before.bundle} ({before.folder})"
     signed = f", signed by {done.signed_by}" if done.signed_by else ""
     there = {True: " (the board's ssh-keygen agrees)", False: "", None: ""}[done.signed_there]
     return (

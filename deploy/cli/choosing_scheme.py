@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.calibrating import CalibrationOptions, image_preprocessing, prepared, shown
-from deploy.cli.options import DEFAULT_STORE, TARGETS, add_boards, add_store, add_targets
+from deploy.cli.options import DEFAULT_STORE, TARGETS, add_boards, add_store, add_targets, arguments
 from hil.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from deploy.formats.importers.network import ImportedNetwork
     from deploy.quantize.calibration_data import CalibrationData
     from deploy.quantize.labelled import LabelledImages
+    from deploy.quantize.record import NetworkOrigin
     from deploy.quantize.scheme_trials import Criteria, SchemeTrial
     from deploy.quantize.schemes import SchemeTrials, TriedScheme
     from deploy.targets.placement import Target
@@ -62,7 +64,7 @@ class ChoosingOptions(CalibrationOptions, CriteriaOptions):
     @property
     def chooses(self) -> bool:
         """Whether there is anything to choose or to choose by."""
-        asked = (self.labelled, self.metric_drop, self.keep_float, self.target, self.board)
+        asked = (self.labelled, self.metric_drop, self.keep_float, self.board)
         return self.scheme == AUTO or any(option is not None for option in asked)
 
 
@@ -93,7 +95,10 @@ def add_criteria(command: argparse.ArgumentParser) -> None:
         help="so many layers stay in float, those that gain most by it; with --metric-drop only if they are needed",
     )
     criteria.add_argument(
-        "--target", metavar="NAME", help="whose rules say where operators will run (default: the board's)"
+        "--target",
+        metavar="NAME",
+        help="whose rules say where operators will run, and whose arithmetic gives the golden outputs, which of uint8 "
+        "are not a CPU's; what it cannot run is refused (imx8mp-vx, cpu-xnnpack, yours; default: the board's)",
     )
     add_targets(criteria)
     criteria.add_argument("--board", metavar="NAME", help="measure the latency of each there (default: none)")
@@ -103,6 +108,7 @@ def add_criteria(command: argparse.ArgumentParser) -> None:
 
 def choose_scheme(options: ChoosingOptions, out: Path, *, json: bool) -> int:
     """Try them, show them, write the chosen one into `out`. Raises `CheckFailed` where none is good enough."""
+    from deploy.quantize.files import write_files
     from deploy.quantize.float_layers import check_count
     from deploy.quantize.schemes import SchemeTrials, choose
     from nas.tasks.counted import score_of
@@ -134,13 +140,24 @@ def choose_scheme(options: ChoosingOptions, out: Path, *, json: bool) -> int:
         target=target.name if target else None,
         board=board.name if board else None,
     )
-    artifact = chosen.quantized.save(out, name, data.text)
+    artifact = write_files(chosen.quantized, out, name, data, origin=origin_of(options, data), target=target)
     record.write(out / SchemeTrials.FILE)
     if json:
         console.say_json(record.to_json())
     else:
         _show(record, labelled.metric if labelled else "", artifact.model)
     return 0
+
+
+def origin_of(options: ChoosingOptions, data: CalibrationData) -> NetworkOrigin:
+    """What the files that these options write are made from."""
+    from deploy.quantize.files import digest_of
+    from deploy.quantize.record import NetworkOrigin
+
+    named = replace(options, model=Path(options.model.name))
+    words = arguments(named, leave_out=("out", "targets", "boards", "store", "json"))
+    command = shlex.join(["hilnas", "quantize", *words, "--out", "DIR"])
+    return NetworkOrigin(options.model.name, digest_of(options.model), data.images, options.target, command)
 
 
 def _check(options: ChoosingOptions) -> None:
@@ -163,8 +180,6 @@ def _tried(
     options: ChoosingOptions, network: ImportedNetwork, data: CalibrationData, criteria: Criteria, scratch: Path
 ) -> list[SchemeTrial]:
     """All that are asked for, and at last the one of them that would be chosen with layers in float."""
-    from dataclasses import replace
-
     from deploy.compile.scheme import QuantizationScheme
     from deploy.quantize.float_layers import images_of, layers_to_keep
     from deploy.quantize.output_noise import float_answers
@@ -174,7 +189,8 @@ def _tried(
 
     asked = OPTIONS if options.scheme == AUTO else (SchemeOption(QuantizationScheme.parse(options.scheme)),)
     batches = list(data.batches())
-    subject = NetworkOnData(network, options.model.stem, batches, data.text, float_answers(network, batches))
+    answers, origin = float_answers(network, batches), origin_of(options, data)
+    subject = NetworkOnData(network, options.model.stem, batches, data.text, answers, origin)
     trials = console.followed(try_schemes(subject, scratch, criteria, asked))
     if options.keep_float is None:
         return trials

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
@@ -48,6 +48,22 @@ def record(options: type[Record], arguments: argparse.Namespace) -> Record:
     """The fields of `options` that the command has; the others keep their defaults. A list becomes a tuple."""
     given: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(options) if hasattr(arguments, f.name)}
     return options(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+
+def arguments(options: DataclassInstance, leave_out: Collection[str] = ()) -> list[str]:
+    """The words that give these options: the first field as it stands, the others by name, none that is a default."""
+    first, *others = fields(options)
+    words = [str(getattr(options, first.name))]
+    for field in others:
+        value = getattr(options, field.name)
+        if field.name in leave_out or value == field.default or value is False:
+            continue
+        option = f"--{field.name.replace('_', '-')}"
+        if isinstance(value, tuple):
+            words += [word for entry in value for word in (option.removesuffix("s"), str(entry))]
+        else:
+            words += [option] if value is True else [option, str(value)]
+    return words
 
 
 def add_store(parser: Parser) -> None:

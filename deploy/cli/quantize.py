@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.calibrating import YOUR_NETWORK, add_calibration, calibrated, prepared, shown
-from deploy.cli.choosing_scheme import AUTO, ChoosingOptions, add_criteria, choose_scheme
+from deploy.cli.choosing_scheme import AUTO, ChoosingOptions, add_criteria, choose_scheme, origin_of
 from deploy.cli.options import Commands, add_json, bind
 
 if TYPE_CHECKING:
     import argparse
 
     from deploy.compile.artifact import Artifact
-    from deploy.quantize.quantized import Quantized
-    from deploy.quantize.record import TensorRecord
+    from deploy.quantize.record import QuantizationRecord, TensorRecord
 
 SCHEMES = ("channel int8", "tensor int8", "tensor uint8")
 WORST = 5  # tensors that are shown; quantization.json has all
@@ -37,7 +36,7 @@ def add(commands: Commands) -> None:
         help=YOUR_NETWORK,
         description="Reads a float network, calibrates it on data and writes NAME.int8.tflite with its golden pair and "
         "quantization.json, which has the range, scale and noise of every tensor. `hilnas profile`, `lint`, `evaluate` "
-        "take the file.",
+        "take the file, `hilnas bundle export` the folder.",
     )
     add_calibration(command)
     add_scheme(command, AUTO)
@@ -61,20 +60,27 @@ def run(options: QuantizeOptions) -> int:
     """Write the files and show what was lost."""
     if options.chooses:
         return choose_scheme(options, options.out, json=options.json)
+    from deploy.quantize.files import write_files
+    from deploy.quantize.record import QuantizationRecord
+    from deploy.targets.placement import load_target
+
+    target = load_target(options.targets, options.target) if options.target else None
     network, data = prepared(options)
     quantized = calibrated(options.scheme, network, data)
-    artifact = quantized.save(options.out, options.model.stem, data.text)
+    artifact = write_files(
+        quantized, options.out, options.model.stem, data, origin=origin_of(options, data), target=target
+    )
+    record = QuantizationRecord.read(options.out / QuantizationRecord.FILE)
     if options.json:
-        console.say_json(quantized.record(options.model.stem, data.text).to_json())
+        console.say_json(record.to_json())
     else:
-        _show(quantized, artifact, options.model.stem, data.text)
+        _show(record, artifact)
     return 0
 
 
-def _show(quantized: Quantized, artifact: Artifact, name: str, data: str) -> None:
-    record = quantized.record(name, data)
+def _show(record: QuantizationRecord, artifact: Artifact) -> None:
     size_kb = artifact.model.stat().st_size / 1e3
-    console.say(f"{artifact.model}: {size_kb:.0f} kB, {record.scheme}, calibrated on {data}")
+    console.say(f"{artifact.model}: {size_kb:.0f} kB, {record.scheme}, calibrated on {record.data}")
     ends = [tensor for tensor in record.tensors if tensor.name in record.outputs]
     within = [tensor for tensor in record.tensors if tensor.noise_db is not None and tensor not in ends]
     worst = sorted(within, key=lambda tensor: tensor.noise_db or 0.0, reverse=True)[:WORST]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deploy.compile.kernel_spread import kernel_spread
+from deploy.compile.made_for import other_arithmetic
 from deploy.compile.tails import CLASS_MAP, class_map_of
 from deploy.formats.files import write_atomically
 from deploy.formats.tflite.here import RunHere
@@ -69,7 +70,8 @@ class Artifact:
         """Timed to the class map where the file leaves it to the CPU."""
         left = class_map_of(self.model)
         spread = partial(kernel_spread, self.model, self.input, self.input_shapes)
-        return Job(self.model, self.name, self.input, self.expected, self.input_shapes, left, spread)
+        hint = partial(other_arithmetic, self.model)
+        return Job(self.model, self.name, self.input, self.expected, self.input_shapes, left, spread, hint)
 
 
 def quantize(

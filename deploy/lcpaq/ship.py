@@ -23,7 +23,7 @@ from deploy.run.records import LatencyRecord
 from deploy.ship.board_scores import board_scores
 from deploy.ship.bundle import Contents, export
 from deploy.ship.card import CardFacts
-from deploy.ship.golden import write_golden
+from deploy.ship.golden import golden_examples, write_golden
 from deploy.ship.manifest import Accuracy, BundleMeasurement
 from deploy.ship.task_output import description
 from deploy.ship.verification import verify
@@ -50,8 +50,8 @@ def ship(subject: RunNetwork, settings: StepSettings) -> Iterator[Progress]:
     theirs = _compiled(subject, f"{name}-8-bits", subject.graph(all_8_bits), all_8_bits)
     fp32 = score_float(subject.model, context.val_data)
     yield Progress(STAGE, 1, STEPS, "evaluated")
-    images = context.experiment.deploy.golden_images
-    write_golden(ours.artifact.model, graph, context.val_data, images, form=Form(), arithmetic=context.arithmetic)
+    examples = golden_examples(context.val_data, context.experiment.deploy.golden_images)
+    write_golden(ours.artifact.model, graph, examples, form=Form(), arithmetic=context.arithmetic)
     networks = (ours, theirs)
     jobs = [network.artifact.job() for network in networks]
     measurements = list(measured(context, jobs, protocol(context.experiment.agreement.measuring), together=True))
@@ -129,7 +129,6 @@ def _contents(
         artifact,
         context.task.name,
         context.val_data.classes,
-        data.size,
         measurement,
         facts,
         accuracy,

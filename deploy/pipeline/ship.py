@@ -35,7 +35,7 @@ from deploy.ship.board_scores import board_scores
 from deploy.ship.budgets import verdicts
 from deploy.ship.bundle import Contents, export
 from deploy.ship.card import CardFacts, evaluations_in
-from deploy.ship.golden import write_golden
+from deploy.ship.golden import golden_examples, write_golden
 from deploy.ship.manifest import Accuracy, BundleMeasurement
 from deploy.ship.provenance import configuration, provenance_of
 from deploy.ship.task_output import description
@@ -118,8 +118,8 @@ def _evaluate(context: Context, model: Encoder, name: str, selected: SelectedMod
             context.experiment.name, context.task.name, context.val_data.classes, context.keys["ship"]
         ),
     )
-    images = context.experiment.deploy.golden_images
-    write_golden(artifact.model, graph, context.val_data, images, form=scheme.form, arithmetic=context.arithmetic)
+    examples = golden_examples(context.val_data, context.experiment.deploy.golden_images)
+    write_golden(artifact.model, graph, examples, form=scheme.form, arithmetic=context.arithmetic)
     return Final(
         name,
         subnet,
@@ -245,7 +245,6 @@ def _bundle(context: Context, final: Final, measurement: BundleMeasurement, card
         final.artifact,
         context.task.name,
         context.val_data.classes,
-        context.experiment.data.size,
         measurement,
         facts,
         accuracy,

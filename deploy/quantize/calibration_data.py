@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from deploy.formats.importers.network import ImportedNetwork
 from deploy.quantize.calibration_arrays import arrays_in
 from deploy.quantize.image_preprocessing import HELP, ImagePreprocessing
+from deploy.ship.evaluation import image_name
 from hil.errors import UsageError
 from nas.data import DATASETS, open_data
 from nas.data.files import evenly_spaced
@@ -34,12 +35,16 @@ class CalibrationData:
         count: how many.
         example: the one at an index (H, W, C), or of the shape of an input that is no map.
         noise: whether they show nothing.
+        images: how images became these examples; None: they are none.
+        name: what the one at an index is called.
     """
 
     text: str
     count: int
     example: Callable[[int], Batch]
     noise: bool = False
+    images: ImagePreprocessing | None = None
+    name: Callable[[int], str] = "example {}".format
 
     def batches(self) -> Iterator[Batch]:
         """All of them (N, ...). `UsageError` naming the first with a NaN, and for a constant."""
@@ -93,10 +98,22 @@ def calibration_data(
     if name in DATASETS:
         data = open_data(spec, "train", (shape[0], shape[1]), seed=seed, count=count)
         text = f"{spec}, {_examples(len(data))}, {images}"
-        return CalibrationData(text, len(data), lambda i: images.input(data.original(i).image, shape))
+        return CalibrationData(
+            text,
+            len(data),
+            lambda i: images.input(data.original(i).image, shape),
+            images=images,
+            name=lambda i: Path(image_name(data, i)).name,
+        )
     files = _images_in(Path(spec), count)
     text = f"{spec}, {_examples(len(files))}, {images}"
-    return CalibrationData(text, len(files), lambda i: images.input(read_rgb(files[i]), shape))
+    return CalibrationData(
+        text,
+        len(files),
+        lambda i: images.input(read_rgb(files[i]), shape),
+        images=images,
+        name=lambda i: files[i].name,
+    )
 
 
 def _examples(count: int) -> str:
@@ -126,4 +143,4 @@ def _noise(shape: tuple[int, ...], images: ImagePreprocessing | None, count: int
         images.check(shape)
     what = f"pixels, {images}" if as_image else "mean 0, variance 1"
     text = f"random noise, no data: {_examples(count)}, seed {seed}, {what}"
-    return CalibrationData(text, count, example, noise=True)
+    return CalibrationData(text, count, example, noise=True, images=images if as_image else None)

@@ -12,12 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploy.compile.artifact import Artifact, kernels_of, save_model
+from deploy.compile.artifact import Artifact, arithmetic_of, kernels_of, save_model
+from deploy.compile.made_for import MADE_FOR
 from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.importers.network import ImportedNetwork
 from deploy.quantize.noise import noise_of
-from deploy.quantize.record import QuantizationRecord, TensorRecord
+from deploy.quantize.record import NetworkOrigin, QuantizationRecord, TensorRecord
 from deploy.quantize.scheme_option import SchemeOption
+from deploy.run.records.base import plain
+from deploy.ship.model_ends import IMAGES, IMPORTED
+from deploy.targets.placement import Target
 from hil.errors import ModelError, UsageError
 from nas.quant import post_training
 from nas.quant.arithmetic import LITERT
@@ -69,32 +73,39 @@ class Quantized:
         reals = [_read(self.network, example[None]) for example in examples]
         return [(x, quantized(x, self.graph.tensors[INPUT])) for x in reals]
 
-    def save(self, folder: Path, name: str, data: str) -> Artifact:
+    def save(
+        self, folder: Path, name: str, data: str, origin: NetworkOrigin | None = None, target: Target | None = None
+    ) -> Artifact:
         """Write NAME.int8.tflite (or NAME.uint8.tflite), its golden pair and quantization.json into `folder`.
 
-        `data` says what was calibrated on.
+        `data` says what was calibrated on. The expected output is by `target`'s arithmetic (None: a CPU's). Raises
+        `ModelError` naming an operator that the target cannot run.
         """
         artifact = Artifact.at(folder, f"{name}.{self.scheme.activations}")
         bits = sorted({op.bits for op in self.graph.operators if isinstance(op, Weighted)})
         metadata: dict[str, object] = {
-            "model": name,
+            IMPORTED: name,
             "scheme": str(self.option),
             "data": data,
             "requested_bits": bits,
             "size_bits": self.graph.size_bits,
         }
-        save_model(self.graph, self.example, artifact, metadata, form=self.scheme.form)
-        self.record(name, data).write(folder / QuantizationRecord.FILE)
+        if arithmetic_of(target) != LITERT and target is not None:
+            metadata[MADE_FOR] = target.name
+        if origin is not None and origin.images is not None:
+            metadata[IMAGES] = plain(origin.images)
+        save_model(self.graph, self.example, artifact, metadata, target, form=self.scheme.form)
+        self.record(name, data, origin).write(folder / QuantizationRecord.FILE)
         return artifact
 
-    def record(self, name: str, data: str) -> QuantizationRecord:
+    def record(self, name: str, data: str, origin: NetworkOrigin | None = None) -> QuantizationRecord:
         named = dict(zip((self.graph.input, *self.graph.outputs), self.graph.file_names, strict=True))
         tensors = tuple(
             _record(tensor, named.get(tensor.name, tensor.name), self.noise_db.get(tensor.name))
             for tensor in self.graph.tensors.values()
         )
-        outputs = self.graph.file_names[1:]
-        return QuantizationRecord(name, str(self.option), data, self.images, self.noise_images, outputs, tensors)
+        outputs, counted = self.graph.file_names[1:], (self.images, self.noise_images)
+        return QuantizationRecord(name, str(self.option), data, *counted, outputs, tensors, origin)
 
 
 def _record(tensor: IntTensor, name: str, noise_db: float | None) -> TensorRecord:

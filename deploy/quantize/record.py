@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from deploy.run.records.base import Record
+from deploy.run.records.base import OMITTED, Record
+from deploy.ship.input_images import ImagePreprocessing
 from nas.settings import STRICT
 
 EXACT_DB = -200.0
@@ -37,6 +38,25 @@ class TensorRecord:
 
 
 @dataclass(frozen=True)
+class NetworkOrigin:
+    """Where a file comes from; what is not known is left out.
+
+    Attributes:
+        file: the float network's file; `sha256`: of it, of a SavedModel's folder over its files.
+        images: how an image became the network's input.
+        target: whose arithmetic gave the expected outputs; None: a CPU's.
+        command: what makes it again.
+    """
+
+    file: str | None = field(default=None, metadata=OMITTED)
+    sha256: str | None = field(default=None, metadata=OMITTED)
+    images: ImagePreprocessing | None = field(default=None, metadata=OMITTED)
+    target: str | None = field(default=None, metadata=OMITTED)
+    command: str | None = field(default=None, metadata=OMITTED)
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class QuantizationRecord(Record):
     """What a network of the user's was quantized to.
 
@@ -48,7 +68,13 @@ class QuantizationRecord(Record):
         noise_images: how many of them gave the noise.
         outputs: the names of the network's outputs, which are tensors too.
         tensors: those of the file, in the order in which they are computed.
+        origin: None of a network that came from Python, unless its caller said it.
     """
+
+    @property
+    def file_name(self) -> str:
+        """Of the model's file, without its suffix."""
+        return f"{self.model}.{'uint8' if 'uint8' in self.scheme else 'int8'}"
 
     FILE: ClassVar[str] = "quantization.json"
     COMMAND: ClassVar[str] = "quantize"
@@ -60,3 +86,4 @@ class QuantizationRecord(Record):
     noise_images: int
     outputs: tuple[str, ...]
     tensors: tuple[TensorRecord, ...]
+    origin: NetworkOrigin | None = field(default=None, metadata=OMITTED)

@@ -16,6 +16,7 @@ from deploy.latency.table import summaries
 from deploy.quantize.labelled import LabelledImages
 from deploy.quantize.output_noise import FloatAnswers, output_noise_db
 from deploy.quantize.quantized import Quantized, quantize
+from deploy.quantize.record import NetworkOrigin
 from deploy.quantize.scheme_option import OPTIONS, SchemeOption
 from deploy.quantize.schemes import TriedScheme
 from deploy.run.folder import Progress
@@ -37,7 +38,7 @@ Batches = Sequence[NDArray[np.float32]]
 class NetworkOnData:
     """What is quantized: a network by its name, on batches of data, which `text` describes.
 
-    `answers` are the float network's, for the noise.
+    `answers` are the float network's, for the noise; `origin` of its file.
     """
 
     network: ImportedNetwork
@@ -45,6 +46,7 @@ class NetworkOnData:
     batches: Batches
     text: str
     answers: FloatAnswers
+    origin: NetworkOrigin | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,8 @@ def try_schemes(
 def _tried(subject: NetworkOnData, folder: Path, criteria: Criteria, option: SchemeOption) -> SchemeTrial:
     try:
         quantized = quantize(subject.network, subject.batches, option.scheme, option.choices, option.in_float)
-        artifact = quantized.save(folder, subject.name, subject.text)  # as it would be written in the end
+        # as it would be written in the end
+        artifact = quantized.save(folder, subject.name, subject.text, subject.origin, criteria.target)
         content, off_share = artifact.model.read_bytes(), None
         if criteria.target is not None:
             off_share = lint_written(content, str(option), criteria.target).off_share

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deploy.compile.artifact import Artifact
@@ -17,6 +17,7 @@ from deploy.compile.tails import class_map_of
 from deploy.formats.class_colours import hexadecimal
 from deploy.formats.digest import file_digest
 from deploy.formats.files import write_atomically
+from deploy.run.records import Record
 from deploy.ship.card import FILE as MODEL_CARD
 from deploy.ship.card import CardFacts, model_card
 from deploy.ship.evaluation_record import EvaluationRecord
@@ -55,21 +56,21 @@ class Contents:
 
     Attributes:
         task: a key of `TASK_OUTPUTS`.
-        size: (H, W) of an image, in pixels.
         facts: shown in the README and kept in the manifest.
         accuracy: kept in the manifest, where the model was evaluated.
         card: what the model card is written from; None where the model is no final one of a run.
+        documents: further files, by name: texts and records.
     """
 
     name: str
     artifact: Artifact
     task: str
     classes: Sequence[str]
-    size: tuple[int, int]
     measurement: BundleMeasurement
     facts: Mapping[str, str]
     accuracy: Accuracy | None = None
     card: CardFacts | None = None
+    documents: Mapping[str, str | Record] = field(default_factory=dict)
 
 
 def export(contents: Contents, target: Path) -> Path:
@@ -96,8 +97,8 @@ def write_aside(target: Path, fill: Callable[[Path], None]) -> Path:
 def _fill(folder: Path, contents: Contents) -> None:
     """Every file of the bundle, the manifest last."""
     artifact = contents.artifact
-    output = TASK_OUTPUTS[contents.task]
-    copied = copy_golden(artifact, folder, output, contents.classes)
+    output, steps = TASK_OUTPUTS[contents.task], preprocessing(artifact.model)
+    copied = copy_golden(artifact, folder, output, contents.classes, steps.size)
     output, golden = with_tolerance(artifact.model, folder, copied, output)
     shutil.copyfile(artifact.model, folder / "model.tflite")
     for name in (VERIFIER, APPLICATION):
@@ -105,16 +106,21 @@ def _fill(folder: Path, contents: Contents) -> None:
     write_atomically(folder / "labels.txt", _lines(contents.classes))
     if output.dense:
         write_atomically(folder / COLOURS, _lines(hexadecimal(label) for label in range(len(contents.classes))))
-    steps = preprocessing(artifact.model, contents.size)
     steps.write(folder / Preprocessing.FILE)
     contents.measurement.write(folder / BundleMeasurement.FILE)
     quantized = quantized_layers(artifact.model)
     quantized.write(folder / QuantizedLayers.FILE)
     if contents.card is not None:
-        _write_card(folder, contents, contents.card, quantized)
+        _write_card(folder, contents, contents.card, steps, quantized)
+    for name, document in contents.documents.items():
+        if isinstance(document, Record):
+            document.write(folder / name)
+        else:
+            write_atomically(folder / name, document)
     write_atomically(folder / "README.md", _readme(contents, output, steps, golden))
     left, kind = class_map_of(artifact.model), input_type(artifact.model)
-    write_examples(folder, contents.classes, contents.size, kind, dense=output.dense, left=left)
+    if steps.size is not None:
+        write_examples(folder, contents.classes, steps, kind, dense=output.dense, left=left)
     listed = sorted(p for p in folder.rglob("*") if p.is_file())
     Manifest(
         format=FORMAT,
@@ -133,10 +139,11 @@ def _fill(folder: Path, contents: Contents) -> None:
     ).write(folder / Manifest.FILE)
 
 
-def _write_card(folder: Path, contents: Contents, card: CardFacts, quantized: QuantizedLayers) -> None:
+def _write_card(
+    folder: Path, contents: Contents, card: CardFacts, steps: Preprocessing, quantized: QuantizedLayers
+) -> None:
     """The model card, and what it is written from."""
-    height, width = contents.size
-    what = f"{TASK_OUTPUTS[contents.task].task} of RGB images, at {height} x {width} pixels."
+    what = f"{TASK_OUTPUTS[contents.task].task} of RGB images, at {_pixels(steps)}."
     text = model_card(what, contents.classes, card, contents.measurement.conditions, quantized)
     write_atomically(folder / MODEL_CARD, text)
     card.provenance.write(folder / Provenance.FILE)
@@ -150,14 +157,18 @@ def _lines(texts: Iterable[str]) -> str:
     return "".join(f"{text}\n" for text in texts)
 
 
+def _pixels(steps: Preprocessing) -> str:
+    return f"{steps.size[0]} x {steps.size[1]} pixels" if steps.size else steps.input
+
+
 def _readme(contents: Contents, output: TaskOutput, steps: Preprocessing, golden: Sequence[GoldenPair]) -> str:
     kind, left = input_type(contents.artifact.model), class_map_of(contents.artifact.model)
     facts = "\n".join(f"- {key}: {value}" for key, value in contents.facts.items())
-    results = "pictures of the classes" if output.dense else "nothing, as an image has one class"
+    known = f", {len(contents.classes)} classes (labels.txt)" if contents.classes else ""
     return f"""# {contents.name}
 
-{output.task}, {len(contents.classes)} classes (labels.txt), {contents.size[0]} x {contents.size[1]} pixels.
-Input: RGB, {steps.from_uint8 if kind == "int8" else kind}, NHWC (preprocessing.json). \
+{output.task}{known}, {_pixels(steps)}.
+Input: {_input_text(kind, steps)} (preprocessing.json). \
 Output: {output.output.format(kind=kind) if not left else LOGITS.format(kind=kind)}.
 
 {facts}
@@ -170,10 +181,32 @@ It checks every file's hash, runs the golden inputs, compares with the golden ou
 times the model. {spread_text(golden)}\
 The latency of measurement.json is that of the board named there, under the conditions stated there.
 
-Run it on images of any size ({APPLICATION} is what an application starts from; images need Pillow, OpenCV, or are PPM):
+{_application_text(contents, output, steps)}"""
+
+
+def _input_text(kind: str, steps: Preprocessing) -> str:
+    if steps.from_uint8 is None:
+        return f"{steps.input}, no image, or nobody said how an image becomes it"
+    colours = {"bgr": "BGR", "grey": "grey"}.get(steps.colours or "", "RGB")
+    return f"{colours}, {steps.from_uint8 if kind == 'int8' or steps.mean else kind}, NHWC"
+
+
+def _application_text(contents: Contents, output: TaskOutput, steps: Preprocessing) -> str:
+    if steps.size is None:
+        return f"""Run it on the input's bytes, or on real values in FILE.npy ({APPLICATION} is what to start from):
+
+    python3 {APPLICATION} golden/0.input.bin [--out DIR] [--delegate /usr/lib/libvx_delegate.so]
+
+It prints the outputs' shapes and ranges and the times before, in and after the model; DIR gets them as NAME.0.npy, ...
+"""
+    writes = " DIR gets pictures of the classes." if output.dense else ""
+    if not contents.classes:
+        writes = " DIR gets the outputs as real values (NAME.0.npy, ...)."
+    needs = f"{APPLICATION} is what an application starts from; images need Pillow, OpenCV, or are PPM"
+    return f"""Run it on images of any size ({needs}):
 
     python3 {APPLICATION} IMAGE|FOLDER [--out DIR] [--delegate /usr/lib/libvx_delegate.so]
 
-It prints the result and the times before, in and after the model, and writes {results} to DIR.
+It prints the result and the times before, in and after the model.{writes}
 c/ has the same in C, and {CAMERA} a camera's pipeline that no board has run yet.
 """

@@ -91,14 +91,14 @@ def _results(facts: CardFacts, conditions: Conditions) -> Iterator[str]:
         "weights",
         "latency, median",
     )
-    yield from ("## Results", "", _row(*heads), _row("---", *["---:"] * 5))
+    yield from ("## Results", "", row(*heads), row("---", *["---:"] * 5))
     for one in facts.models:
         board = (
             f"{one.board.score.value:.2f} [{one.board.score.low:.2f}, {one.board.score.high:.2f}]" if one.board else "-"
         )
         latency = f"{one.latency_us.median / 1000:.3f} ms"
         size = f"{one.size_bits / 8000:.1f} kB"
-        yield _row(
+        yield row(
             facts.titles.get(one.name, f"**{one.name}**"),
             f"{one.score_fp32:.2f}",
             f"{one.score_int8:.2f}",
@@ -126,11 +126,11 @@ def _by_class(classes: Sequence[str], facts: CardFacts) -> Iterator[str]:
         return
     yield from ("## Class by class, by the board's answers, %", "")
     yield from (
-        _row("class", *(facts.titles.get(name, name) for name, _ in known)),
-        _row("---", *["---:"] * len(known)),
+        row("class", *(facts.titles.get(name, name) for name, _ in known)),
+        row("---", *["---:"] * len(known)),
     )
     for label, title in enumerate(classes):
-        yield _row(title, *("-" if scores[label] is None else f"{scores[label]:.1f}" for _, scores in known))
+        yield row(title, *("-" if scores[label] is None else f"{scores[label]:.1f}" for _, scores in known))
     yield from ("", "-: no image has it.", "")
 
 
@@ -182,8 +182,8 @@ def _making(facts: CardFacts) -> Iterator[str]:
         "- The licences of the images and of an encoder's file are not known here: look at where they are from.",
         "",
     )
-    yield from (_row("package", "version", "licence"), _row("---", "---", "---"))
-    yield from (_row(one.name, one.version, one.licence or "-") for one in made.packages)
+    yield from (row("package", "version", "licence"), row("---", "---", "---"))
+    yield from (row(one.name, one.version, one.licence or "-") for one in made.packages)
     yield ""
 
 
@@ -193,5 +193,6 @@ def _class_scores(facts: CardFacts, name: str) -> tuple[float | None, ...]:
     return by_board.classes if by_board else ()
 
 
-def _row(*cells: str) -> str:
+def row(*cells: str) -> str:
+    """Of a table in Markdown."""
     return f"| {' | '.join(cells)} |"

@@ -24,6 +24,7 @@ from hil.boards.config import BoardConfig
 from hil.errors import ModelError, UsageError
 from hil.input_shape import InputShape
 from nas.data import Dataset, open_data
+from nas.data.middle import Middle
 from nas.networks.segmenter import Encoder
 from nas.quant.tails import in_file
 from nas.space import Architecture
@@ -58,8 +59,8 @@ def file_model(
     naming the file and what of it cannot be evaluated, `UsageError`, `ConfigError`, `DataError`.
     """
     with _naming(path):
-        size = input_of(_sized(path, input_shapes), given).size
-    data = images.open(size)
+        source = input_of(_sized(path, input_shapes), given)
+    data = Middle(images.open(source.resized), source.size) if source.resized else images.open(source.size)
     return model_on(path, data, name or path.stem, given, input_shapes), data
 
 

@@ -29,6 +29,7 @@ from nas.data import Dataset, Sample
 from nas.data.batches import normalize
 from nas.data.files import PairedFiles
 from nas.data.folders import LabelledFiles
+from nas.data.middle import Middle
 from nas.data.part import Part
 from nas.errors import DataError
 from nas.quant import simulate
@@ -177,6 +178,8 @@ def image_name(data: Dataset, index: int) -> str:
     match data:
         case Part():
             return image_name(data.data, data.indices[index])
+        case Middle():
+            return image_name(data.data, index)
         case PairedFiles():
             return str(data.pairs[index].image)
         case LabelledFiles():

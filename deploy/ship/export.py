@@ -8,7 +8,7 @@ from deploy.compile.artifact import Artifact
 from deploy.run.records import ModelRecord, Summary
 from deploy.ship.bundle import Contents, export
 from deploy.ship.card import CardFacts, evaluations_in
-from deploy.ship.manifest import Accuracy, BundleMeasurement, Manifest, Preprocessing
+from deploy.ship.manifest import Accuracy, BundleMeasurement, Manifest
 from deploy.ship.provenance import CONFIGURATION, SPACE, Provenance
 from hil.errors import UsageError
 from nas.space import Architecture
@@ -27,7 +27,6 @@ def export_from_run(run: Path, model: str | None, out: Path) -> Path:
     if record.subnet != "teacher":
         Architecture.parse(record.subnet)
     shipped = run / "bundle"
-    size = Preprocessing.read(shipped / Preprocessing.FILE).size
     labels = (shipped / Manifest.read(shipped / Manifest.FILE).labels).read_text(encoding="utf8").split("\n")[:-1]
     metric, data, on = summary.metric.name, summary.data.spec, summary.conditions.board
     accuracy = Accuracy(metric, data, "val", record.score_fp32, record.score_int8, on, record.board)
@@ -41,9 +40,7 @@ def export_from_run(run: Path, model: str | None, out: Path) -> Path:
     if name == summary.bundle.model:
         measurement = BundleMeasurement.read(shipped / BundleMeasurement.FILE)
     card = _card(run, summary, record)
-    contents = Contents(
-        f"{summary.name}-{name}", artifact, summary.task, labels, size, measurement, facts, accuracy, card
-    )
+    contents = Contents(f"{summary.name}-{name}", artifact, summary.task, labels, measurement, facts, accuracy, card)
     return export(contents, out)
 
 

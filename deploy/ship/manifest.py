@@ -189,17 +189,24 @@ class Preprocessing(Record):
 
     Attributes:
         input: type and layout.
-        from_uint8: formula for a pixel's value, 0 to 255.
-        scale, zero_point: of the model's input; real = scale * (stored - zero_point), from -1 to 1.
+        from_uint8: formula for a pixel's value, 0 to 255; None, as `resize` and `size`: the input is no image.
+        scale, zero_point: of the model's input; real = scale * (stored - zero_point).
         size: (H, W) in pixels.
+        mean, std: real = (pixel - mean) / std, one number or one for each channel; None: 128 and 128.
+        colours: of the channels; None: RGB.
+        middle_of: (H, W) that an image is resized to, whose middle is the input; None: `size`.
     """
 
     input: str
-    from_uint8: str
-    scale: float
-    zero_point: int
-    resize: str
-    size: tuple[int, int]
+    from_uint8: str | None = field(default=None, metadata=OMITTED)
+    scale: float = 1.0
+    zero_point: int = 0
+    resize: str | None = field(default=None, metadata=OMITTED)
+    size: tuple[int, int] | None = field(default=None, metadata=OMITTED)
+    mean: tuple[float, ...] | None = field(default=None, metadata=OMITTED)
+    std: tuple[float, ...] | None = field(default=None, metadata=OMITTED)
+    colours: Literal["bgr", "grey"] | None = field(default=None, metadata=OMITTED)
+    middle_of: tuple[int, int] | None = field(default=None, metadata=OMITTED)
 
     FILE: ClassVar[str] = "preprocessing.json"
     COMMAND: ClassVar[str] = "loop"

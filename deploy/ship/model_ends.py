@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import prod
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from deploy.compile.tails import classes_of, sizes_in
-from deploy.formats.tflite.normalization import Normalization, normalization
+from deploy.formats.tflite.normalization import Normalization, checked, normalization
 from deploy.formats.tflite.read import DTYPES, ModelInfo, read
+from deploy.ship.input_images import ImagePreprocessing, Size
 from deploy.targets.inspection import METADATA_NAME, GraphTensor, inspect_model
 from hil.errors import ModelError
 from nas.data.batches import ZERO_LEVEL
+from nas.errors import ConfigError
 from nas.networks.segmenter import upsampled
 from nas.quant.tails import Sizes
+from nas.settings import build
 from nas.tasks.task import Task
 
+IMPORTED = "model"
+"""The key in the metadata of an imported network's file that has its name."""
+IMAGES = "images"
+"""The key in the metadata of an imported network's file that says how an image becomes its input."""
 OURS = Normalization((float(ZERO_LEVEL),), (float(ZERO_LEVEL),))
 LEVELS = np.arange(256)
 INPUT_TYPES = ("INT8", "UINT8", "FLOAT32")
@@ -33,18 +42,26 @@ class ModelInput:
     """The input of a model for one RGB image.
 
     Attributes:
-        size: (H, W), to which images are resized.
-        table: (256, 3), what is stored for each level of each channel, in the input's type.
+        size: (H, W) of an image.
+        table: (256, C), what is stored for each level of each channel, in the input's type.
         text: type, size and formula, and where the formula is from.
+        colours: the channels, in their order.
+        resized: (H, W) that images are resized to, of which the input is the middle; None: to `size`.
     """
 
-    size: tuple[int, int]
+    size: Size
     table: NDArray[np.generic]
     text: str
+    colours: Literal["rgb", "bgr", "grey"] = "rgb"
+    resized: Size | None = None
 
     def encode(self, image: NDArray[np.uint8]) -> bytes:
-        """The input's raw bytes for an image (H, W, 3)."""
-        return np.stack([self.table[:, c][image[..., c]] for c in range(3)], axis=-1).tobytes()
+        """The input's raw bytes for an image (H, W, 3) of `size`."""
+        if self.colours == "grey":
+            planes = [np.asarray(Image.fromarray(image).convert("L"))]
+        else:
+            planes = [image[..., c] for c in ((2, 1, 0) if self.colours == "bgr" else (0, 1, 2))]
+        return np.stack([self.table[:, c][plane] for c, plane in enumerate(planes)], axis=-1).tobytes()
 
 
 @dataclass(frozen=True)
@@ -112,7 +129,8 @@ def input_of(model: ModelInfo, given: Normalization | None = None) -> ModelInput
         raise ModelError(f"it has {len(ends)} inputs ({_listed(ends)}); export it with one, an image")
     (end,) = ends
     shape = end.shape
-    if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
+    images, whence = _images(model, given)
+    if len(shape) != 4 or shape[0] != 1 or shape[3] not in ((3,) if images is None else (1, 3)):
         advice = "export it with one image a batch, NHWC, RGB: 1 x height x width x 3"
         if len(shape) == 4 and shape[1] == 3:
             advice = f"its channels come first; {advice}"
@@ -121,15 +139,29 @@ def input_of(model: ModelInfo, given: Normalization | None = None) -> ModelInput
         raise ModelError(f"its input is {_shape(end)}, as a file has it whose input size is open; export it with one")
     if end.dtype not in INPUT_TYPES or len(end.scale) > 1:
         raise ModelError(f"its input is {end.dtype.lower()}; export it with an input of int8, uint8 or float32")
-    formula, whence = _formula(model, given)
-    kind, where = end.dtype.lower(), f"{end.dtype.lower()} {shape[1]} x {shape[2]} RGB, "
-    if formula is not None:
-        return ModelInput(shape[1:3], _table(end, formula), f"{where}{_formula_text(kind, end, formula)}, {whence}")
-    if end.dtype == "FLOAT32":
-        raise ModelError(f"its input is float32 and nothing says how pixels become numbers; give {GIVE}")
+    size, kind = shape[1:3], end.dtype.lower()
+    if images is not None:
+        return _of_images(end, images, whence)
+    if end.dtype == "FLOAT32" or _imported(model):
+        raise ModelError(f"its input is {kind} and nothing says how pixels become numbers; give {GIVE}")
     less, text = (128, "uint8 - 128") if end.dtype == "INT8" else (0, "uint8 as it is")
     levels = np.repeat((LEVELS - less).astype(DTYPES[end.dtype])[:, None], 3, axis=1)
-    return ModelInput(shape[1:3], levels, f"{where}{text}: assumed, as the file does not say; otherwise give {GIVE}")
+    where = f"{kind} {size[0]} x {size[1]} RGB"
+    return ModelInput(size, levels, f"{where}, {text}: assumed, as the file does not say; otherwise give {GIVE}")
+
+
+def _of_images(end: GraphTensor, images: ImagePreprocessing, whence: str) -> ModelInput:
+    height, width, channels = end.shape[1:]
+    colours = images.colours if channels == 3 else "grey"
+    formula, resized, kind = images.formula, images.size, end.dtype.lower()
+    if max(len(formula.mean), len(formula.std)) > channels:
+        raise ModelError(f"its input has one channel, {whence} there are {len(formula.mean)} means; give {GIVE}")
+    if resized and (resized[0] < height or resized[1] < width):
+        raise ModelError(f"its input is {_shape(end)}, more than {whence} images are resized to; quantize it again")
+    middle = f" in the middle of {resized[0]} x {resized[1]}" if resized else ""
+    shown = colours if colours == "grey" else colours.upper()
+    text = f"{kind} {height} x {width}{middle} {shown}, {_formula_text(kind, end, formula)}, {whence}"
+    return ModelInput((height, width), _table(end, formula, channels), text, colours, resized)
 
 
 def output_of(model: ModelInfo, task: Task, classes: Sequence[str], size: tuple[int, int]) -> ModelOutput:
@@ -186,23 +218,46 @@ def _names_classes(end: GraphTensor) -> bool:
     return end.dtype in ("INT32", "INT64") or (end.dtype in ("INT8", "UINT8") and plain)
 
 
-def _formula(model: ModelInfo, given: Normalization | None) -> tuple[Normalization | None, str]:
-    """(from pixels to real values, where that is from)."""
+def _images(model: ModelInfo, given: Normalization | None) -> tuple[ImagePreprocessing | None, str]:
+    """(from an image to real values, where that is from)."""
+    stated, whence = _stated(model)
     if given is not None:
-        return given, "as --normalize says"
-    if METADATA_NAME in model.metadata:
-        return OURS, "as hilnas trains and deploys"
-    return normalization(model), "as the file's TFLite metadata says"
+        return replace(stated or ImagePreprocessing(given), formula=given), "as --normalize says"
+    return stated, whence
+
+
+def _stated(model: ModelInfo) -> tuple[ImagePreprocessing | None, str]:
+    if images := (inspect_model(model).hilnas or {}).get(IMAGES):
+        try:
+            found = build(ImagePreprocessing, images, IMAGES)
+            return replace(found, formula=checked(found.formula.mean, found.formula.std)), "as the file says"
+        except (ConfigError, TypeError, ValueError) as error:
+            raise ModelError(f"its metadata '{METADATA_NAME}' is damaged ({error}); quantize it again") from None
+    if METADATA_NAME in model.metadata and not _imported(model):
+        return ImagePreprocessing(OURS), "as hilnas trains and deploys"
+    formula = normalization(model)
+    return None if formula is None else ImagePreprocessing(formula), "as the file's TFLite metadata says"
+
+
+def _imported(model: ModelInfo) -> bool:
+    """Whether `hilnas quantize` made it: from an image to its input is not as hilnas trains."""
+    return IMPORTED in (inspect_model(model).hilnas or {})
 
 
 def stated_normalization(model: Path) -> Normalization | None:
     """From pixels to real values, as a .tflite file says; None where it does not. Raises `ModelError`."""
-    return _formula(read(model), None)[0]
+    stated, _ = _stated(read(model))
+    return stated.formula if stated else None
 
 
-def _table(end: GraphTensor, formula: Normalization) -> NDArray[np.generic]:
-    mean, std = (np.broadcast_to(np.array(values, np.float32), 3) for values in (formula.mean, formula.std))
-    real = (LEVELS[:, None].astype(np.float32) - mean) / std  # (256, 3)
+def images_of(model: ModelInfo) -> ImagePreprocessing | None:
+    """From an image to real values, as a file says; None where it does not. Raises `ModelError`."""
+    return _stated(model)[0]
+
+
+def _table(end: GraphTensor, formula: Normalization, channels: int) -> NDArray[np.generic]:
+    mean, std = (np.broadcast_to(np.array(values, np.float32), channels) for values in (formula.mean, formula.std))
+    real = (LEVELS[:, None].astype(np.float32) - mean) / std  # (256, C)
     if end.dtype == "FLOAT32":
         return np.asarray(real, np.float32)
     if not end.scale or end.scale[0] <= 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageMetadata, PackageNotFoundError, distribution
 from typing import ClassVar
@@ -63,7 +63,7 @@ def provenance_of(context: Context) -> Provenance:
         command=f"hilnas loop --config {CONFIGURATION} --board {experiment.board}",
         keys=context.keys,
         images=experiment.data.name,
-        packages=tuple(_packages()),
+        packages=installed(),
         data=DataRecord.read(path) if path.exists() else None,
         encoder=encoder if isinstance(encoder, str) else None,
     )
@@ -77,8 +77,13 @@ def configuration(experiment: Experiment, space: SearchSpace) -> dict[str, str]:
     }
 
 
-def _packages() -> Iterator[Package]:
-    for name in PACKAGES:
+def installed(names: Iterable[str] = PACKAGES) -> tuple[Package, ...]:
+    """Those that are there, as they are."""
+    return tuple(_packages(names))
+
+
+def _packages(names: Iterable[str]) -> Iterator[Package]:
+    for name in names:
         try:
             found = distribution(name)
         except PackageNotFoundError:  # a checkout that is not installed

@@ -40,6 +40,12 @@ class TaskOutput:
         return self.tolerance.format(percent=f"{100 * self.max_mismatch:.3g} %", steps=self.max_abs_diff)
 
 
+TENSORS = "tensors"
+"""The task of a network whose outputs are neither a class map nor classes, or of whose classes nothing is known."""
+
+INDICES = "indices"
+"""The same, where an output holds indices, between which a distance means nothing."""
+
 TASK_OUTPUTS: Mapping[str, TaskOutput] = {
     "segmentation": TaskOutput(
         task="Semantic segmentation",
@@ -56,6 +62,22 @@ TASK_OUTPUTS: Mapping[str, TaskOutput] = {
         max_mismatch=1.0,
         max_abs_diff=3,
         tolerance="the scores may be off by {steps}\nsteps, as delegates round differently",
+    ),
+    TENSORS: TaskOutput(
+        task="Network",
+        dense=False,
+        output="tensors, {kind}",
+        max_mismatch=1.0,
+        max_abs_diff=3,
+        tolerance="the outputs may be off by {steps}\nsteps, as delegates round differently",
+    ),
+    INDICES: TaskOutput(
+        task="Network",
+        dense=False,
+        output="tensors, some of them indices",
+        max_mismatch=0.02,
+        max_abs_diff=None,
+        tolerance="at most {percent} of the elements may\ndiffer, as delegates round differently",
     ),
 }
 """By the name of the task. 3 steps: the most by which onnxruntime is off after a full classifier

@@ -72,7 +72,7 @@ def _pack(folder: Path, model: str) -> str:
 def _proof(manifest: Manifest) -> frozenset[str]:
     """Of a model's files, those that go with it."""
     pairs = (path for pair in manifest.golden for path in (pair.input, pair.output, pair.image, pair.classes) if path)
-    beside = ("MODEL_CARD.md", "evaluation.json", "layers.json", "provenance.json")
+    beside = ("MODEL_CARD.md", "evaluation.json", "layers.json", "provenance.json", "quantization.json")
     return frozenset((manifest.model, manifest.preprocessing, manifest.measurement, *pairs, *beside))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from deploy.compile.made_for import other_arithmetic
 from deploy.formats.digest import file_digest
 from deploy.ship.manifest import BundleMeasurement, Manifest, VerifierLatency, read_verifier
 from hil.boards.board import Board
@@ -50,7 +53,8 @@ def verify(bundle: Path, board: Board, runs: int = RUNS, *, shown: Path | None =
     remote = f"{workdir}/bundles/{identity(bundle)}"
     push(bundle, board, remote)
     try:
-        return verify_there(board, remote, identity(bundle), f"{shown or bundle} on {board.name}", runs)
+        where = f"{shown or bundle} on {board.name}"
+        return verify_there(board, remote, identity(bundle), where, runs, hint=partial(_hint, bundle, board))
     finally:
         with suppress(BoardError):  # the other error says why
             board.run(["rm", "-rf", "--", remote], timeout_s=30)
@@ -77,8 +81,13 @@ def checked(bundle: Path, shown: Path) -> Manifest:
     return manifest
 
 
-def verify_there(board: Board, remote: str, known_as: str, where: str, runs: int = RUNS) -> Verification:
-    """The bundle in a folder of the board. `where` names it and the board in errors, which are those of `verify`."""
+def verify_there(
+    board: Board, remote: str, known_as: str, where: str, runs: int = RUNS, *, hint: Callable[[], str] = str
+) -> Verification:
+    """The bundle in a folder of the board. `where` names it and the board in errors, which are those of `verify`.
+
+    `hint`: what may explain golden outputs that differ; "": nothing is known.
+    """
     result = run_script(board, VERIFIER, remote, *_options(board, runs, known_as), timeout_s=900)
     checks, verdict = read_verifier(result.stdout, where)
     if verdict is None:
@@ -86,9 +95,9 @@ def verify_there(board: Board, remote: str, known_as: str, where: str, runs: int
         raise ModelError(f"{where}: the verifier ended with exit code {result.exit_code}: {last}")
     if not verdict.verified:
         failed = next((c for c in checks if not c.ok), None)
-        raise ModelError(
-            f"{where}: not verified: {f'{failed.check}: {failed.detail}' if failed else 'no check says why'}"
-        )
+        said = f"{failed.check}: {failed.detail}" if failed else "no check says why"
+        why = hint() if failed and failed.check == "golden" else ""
+        raise ModelError(f"{where}: not verified: {said}{'; ' if why else ''}{why}")
     return Verification(board.name, len(checks), verdict.latency_us)
 
 
@@ -102,6 +111,10 @@ def push(bundle: Path, board: Board, remote: str) -> None:
         raise UsageError(f"{board.name}: cannot make {remote} ({made.stderr.strip()}); fix 'workdir' in boards.toml")
     for source in sources:
         board.put(source, f"{remote}/{source.relative_to(bundle)}")
+
+
+def _hint(bundle: Path, board: Board) -> str:
+    return other_arithmetic(bundle / Manifest.read(bundle / Manifest.FILE).model, board.config)
 
 
 def latency_verdict(

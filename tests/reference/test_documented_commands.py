@@ -15,7 +15,6 @@ import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -77,9 +76,10 @@ def write_networks(folder: Path) -> None:
     network(models / "ch_ppocr_mobile_v2.0_cls_infer.onnx", shape=("batch", 3, "height", "width"))
     network(folder / "network.onnx", DEEPER, shape=(1, 3, 32, 32), **OF_DEEPER)
     write_images(folder / "photos", count=3)
-    for split, name in product(("train", "val"), "abcde"):  # as many classes as the network has
-        (folder / "signs" / split).mkdir(parents=True, exist_ok=True)
-        write_images(folder / "signs" / split / name, count=2)
+    for split in ("train", "val"):
+        (folder / "pets" / split).mkdir(parents=True)
+        for label in range(5):
+            write_images(folder / "pets" / split / f"pet {label}", count=2)
 
 
 def arguments(command: str, folder: Path) -> list[str]:

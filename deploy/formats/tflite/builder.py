@@ -71,8 +71,8 @@ class Builder(flatbuffers.Builder):  # type: ignore[misc]
         """A vector of little-endian numbers, as all machines have that run this."""
         return self.vector(x.tobytes(), x.size, x.dtype.alignment)
 
-    def CreateString(self, s: str, encoding: str = "utf-8", errors: str = "strict") -> int:  # noqa: N802
-        text = s.encode(encoding, errors)
+    def CreateString(self, s: str | bytes, encoding: str = "utf-8", errors: str = "strict") -> int:  # noqa: N802
+        text = s if isinstance(s, bytes) else s.encode(encoding, errors)
         return self.vector(text + b"\0", len(text), 4)
 
     def WriteVtable(self) -> int:  # noqa: N802

@@ -11,7 +11,7 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ai_edge_litert.schema_py_generated as schema
 import flatbuffers
@@ -38,7 +38,9 @@ TENSOR_NAME, TENSOR_DESCRIPTION, CONTENT, ASSOCIATED_FILES = 0, 1, 3, 6  # of Te
 FILE_NAME, FILE_DESCRIPTION, FILE_TYPE = 0, 1, 2  # of AssociatedFile
 AXIS_LABELS, VALUE_LABELS = 2, 3  # of AssociatedFileType
 CONTENT_TYPE, CONTENT_PROPERTIES, IMAGE_PROPERTIES = 0, 1, 2  # of Content, and the union's second member
-COLOUR_SPACE, RGB = 0, 1
+COLOUR_SPACE = 0
+COLOUR_SPACES = {"bgr": 0, "rgb": 1, "grey": 2}  # the schema has none for the first: unknown
+IMAGES = {"bgr": "An image of the channels blue, green and red", "rgb": "An RGB image", "grey": "A grey image"}
 EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's own: the same bytes for the same labels
 
 Codes = schema.BuiltinOperator
@@ -63,15 +65,17 @@ class Description:
     Attributes:
         text: what the model does, in one sentence.
         version: of this very model.
-        classes: names of the classes, in their order.
-        normalization: from pixels to the input's real values.
+        classes: names of the classes, in their order; none: the outputs are no classes.
+        normalization: from pixels to the input's real values; None: the input is no image.
+        colours: of the image.
     """
 
     name: str
     text: str
     version: str
     classes: tuple[str, ...]
-    normalization: Normalization
+    normalization: Normalization | None
+    colours: Literal["rgb", "bgr", "grey"] = "rgb"
 
 
 class _Tables:
@@ -103,35 +107,15 @@ class _Tables:
         return int(self.builder.EndObject())
 
 
-def metadata(described: Description, *, scores: bool) -> bytes:
-    """The flatbuffer under TFLITE_METADATA; `scores`: the output's last axis scores the classes, else it names them."""
+def metadata(described: Description, *, scores: bool, names: Sequence[str]) -> bytes:
+    """The flatbuffer under TFLITE_METADATA.
+
+    `scores`: the output's last axis scores the classes, else it names them. `names`: of the file's input and outputs,
+    for those that are no image and no classes.
+    """
     made = _Tables()
-    image = made.table({}, {COLOUR_SPACE: RGB})
-    content = made.table({CONTENT_PROPERTIES: image}, {CONTENT_TYPE: IMAGE_PROPERTIES})
-    formula = made.table(
-        {MEAN: made.floats(described.normalization.mean), STD: made.floats(described.normalization.std)}
-    )
-    unit = made.table({OPTIONS: formula}, {OPTIONS_TYPE: NORMALIZATION_OPTIONS})
-    source = made.table(
-        {
-            TENSOR_NAME: made.text("image"),
-            TENSOR_DESCRIPTION: made.text("An RGB image, resized bilinearly to the input's height and width."),
-            CONTENT: content,
-            PROCESS_UNITS: made.tables(unit),
-        }
-    )
-    labels = made.table(
-        {FILE_NAME: made.text(LABELS), FILE_DESCRIPTION: made.text("The classes, one per line.")},
-        {FILE_TYPE: AXIS_LABELS if scores else VALUE_LABELS},
-    )
-    sink = made.table(
-        {
-            TENSOR_NAME: made.text("scores" if scores else "classes"),
-            TENSOR_DESCRIPTION: made.text("A score for each class." if scores else "The class of each pixel."),
-            ASSOCIATED_FILES: made.tables(labels),
-        }
-    )
-    subgraph = made.table({INPUTS: made.tables(source), OUTPUTS: made.tables(sink)})
+    source, sinks = _source(made, described, names[0]), _sinks(made, described, names[1:], scores=scores)
+    subgraph = made.table({INPUTS: made.tables(source), OUTPUTS: made.tables(*sinks)})
     root = made.table(
         {
             MODEL_NAME: made.text(described.name),
@@ -145,6 +129,45 @@ def metadata(described: Description, *, scores: bool) -> bytes:
     return bytes(made.builder.Output())
 
 
+def _source(made: _Tables, described: Description, name: str) -> int:
+    if described.normalization is None:
+        return made.table({TENSOR_NAME: made.text(name)})
+    image = made.table({}, {COLOUR_SPACE: COLOUR_SPACES[described.colours]})
+    content = made.table({CONTENT_PROPERTIES: image}, {CONTENT_TYPE: IMAGE_PROPERTIES})
+    formula = made.table(
+        {MEAN: made.floats(described.normalization.mean), STD: made.floats(described.normalization.std)}
+    )
+    unit = made.table({OPTIONS: formula}, {OPTIONS_TYPE: NORMALIZATION_OPTIONS})
+    return made.table(
+        {
+            TENSOR_NAME: made.text("image"),
+            TENSOR_DESCRIPTION: made.text(
+                f"{IMAGES[described.colours]}, resized bilinearly to the input's height and width."
+            ),
+            CONTENT: content,
+            PROCESS_UNITS: made.tables(unit),
+        }
+    )
+
+
+def _sinks(made: _Tables, described: Description, names: Sequence[str], *, scores: bool) -> list[int]:
+    if not described.classes:
+        return [made.table({TENSOR_NAME: made.text(name)}) for name in names]
+    labels = made.table(
+        {FILE_NAME: made.text(LABELS), FILE_DESCRIPTION: made.text("The classes, one per line.")},
+        {FILE_TYPE: AXIS_LABELS if scores else VALUE_LABELS},
+    )
+    return [
+        made.table(
+            {
+                TENSOR_NAME: made.text("scores" if scores else "classes"),
+                TENSOR_DESCRIPTION: made.text("A score for each class." if scores else "The class of each pixel."),
+                ASSOCIATED_FILES: made.tables(labels),
+            }
+        )
+    ]
+
+
 def min_runtime(operators: Sequence[tuple[int, int]]) -> bytes:
     """The entry under `MIN_RUNTIME` of a file with these (operator, version)."""
     major, minor = max((RUNTIMES.get(operator, OLDEST) for operator in operators), default=OLDEST)
@@ -152,7 +175,9 @@ def min_runtime(operators: Sequence[tuple[int, int]]) -> bytes:
 
 
 def with_labels(content: bytes, classes: Sequence[str]) -> bytes:
-    """A .tflite file with its labels behind it."""
+    """A .tflite file with its labels, if there are any, behind it."""
+    if not classes:
+        return content
     packed = io.BytesIO(content)
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(LABELS, EPOCH), "".join(f"{name}\n" for name in classes))

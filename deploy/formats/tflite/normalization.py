@@ -54,7 +54,7 @@ def _first(content: bytes) -> Normalization | None:
                 if kind and options and content[kind + unit.Pos] == NORMALIZATION_OPTIONS:
                     found = Table(content, 0)
                     unit.Union(found, options)
-                    return _checked(_floats(found, MEAN), _floats(found, STD))
+                    return checked(_floats(found, MEAN), _floats(found, STD))
             return None  # further inputs are no image of ours
     return None
 
@@ -80,7 +80,8 @@ def _length(table: Any, offset: int) -> int:
     return length
 
 
-def _checked(mean: tuple[float, ...], std: tuple[float, ...]) -> Normalization:
+def checked(mean: tuple[float, ...], std: tuple[float, ...]) -> Normalization:
+    """`ValueError` for numbers that a file cannot mean."""
     finite = all(abs(value) < float("inf") for value in (*mean, *std))
     if {len(mean), len(std)} - {1, 3} or not finite or 0 in std:
         raise ValueError(f"mean {list(mean)}, standard deviation {list(std)}")

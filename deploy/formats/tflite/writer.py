@@ -211,26 +211,49 @@ def write(
     subgraph.inputs, subgraph.outputs = np.array([source], np.int32), np.array(sinks, np.int32)
     entries = {METADATA_NAME: json.dumps(dict(metadata or {}), sort_keys=True).encode()}
     if described is not None:
-        entries[NAME] = described_metadata(described, scores=writer.tensors[sinks[0]].type != INT32)
-        entries[MIN_RUNTIME] = min_runtime(list(writer.code_index))
-    content = _finish(writer, subgraph, _signature(graph, source, sinks), entries)
-    return content if described is None else with_labels(content, described.classes)
-
-
-def _finish(writer: _Writer, subgraph: Any, signature: Any, entries: Mapping[str, bytes]) -> bytes:
+        entries |= _described(described, writer.tensors, source, sinks, list(writer.code_index))
     model = schema.ModelT()
     model.version = 3
     model.description = "hilnas"
     model.subgraphs, model.operatorCodes = [subgraph], writer.codes
-    model.signatureDefs = [signature]
-    model.metadata = []
+    model.signatureDefs = [_signature(graph, source, sinks)]
+    content = _packed(model, writer.buffers, entries)
+    return content if described is None else with_labels(content, described.classes)
+
+
+def described_again(content: bytes, metadata: Mapping[str, Any], described: Description) -> bytes:
+    """A file that `write` made, with other metadata, and nothing else changed."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    (subgraph,), first = model.subgraphs, min(entry.buffer for entry in model.metadata)
+    codes = [(code.builtinCode, code.version) for code in model.operatorCodes]
+    entries = {METADATA_NAME: json.dumps(dict(metadata), sort_keys=True).encode()}
+    entries |= _described(described, subgraph.tensors, subgraph.inputs[0], subgraph.outputs, codes)
+    buffers = [_AlignedBuffer(b"" if b.data is None else bytes(b.data)) for b in model.buffers[:first]]
+    return with_labels(_packed(model, buffers, entries), described.classes)
+
+
+def _described(
+    described: Description, tensors: Sequence[Any], source: int, sinks: Sequence[int], codes: Sequence[tuple[int, int]]
+) -> dict[str, bytes]:
+    """The entries of the ecosystem's metadata."""
+    ends = [tensors[index].name for index in (source, *sinks)]
+    names = [name.decode() if isinstance(name, bytes) else str(name) for name in ends]
+    scores = tensors[sinks[0]].type != INT32
+    return {
+        NAME: described_metadata(described, scores=scores, names=names),
+        MIN_RUNTIME: min_runtime(codes),
+    }
+
+
+def _packed(model: Any, buffers: Sequence[_AlignedBuffer], entries: Mapping[str, bytes]) -> bytes:
+    """`model` with these buffers, and behind them the metadata's."""
+    model.metadata, model.buffers = [], list(buffers)
     for name, content in entries.items():
         entry = schema.MetadataT()
-        entry.name, entry.buffer = name, len(writer.buffers)
-        writer.buffers.append(_AlignedBuffer(content))
+        entry.name, entry.buffer = name, len(model.buffers)
+        model.buffers.append(_AlignedBuffer(content))
         model.metadata.append(entry)
-    model.buffers = writer.buffers
 
-    builder = Builder(sum(len(b.raw) for b in writer.buffers) + 65536)
+    builder = Builder(sum(len(b.raw) for b in model.buffers) + 65536)
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(memoryview(builder.Bytes)[builder.Head() :])  # Output() would copy once more

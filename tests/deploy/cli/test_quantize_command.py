@@ -56,7 +56,9 @@ def test_the_file_and_its_golden_pair_are_what_profile_and_lint_take(tmp_path, c
     kind = scheme.split()[1]
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     model = tmp_path / "out" / f"net.{kind}.tflite"
-    assert written == sorted([f"net.{kind}{end}" for end in (".tflite", ".input.bin", ".expected.bin")] + [RECORD])
+    assert written == sorted(
+        [f"net.{kind}{end}" for end in (".tflite", ".input.bin", ".expected.bin", ".golden")] + [RECORD]
+    )
     assert [end.dtype for end in inspect_model(read(model)).inputs] == [kind.upper()]
     said = capfd.readouterr()
     assert scheme in said.out and "3 examples, rgb, (pixel - [127.5]) / [127.5]" in said.out and not said.err
@@ -87,8 +89,10 @@ def test_random_data_is_marked_wherever_it_is_shown(tmp_path, classifier, capfd)
 def test_the_same_command_writes_the_same_files(tmp_path, classifier, capfd):
     for folder in ("a", "b"):
         assert done(*quantize(classifier, tmp_path / folder, "--images", 4)) == 0
-    for path in (tmp_path / "a").iterdir():
-        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    files = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    assert len(files) > 8
+    for path in files:
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
 
 
 def test_arrays_and_a_toml(tmp_path, classifier, photos, capfd):

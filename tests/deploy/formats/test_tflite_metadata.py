@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import ai_edge_litert.schema_py_generated as tflite
 import numpy as np
@@ -17,7 +18,7 @@ from deploy.formats.tflite.metadata import LABELS, Description, min_runtime
 from deploy.formats.tflite.normalization import Normalization, normalization
 from deploy.formats.tflite.operators import Form
 from deploy.formats.tflite.read import parse
-from deploy.formats.tflite.writer import write
+from deploy.formats.tflite.writer import described_again, write
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.tails import in_file
 from tests.deploy.netron import Shown, in_netron, shown
@@ -91,6 +92,37 @@ def test_what_the_runtime_runs_is_the_same(graph: IntegerGraph) -> None:
     read = parse(described, "m")
     assert normalization(read) == DESCRIBED.normalization
     assert {name: bytes(data) for name, data in read.metadata.items() if name == "hilnas"} == entries_of(plain)
+
+
+@pytest.mark.parametrize("form", [Form(), Form(activations="uint8"), Form(ends="float")])
+@pytest.mark.parametrize("before", [None, DESCRIBED])
+def test_what_is_described_again_is_what_would_have_been_written(
+    graph: IntegerGraph, form: Form, before: Description | None
+) -> None:
+    other = Description("boxes", "No classes.", "2", (), Normalization((1.0,), (2.0,)), "bgr")
+    for described in (DESCRIBED, other):
+        wanted = write(graph, {"model": "m", "n": 1}, form, described)
+        assert described_again(write(graph, {"model": "x"}, form, before), {"model": "m", "n": 1}, described) == wanted
+
+
+@in_netron
+def test_outputs_that_are_no_classes_have_their_names(graph: IntegerGraph, tmp_path: Path) -> None:
+    content = write(graph, {}, described=Description("n", "d", "1", (), None))
+    (subgraph,) = shown(content, tmp_path).metadata["subgraph_metadata"]
+    (source,), (sink,) = subgraph["input_tensor_metadata"], subgraph["output_tensor_metadata"]
+    assert (source["name"], sink["name"]) == (graph.input, graph.output)
+    assert not source["content"] and not source["process_units"] and not sink["associated_files"]
+    assert normalization(parse(content, "m")) is None and not zipfile.is_zipfile(io.BytesIO(content))
+
+
+@in_netron
+@pytest.mark.parametrize(("colours", "space"), [("rgb", 1), ("grey", 2), ("bgr", 0)])
+def test_the_colours_of_an_image(
+    graph: IntegerGraph, tmp_path: Path, colours: Literal["rgb", "bgr", "grey"], space: int
+) -> None:
+    described = Description("n", "d", "1", (), Normalization((0.0,), (255.0,)), colours)
+    (subgraph,) = shown(write(graph, {}, described=described), tmp_path).metadata["subgraph_metadata"]
+    assert subgraph["input_tensor_metadata"][0]["content"]["content_properties"]["color_space"] == space
 
 
 def test_the_signature_is_servings_default(graph: IntegerGraph) -> None:

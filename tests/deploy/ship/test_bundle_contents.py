@@ -155,7 +155,7 @@ def test_a_classifier_has_its_best_labels(tmp_path: Path) -> None:
     for name, content in (("0.png", b""), ("0.input.bin", b""), ("0.output.bin", scores.tobytes())):
         (golden / name).write_bytes(content)
     classes = [f"class {label}" for label in range(10)]
-    (pair,) = copy_golden(artifact, tmp_path / "bundle", TASK_OUTPUTS["classification"], classes)
+    (pair,) = copy_golden(artifact, tmp_path / "bundle", TASK_OUTPUTS["classification"], classes, (8, 8))
     assert pair.top == ("class 1", "class 3", "class 6", "class 5", "class 9")
     assert (pair.classes, pair.name, pair.image) == (None, "one.jpg", "golden/images/0.png")
     assert not (tmp_path / "bundle/golden/classes").exists()

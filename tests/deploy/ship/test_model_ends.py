@@ -67,6 +67,45 @@ def test_a_quantized_input_that_is_normalized_is_rounded_to_its_scale(tmp_path) 
     assert np.array_equal(np.frombuffer(found.encode(IMAGE), np.uint8), wanted.astype(np.uint8).reshape(-1))
 
 
+FORMULA = {"mean": [1.0], "std": [2.0]}
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        {"formula": {"mean": [1.0, 2.0], "std": [1.0]}},
+        {"formula": {"mean": [1.0], "std": [0.0]}},
+        {"formula": {"mean": [float("inf")], "std": [1.0]}},
+        {"formula": FORMULA, "size": [1, 1]},
+        {"formula": FORMULA, "size": 3},
+        {"formula": FORMULA, "colours": "cmyk"},
+        {"formula": FORMULA, "more": 1},
+        [1, 2],
+        "text",
+    ],
+)
+def test_how_images_become_the_input_is_not_believed_blindly(images) -> None:
+    content = write(small_segmenter_graph(), {"model": "m", "images": images})
+    with pytest.raises(ModelError):
+        input_of(parse(content, "m"))
+
+
+def test_what_an_imported_networks_file_says() -> None:
+    graph = small_segmenter_graph()
+    source, (height, width) = graph.tensors[graph.input], IMAGE.shape[:2]
+    images = {"formula": {"mean": [10.0, 20.0, 30.0], "std": [64.0]}, "size": [40, 50], "colours": "bgr"}
+    model = parse(write(graph, {"model": "m", "images": images}), "m")
+    found = input_of(model)
+    assert (found.size, found.resized, found.colours) == ((height, width), (40, 50), "bgr")
+    real = (IMAGE[..., ::-1].astype(np.float32) - np.array([10, 20, 30], np.float32)) / np.float32(64)
+    stored = np.clip(np.rint(real / np.float32(source.scale)) + source.zero_point, -128, 127)
+    assert np.array_equal(np.frombuffer(found.encode(IMAGE), np.int8), stored.astype(np.int8).reshape(-1))
+    given = input_of(model, Normalization((0.0,), (255.0,)))
+    assert (given.resized, given.colours) == ((40, 50), "bgr") and "--normalize" in given.text
+    with pytest.raises(ModelError, match="nothing says how pixels become numbers; give --normalize"):
+        input_of(parse(write(graph, {"model": "m"}), "m"))
+
+
 @pytest.mark.parametrize("form", [Form(), Form(activations="uint8"), Form(ends="float")])
 def test_the_kits_own_files_take_what_the_simulation_takes(form) -> None:
     graph = small_segmenter_graph()

@@ -26,6 +26,8 @@ TfLiteStatus TfLiteInterpreterAllocateTensors(TfLiteInterpreter* interpreter) { 
 TfLiteStatus TfLiteInterpreterInvoke(TfLiteInterpreter* interpreter) { return interpreter ? kTfLiteOk : kTfLiteError; }
 TfLiteTensor* TfLiteInterpreterGetInputTensor(const TfLiteInterpreter* i, int32_t n) { return i && n == 0 ? &input : NULL; }
 const TfLiteTensor* TfLiteInterpreterGetOutputTensor(const TfLiteInterpreter* i, int32_t n) { return i && n == 0 ? &output : NULL; }
+int32_t TfLiteInterpreterGetOutputTensorCount(const TfLiteInterpreter* i) { return i ? 1 : 0; }
+const char* TfLiteTensorName(const TfLiteTensor* tensor) { return tensor == &output ? "boxes" : "image"; }
 TfLiteType TfLiteTensorType(const TfLiteTensor* tensor) { return tensor->type; }
 int32_t TfLiteTensorDim(const TfLiteTensor* tensor, int32_t dim) {
   (void)tensor;
@@ -41,6 +43,7 @@ size_t TfLiteTensorByteSize(const TfLiteTensor* tensor) {
 }
 TfLiteQuantizationParams TfLiteTensorQuantizationParams(const TfLiteTensor* tensor) {
   TfLiteQuantizationParams q = {1.0f / 128, tensor == &input ? 0 : 4};
+  if (tensor == &input && getenv("SCALE")) q.scale = strtof(getenv("SCALE"), NULL);
   return q;
 }
 TfLiteStatus TfLiteTensorCopyFromBuffer(TfLiteTensor* tensor, const void* data, size_t size) {

@@ -25,6 +25,8 @@ TfLiteStatus TfLiteInterpreterAllocateTensors(TfLiteInterpreter* interpreter);
 TfLiteStatus TfLiteInterpreterInvoke(TfLiteInterpreter* interpreter);
 TfLiteTensor* TfLiteInterpreterGetInputTensor(const TfLiteInterpreter* interpreter, int32_t input_index);
 const TfLiteTensor* TfLiteInterpreterGetOutputTensor(const TfLiteInterpreter* interpreter, int32_t output_index);
+int32_t TfLiteInterpreterGetOutputTensorCount(const TfLiteInterpreter* interpreter);
+const char* TfLiteTensorName(const TfLiteTensor* tensor);
 TfLiteType TfLiteTensorType(const TfLiteTensor* tensor);
 int32_t TfLiteTensorDim(const TfLiteTensor* tensor, int32_t dim_index);
 size_t TfLiteTensorByteSize(const TfLiteTensor* tensor);
