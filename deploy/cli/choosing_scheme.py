@@ -221,7 +221,8 @@ def _labelled(options: ChoosingOptions, network: ImportedNetwork) -> LabelledIma
     if spec is None:
         return None
     try:
-        return labelled_images(spec, network, image_preprocessing(options), options.labelled_images, options.seed)
+        images = image_preprocessing(options)
+        return labelled_images(spec, network, images, options.labelled_images, seed=options.seed)
     except ModelError as error:
         if options.labelled or options.metric_drop is not None:
             raise

@@ -11,19 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deploy.compile.artifact import kernels_of
+from deploy.formats.tflite.writer import write
 from deploy.lcpaq.own_data import Labels, OwnData
+from deploy.quantize.labelled import VALIDATION
 from deploy.quantize.noise import noise_of
 from deploy.quantize.quantized import Quantized
 from hil.errors import UsageError
 from nas.lcpaq.hessian import Problem, forward
-from nas.quant import simulate
 from nas.quant.arithmetic import LITERT
 from nas.quant.float_graph import ArgMax, Node
 from nas.quant.ranges import Range, minmax
 
 NOISE_EXAMPLES = 32  # at most; the noise of the outputs hardly depends on more
 SMALLEST = 1e-12  # power of an output that is zero
-VALIDATION = "val"
 Loss = Literal["auto", "labels", "outputs"]
 
 
@@ -81,7 +81,7 @@ class ByLabels:
         )
 
     def scored(self, images: int) -> int:
-        return len(self.labels.split("train", images))
+        return len(self.labels.images("train", images).data)
 
     def score(self, quantized: Quantized, images: int) -> float:
         return self._score_on("train", quantized, images)
@@ -92,14 +92,12 @@ class ByLabels:
 
     def float_validated(self, images: int) -> tuple[float, int]:
         """The float network's score there, and how many images it is of."""
-        data = self.labels.split(VALIDATION, images)
-        return self.labels.float_score(data), len(data)
+        found = self.labels.images(VALIDATION, images)
+        return found.float_counts().score, len(found.data)
 
     def _score_on(self, split: str, quantized: Quantized, images: int) -> float:
-        data, graph, output = self.labels.split(split, images), quantized.graph, self.labels.output
-        applied, tensor = kernels_of(quantized.scheme.form, LITERT), graph.tensors[output]
-        found = (simulate.outputs_of(graph, q, applied)[output] for _, q in quantized.inputs(self.labels.inputs(data)))
-        return self.labels.score(data, (simulate.dequantize(q.double(), tensor).float() for q in found))
+        content = write(quantized.graph, form=quantized.scheme.form)
+        return self.labels.images(split, images).counts(quantized, content).score
 
 
 @dataclass(frozen=True, eq=False)

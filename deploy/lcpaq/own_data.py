@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from deploy.formats.importers.network import ImportedNetwork
 from deploy.quantize.calibration_data import CalibrationData, calibration_data
 from deploy.quantize.image_preprocessing import ImagePreprocessing
+from deploy.quantize.labelled import LabelledImages, labelled_images
 from hil.errors import UsageError
-from nas.data import DATASETS, Dataset, open_data
+from nas.data import DATASETS, open_data
 from nas.quant.file_order import from_file_order
-from nas.quant.float_graph import INPUT, ArgMax, Node, Reshape, Sigmoid, Softmax, stepwise
+from nas.quant.float_graph import ArgMax, Node, Reshape, Sigmoid, Softmax
 from nas.quant.shapes import Shape, shapes_of
-from nas.tasks.confusion import confusion, counted_cells
 from nas.tasks.task import TASKS, Task
 
 BATCH, BATCH_ELEMENTS = 16, 1 << 18  # at most so many examples, or numbers; probes take a multiple of it
@@ -57,64 +56,27 @@ def _as_read(examples: Sequence[NDArray[np.float32]]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """The labels of a data set, and the output of the network that scores their classes.
+    """The labels of a data set, and the tensor of the network that scores their classes.
 
     Attributes:
-        output: the tensor that is deployed: scores, or classes (`indices`).
-        scores: that of the float network which has the logits, before a softmax or an argmax.
+        scores: of the float network: the logits, before a softmax or an argmax.
     """
 
     data: OwnData
-    preprocessing: ImagePreprocessing
     task: Task
     classes: tuple[str, ...]
-    output: str
     scores: str
-    indices: bool
 
-    def split(self, name: str, count: int) -> Dataset:
-        """At most so many of its labelled images."""
-        return open_data(self.data.spec, name, self._size, seed=self.data.seed, count=count)
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        height, width, _ = self.data.network.input.deployed_shape
-        return height, width
+    def images(self, split: str, count: int) -> LabelledImages:
+        """At most so many images of a split."""
+        own = self.data
+        return labelled_images(own.spec, own.network, own.preprocessing, count, seed=own.seed, split=split)
 
     def batches(self, count: int) -> list[tuple[Tensor, Tensor]]:
         """At most so many training images with their labels (N,), or (N, H, W)."""
-        data, images = self.split("train", count), self.data.batches(count)
+        data, images = self.images("train", count).data, self.data.batches(count)
         labels = torch.from_numpy(np.stack([data[i].label.astype(np.int64) for i in range(len(data))]))
         return list(zip(images, torch.split(labels, [len(x) for x in images]), strict=True))
-
-    def inputs(self, data: Dataset) -> Iterator[NDArray[np.float32]]:
-        """The images of `data` as the network reads them."""
-        shape = self.data.network.input.deployed_shape
-        return (self.preprocessing.input(data.original(i).image, shape) for i in range(len(data)))
-
-    @torch.no_grad()
-    def float_score(self, data: Dataset) -> float:
-        """The metric of the float network in percent."""
-        nodes = self.data.network.nodes
-        return self.score(data, (_named(nodes, self.output, _as_read([x])) for x in self.inputs(data)))
-
-    def score(self, data: Dataset, outputs: Iterator[Tensor]) -> float:
-        """The metric of `output` for each image of `data`, as real values, in percent."""
-        classes = len(self.classes)
-        found = [confusion(self._predicted(y), data[i].label, classes) for i, y in enumerate(outputs)]
-        return counted_cells(found, classes, dense=self.task.dense).score
-
-    def _predicted(self, y: Tensor) -> NDArray[np.int64]:
-        """The class (), or those of all pixels, from an output (1, ...)."""
-        if not self.indices:
-            scores = y if self.task.dense else y.flatten(1)
-            return np.asarray(self.task.predictions(scores, self._size)[0].numpy(), np.int64)
-        classes = F.interpolate(y.double(), self._size, mode="nearest")[0, 0] if self.task.dense else y.flatten()[0]
-        return np.asarray(classes.long().numpy(), np.int64)
-
-
-def _named(nodes: Sequence[Node], name: str, x: Tensor) -> Tensor:
-    return next(y for node, y in stepwise(nodes, {INPUT: x}) if node.name == name)
 
 
 def labels_of(data: OwnData) -> Labels:
@@ -126,12 +88,10 @@ def labels_of(data: OwnData) -> Labels:
     height, width, _ = network.input.deployed_shape
     found = open_data(data.spec, "train", (height, width), seed=data.seed, count=1, warn=False)
     task, count = TASKS[found.task], len(found.classes)
-    if task.dense and data.preprocessing.size:
-        raise UsageError("--size takes the middle of the images, and every pixel of them has a label: leave it out")
     nodes = {node.name: node for node in network.nodes}
     shapes = shapes_of(network.nodes, network.input.deployed_shape)
     fitting = [
-        (value.tensor, scores)
+        scores
         for value in network.outputs.values()
         if (scores := _scores(nodes, value.tensor, task)) is not None and _fits(shapes[scores], count, task)
     ]
@@ -143,9 +103,7 @@ def labels_of(data: OwnData) -> Labels:
             f"--data {data.spec}: it has labels of {count} classes, and {which} of the outputs ({listed}) is {what} of "
             "so many, as logits or after a softmax"
         )
-    ((output, scores),) = fitting
-    indices = isinstance(nodes[output], ArgMax)
-    return Labels(data, data.preprocessing, task, tuple(found.classes), output, scores, indices)
+    return Labels(data, task, tuple(found.classes), fitting[0])
 
 
 def _scores(nodes: Mapping[str, Node], name: str, task: Task) -> str | None:

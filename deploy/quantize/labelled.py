@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,13 +12,14 @@ from numpy.typing import NDArray
 from deploy.compile.artifact import stored_input
 from deploy.formats.importers.network import ImportedNetwork
 from deploy.formats.tflite.here import RunHere
-from deploy.formats.tflite.read import read
+from deploy.formats.tflite.read import parse
 from deploy.quantize.image_preprocessing import ImagePreprocessing
 from deploy.quantize.quantized import Quantized
 from deploy.ship.model_ends import ModelOutput, naming_output, output_of
 from deploy.targets.inspection import GraphTensor
 from hil.errors import ModelError, UsageError
 from nas.data import Dataset, open_data
+from nas.data.middle import Middle
 from nas.quant.file_order import from_file_order, to_file_order
 from nas.quant.float_graph import INPUT, ArgMax, Rearranging, inputs_of, stepwise
 from nas.tasks.confusion import confusion, counted_cells
@@ -27,12 +27,12 @@ from nas.tasks.counted import Counted
 from nas.tasks.task import TASKS
 
 Answer = Callable[[NDArray[np.float32]], bytes]  # of all outputs, for one input
-SPLIT = "val"
+VALIDATION = "val"
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Images of a data set's validation split, as the network reads them.
+    """Images of a split of a data set, as the network reads them.
 
     Attributes:
         network: the float one; the metric is of whatever output names the classes of `data`.
@@ -64,15 +64,16 @@ class LabelledImages:
 
         return self._counts(answer, self._float_output())
 
-    def counts(self, quantized: Quantized, file: Path) -> Counted:
-        """Of a file of its integers, by this machine's runtime."""
-        runtime = RunHere(file.read_bytes())
+    def counts(self, quantized: Quantized, content: bytes) -> Counted:
+        """Of the file with these bytes, of its integers, by this machine's runtime."""
+        runtime = RunHere(content)
 
         def answer(x: NDArray[np.float32]) -> bytes:
             ((_, integers),) = quantized.inputs([x])
             return runtime.outputs(stored_input(quantized.graph, integers, quantized.scheme.form))
 
-        return self._counts(answer, output_of(read(file), TASKS[self.data.task], self.data.classes, self.data.size))
+        read = parse(content, quantized.network.input_name)
+        return self._counts(answer, output_of(read, TASKS[self.data.task], self.data.classes, self.data.size))
 
     def _float_output(self) -> ModelOutput:
         kinds = _kinds(self.network)
@@ -96,12 +97,18 @@ class LabelledImages:
 
 
 def labelled_images(
-    spec: str, network: ImportedNetwork, images: ImagePreprocessing | None, count: int, seed: int = 0
+    spec: str,
+    network: ImportedNetwork,
+    images: ImagePreprocessing | None,
+    count: int,
+    *,
+    seed: int = 0,
+    split: str = VALIDATION,
 ) -> LabelledImages:
-    """At most `count` images of the validation split of a data set of `nas.data`, evenly spaced.
+    """At most `count` images of a split of a data set of `nas.data`, evenly spaced.
 
     Raises:
-        UsageError: nothing says how pixels become the network's input, or labels cannot follow the images there.
+        UsageError: nothing says how pixels become the network's input.
         ModelError: no output names the data set's classes.
         ConfigError, DataError: there is no such data set, or its files cannot be read.
     """
@@ -109,12 +116,10 @@ def labelled_images(
     if images is None:
         raise UsageError(f"{spec}: nothing says how pixels become the network's input: add --mean and --std")
     images.check(shape)
-    data = open_data(spec, SPLIT, (shape[0], shape[1]), seed=seed, count=count)
-    if TASKS[data.task].dense and images.size:
-        raise UsageError(
-            f"{spec}: --size takes the middle of the images, and every pixel of them has a label; leave --size out"
-        )
-    found = LabelledImages(network, data, images, f"{spec}, {len(data)} images of {SPLIT}")
+    size = shape[0], shape[1]
+    data: Dataset = open_data(spec, split, images.size or size, seed=seed, count=count)
+    data = Middle(data, size) if images.size else data
+    found = LabelledImages(network, data, images, f"{spec}, {len(data)} images of {split}")
     try:
         found.check()
     except ModelError as error:

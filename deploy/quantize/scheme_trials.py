@@ -96,7 +96,7 @@ def _tried(subject: NetworkOnData, folder: Path, criteria: Criteria, option: Sch
         if criteria.target is not None:
             off_share = lint_written(content, str(option), criteria.target).off_share
         noise = output_noise_db(quantized, content, subject.answers)
-        counts = criteria.labelled.counts(quantized, artifact.model) if criteria.labelled else None
+        counts = criteria.labelled.counts(quantized, content) if criteria.labelled else None
     except (QuantizationError, ModelError) as error:
         return SchemeTrial(option, TriedScheme(str(option), failure=str(error)))
     metric = change = None

@@ -266,7 +266,7 @@ def test_activations_of_fewer_bits(folder: Path, tmp_path: Path) -> None:
     solved, refined = record(tmp_path / "solve.json"), record(tmp_path / "refine.json")
     assert 4 in Policy.parse(refined["best"]).activations.values()
     assert all(one["costs"]["bops"] <= solved["limits"]["bops"] for one in refined["scored"])
-    assert record(tmp_path / "quantization.json")["scheme"] == "tensor int8"
+    assert record(tmp_path / "quantization.json")["scheme"] == "tensor int8, adaptive rounding"
 
 
 # Killed, and nonsense

@@ -41,7 +41,7 @@ def test_of_an_image(tmp_path):
     data = open_data("shapes", "val", (24, 24), seed=0, count=40)
     found = calibrated(of, data)
     labelled = labelled_images("shapes", of, IMAGES, 40)
-    file = found.save(tmp_path, "m", "x").model
+    file = found.save(tmp_path, "m", "x").model.read_bytes()
     reals = [of.run(reads(s.image).transpose(2, 0, 1)[None])["y"].argmax() == s.label for s in data]
     integers = [int(integers_of(found, s.image).argmax()) == s.label for s in data]
     assert labelled.float_counts().hits[:, 0].tolist() == reals and 0 < sum(reals) < 40
@@ -59,7 +59,7 @@ def test_of_every_pixel(tmp_path, classes):
     )
     data = open_data("scenes", "val", (32, 48), seed=0, count=4)
     found, labelled = calibrated(of, data), labelled_images("scenes", of, IMAGES, 4)
-    file = found.save(tmp_path, "m", "x").model
+    file = found.save(tmp_path, "m", "x").model.read_bytes()
     for counted, answer in (
         (labelled.float_counts(), lambda image: of.run(reads(image).transpose(2, 0, 1)[None])[outputs[0]]),
         (labelled.counts(found, file), lambda image: integers_of(found, image).numpy()),
