@@ -60,10 +60,8 @@ def test_the_worst_image_decides_for_all(network: Artifact, golden: tuple[Golden
     assert max(measured) > measured[0] and max(measured) > MAPS.max_mismatch
     assert {pair.max_mismatch for pair in pairs} == {output.max_mismatch} == {FACTOR * max(measured)}
     assert output.tolerance_text.startswith(f"at most {100 * output.max_mismatch:.3g} % of the pixels")
-    assert spread_text(pairs) == (
-        f"Over these {IMAGES} inputs XNNPACK and the reference kernels differ on at most {max(measured):.2%} of the "
-        "pixels.\n"
-    )
+    assert spread_text(pairs).startswith(f"Over these {IMAGES} inputs XNNPACK and the reference kernels differ on at ")
+    assert f"most {max(measured):.2%} of the pixels.\n" in spread_text(pairs)
     assert all(share <= pairs[0].max_mismatch for share in measured)  # another right kernel set is verified
 
 
