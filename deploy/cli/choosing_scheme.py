@@ -56,7 +56,7 @@ class CriteriaOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChoosingOptions(CalibrationOptions, CriteriaOptions):
+class ChoosingOptions(CriteriaOptions, CalibrationOptions):
     """`scheme`: of the file, or `AUTO`."""
 
     scheme: str
