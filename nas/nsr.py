@@ -30,7 +30,7 @@ from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.folding import fold_mbconv
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Operator
 from nas.quant.lower import lower_nodes, parameters_of
-from nas.quant.post_training import few_bit_layers, grams_to_round, prepared, rounded
+from nas.quant.post_training import grams_to_round, layers_to_round, prepared, rounded
 from nas.quant.ranges import Parameters, observe, observer_of, tie
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.simulate import Applied
@@ -221,8 +221,8 @@ class Tree:
         )
         tensors = dict(prefix.tensors)  # lowering adds the same ones at every width
         with_bits = {bits: at(nodes, bits) for bits in widths}
-        few = set[str]().union(*map(few_bit_layers, with_bits.values()))
-        grams = grams_to_round(nodes, [{prefix.name: prefix.x}], self.scheme, few)
+        layers = set[str]().union(*(layers_to_round(nodes, self.scheme) for nodes in with_bits.values()))
+        grams = grams_to_round(nodes, [{prefix.name: prefix.x}], layers)
         lowered = partial(self._lowered, prefix, parameters, tensors, grams)
         integers = {bits: lowered(with_bits[bits], bits=bits) for bits in with_bits}
         return Prefix(prefix.choices, nodes[-1].name, x, tensors, integers)

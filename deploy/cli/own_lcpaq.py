@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ class OwnOptions(RunOptions):
     Attributes:
         file: None: a network of a run.
         out: the folder for everything.
-        scheme: of the file; rounding: of weights of fewer than 8 bits.
+        scheme: of the file; rounding: of weights.
         loss: what the bits are to keep.
         calibration_images: at most.
         pack: the file is written packed, too.
@@ -48,7 +48,7 @@ class OwnOptions(RunOptions):
     file: Path | None = None
     out: Path | None = None
     scheme: str = SCHEMES[0]
-    rounding: Rounding = "adaptive"
+    rounding: Rounding = "adaptive all"
     loss: Loss = "auto"
     calibration_images: int = CalibrationOptions.images
     pack: bool = False
@@ -83,8 +83,9 @@ def add_own_network(action: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--rounding",
         default=OwnOptions.rounding,
-        choices=("adaptive", "nearest"),
-        help="of weights of fewer than 8 bits (default %(default)s)",
+        choices=("adaptive all", "adaptive", "nearest"),
+        help="of weights: to the least error of each layer's output, also at 8 bits or below them alone; or to nearest "
+        "(default %(default)s)",
     )
     own.add_argument(
         "--loss",
@@ -124,8 +125,8 @@ def own_network(options: OwnOptions, file: Path, kind: str) -> Iterator[OwnNetwo
     from deploy.lcpaq.objectives import objective_of
     from deploy.lcpaq.own_data import OwnData
     from deploy.lcpaq.own_network import OwnNetwork
+    from deploy.quantize.scheme_option import OWN
     from deploy.run.folder import locked
-    from nas.quant.scheme import Scheme
 
     for name, option in OF_RUNS.items():
         if getattr(options, name):
@@ -137,7 +138,7 @@ def own_network(options: OwnOptions, file: Path, kind: str) -> Iterator[OwnNetwo
     network, calibration = prepared(wanted)
     data = OwnData(network, options.data, image_preprocessing(wanted), wanted.seed)
     objective = objective_of(data, _labels(data, options.loss), options.loss, kind)
-    scheme, choices = QuantizationScheme.parse(options.scheme), Scheme(rounding=options.rounding)
+    scheme, choices = QuantizationScheme.parse(options.scheme), replace(OWN, rounding=options.rounding)
     subject = OwnNetwork(file.stem, data, calibration, objective, scheme, choices, options.out)
     with closing(locked(options.out, "give another --out")):
         yield subject

@@ -126,8 +126,9 @@ class _Noise:
         computed = set(results(graph)) & values.keys()
         for node, y in stepwise(nodes, {graph.input: real}):
             if node.name in computed:
-                self.of_tensors.add(node.name, y, values[node.name])
-                self.of_operators.add(node.name, node(values), values[node.name])
+                self.of_tensors.add(node.name, y, values[node.name] - y)
+                alone = node(values)
+                self.of_operators.add(node.name, alone, values[node.name] - alone)
 
 
 def results(graph: IntegerGraph) -> list[str]:

@@ -95,5 +95,5 @@ def _noise_db(
         simulate(operators, graph.tensors, found, applied)
         for name, y in outputs.items():
             if graph.tensors[name].dtype == "int8":
-                sums.add(name, y, dequantize(found[name].double(), graph.tensors[name]))
+                sums.add(name, y, dequantize(found[name], graph.tensors[name]) - y)
     return max(sums.decibels().values())

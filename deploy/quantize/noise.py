@@ -22,14 +22,19 @@ class Sums:
     errors: dict[str, float] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
 
-    def add(self, name: str, y: Tensor, found: Tensor) -> None:
-        y = y.double()
-        self.errors[name] = self.errors.get(name, 0.0) + float((found - y).square().sum())
-        self.values[name] = self.values.get(name, 0.0) + float(y.square().sum())
+    def add(self, name: str, y: Tensor, error: Tensor) -> None:
+        """Of one tensor's values, and of what the integers are off by."""
+        self.errors[name] = self.errors.get(name, 0.0) + _squares(error)
+        self.values[name] = self.values.get(name, 0.0) + _squares(y)
 
     def decibels(self) -> dict[str, float]:
         """Of the noise of each tensor."""
         return {name: decibels(error, self.values[name]) for name, error in self.errors.items()}
+
+
+def _squares(y: Tensor) -> float:
+    """Their sum; in float32, whose rounding is far below a thousandth of a decibel."""
+    return float(torch.linalg.vector_norm(y)) ** 2
 
 
 @torch.no_grad()
@@ -41,10 +46,10 @@ def noise_of(
     `batches` (N, C, H, W) are what the network reads, `applied` what computes the integers.
     """
     sums = Sums()
-    for x in batches:
+    for x in (x.contiguous() for x in batches):  # as the integers of pointwise convolutions lie in memory
         source = graph.tensors[INPUT]
         q = quantize(x, source)
-        sums.add(INPUT, x, dequantize(q.double(), source))
+        sums.add(INPUT, x, dequantize(q, source) - x)
         reals = stepwise(nodes, {INPUT: x})
         node, y = next(reals)
         for op, found in steps(graph, q, applied):
@@ -52,7 +57,7 @@ def noise_of(
                 continue  # it only gives another operator's input its scale
             tensor = graph.tensors[op.name]
             if tensor.dtype != "int32":
-                sums.add(op.name, y, dequantize(found.double(), tensor))
+                sums.add(op.name, y, dequantize(found, tensor).sub_(y))
             node, y = next(reals, (node, y))
     return sums.decibels()
 

@@ -52,7 +52,8 @@ def output_noise_db(quantized: Quantized, content: bytes, answers: FloatAnswers)
     for (_, integers), wanted in zip(quantized.inputs(answers.examples), answers.outputs, strict=True):
         data = runtime.outputs(stored_input(quantized.graph, integers, quantized.scheme.form))
         for name, found in _outputs(quantized, data).items():
-            sums.add(name, torch.from_numpy(wanted[name].reshape(-1)), torch.from_numpy(found))
+            real = torch.from_numpy(wanted[name].reshape(-1))
+            sums.add(name, real, torch.from_numpy(found) - real)
     return max(sums.decibels().values(), default=None)
 
 

@@ -18,7 +18,7 @@ from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.importers.network import ImportedNetwork
 from deploy.quantize.noise import noise_of
 from deploy.quantize.record import NetworkOrigin, QuantizationRecord, TensorRecord
-from deploy.quantize.scheme_option import SchemeOption
+from deploy.quantize.scheme_option import OWN, SchemeOption
 from deploy.run.records.base import plain
 from deploy.ship.model_ends import IMAGES, IMPORTED
 from deploy.targets.placement import Target
@@ -29,11 +29,12 @@ from nas.quant.file_order import from_file_order
 from nas.quant.float_graph import INPUT, Const, Node
 from nas.quant.integer_graph import IntegerGraph, IntTensor, Weighted
 from nas.quant.ranges import minmax
-from nas.quant.scheme import DEFAULT, Scheme
+from nas.quant.scheme import Scheme
 from nas.quant.simulate import quantize as quantized
 
 PER_CHANNEL = QuantizationScheme("channel")
 NOISE_IMAGES = 8  # run as integers too; the noise of a network's tensors hardly depends on more
+AT_ONCE = 320_000  # numbers that the network reads at once, two of 224x224x3: their maps stay near the processor
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +118,7 @@ def quantize(
     network: ImportedNetwork,
     batches: Iterable[NDArray[np.float32]],
     scheme: QuantizationScheme = PER_CHANNEL,
-    options: Scheme = DEFAULT,
+    options: Scheme = OWN,
     in_float: Collection[str] = (),
 ) -> Quantized:
     """`network` in integers, calibrated on `batches` of what its file will read: (N, H, W, C), or (N, ...) of no map.
@@ -127,7 +128,7 @@ def quantize(
     tensor that has no integers.
     """
     _check_outputs(network)
-    data = [_read(network, batch) for batch in batches if len(batch)]
+    data = [part for batch in batches if len(batch) for part in _parts(_read(network, batch))]
     if not data:
         raise UsageError("no calibration data: give at least one image or array")
     option, options = SchemeOption(scheme, options, tuple(in_float)), scheme.scheme(options)
@@ -162,6 +163,12 @@ def _read(network: ImportedNetwork, batch: NDArray[np.float32]) -> Tensor:
     if not np.isfinite(batch).all():
         raise UsageError("calibration data holds NaN or infinity: leave those images out")
     return from_file_order(torch.from_numpy(np.ascontiguousarray(batch, np.float32)))
+
+
+def _parts(x: Tensor) -> list[Tensor]:
+    """`x` (N, ...), few examples at a time."""
+    size = max(1, AT_ONCE // x[0].numel())
+    return [x[i : i + size] for i in range(0, len(x), size)]
 
 
 def _first(batches: list[Tensor], count: int) -> list[Tensor]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from deploy.compile.scheme import QuantizationScheme
-from nas.quant.scheme import DEFAULT, Scheme
+from nas.quant.scheme import Rounding, Scheme
 
+OWN = Scheme(observer="percentile", pooled=True)
+"""What is done to the user's own network: less noise than by smallest and largest values (docs/own-network.md)."""
+ADAPTIVE: Rounding = "adaptive all"
 SCHEMES = (QuantizationScheme("channel"), QuantizationScheme("tensor"), QuantizationScheme("tensor", "uint8"))
 
 
@@ -20,22 +23,24 @@ class SchemeOption:
     """
 
     scheme: QuantizationScheme
-    choices: Scheme = DEFAULT
+    choices: Scheme = OWN
     in_float: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        """What differs from `OWN`."""
         said = {
             "equalized": self.choices.equalize,
             "biases corrected": self.choices.bias_correction,
-            "adaptive rounding": self.choices.rounding == "adaptive",
-            f"ranges by {self.choices.observer}": self.choices.observer != DEFAULT.observer,
+            f"{self.choices.rounding} rounding": self.choices.rounding != OWN.rounding,
+            f"ranges by {self.choices.observer}": self.choices.observer != OWN.observer,
             f"{len(self.in_float)} in float": bool(self.in_float),
         }
         return ", ".join((str(self.scheme), *(text for text, on in said.items() if on)))
 
 
 OPTIONS = tuple(
-    SchemeOption(scheme, Scheme(equalize=equalize, bias_correction=corrected))
-    for scheme, equalize, corrected in product(SCHEMES, (False, True), (False, True))
+    SchemeOption(scheme, replace(OWN, equalize=equalize, bias_correction=correction, rounding=rounding))
+    for scheme, equalize in product(SCHEMES, (False, True))
+    for correction, rounding in ((False, OWN.rounding), (True, OWN.rounding), (True, ADAPTIVE))
 )
 """All that `auto` tries."""

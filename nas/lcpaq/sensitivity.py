@@ -131,7 +131,8 @@ def quadratic(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT)
     """dW'H dW of the layer's own error dW, H in its Gauss-Newton form."""
     problem = ready(problem, scheme)
     calibration = [{INPUT: images} for images, _ in problem.batches]
-    grams = post_training.grams_to_round(problem.needed, calibration, scheme, [layer.name for layer in problem.layers])
+    layers = [layer.name for layer in problem.layers] if scheme.rounding != "nearest" else []
+    grams = post_training.grams_to_round(problem.needed, calibration, layers)
     names, rows = [], []
     for layer, weights in candidates(problem, widths, scheme, grams):
         names.append(layer.name)

@@ -7,8 +7,9 @@ the node's name. Here are the layers with weights and the list itself; other ope
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +93,18 @@ def activated(y: Tensor, activation: ActivationName) -> Tensor:
     return ACTIVATIONS[activation](y)
 
 
+IN_PLACE: Mapping[ActivationName, Callable[[Tensor], Tensor]] = {
+    "none": lambda y: y,
+    "relu": torch.relu_,
+    "relu6": partial(F.relu6, inplace=True),
+}
+
+
+def _finished(y: Tensor, activation: ActivationName) -> Tensor:
+    """`y`, which nobody else reads, activated: in its own memory, unless a gradient is wanted."""
+    return activated(y, activation) if y.requires_grad else IN_PLACE[activation](y)
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """The integers that a layer's weights may take: real = scale * q, low <= q <= low + steps, within int8.
@@ -136,10 +149,10 @@ class Conv:
         x = env[self.x]
         as_searched = self.kernel[0] == self.kernel[1] and self.kernel[0] % 2
         if as_searched and self.padding == "same" and isinstance(self.stride, int) and isinstance(self.dilation, int):
-            return activated(conv_same(x, self.weight, self.bias, self.stride, self.dilation), self.activation)
+            return _finished(conv_same(x, self.weight, self.bias, self.stride, self.dilation), self.activation)
         groups = x.shape[1] // self.weight.shape[1]
         y = F.conv2d(self.window.padded(x), self.weight, self.bias, pair(self.stride), 0, pair(self.dilation), groups)
-        return activated(y, self.activation)
+        return _finished(y, self.activation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +181,7 @@ class TransposedConv:
         y = F.conv_transpose2d(env[self.x], self.weight.transpose(0, 1), None, pair(self.stride))
         top, bottom, left, right = self.padding
         y = F.pad(y, (-left, -right, -top, -bottom)) + self.bias[:, None, None]
-        return activated(y, self.activation)
+        return _finished(y, self.activation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +200,7 @@ class FullyConnected:
     def __call__(self, env: Mapping[str, Tensor]) -> Tensor:
         x = env[self.x]
         y = F.linear(x.flatten(1) if x.ndim == 4 else x, self.weight, self.bias)
-        return activated(y[:, :, None, None] if x.ndim == 4 else y, self.activation)
+        return _finished(y[:, :, None, None] if x.ndim == 4 else y, self.activation)
 
 
 @dataclass(frozen=True)

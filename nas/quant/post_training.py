@@ -17,7 +17,8 @@ from nas.quant.expressed import expressed
 from nas.quant.float_graph import INPUT, Node, Weighted
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.lower import check_lowerable, lower, source_of
-from nas.quant.ranges import IMAGE_RANGE, Range, calibrate, observer_of
+from nas.quant.pooled_ranges import calibrate_pooled
+from nas.quant.ranges import IMAGE_RANGE, Range, calibrate, minmax, observer_of
 from nas.quant.scheme import DEFAULT, Scheme
 from nas.quant.shapes import Shape, shapes_of
 
@@ -49,25 +50,26 @@ def prepared(
     return PREPARATIONS[scheme.preparation](nodes, calibration, outputs)
 
 
-def few_bit_layers(nodes: Iterable[Node]) -> set[str]:
-    """The names of the layers whose weights have fewer than 8 bits."""
-    return {node.name for node in nodes if isinstance(node, Weighted) and node.bits < 8}
+def layers_to_round(nodes: Iterable[Node], scheme: Scheme) -> set[str]:
+    """The names of the layers whose weights `scheme` rounds adaptively."""
+    if scheme.rounding == "nearest":
+        return set()
+    most_bits = 8 if scheme.rounding == "adaptive all" else 7
+    return {node.name for node in nodes if isinstance(node, Weighted) and node.bits <= most_bits}
 
 
 def grams_to_round(
-    nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]], scheme: Scheme, few: Collection[str]
+    nodes: Sequence[Node], calibration: Sequence[Mapping[str, Tensor]], layers: Collection[str]
 ) -> dict[str, Tensor]:
-    """What adaptive rounding needs to know of the inputs of the layers in `few`; nothing if `scheme` has none."""
-    if scheme.rounding == "nearest" or not few:
-        return {}
-    return adaptive_rounding.gram_matrices(nodes, calibration, few)
+    """What adaptive rounding needs to know of the inputs of `layers`."""
+    return adaptive_rounding.gram_matrices(nodes, calibration, layers) if layers else {}
 
 
 def rounded(nodes: Sequence[Node], grams: Mapping[str, Tensor], scheme: Scheme) -> list[Node]:
-    """`nodes` with few-bit layers rounded as `scheme` does before it lowers them, given `grams_to_round`."""
-    few = few_bit_layers(nodes)
-    of_few = {name: gram for name, gram in grams.items() if name in few}
-    return adaptive_rounding.rounded(nodes, of_few, scheme.granularity, scheme.few_bits)
+    """`nodes` with weights rounded as `scheme` does before it lowers them, given `grams_to_round`."""
+    layers = layers_to_round(nodes, scheme)
+    of_layers = {name: gram for name, gram in grams.items() if name in layers}
+    return adaptive_rounding.rounded(nodes, of_layers, scheme.granularity, scheme.few_bits)
 
 
 def lowerable(nodes: Sequence[Node], input_shape: Shape) -> list[Node]:
@@ -101,8 +103,8 @@ def quantize(
     nodes = lowerable(nodes, input_shape)
     floats = [{INPUT: batch} for batch in batches]
     nodes = prepared(nodes, floats, scheme, outputs)
-    ranges = calibrate(nodes, batches, observer_of(scheme.observer)) | {INPUT: input_range}
-    grams = grams_to_round(nodes, floats, scheme, few_bit_layers(nodes))
+    ranges = _calibrated(nodes, batches, scheme, outputs) | {INPUT: input_range}
+    grams = grams_to_round(nodes, floats, layers_to_round(nodes, scheme) - set(in_float))
     on_grid = rounded(nodes, grams, scheme)
     how = scheme.granularity, scheme.few_bits
     graph = lower(on_grid, ranges, input_shape, *how, outputs=outputs, in_float=in_float)
@@ -112,3 +114,12 @@ def quantize(
         operators = correct_biases(nodes, graph.operators, graph.tensors, floats, integers)
         graph = replace(graph, operators=tuple(operators))
     return graph
+
+
+def _calibrated(
+    nodes: Sequence[Node], batches: Sequence[Tensor], scheme: Scheme, outputs: Sequence[str]
+) -> dict[str, Range]:
+    observer = observer_of(scheme.observer)
+    if scheme.pooled and batches and observer is not minmax:
+        return calibrate_pooled(nodes, batches, observer, outputs or (nodes[-1].name,))
+    return calibrate(nodes, batches, observer)

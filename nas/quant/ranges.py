@@ -24,6 +24,7 @@ Parameters = tuple[float, int]  # scale and zero point
 
 IMAGE_RANGE: Range = (-1.0, 127 / 128)
 """Of the input image: int8 = uint8 - 128 with scale 1/128 and zero point 0."""
+COLUMN = 32  # elements that are reduced to one before the largest are looked for
 NARROWEST = 1e-6  # a narrower range has a scale in which TFLite's kernels overflow (6 / scale leaves int32)
 
 
@@ -49,8 +50,13 @@ def lowest_level(bits: int) -> int:
 
 def minmax(x: Tensor) -> Range:
     """The smallest and the largest value."""
-    low, high = (float(end) for end in x.aminmax())
+    low, high = (float(end) for end in as_stored(x).aminmax())
     return low, high
+
+
+def as_stored(x: Tensor) -> Tensor:
+    """`x` with its axes in the order of memory, in which a reduction needs no copy."""
+    return x.movedim(1, -1) if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) else x
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,27 @@ class Percentile:
     percent: float = 99.99
 
     def __call__(self, x: Tensor) -> Range:
-        flat = x.flatten()
+        flat = as_stored(x).flatten()
         left_out = int(flat.numel() * (100 - self.percent) / 100 + 1e-6)  # 0.01 % of 10 000 is 1, not 0.99...
-        low = float(flat.topk(left_out + 1, largest=False).values[-1])
-        high = float(flat.topk(left_out + 1).values[-1])
+        low, high = (self.nth(flat, left_out + 1, largest=largest) for largest in (False, True))
         return (low, high) if low < high else minmax(x)
+
+    @staticmethod
+    def nth(flat: Tensor, n: int, *, largest: bool) -> float:
+        """The n-th smallest or largest element.
+
+        It lies in one of the `n` columns with the most extreme elements, or is one of these.
+        """
+        width = len(flat) // COLUMN
+        if n > width // 4:
+            return float(flat.topk(n, largest=largest).values[-1])
+        columns, rest = flat[: COLUMN * width].view(COLUMN, width), flat[COLUMN * width :]
+        ends = columns.amax(0) if largest else columns.amin(0)
+        best = ends.topk(n, largest=largest).values
+        if best[0] == best[-1] and not len(rest):
+            return float(best[0])
+        inside = ends >= best[-1] if largest else ends <= best[-1]
+        return float(torch.cat([columns[:, inside].flatten(), rest]).topk(n, largest=largest).values[-1])
 
 
 @dataclass(frozen=True)
@@ -90,7 +112,7 @@ class LeastSquares:
         low, high = minmax(x)
         if not low < high:
             return low, high
-        counts = torch.histc(x, self.bins, low, high).double()
+        counts = torch.histc(as_stored(x), self.bins, low, high).double()
         width = (high - low) / self.bins
         centres = low + width * (torch.arange(self.bins, dtype=torch.float64) + 0.5)
         errors = [self.error(centres, counts, (low * factor, high * factor), self.bits) for factor in self.factors()]
@@ -149,7 +171,7 @@ def calibrate(nodes: Iterable[Node], batches: Iterable[Tensor], observer: Observ
     for batch in batches:
         for node, y in stepwise(nodes, {INPUT: batch}):
             if isinstance(node, Const):
-                found = _of_constant(node)
+                found = of_constant(node)
             else:
                 found = observe(y.float(), node.name, observers[node.name])
             ranges[node.name] = widest(ranges.get(node.name), found)
@@ -159,7 +181,7 @@ def calibrate(nodes: Iterable[Node], batches: Iterable[Tensor], observer: Observ
     return tie(nodes, ranges)
 
 
-def _of_constant(node: Const) -> Range:
+def of_constant(node: Const) -> Range:
     """All of its values, whatever the observer; wide enough for one that is zero."""
     low, high = observe(node.value.float(), node.name)
     return (low, high) if max(-low, high) >= NARROWEST else (low, 2 * NARROWEST)

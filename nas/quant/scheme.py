@@ -9,7 +9,7 @@ from nas.quant.ranges import observer_of
 
 Granularity = Literal["channel", "tensor"]
 FewBits = Literal["asymmetric", "symmetric"]
-Rounding = Literal["nearest", "adaptive"]
+Rounding = Literal["nearest", "adaptive", "adaptive all"]
 OFFSET_BITS = 8  # as `hilnas pack` stores them
 
 
@@ -20,11 +20,14 @@ class Scheme:
     Attributes:
         granularity: weight scales per output channel, or per tensor.
         observer: how an activation's range follows from its values; as `nas.quant.ranges.observer_of` reads it.
+        pooled: the observer sees the values of all calibration batches at once (`nas.quant.pooled_ranges`), and outputs
+            keep their smallest and largest; else a range is the union of every batch's.
         equalize: rescale channels across neighbouring convolutions first (`nas.quant.equalize`).
         bias_correction: subtract the mean error from every bias afterwards (`nas.quant.bias_correction`).
         few_bits: weights of fewer than 8 bits span a range of their own, or one that is symmetric about zero as that of
             8-bit weights always is (`nas.quant.weights`).
-        rounding: of weights of fewer than 8 bits (`nas.quant.adaptive_rounding`).
+        rounding: of weights to the nearest, or adaptively (`nas.quant.adaptive_rounding`): those of fewer than 8 bits,
+            or all.
     """
 
     granularity: Granularity = "channel"
@@ -33,6 +36,7 @@ class Scheme:
     bias_correction: bool = False
     few_bits: FewBits = "asymmetric"
     rounding: Rounding = "nearest"
+    pooled: bool = False
 
     def __post_init__(self) -> None:
         observer_of(self.observer)  # refuses an unknown one

@@ -29,7 +29,8 @@ class Quantization:
         equalize: whether channels are rescaled across neighbouring convolutions first.
         bias_correction: whether the mean error is subtracted from every bias.
         few_bits: range of weights of fewer than 8 bits: of their own, or symmetric about zero.
-        rounding: of weights of fewer than 8 bits: to nearest, or to the least error of each layer's output.
+        rounding: of weights: to nearest; "adaptive": those of fewer than 8 bits to the least error of each layer's
+            output; "adaptive all": so are those of 8 bits.
         schemes: other ones that the search may select for a full model (`deploy.compile.scheme`); no stage before the
             one of their name depends on them. None: those of the board's target (`Experiment.on`); empty: none.
     """

@@ -40,6 +40,7 @@ EVERYTHING = [
     Scheme("channel", "percentile", bias_correction=True),
     Scheme("tensor", equalize=True),
     Scheme("channel", rounding="adaptive"),
+    Scheme("channel", rounding="adaptive all"),
     Scheme("tensor", "mse", equalize=True, bias_correction=True, few_bits="symmetric", rounding="adaptive"),
 ]
 
