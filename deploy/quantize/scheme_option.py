@@ -41,6 +41,6 @@ class SchemeOption:
 OPTIONS = tuple(
     SchemeOption(scheme, replace(OWN, equalize=equalize, bias_correction=correction, rounding=rounding))
     for scheme, equalize in product(SCHEMES, (False, True))
-    for correction, rounding in ((False, OWN.rounding), (True, OWN.rounding), (True, ADAPTIVE))
+    for correction, rounding in ((False, OWN.rounding), (True, OWN.rounding), (False, ADAPTIVE))
 )
 """All that `auto` tries."""
