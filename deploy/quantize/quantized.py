@@ -28,7 +28,7 @@ from nas.quant.scheme import Scheme
 from nas.quant.simulate import quantize as quantized
 
 PER_CHANNEL = QuantizationScheme("channel")
-OWN = Scheme(observer="percentile", pooled=True)
+OWN = Scheme(observer="percentile 99.998", pooled=True)
 """What is done to the user's own network: less noise than by smallest and largest values (docs/own-network.md)."""
 NOISE_IMAGES = 8  # run as integers too; the noise of a network's tensors hardly depends on more
 AT_ONCE = 320_000  # numbers that the network reads at once, two of 224x224x3: their maps stay near the processor
