@@ -34,6 +34,7 @@ from nas.quant.simulate import quantize as quantized
 
 PER_CHANNEL = QuantizationScheme("channel")
 NOISE_IMAGES = 8  # run as integers too; the noise of a network's tensors hardly depends on more
+NOISE_NUMBERS = 650_000  # that the network reads in all of these: four images of 224x224x3 have as much to say
 AT_ONCE = 320_000  # numbers that the network reads at once, two of 224x224x3: their maps stay near the processor
 
 
@@ -140,7 +141,7 @@ def quantize(
     left = replace(options, equalize=False)  # done above
     graph = post_training.quantize(nodes, data, shape, left, input_range, outputs=outputs, in_float=in_float)
     graph = replace(graph, file_names=(network.input_name, *network.outputs))
-    first = _first(data, NOISE_IMAGES)
+    first = _first(data, min(NOISE_IMAGES, max(1, NOISE_NUMBERS // data[0][0].numel())))
     noise = noise_of(nodes, graph, first, kernels_of(scheme.form, LITERT))
     count, noted = (sum(len(x) for x in part) for part in (data, first))
     return Quantized(network, tuple(nodes), graph, option, noise, count, noted, data[0][:1])

@@ -8,7 +8,7 @@ from itertools import product
 from deploy.compile.scheme import QuantizationScheme
 from nas.quant.scheme import Rounding, Scheme
 
-OWN = Scheme(observer="percentile", pooled=True)
+OWN = Scheme(observer="percentile 99.998", pooled=True)
 """What is done to the user's own network: less noise than by smallest and largest values (docs/own-network.md)."""
 ADAPTIVE: Rounding = "adaptive all"
 SCHEMES = (QuantizationScheme("channel"), QuantizationScheme("tensor"), QuantizationScheme("tensor", "uint8"))

@@ -220,6 +220,7 @@ def in_onnxruntime(path: Path) -> Runnable:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # unused initializers are warned of one by one
     session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     moved = {"QuantizeLinear", "DequantizeLinear", "Constant", "Cast", "Shape", "Identity"}

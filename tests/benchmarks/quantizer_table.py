@@ -149,9 +149,7 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--frames", type=Path, required=True, help="folder with images in train and val")
     parser.add_argument("--images", type=int, default=100, help="to calibrate on, as many to measure on (%(default)s)")
     parser.add_argument("--only", default="", metavar="TEXT", help="networks whose file's name contains it")
-    parser.add_argument(
-        "--adaptive", action="store_true", help="by adaptive rounding, too; takes several times as long"
-    )
+    parser.add_argument("--adaptive", action="store_true", help="by adaptive rounding, too; several times as long")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     return parser.parse_args(argv)
 

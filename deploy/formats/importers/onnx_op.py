@@ -103,7 +103,7 @@ class Op:
         for name, value in allowed.items():
             given = self.node.attributes.get(name, value)
             if given != value:
-                raise Unsupported(f"{name} {given!r}: TFLite has no operator for that")
+                raise Unsupported(f"{name} {given!r} is not supported")
 
 
 Handler = Callable[[Op], Sequence[Operand]]

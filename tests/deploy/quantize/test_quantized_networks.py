@@ -18,6 +18,7 @@ from deploy.formats.importers.files import import_network  # noqa: E402
 from deploy.formats.importers.network import ImportedNetwork  # noqa: E402
 from deploy.formats.tflite.writer import write  # noqa: E402
 from deploy.quantize import Quantized, quantize  # noqa: E402
+from deploy.quantize import quantized as quantized_module  # noqa: E402
 from deploy.quantize.record import EXACT_DB, QuantizationRecord  # noqa: E402
 from hil.errors import HilError, ModelError, UsageError  # noqa: E402
 from hil.input_shape import InputShape  # noqa: E402
@@ -110,6 +111,24 @@ def test_the_record(tmp_path, options):
     assert all(tensor.noise_db < -20 for tensor in record.tensors), record
     for tensor in record.tensors:
         assert tensor.high - tensor.low == pytest.approx(255 * tensor.scale)
+
+
+def test_of_large_inputs_fewer_give_the_noise(monkeypatch):
+    of = network(classifier().model())
+    images = data(of, 10)
+    assert quantize(of, images).noise_images == 8
+    monkeypatch.setattr(quantized_module, "NOISE_NUMBERS", 3 * 16 * 16 * 3 + 1)
+    found = quantize(of, images)
+    assert (found.images, found.noise_images) == (10, 3)
+
+
+def test_few_examples_at_a_time_change_no_range(monkeypatch):
+    of = network(classifier().model())
+    images = data(of, 10)
+    at_once = quantize(of, images)
+    monkeypatch.setattr(quantized_module, "AT_ONCE", 1)
+    for name, tensor in quantize(of, images).graph.tensors.items():
+        assert tensor.scale == pytest.approx(at_once.graph.tensors[name].scale, rel=1e-5)
 
 
 def test_noise_is_that_of_the_file():
