@@ -59,6 +59,13 @@ class WidthsOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinishOptions(RunOptions):
+    """`final_models`: names, separated by commas."""
+
+    final_models: str = "teacher_plus"
+
+
+@dataclass(frozen=True, kw_only=True)
 class LcpaqStudyOptions:
     """`out`: the folder; `seeds`: separated by commas; `steps`: of training; `share`: of the INT8 size."""
 
@@ -89,6 +96,7 @@ def add(commands: Commands) -> None:
     bind(few_bits, FewBitsOptions, few_bits_table)
     _add_ranking(studies)
     _add_widths(studies)
+    _add_finish(studies)
     camvid_studies.add(studies)
     bits = _add_lcpaq(studies, "lcpaq-bits", "policies at a share of the INT8 size, over seeds; minutes on one core")
     bits.add_argument(
@@ -184,6 +192,15 @@ def _add_widths(studies: Commands) -> None:
     bind(widths, WidthsOptions, widths_table)
 
 
+def _add_finish(studies: Commands) -> None:
+    text = "final models with and without quantization-aware steps: what these are worth; minutes a model"
+    finish = add_run(studies.add_parser("finish", help=text, description=sentence(text)))
+    finish.add_argument(
+        "--models", dest="final_models", default="teacher_plus", metavar="A,B", help="of the run (default %(default)s)"
+    )
+    bind(finish, FinishOptions, finish_table)
+
+
 def _add_lcpaq(studies: Commands, name: str, text: str) -> argparse.ArgumentParser:
     study = studies.add_parser(name, help=text, description=sentence(f"on a classifier of generated figures: {text}"))
     study.add_argument(
@@ -268,6 +285,27 @@ def widths_table(options: WidthsOptions) -> int:
         return 0
     rows = [(m.name, str(m.bits), f"{m.score:.2f}", f"{m.size_bits / 8000:.1f}") for m in record.models]
     console.table(("model", "bits", f"{record.metric} %", "weights kB"), rows)
+    console.say(f"written to {path}")
+    return 0
+
+
+def finish_table(options: FinishOptions) -> int:
+    """The exit code."""
+    from deploy.run.records import FinalRecord
+    from deploy.studies.finish import FinishRecord, both_ways
+
+    names = list(dict.fromkeys(options.final_models.split(",")))
+    experiment, _ = load(options)
+    FinalRecord.read(options.runs_dir / experiment.name / FinalRecord.FILE)  # before a folder is made
+    with open_run(options) as context:
+        console.follow(both_ways(context, names))
+        path = context.path / FinishRecord.FILE
+    record = FinishRecord.read(path)
+    if options.json:
+        console.say_json(record.to_json())
+        return 0
+    rows = [(m.name, f"{m.plain_score:.2f}", f"{m.finished_score:.2f}") for m in record.models]
+    console.table(("model", f"{record.metric} % without", f"with {record.steps} steps"), rows)
     console.say(f"written to {path}")
     return 0
 

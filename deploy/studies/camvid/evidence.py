@@ -12,6 +12,7 @@ from deploy.formats.files import write_atomically
 from deploy.formats.journal import Journal
 from deploy.run.records import FinalRecord, ModelRecord
 from deploy.ship.evaluation import BOARD, ImageScore
+from deploy.studies.finish import FinishRecord
 from deploy.studies.widths import HomogeneousModel, WidthsRecord
 from hil.errors import UsageError
 from nas.tasks.confusion import Confusion, counted_cells
@@ -78,6 +79,17 @@ def compared(folder: Path, seed: int, budget: str) -> Iterator[tuple[MethodRecor
 def at_one_width(folder: Path, seed: int) -> Iterator[tuple[HomogeneousModel, ModelEvidence]]:
     for model in WidthsRecord.read(folder / WidthsRecord.FILE).models:
         yield model, ModelEvidence(seed, f"{model.bits} bits", model.name, model.confusions)
+
+
+def both_ways(folder: Path, seed: int) -> dict[str, tuple[ModelEvidence, ModelEvidence]]:
+    """By name a final model without and with quantization-aware steps."""
+    return {
+        one.name: (
+            ModelEvidence(seed, "without finish", one.name, one.plain),
+            ModelEvidence(seed, "with finish", one.name, one.finished),
+        )
+        for one in FinishRecord.read(folder / FinishRecord.FILE).models
+    }
 
 
 def write_images(evidence: Sequence[ModelEvidence], path: Path) -> None:

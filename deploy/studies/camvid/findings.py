@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -11,8 +11,16 @@ from deploy.lcpaq.records import ShippedRecord
 from deploy.run.records import AgreementRecord, FinalRecord, RunState
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from deploy.studies.camvid.conduct import ended, output
-from deploy.studies.camvid.evidence import IMAGES, FinishedRun, ModelEvidence, at_one_width, compared, write_images
-from deploy.studies.camvid.plan import ANYWHERE, CONTROLLED, LCPAQ_SHARES, StudyStep, lcpaq_step, run_name
+from deploy.studies.camvid.evidence import (
+    IMAGES,
+    FinishedRun,
+    ModelEvidence,
+    at_one_width,
+    both_ways,
+    compared,
+    write_images,
+)
+from deploy.studies.camvid.plan import ANYWHERE, CONTROLLED, LCPAQ_SHARES, StudyStep, finish_step, lcpaq_step, run_name
 from deploy.studies.camvid.plan import steps as planned
 from deploy.studies.camvid.record import (
     CamvidRecord,
@@ -20,6 +28,7 @@ from deploy.studies.camvid.record import (
     OneWidth,
     Ranking,
     RunAgreement,
+    SameRecipe,
     StageCost,
     StudiedModel,
     StudyClaim,
@@ -27,7 +36,7 @@ from deploy.studies.camvid.record import (
 )
 from deploy.studies.ranking_record import RankingRecord
 from nas.estimate import Estimate
-from nas.tasks.counted import trained_difference
+from nas.tasks.counted import Counted, trained_difference
 
 BLOCK = 10  # consecutive frames
 MARGIN = -1.0  # points
@@ -51,6 +60,8 @@ def collect(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> Camv
         if (out / run_name(seed) / FinalRecord.FILE).exists() and run_name(seed) in done
     ]
     evidence = [one for run in runs for one in run.evidence.values()]
+    ways = [both_ways(out / run_name(seed), seed) for seed in seeds if finish_step(seed) in done]
+    evidence += [one for models in ways for pair in models.values() for one in pair]
     controls: list[Control] = []
     widths: list[OneWidth] = []
     rankings: list[Ranking] = []
@@ -83,6 +94,7 @@ def collect(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> Camv
         rankings=tuple(sorted(rankings, key=lambda ranking: -ranking.tau_b)),
         ceiling=ceiling,
         steps=tuple(replace(one, command=general[one.name]) for one in known),
+        same_recipe=tuple(_same_recipe(ways)),
     )
     record.write(out / CamvidRecord.FILE)
     write_images(evidence, out / IMAGES)
@@ -110,6 +122,27 @@ def _claims(runs: Sequence[FinishedRun]) -> Iterator[StudyClaim]:
         size = fmean(models[name].size_share for models in found)
         latency = fmean(models[name].latency_share for models in found)
         yield StudyClaim(name, tuple(run.seed for run in runs), difference, verdict(difference), size, latency)
+
+
+def _same_recipe(ways: Sequence[Mapping[str, tuple[ModelEvidence, ModelEvidence]]]) -> Iterator[SameRecipe]:
+    if not ways:
+        return
+    theirs = _counted(ways, TEACHER_PLUS)
+    for name in ways[0]:
+        ours = _counted(ways, name)
+        plain, finished = (
+            trained_difference(mine, other, block=BLOCK) for mine, other in zip(ours, theirs, strict=True)
+        )
+        scores = (fmean(one.score for one in way) for way in ours)
+        seeds = tuple(models[name][0].seed for models in ways)
+        yield SameRecipe(name, seeds, plain, finished, *scores)
+
+
+def _counted(
+    ways: Sequence[Mapping[str, tuple[ModelEvidence, ModelEvidence]]], name: str
+) -> tuple[list[Counted], list[Counted]]:
+    """Of each run, without and with quantization-aware steps."""
+    return [models[name][0].counted for models in ways], [models[name][1].counted for models in ways]
 
 
 def _controls(run: FinishedRun, folder: Path, budget: str) -> Iterator[tuple[Control, ModelEvidence]]:

@@ -15,6 +15,8 @@ CONTROLLED = ("fast", "small")
 RIVALS = ("blockwise", "spos", "random")
 CONTROLS = ("random_blocks", "fewer_layers")
 HOMOGENEOUS_WIDTHS = (6, 4)
+FINISHED = ("teacher_plus", "fast", "small", "best")
+"""Models of 8 bits, which are looked at with and without quantization-aware steps."""
 LCPAQ_SHARES = (67, 58)  # percent of the INT8 size
 ANYWHERE = ("camvid:CAMVID", Path("ENCODER.tflite"), Path("OUT"))
 """What commands name that are published, in place of somebody's folders."""
@@ -45,6 +47,10 @@ def run_name(seed: int) -> str:
     return f"seed{seed}"
 
 
+def finish_step(seed: int) -> str:
+    return f"finish{seed}"
+
+
 def lcpaq_step(model: str, share: int) -> str:
     return f"lcpaq-{model}-{share}"
 
@@ -62,6 +68,15 @@ def steps(data: str, encoder: Path, out: Path, seeds: Sequence[int] = SEEDS) -> 
     return [
         StudyStep(name, ("loop", *main), 120),
         *(StudyStep(run_name(seed), ("loop", *of(seed), "--models", "24"), 105) for seed in others),
+        *(
+            StudyStep(
+                finish_step(seed),
+                ("study", "finish", *of(seed), "--models", ",".join(FINISHED)),
+                12,
+                (run_name(seed),),
+            )
+            for seed in seeds
+        ),
         *(
             StudyStep(
                 f"controls-{budget}",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from deploy.run.records import Record
 from deploy.run.records.agreement import Interval
+from deploy.run.records.base import OMITTED
 from deploy.studies.camvid.conduct import StepRecord
 from nas.estimate import Estimate
 from nas.settings import STRICT
@@ -47,6 +48,24 @@ class StudyClaim:
     verdict: Verdict
     size_share: float
     latency_share: float
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class SameRecipe:
+    """A model against the teacher trained on, both without quantization-aware steps, and both with.
+
+    Attributes:
+        plain, finished: the difference in points of the score.
+        plain_score, finished_score: means over the runs, in percent.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    plain: Estimate
+    finished: Estimate
+    plain_score: float
+    finished_score: float
     __pydantic_config__ = STRICT
 
 
@@ -126,6 +145,7 @@ class CamvidRecord(Record):
     Attributes:
         block: consecutive frames that are resampled together; margin: of "without loss", in points.
         ceiling: tau-b of one retraining with another; None before the ranking is done.
+        same_recipe: models of 8 bits.
     """
 
     block: int
@@ -139,6 +159,7 @@ class CamvidRecord(Record):
     rankings: tuple[Ranking, ...]
     ceiling: float | None
     steps: tuple[StepRecord, ...]
+    same_recipe: tuple[SameRecipe, ...] = field(default=(), metadata=OMITTED)
 
     FILE: ClassVar[str] = "camvid.json"
     COMMAND: ClassVar[str] = "study camvid"

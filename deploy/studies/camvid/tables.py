@@ -12,7 +12,7 @@ from nas.estimate import Estimate
 
 def rows(record: CamvidRecord) -> Iterator[str]:
     """All of them, with an empty line between."""
-    for table in (_claims, _controls, _widths, _rankings, _agreements, _costs):
+    for table in (_claims, _same_recipe, _controls, _widths, _rankings, _agreements, _costs):
         lines = list(table(record))
         if lines:
             yield from (*lines, "")
@@ -34,6 +34,20 @@ def _claims(record: CamvidRecord) -> Iterator[str]:
 
 def _score(record: CamvidRecord, name: str) -> float:
     return fmean(model.score for model in record.models if model.name == name)
+
+
+def _same_recipe(record: CamvidRecord) -> Iterator[str]:
+    if not record.same_recipe:
+        return
+    yield (
+        "| model, without and with quantization-aware steps | mIoU, % | with | "
+        "against teacher_plus, both without [95 %] | both with [95 %] |"
+    )
+    yield "|---|---|---|---|---|"
+    for one in record.same_recipe:
+        scores = f"{one.plain_score:.2f} | {one.finished_score:.2f}"
+        differences = "|" if one.name == TEACHER_PLUS else f"{_interval(one.plain)} | {_interval(one.finished)}"
+        yield f"| {one.name} | {scores} | {differences} |"
 
 
 def _controls(record: CamvidRecord) -> Iterator[str]:

@@ -14,11 +14,12 @@ from deploy.cli import main
 from deploy.formats.journal import Journal
 from deploy.ship.evaluation import ImageScore
 from deploy.studies.camvid.conduct import StepFailedError, StepRecord, conduct, left
-from deploy.studies.camvid.evidence import IMAGES
+from deploy.studies.camvid.evidence import IMAGES, FinishedRun
 from deploy.studies.camvid.findings import BLOCK, collect, verdict
 from deploy.studies.camvid.plan import StudyStep, chosen, steps
 from deploy.studies.camvid.record import CamvidRecord
 from deploy.studies.camvid.tables import rows
+from deploy.studies.finish import BothWays, FinishRecord
 from hil.errors import UsageError
 from nas.estimate import Estimate
 from nas.tasks.counted import Counted, trained_difference
@@ -130,6 +131,28 @@ def test_every_difference_follows_from_what_is_published(study: tuple[list[Study
     assert f"| fast | {np.mean([scores[0, 'fast'], 100.0]):.2f} |" in text and "seeds 0, 1" in text
 
 
+def test_models_by_the_same_recipe(study: tuple[list[StudyStep], Path]) -> None:
+    planned, out = study
+    assert not collect(planned, (0, 1), out).same_recipe
+    runs = [FinishedRun.read(out / f"seed{seed}", seed) for seed in (0, 1)]
+    for run, step in zip(runs, (step for step in planned if step.name.startswith("finish")), strict=True):
+        ours, theirs = (run.evidence[name].confusions for name in ("fast", "teacher_plus"))
+        ways = (BothWays("teacher_plus", 0.0, 0.0, theirs, ours), BothWays("fast", 0.0, 0.0, ours, theirs))
+        FinishRecord("mIoU", 2, ways).write(out / f"seed{run.seed}" / FinishRecord.FILE)
+        StepRecord(step.name, step.command, 0, 60.0).write(out / "steps" / f"{step.name}.json")
+    record = collect(planned, (0, 1), out)
+    assert CamvidRecord.read(out / CamvidRecord.FILE) == record
+    teacher, fast = record.same_recipe
+    (claim,) = (claim for claim in record.claims if claim.name == "fast")
+    assert fast.plain == claim.difference and fast.finished.value == pytest.approx(-fast.plain.value)
+    assert (teacher.plain.value, teacher.finished.value) == (0, 0) and fast.seeds == (0, 1)
+    assert fast.plain_score == pytest.approx(teacher.finished_score)
+    images = pd.read_parquet(out / IMAGES)
+    assert {"final", "with finish", "without finish"} == set(images["kind"])
+    text = "\n".join(rows(record))
+    assert f"| fast | {fast.plain_score:.2f} | {fast.finished_score:.2f} | {fast.plain.value:+.2f} [" in text
+
+
 def test_an_image_without_a_result_is_named(study: tuple[list[StudyStep], Path]) -> None:
     planned, out = study
     journal = Journal.latest(out / "seed0" / "evaluations" / "fast.jsonl", ImageScore)
@@ -148,7 +171,7 @@ def test_the_plan_is_shown_with_its_time(tmp_path: Path, capsys: pytest.CaptureF
     command = ["study", "camvid", "--data", "camvid:x", "--encoder-from", "e.tflite", "--out", str(tmp_path)]
     assert main([*command, "--plan"]) == 0
     said = capsys.readouterr().out
-    assert "hilnas loop --config camvid --data camvid:x" in said and "12 steps to take, about 1" in said
+    assert "hilnas loop --config camvid --data camvid:x" in said and "17 steps to take, about 1" in said
     assert not list(tmp_path.iterdir())
     assert main([*command, "--plan", "--only", "seed0,widths"]) == 0
     assert "2 steps to take" in capsys.readouterr().out

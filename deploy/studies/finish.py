@@ -1,0 +1,103 @@
+"""Final models with and without quantization-aware steps: what these are worth, to each by the same recipe.
+
+In a run, models of few bits and the teacher trained on have such steps, models of 8 bits have not. Here every model is
+evaluated as deployed on the validation images both ways; what the run did not train is trained, from the retrained
+weights and on the same images as in the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from deploy.formats.digest import digest
+from deploy.run.context import Context
+from deploy.run.folder import Progress
+from deploy.run.networks import finish_path, finished_at, finishing, has_finish, student_path
+from deploy.run.quantizing import quantize_network
+from deploy.run.records import FinalRecord, Record, SearchRecord
+from deploy.run.settings.deployment import TEACHER_PLUS
+from deploy.ship.evaluation import counted_on, simulated_confusions
+from hil.errors import UsageError
+from nas.networks.segmenter import Encoder
+from nas.settings import STRICT
+from nas.space import Architecture
+from nas.tasks.confusion import Confusion
+from nas.training.train import restore
+
+STAGE = "finish"
+BESIDE = "-also"  # in the names of checkpoints that no run makes
+
+
+@dataclass(frozen=True)
+class BothWays:
+    """A final network: its score in percent without and with quantization-aware steps, and what they are of."""
+
+    name: str
+    plain_score: float
+    finished_score: float
+    plain: tuple[Confusion, ...]
+    finished: tuple[Confusion, ...]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class FinishRecord(Record):
+    """Final networks both ways; `metric`: of the scores; `steps`: quantization-aware ones."""
+
+    metric: str
+    steps: int
+    models: tuple[BothWays, ...]
+
+    FILE: ClassVar[str] = "finish.json"
+    COMMAND: ClassVar[str] = "study finish"
+
+
+def both_ways(context: Context, names: Sequence[str]) -> Iterator[Progress]:
+    """Every model both ways: finish.json in the folder of a finished run.
+
+    Killed at any moment, it goes on. Raises `UsageError` for a name that the run has not, and for an experiment without
+    such steps.
+    """
+    FinalRecord.read(context.path / FinalRecord.FILE)  # the students are final
+    steps, architectures = context.experiment.retrain.quantization_aware_steps, _architectures(context, names)
+    if not steps:
+        raise UsageError(
+            f"{context.path}: its recipe has no quantization-aware steps (retrain.quantization_aware_steps)"
+        )
+    found = list[BothWays]()
+    for number, (name, architecture) in enumerate(architectures.items(), start=1):
+        model = context.student(architecture) if architecture else context.untrained_teacher()
+        restore(model, student_path(context, name))
+        plain = _evaluated(context, model, architecture)
+        yield from _finish(context, model, name, architecture)
+        finished = _evaluated(context, model, architecture)
+        without, with_them = (counted_on(context.val_data, confusions).score for confusions in (plain, finished))
+        found.append(BothWays(name, without, with_them, plain, finished))
+        yield Progress(STAGE, number, len(names), f"{name}: {without:.2f} % without, {with_them:.2f} % with")
+    FinishRecord(context.task.metric, steps, tuple(found)).write(context.path / FinishRecord.FILE)
+
+
+def _architectures(context: Context, names: Sequence[str]) -> dict[str, Architecture | None]:
+    """By name the selected one; None of the teacher trained on."""
+    selected = SearchRecord.read(context.path / SearchRecord.FILE).selected
+    known: dict[str, Architecture | None] = {TEACHER_PLUS: None, **{one.name: one.architecture for one in selected}}
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"--models {unknown[0]}: {context.path} has no such model; there are {', '.join(known)}")
+    return {name: known[name] for name in names}
+
+
+def _evaluated(context: Context, model: Encoder, architecture: Architecture | None) -> tuple[Confusion, ...]:
+    return simulated_confusions(quantize_network(context, model.eval(), architecture), context.val_data)
+
+
+def _finish(context: Context, model: Encoder, name: str, architecture: Architecture | None) -> Iterator[Progress]:
+    """The finish of the run, or one beside it."""
+    if has_finish(context, architecture) and finish_path(context, name).exists():
+        finished_at(context, model, name, architecture)
+        return
+    beside, key = name + BESIDE, digest(context.keys["retrain"], str(architecture), STAGE)
+    for step in finishing(context, model, beside, architecture, key):
+        yield Progress(STAGE, step.step, step.steps, f"{beside}: loss {step.loss:.3f}")
+    finished_at(context, model.cpu(), beside, architecture)
