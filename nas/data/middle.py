@@ -8,37 +8,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.sample import Crops, Dataset, Sample, TaskName
+from nas.data.derived import Derived
+from nas.data.sample import Sample
 
 Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
-class Middle:
+class Middle(Derived):
     """The middle `size` = (H, W) of each sample of `data`, which is at least as large; `original` is the sample's."""
 
-    data: Dataset
     size: tuple[int, int]
-
-    @property
-    def name(self) -> str:
-        return self.data.name
-
-    @property
-    def task(self) -> TaskName:
-        return self.data.task
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.data.classes
-
-    @property
-    def crops(self) -> Crops:
-        return self.data.crops
-
-    @property
-    def video(self) -> bool:
-        return self.data.video
 
     def __len__(self) -> int:
         return len(self.data)

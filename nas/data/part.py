@@ -5,42 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nas.data.sample import Crops, Dataset, Sample, TaskName
+from nas.data.derived import Derived
+from nas.data.sample import Dataset, Sample
 from nas.errors import ConfigError
 
 CHUNKS = 4  # as many places of the drive; each more has two more ends
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Part(Derived):
     """The samples of `data` at `indices`, in that order."""
 
-    data: Dataset
     indices: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        return self.data.name
-
-    @property
-    def task(self) -> TaskName:
-        return self.data.task
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.data.classes
 
     @property
     def size(self) -> tuple[int, int]:
         return self.data.size
-
-    @property
-    def crops(self) -> Crops:
-        return self.data.crops
-
-    @property
-    def video(self) -> bool:
-        return self.data.video
 
     def __len__(self) -> int:
         return len(self.indices)
