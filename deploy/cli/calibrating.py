@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deploy.formats.importers.network import ImportedNetwork
+    from deploy.formats.tflite.operators import Ends
     from deploy.quantize.calibration_data import CalibrationData
     from deploy.quantize.image_preprocessing import ImagePreprocessing
     from deploy.quantize.quantized import Quantized
@@ -113,13 +114,13 @@ def prepared(options: CalibrationOptions) -> tuple[ImportedNetwork, CalibrationD
     return network, data
 
 
-def calibrated(scheme: str, network: ImportedNetwork, data: CalibrationData) -> Quantized:
+def calibrated(scheme: str, network: ImportedNetwork, data: CalibrationData, ends: Ends = "quantized") -> Quantized:
     """By one scheme, as it is written."""
     from deploy.compile.scheme import QuantizationScheme
     from deploy.quantize import quantize
 
     with console.progress((STAGE,)) as show:
-        return quantize(network, _batches(data, show), QuantizationScheme.parse(scheme))
+        return quantize(network, _batches(data, show), QuantizationScheme.parse(scheme), ends=ends)
 
 
 def shown(name: str) -> str:

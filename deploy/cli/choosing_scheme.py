@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import argparse
 
     from deploy.formats.importers.network import ImportedNetwork
+    from deploy.formats.tflite.operators import Ends
     from deploy.quantize.calibration_data import CalibrationData
     from deploy.quantize.labelled import LabelledImages
     from deploy.quantize.record import NetworkOrigin
@@ -57,9 +58,10 @@ class CriteriaOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ChoosingOptions(CriteriaOptions, CalibrationOptions):
-    """`scheme`: of the file, or `AUTO`."""
+    """`scheme`: of the file, or `AUTO`; `graph_io`: type of its input and outputs."""
 
     scheme: str
+    graph_io: Ends = "quantized"
 
     @property
     def chooses(self) -> bool:
@@ -187,7 +189,8 @@ def _tried(
     from deploy.quantize.scheme_trials import NetworkOnData, try_schemes
     from deploy.quantize.schemes import choose
 
-    asked = OPTIONS if options.scheme == AUTO else (SchemeOption(QuantizationScheme.parse(options.scheme)),)
+    tried = OPTIONS if options.scheme == AUTO else (SchemeOption(QuantizationScheme.parse(options.scheme)),)
+    asked = [replace(option, ends=options.graph_io) for option in tried]
     batches = list(data.batches())
     answers, origin = float_answers(network, batches), origin_of(options, data)
     subject = NetworkOnData(network, options.model.stem, batches, data.text, answers, origin)

@@ -40,6 +40,12 @@ def add(commands: Commands) -> None:
     )
     add_calibration(command)
     add_scheme(command, AUTO)
+    command.add_argument(
+        "--graph-io",
+        choices=("quantized", "float"),
+        default="quantized",
+        help="type of the file's input and outputs; float is what an application of the float network reads and writes",
+    )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
     add_json(command, "print the record, quantization.json or schemes.json, instead of text")
     add_criteria(command)
@@ -66,7 +72,7 @@ def run(options: QuantizeOptions) -> int:
 
     target = load_target(options.targets, options.target) if options.target else None
     network, data = prepared(options)
-    quantized = calibrated(options.scheme, network, data)
+    quantized = calibrated(options.scheme, network, data, options.graph_io)
     artifact = write_files(
         quantized, options.out, options.model.stem, data, origin=origin_of(options, data), target=target
     )

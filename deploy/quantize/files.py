@@ -34,7 +34,7 @@ def write_files(
         GoldenExample(data.name(index), x, None if data.images is None else data.images.image(example))
         for index, example, x in zip(indices, examples, read, strict=True)
     )
-    form, arithmetic = quantized.scheme.form, arithmetic_of(target)
+    form, arithmetic = quantized.option.form, arithmetic_of(target)
     write_golden(artifact.model, quantized.graph, golden, form=form, arithmetic=arithmetic)
     return artifact
 

@@ -70,7 +70,7 @@ class LabelledImages:
 
         def answer(x: NDArray[np.float32]) -> bytes:
             ((_, integers),) = quantized.inputs([x])
-            return runtime.outputs(stored_input(quantized.graph, integers, quantized.scheme.form))
+            return runtime.outputs(stored_input(quantized.graph, integers, quantized.option.form))
 
         read = parse(content, quantized.network.input_name)
         return self._counts(answer, output_of(read, TASKS[self.data.task], self.data.classes, self.data.size))

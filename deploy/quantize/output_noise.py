@@ -18,7 +18,6 @@ from deploy.quantize.noise import Sums
 from deploy.quantize.quantized import Quantized
 from nas.quant.file_order import from_file_order, to_file_order
 from nas.quant.float_graph import INPUT, stepwise
-from nas.quant.simulate import dequantize
 
 MOST_IMAGES = 64  # of which a classifier's few scores have a noise that another image hardly changes
 Example = NDArray[np.float32]
@@ -50,7 +49,7 @@ def output_noise_db(quantized: Quantized, content: bytes, answers: FloatAnswers)
     """Of the noisiest output of the file with these bytes; None where all are indices, which have none."""
     runtime, sums = RunHere(content), Sums()
     for (_, integers), wanted in zip(quantized.inputs(answers.examples), answers.outputs, strict=True):
-        data = runtime.outputs(stored_input(quantized.graph, integers, quantized.scheme.form))
+        data = runtime.outputs(stored_input(quantized.graph, integers, quantized.option.form))
         for name, found in _outputs(quantized, data).items():
             real = torch.from_numpy(wanted[name].reshape(-1))
             sums.add(name, real, torch.from_numpy(found) - real)
@@ -59,11 +58,14 @@ def output_noise_db(quantized: Quantized, content: bytes, answers: FloatAnswers)
 
 def _outputs(quantized: Quantized, data: bytes) -> dict[str, NDArray[np.float64]]:
     """The real values of the outputs that are no indices, from the bytes of all."""
-    found, start, kind = {}, 0, np.dtype(quantized.scheme.activations)
+    form, found, start = quantized.option.form, dict[str, NDArray[np.float64]](), 0
+    kind = np.dtype(np.float32 if form.ends == "float" else form.activations)
     for tensor in (quantized.graph.tensors[name] for name in quantized.graph.outputs):
         count = prod(tensor.shape)
         if tensor.dtype == "int8":
-            values = np.frombuffer(data, kind, count, start).astype(np.float64) - (128 if kind == np.uint8 else 0)
-            found[tensor.name] = dequantize(torch.from_numpy(values), tensor).numpy()
+            values = np.frombuffer(data, kind, count, start).astype(np.float64)
+            if form.ends == "quantized":
+                values = (values - (128 if kind == np.uint8 else 0) - tensor.zero_point) * tensor.scale
+            found[tensor.name] = values
         start += count * (4 if tensor.dtype == "int32" else kind.itemsize)
     return found

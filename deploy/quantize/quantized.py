@@ -16,6 +16,7 @@ from deploy.compile.artifact import Artifact, arithmetic_of, kernels_of, save_mo
 from deploy.compile.made_for import MADE_FOR
 from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.importers.network import ImportedNetwork
+from deploy.formats.tflite.operators import Ends
 from deploy.quantize.noise import noise_of
 from deploy.quantize.record import NetworkOrigin, QuantizationRecord, TensorRecord
 from deploy.quantize.scheme_option import OWN, SchemeOption
@@ -96,7 +97,7 @@ class Quantized:
             metadata[MADE_FOR] = target.name
         if origin is not None and origin.images is not None:
             metadata[IMAGES] = plain(origin.images)
-        save_model(self.graph, self.example, artifact, metadata, target, form=self.scheme.form)
+        save_model(self.graph, self.example, artifact, metadata, target, form=self.option.form)
         self.record(name, data, origin).write(folder / QuantizationRecord.FILE)
         return artifact
 
@@ -121,18 +122,20 @@ def quantize(
     scheme: QuantizationScheme = PER_CHANNEL,
     options: Scheme = OWN,
     in_float: Collection[str] = (),
+    *,
+    ends: Ends = "quantized",
 ) -> Quantized:
     """`network` in integers, calibrated on `batches` of what its file will read: (N, H, W, C), or (N, ...) of no map.
 
     `options` are the other choices of post-training quantization; the scheme gives their granularity. `in_float`:
-    layers that stay in float. Raises `UsageError` for data of another shape, `QuantizationError` naming the operator or
-    tensor that has no integers.
+    layers that stay in float; `ends`: type of the file's input and outputs. Raises `UsageError` for data of another
+    shape, `QuantizationError` naming the operator or tensor that has no integers.
     """
     _check_outputs(network)
     data = [part for batch in batches if len(batch) for part in _parts(_read(network, batch))]
     if not data:
         raise UsageError("no calibration data: give at least one image or array")
-    option, options = SchemeOption(scheme, options, tuple(in_float)), scheme.scheme(options)
+    option, options = SchemeOption(scheme, options, tuple(in_float), ends), scheme.scheme(options)
     shape, outputs = network.input.deployed_shape, [value.tensor for value in network.outputs.values()]
     nodes = post_training.lowerable(network.nodes, shape)
     nodes = post_training.prepared(nodes, [{INPUT: x} for x in data], options, outputs)

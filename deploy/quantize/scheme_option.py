@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from deploy.compile.scheme import QuantizationScheme
+from deploy.formats.tflite.operators import Ends, Form
 from nas.quant.scheme import Rounding, Scheme
 
 OWN = Scheme(observer="percentile 99.998", pooled=True)
@@ -20,11 +21,18 @@ class SchemeOption:
 
     Attributes:
         in_float: layers that stay in float.
+        ends: type of the file's input and outputs.
     """
 
     scheme: QuantizationScheme
     choices: Scheme = OWN
     in_float: tuple[str, ...] = ()
+    ends: Ends = "quantized"
+
+    @property
+    def form(self) -> Form:
+        """Of the file."""
+        return replace(self.scheme.form, ends=self.ends)
 
     def __str__(self) -> str:
         """What differs from `OWN`."""
@@ -34,6 +42,7 @@ class SchemeOption:
             f"{self.choices.rounding} rounding": self.choices.rounding != OWN.rounding,
             f"ranges by {self.choices.observer}": self.choices.observer != OWN.observer,
             f"{len(self.in_float)} in float": bool(self.in_float),
+            "float ends": self.ends == "float",
         }
         return ", ".join((str(self.scheme), *(text for text, on in said.items() if on)))
 

@@ -31,6 +31,8 @@ from nas.quant.integer_graph import (
 )
 from nas.quant.windows import Padding, pair
 
+Ends = Literal["quantized", "float"]
+
 
 @dataclass(frozen=True)
 class Form:
@@ -46,7 +48,7 @@ class Form:
 
     activations: Activations = "int8"
     few_bits: Literal["int8", "int4"] = "int8"
-    ends: Literal["quantized", "float"] = "quantized"
+    ends: Ends = "quantized"
 
 
 def _padding(padding: Padding) -> int:

@@ -94,6 +94,22 @@ def test_they_stay_integers_where_the_drop_needs_no_float(tmp_path, classifier):
     assert trials(tmp_path / "out").in_float == ()
 
 
+def test_float_ends(tmp_path, classifier, capfd):
+    """By either way, with the same integers inside: the golden pair is of float32."""
+    for folder, more in (("plain", ()), ("tried", ("--labelled", "shapes"))):
+        assert main(quantize(classifier, tmp_path / folder, "--graph-io", "float", *more)) == 0, capfd.readouterr().err
+        model = tmp_path / folder / "net.int8.tflite"
+        found = inspect_model(read(model))
+        assert [end.dtype for end in (*found.inputs, *found.outputs)] == ["FLOAT32", "FLOAT32"]
+        assert model.with_suffix(".input.bin").stat().st_size == 4 * 3 * 24 * 24
+        assert main([str(word) for word in profile(tmp_path, model)]) == 0
+        assert "unchecked" not in capfd.readouterr().out
+    assert trials(tmp_path / "tried").chosen == "channel int8, float ends"
+    out = ["--out", tmp_path / "bundle", "--boards", BOARDS]
+    assert main([str(word) for word in ("bundle", "export", tmp_path / "plain", *out)]) == USAGE
+    assert "its input is float32" in capfd.readouterr().err
+
+
 def test_every_pixel_may_have_a_label(tmp_path, capfd):
     nodes = (*NODES[:2], helper.make_node("Conv", ["r", "u"], ["y"], "head"))
     model = network(tmp_path / "net.onnx", nodes, shape=(1, 3, 32, 48), u=weights(11, 8, 1, 1))

@@ -16,12 +16,13 @@ from tests.deploy.quantize.test_quantized_networks import SCHEMES, classifier, d
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-def test_of_several_outputs(scheme):
+@pytest.mark.parametrize("ends", ["quantized", "float"])
+def test_of_several_outputs(scheme, ends):
     g = classifier()
     of = network(g.model("t5", g.y))
-    found = quantize(of, data(of, NOISE_IMAGES), scheme)
+    found = quantize(of, data(of, NOISE_IMAGES), scheme, ends=ends)
     answers = float_answers(of, data(of, NOISE_IMAGES))
-    measured = output_noise_db(found, write(found.graph, form=found.scheme.form), answers)
+    measured = output_noise_db(found, write(found.graph, form=found.option.form), answers)
     assert measured == pytest.approx(found.output_noise_db, abs=1e-3)
     assert len({found.noise_db[name] for name in found.graph.outputs}) == 2
 
