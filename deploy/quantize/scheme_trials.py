@@ -89,9 +89,8 @@ def try_schemes(
 
 def _tried(subject: NetworkOnData, folder: Path, criteria: Criteria, option: SchemeOption) -> SchemeTrial:
     try:
-        quantized = quantize(
-            subject.network, subject.batches, option.scheme, option.choices, option.in_float, option.ends
-        )
+        how = option.scheme, option.choices, option.in_float
+        quantized = quantize(subject.network, subject.batches, *how, ends=option.ends)
         # as it would be written in the end
         artifact = quantized.save(folder, subject.name, subject.text, subject.origin, criteria.target)
         content, off_share = artifact.model.read_bytes(), None
