@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -12,6 +13,11 @@ from nas.quant.scheme import Rounding, Scheme
 OWN = Scheme(observer="percentile 99.998", pooled=True)
 """What is done to the user's own network: less noise than by smallest and largest values (docs/own-network.md)."""
 ADAPTIVE: Rounding = "adaptive all"
+ROUNDED: Mapping[Rounding, str] = {
+    "nearest": "rounded to nearest",
+    "adaptive": "adaptive rounding below 8 bits",
+    ADAPTIVE: "adaptive rounding",
+}
 SCHEMES = (QuantizationScheme("channel"), QuantizationScheme("tensor"), QuantizationScheme("tensor", "uint8"))
 
 
@@ -39,7 +45,7 @@ class SchemeOption:
         said = {
             "equalized": self.choices.equalize,
             "biases corrected": self.choices.bias_correction,
-            f"{self.choices.rounding} rounding": self.choices.rounding != OWN.rounding,
+            ROUNDED[self.choices.rounding]: self.choices.rounding != OWN.rounding,
             f"ranges by {self.choices.observer}": self.choices.observer != OWN.observer,
             f"{len(self.in_float)} in float": bool(self.in_float),
             "float ends": self.ends == "float",
