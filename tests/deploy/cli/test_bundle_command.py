@@ -73,10 +73,13 @@ def test_killed_while_an_older_bundle_is_replaced(tmp_path, finished, monkeypatc
     command = ["bundle", "export", "--run", str(finished.folder), "--out", str(tmp_path / "out")]
     assert main(command) == 0
 
-    def killed(path: Path, **_: object) -> None:
-        if Path(path).exists():
+    removed = shutil.rmtree
+
+    def killed(path: Path, *arguments: object, **options: object) -> None:
+        if (Path(path) / "manifest.json").exists():
             (Path(path) / "manifest.json").unlink()
             raise KeyboardInterrupt
+        removed(path, *arguments, **options)  # folders of others
 
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", killed)
