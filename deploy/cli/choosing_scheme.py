@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deploy.quantize.calibration_data import CalibrationData
     from deploy.quantize.labelled import LabelledImages
     from deploy.quantize.record import NetworkOrigin
-    from deploy.quantize.scheme_trials import Criteria, SchemeTrial
+    from deploy.quantize.scheme_trials import Criteria, NetworkOnData, SchemeTrial
     from deploy.quantize.schemes import SchemeTrials, TriedScheme
     from deploy.targets.placement import Target
     from hil.boards.config import BoardConfig
@@ -112,6 +112,8 @@ def choose_scheme(options: ChoosingOptions, out: Path, *, json: bool) -> int:
     """Try them, show them, write the chosen one into `out`. Raises `CheckFailed` where none is good enough."""
     from deploy.quantize.files import write_files
     from deploy.quantize.float_layers import check_count
+    from deploy.quantize.output_noise import float_answers
+    from deploy.quantize.scheme_trials import NetworkOnData
     from deploy.quantize.schemes import SchemeTrials, choose
     from nas.tasks.counted import score_of
 
@@ -123,13 +125,15 @@ def choose_scheme(options: ChoosingOptions, out: Path, *, json: bool) -> int:
     labelled = _labelled(options, network)
     float_counts = labelled.float_counts() if labelled else None
     with _criteria(options, board, target, labelled, float_counts) as (criteria, scratch):
-        trials = _tried(options, network, data, criteria, scratch)
+        batches, name = list(data.batches()), options.model.stem
+        answers, origin = float_answers(network, batches), origin_of(options, data, target)
+        subject = NetworkOnData(network, name, batches, data.text, answers, origin)
+        trials = _tried(options, subject, criteria, scratch)
     tried = tuple(trial.tried for trial in trials)
     forced = options.keep_float is not None and options.metric_drop is None
     best = choose(tried[-1:] if forced else tried, options.metric_drop)
     chosen = next(trial for trial in trials if trial.tried is best)
     assert chosen.quantized is not None  # noqa: S101 (only failures have none)
-    name = options.model.stem
     record = SchemeTrials(
         model=name,
         data=data.text,
@@ -142,7 +146,7 @@ def choose_scheme(options: ChoosingOptions, out: Path, *, json: bool) -> int:
         target=target.name if target else None,
         board=board.name if board else None,
     )
-    artifact = write_files(chosen.quantized, out, name, data, origin=origin_of(options, data), target=target)
+    artifact = write_files(chosen.quantized, out, name, data, origin=origin, target=target)
     record.write(out / SchemeTrials.FILE)
     if json:
         console.say_json(record.to_json())
@@ -151,7 +155,7 @@ def choose_scheme(options: ChoosingOptions, out: Path, *, json: bool) -> int:
     return 0
 
 
-def origin_of(options: ChoosingOptions, data: CalibrationData) -> NetworkOrigin:
+def origin_of(options: ChoosingOptions, data: CalibrationData, target: Target | None) -> NetworkOrigin:
     """What the files that these options write are made from."""
     from deploy.quantize.files import digest_of
     from deploy.quantize.record import NetworkOrigin
@@ -159,7 +163,9 @@ def origin_of(options: ChoosingOptions, data: CalibrationData) -> NetworkOrigin:
     named = replace(options, model=Path(options.model.name))
     words = arguments(named, leave_out=("out", "targets", "boards", "store", "json"))
     command = shlex.join(["hilnas", "quantize", *words, "--out", "DIR"])
-    return NetworkOrigin(options.model.name, digest_of(options.model), data.images, options.target, command)
+    return NetworkOrigin(
+        options.model.name, digest_of(options.model), data.images, target.name if target else None, command
+    )
 
 
 def _check(options: ChoosingOptions) -> None:
@@ -178,22 +184,16 @@ def _spec(options: ChoosingOptions) -> str | None:
     return options.labelled or (options.data if options.data.partition(":")[0] in DATASETS else None)
 
 
-def _tried(
-    options: ChoosingOptions, network: ImportedNetwork, data: CalibrationData, criteria: Criteria, scratch: Path
-) -> list[SchemeTrial]:
+def _tried(options: ChoosingOptions, subject: NetworkOnData, criteria: Criteria, scratch: Path) -> list[SchemeTrial]:
     """All that are asked for, and at last the one of them that would be chosen with layers in float."""
     from deploy.compile.scheme import QuantizationScheme
     from deploy.quantize.float_layers import images_of, layers_to_keep
-    from deploy.quantize.output_noise import float_answers
     from deploy.quantize.scheme_option import OPTIONS, SchemeOption
-    from deploy.quantize.scheme_trials import NetworkOnData, try_schemes
+    from deploy.quantize.scheme_trials import try_schemes
     from deploy.quantize.schemes import choose
 
     tried = OPTIONS if options.scheme == AUTO else (SchemeOption(QuantizationScheme.parse(options.scheme)),)
     asked = [replace(option, ends=options.graph_io) for option in tried]
-    batches = list(data.batches())
-    answers, origin = float_answers(network, batches), origin_of(options, data)
-    subject = NetworkOnData(network, options.model.stem, batches, data.text, answers, origin)
     trials = console.followed(try_schemes(subject, scratch, criteria, asked))
     if options.keep_float is None:
         return trials

@@ -74,7 +74,7 @@ def run(options: QuantizeOptions) -> int:
     network, data = prepared(options)
     quantized = calibrated(options.scheme, network, data, options.graph_io)
     artifact = write_files(
-        quantized, options.out, options.model.stem, data, origin=origin_of(options, data), target=target
+        quantized, options.out, options.model.stem, data, origin=origin_of(options, data, target), target=target
     )
     record = QuantizationRecord.read(options.out / QuantizationRecord.FILE)
     if options.json:

@@ -15,6 +15,7 @@ from onnx import helper
 from deploy.cli import main
 from deploy.formats.digest import file_digest
 from deploy.formats.tflite.read import read
+from deploy.quantize.record import QuantizationRecord
 from deploy.quantize.schemes import SchemeTrials
 from deploy.targets.inspection import inspect_model
 from tests.deploy.cli.failing import BOARDS, MODEL, USAGE, Fails, profile
@@ -59,6 +60,7 @@ def test_the_board_measures_each_and_keeps_what_it_measured(tmp_path, classifier
     assert main(quantize(classifier, tmp_path / "out", *options)) == 0
     found = trials(tmp_path / "out")
     assert all(one.latency_us.low <= one.latency_us.value <= one.latency_us.high for one in found.tried)
+    assert QuantizationRecord.read(tmp_path / "out" / QuantizationRecord.FILE).origin.target == found.target
     assert found.board == "loopback" and "the fastest on loopback" in capfd.readouterr().out
 
     def rows() -> int:
