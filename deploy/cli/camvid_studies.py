@@ -1,13 +1,17 @@
-"""`hilnas study camvid|patches`: real street images, as docs/camvid.md has them, and as a classification data set."""
+"""`hilnas study camvid|join|patches`: real street images, as docs/camvid.md has them, and to classify."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.options import Commands, bind, whole_numbers
 from hil.errors import UsageError
+
+if TYPE_CHECKING:
+    from deploy.studies.camvid.record import CamvidRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,14 @@ class CamvidOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudyJoinOptions:
+    """`folders`: with what `hilnas study camvid` wrote; `out`: the new folder."""
+
+    folders: list[Path]
+    out: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class PatchesOptions:
     """`data`: of a segmentation data set; `size`: of its images, as HxW; `out`: the new folder."""
 
@@ -41,6 +53,7 @@ class PatchesOptions:
 
 def add(studies: Commands) -> None:
     _add_camvid(studies)
+    _add_join(studies)
     _add_patches(studies)
 
 
@@ -65,6 +78,17 @@ def _add_camvid(studies: Commands) -> None:
     bind(camvid, CamvidOptions, camvid_study)
 
 
+def _add_join(studies: Commands) -> None:
+    join = studies.add_parser(
+        "join",
+        help="seeds of the CamVid study that were made on several machines, as one",
+        description="Joins camvid.json and camvid.parquet of several folders, each of other seeds.",
+    )
+    join.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="with camvid.json and camvid.parquet")
+    join.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the joined files")
+    bind(join, StudyJoinOptions, join_studies)
+
+
 def _add_patches(studies: Commands) -> None:
     patches = studies.add_parser(
         "patches",
@@ -87,8 +111,6 @@ def camvid_study(options: CamvidOptions) -> int:
     from deploy.studies.camvid.conduct import conduct, ended, left
     from deploy.studies.camvid.findings import collect
     from deploy.studies.camvid.plan import chosen, steps
-    from deploy.studies.camvid.record import CamvidRecord
-    from deploy.studies.camvid.tables import rows
 
     seeds = list(dict.fromkeys(whole_numbers("--seeds", options.seeds)))
     planned = steps(options.data, options.encoder_from, options.out, seeds)
@@ -105,12 +127,26 @@ def camvid_study(options: CamvidOptions) -> int:
             console.say(f"{step.name}: {step.command}")
         elif record.code:
             failed.append(step.name)
-    for row in rows(collect(planned, seeds, options.out)):
-        console.say(row)
-    console.say(f"written to {options.out / CamvidRecord.FILE}")
+    _show(collect(planned, seeds, options.out), options.out)
     if failed:
         console.warn(f"a check did not hold in {', '.join(failed)}; what needs that was left out")
     return int(bool(failed))
+
+
+def join_studies(options: StudyJoinOptions) -> int:
+    """The exit code."""
+    from deploy.studies.camvid.join import join
+
+    _show(join(options.folders, options.out), options.out)
+    return 0
+
+
+def _show(record: CamvidRecord, out: Path) -> None:
+    from deploy.studies.camvid.tables import rows
+
+    for row in rows(record):
+        console.say(row)
+    console.say(f"written to {out / record.FILE}")
 
 
 def cut_patches(options: PatchesOptions) -> int:

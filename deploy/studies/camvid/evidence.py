@@ -15,11 +15,14 @@ from deploy.ship.evaluation import BOARD, ImageScore
 from deploy.studies.finish import FinishRecord
 from deploy.studies.widths import HomogeneousModel, WidthsRecord
 from hil.errors import UsageError
-from nas.tasks.confusion import Confusion, counted_cells
+from nas.tasks.confusion import Cell, Confusion, counted_cells
 from nas.tasks.counted import Counted
 
 CLASSES = 11  # of CamVid
+COLUMNS = ["seed", "kind", "model", "image", "label", "predicted", "pixels"]
 IMAGES = "camvid.parquet"
+FINAL, PLAIN, FINISHED = "final", "without finish", "with finish"
+"""Kinds of evidence: a run's final model, and what `hilnas study finish` makes of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,7 @@ def _of_board(folder: Path, seed: int, name: str) -> ModelEvidence:
     scores = {score.index: score for score in Journal.latest(path, ImageScore).read()}
     if not scores or any(score.failure for score in scores.values()):
         raise UsageError(f"{path}: not every validation image has a result; run the study's step 'seed{seed}' again")
-    return ModelEvidence(seed, "final", name, tuple(scores[index].confusions[BOARD] for index in sorted(scores)))
+    return ModelEvidence(seed, FINAL, name, tuple(scores[index].confusions[BOARD] for index in sorted(scores)))
 
 
 def compared(folder: Path, seed: int, budget: str) -> Iterator[tuple[MethodRecord, ModelEvidence]]:
@@ -81,15 +84,11 @@ def at_one_width(folder: Path, seed: int) -> Iterator[tuple[HomogeneousModel, Mo
         yield model, ModelEvidence(seed, f"{model.bits} bits", model.name, model.confusions)
 
 
-def both_ways(folder: Path, seed: int) -> dict[str, tuple[ModelEvidence, ModelEvidence]]:
-    """By name a final model without and with quantization-aware steps."""
-    return {
-        one.name: (
-            ModelEvidence(seed, "without finish", one.name, one.plain),
-            ModelEvidence(seed, "with finish", one.name, one.finished),
-        )
-        for one in FinishRecord.read(folder / FinishRecord.FILE).models
-    }
+def both_ways(folder: Path, seed: int) -> Iterator[ModelEvidence]:
+    """Final models without and with quantization-aware steps."""
+    for one in FinishRecord.read(folder / FinishRecord.FILE).models:
+        yield ModelEvidence(seed, PLAIN, one.name, one.plain)
+        yield ModelEvidence(seed, FINISHED, one.name, one.finished)
 
 
 def write_images(evidence: Sequence[ModelEvidence], path: Path) -> None:
@@ -102,11 +101,30 @@ def write_images(evidence: Sequence[ModelEvidence], path: Path) -> None:
         for image, cells in enumerate(one.confusions)
         for label, predicted, pixels in cells
     ]
-    columns = ["seed", "kind", "model", "image", "label", "predicted", "pixels"]
-    frame = pd.DataFrame(rows, columns=columns).astype(
+    frame = pd.DataFrame(rows, columns=COLUMNS).astype(
         {"kind": "category", "model": "category", "image": "uint16", "pixels": "uint32"}
         | dict.fromkeys(("seed", "label", "predicted"), "uint8")
     )
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False, compression="zstd")
     write_atomically(path, buffer.getvalue())
+
+
+def read_images(path: Path) -> list[ModelEvidence]:
+    """What `write_images` wrote. Raises `UsageError` for another file."""
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        frame = pd.read_parquet(path, columns=COLUMNS)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise UsageError(
+            f"{path}: not the images' results of a study ({error}); give a folder that has its own"
+        ) from error
+    images = int(frame["image"].max()) + 1 if len(frame) else 0
+    found: dict[tuple[int, str, str], list[list[Cell]]] = {}
+    for seed, kind, model, image, *cell in frame.itertuples(index=False, name=None):
+        of = found.setdefault((int(seed), kind, model), [[] for _ in range(images)])
+        label, predicted, pixels = map(int, cell)
+        of[image].append((label, predicted, pixels))
+    return [ModelEvidence(*of, tuple(map(tuple, cells))) for of, cells in found.items()]

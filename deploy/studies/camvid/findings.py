@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 from deploy.lcpaq.records import ShippedRecord
 from deploy.run.records import AgreementRecord, FinalRecord, RunState
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
-from deploy.studies.camvid.conduct import ended, output
+from deploy.studies.camvid.conduct import StepRecord, ended, output
 from deploy.studies.camvid.evidence import (
+    FINAL,
+    FINISHED,
     IMAGES,
+    PLAIN,
     FinishedRun,
     ModelEvidence,
     at_one_width,
@@ -49,8 +52,48 @@ def verdict(difference: Estimate) -> Verdict:
     return "without loss" if difference.low > MARGIN else "undecided"
 
 
+@dataclass(frozen=True, eq=False)
+class StudyFindings:
+    """What runs hold, of one machine or of several: all that the record is concluded from."""
+
+    evidence: tuple[ModelEvidence, ...] = ()
+    models: tuple[StudiedModel, ...] = ()
+    controls: tuple[Control, ...] = ()
+    widths: tuple[OneWidth, ...] = ()
+    agreements: tuple[RunAgreement, ...] = ()
+    costs: tuple[StageCost, ...] = ()
+    rankings: tuple[Ranking, ...] = ()
+    ceiling: float | None = None
+    steps: tuple[StepRecord, ...] = ()
+
+
 def collect(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> CamvidRecord:
     """What is done so far: camvid.json, and every image's confusions in camvid.parquet."""
+    return publish(_gather(steps, seeds, out), out)
+
+
+def publish(found: StudyFindings, out: Path) -> CamvidRecord:
+    """Conclude, and write both files into the folder `out`."""
+    record = CamvidRecord(
+        block=BLOCK,
+        margin=MARGIN,
+        claims=tuple(_claims(found)),
+        models=found.models,
+        controls=found.controls,
+        widths=found.widths,
+        agreements=found.agreements,
+        costs=found.costs,
+        rankings=tuple(sorted(found.rankings, key=lambda ranking: -ranking.tau_b)),
+        ceiling=found.ceiling,
+        steps=found.steps,
+        same_recipe=tuple(_same_recipe(found.evidence)),
+    )
+    record.write(out / CamvidRecord.FILE)
+    write_images(found.evidence, out / IMAGES)
+    return record
+
+
+def _gather(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> StudyFindings:
     known = [one for step in steps if (one := ended(step, out))]
     general = {step.name: step.command for step in planned(*ANYWHERE, seeds)}
     done = {one.name for one in known if one.code == 0}
@@ -60,8 +103,9 @@ def collect(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> Camv
         if (out / run_name(seed) / FinalRecord.FILE).exists() and run_name(seed) in done
     ]
     evidence = [one for run in runs for one in run.evidence.values()]
-    ways = [both_ways(out / run_name(seed), seed) for seed in seeds if finish_step(seed) in done]
-    evidence += [one for models in ways for pair in models.values() for one in pair]
+    for seed in seeds:
+        if finish_step(seed) in done:
+            evidence += both_ways(out / run_name(seed), seed)
     controls: list[Control] = []
     widths: list[OneWidth] = []
     rankings: list[Ranking] = []
@@ -80,25 +124,19 @@ def collect(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> Camv
         widths += _policies(first, {step.name: step for step in steps if step.name in done}, out)
         if "ranking" in done:
             ranked = RankingRecord.read(folder / RankingRecord.FILE)
-            rankings = [Ranking(way, one.tau_b, one.tau_b_ci95) for way, one in ranked.rank.items()]
+            rankings = [Ranking(first.seed, way, one.tau_b, one.tau_b_ci95) for way, one in ranked.rank.items()]
             ceiling = ranked.noise_ceiling.tau_b if ranked.noise_ceiling else None
-    record = CamvidRecord(
-        block=BLOCK,
-        margin=MARGIN,
-        claims=tuple(_claims(runs)),
+    return StudyFindings(
+        evidence=tuple(evidence),
         models=tuple(model for run in runs for model in _models(run)),
         controls=tuple(controls),
         widths=tuple(widths),
         agreements=tuple(_agreement(out, run.seed) for run in runs),
         costs=tuple(cost for run in runs for cost in _costs(out, run.seed)),
-        rankings=tuple(sorted(rankings, key=lambda ranking: -ranking.tau_b)),
+        rankings=tuple(rankings),
         ceiling=ceiling,
         steps=tuple(replace(one, command=general[one.name]) for one in known),
-        same_recipe=tuple(_same_recipe(ways)),
     )
-    record.write(out / CamvidRecord.FILE)
-    write_images(evidence, out / IMAGES)
-    return record
 
 
 def _models(run: FinishedRun) -> Iterator[StudiedModel]:
@@ -110,39 +148,34 @@ def _models(run: FinishedRun) -> Iterator[StudiedModel]:
         yield StudiedModel(run.seed, model.name, model.subnet, score, size, measured.get(model.name, latency))
 
 
-def _claims(runs: Sequence[FinishedRun]) -> Iterator[StudyClaim]:
-    if not runs:
-        return
-    theirs = [run.evidence[TEACHER_PLUS].counted for run in runs]
-    found = [{model.name: model for model in _models(run)} for run in runs]
-    for name in runs[0].evidence:
+def _claims(found: StudyFindings) -> Iterator[StudyClaim]:
+    for name in dict.fromkeys(model.name for model in found.models):
         if name == TEACHER_PLUS:
             continue
-        difference = trained_difference([run.evidence[name].counted for run in runs], theirs, block=BLOCK)
-        size = fmean(models[name].size_share for models in found)
-        latency = fmean(models[name].latency_share for models in found)
-        yield StudyClaim(name, tuple(run.seed for run in runs), difference, verdict(difference), size, latency)
+        models = [model for model in found.models if model.name == name]
+        seeds = tuple(model.seed for model in models)
+        ours, theirs = (_counted(found.evidence, FINAL, one, seeds) for one in (name, TEACHER_PLUS))
+        difference = trained_difference(ours, theirs, block=BLOCK)
+        size = fmean(model.size_share for model in models)
+        latency = fmean(model.latency_share for model in models)
+        yield StudyClaim(name, seeds, difference, verdict(difference), size, latency)
 
 
-def _same_recipe(ways: Sequence[Mapping[str, tuple[ModelEvidence, ModelEvidence]]]) -> Iterator[SameRecipe]:
-    if not ways:
-        return
-    theirs = _counted(ways, TEACHER_PLUS)
-    for name in ways[0]:
-        ours = _counted(ways, name)
+def _same_recipe(evidence: Sequence[ModelEvidence]) -> Iterator[SameRecipe]:
+    both = [one for one in evidence if one.kind == PLAIN]
+    for name in dict.fromkeys(one.name for one in both):
+        seeds = tuple(one.seed for one in both if one.name == name)
+        ours = [_counted(evidence, way, name, seeds) for way in (PLAIN, FINISHED)]
+        theirs = [_counted(evidence, way, TEACHER_PLUS, seeds) for way in (PLAIN, FINISHED)]
         plain, finished = (
             trained_difference(mine, other, block=BLOCK) for mine, other in zip(ours, theirs, strict=True)
         )
-        scores = (fmean(one.score for one in way) for way in ours)
-        seeds = tuple(models[name][0].seed for models in ways)
-        yield SameRecipe(name, seeds, plain, finished, *scores)
+        yield SameRecipe(name, seeds, plain, finished, *(fmean(one.score for one in way) for way in ours))
 
 
-def _counted(
-    ways: Sequence[Mapping[str, tuple[ModelEvidence, ModelEvidence]]], name: str
-) -> tuple[list[Counted], list[Counted]]:
-    """Of each run, without and with quantization-aware steps."""
-    return [models[name][0].counted for models in ways], [models[name][1].counted for models in ways]
+def _counted(evidence: Sequence[ModelEvidence], kind: str, name: str, seeds: Sequence[int]) -> list[Counted]:
+    found = {one.seed: one for one in evidence if (one.kind, one.name) == (kind, name)}
+    return [found[seed].counted for seed in seeds]
 
 
 def _controls(run: FinishedRun, folder: Path, budget: str) -> Iterator[tuple[Control, ModelEvidence]]:
@@ -152,7 +185,7 @@ def _controls(run: FinishedRun, folder: Path, budget: str) -> Iterator[tuple[Con
         spent = {step: seconds.cpu_s for step, seconds in method.spent.items()}
         share = method.size_bits / teacher.size_bits
         yield (
-            Control(budget, method.method, method.subnet, evidence.counted.score, share, difference, spent),
+            Control(run.seed, budget, method.method, method.subnet, evidence.counted.score, share, difference, spent),
             evidence,
         )
 
@@ -162,7 +195,7 @@ def _widths(run: FinishedRun, folder: Path) -> Iterator[tuple[OneWidth, ModelEvi
     for model, evidence in at_one_width(folder, run.seed):
         difference = trained_difference([evidence.counted], [theirs], block=BLOCK)
         share = model.size_bits / run.teacher.size_bits
-        yield OneWidth(model.name, model.bits, model.score, share, difference), evidence
+        yield OneWidth(run.seed, model.name, model.bits, model.score, share, difference), evidence
 
 
 def _policies(run: FinishedRun, done: dict[str, StudyStep], out: Path) -> Iterator[OneWidth]:
@@ -171,7 +204,7 @@ def _policies(run: FinishedRun, done: dict[str, StudyStep], out: Path) -> Iterat
         if step := done.get(lcpaq_step(model, share)):
             shipped = ShippedRecord.from_json(output(step, out)["shipped"], step.name)
             size = shipped.size_bits / run.teacher.size_bits
-            yield OneWidth(f"{model}, LCPAQ at {share} %", None, shipped.int8, size, None)
+            yield OneWidth(run.seed, f"{model}, LCPAQ at {share} %", None, shipped.int8, size, None)
 
 
 def _costs(out: Path, seed: int) -> Iterator[StageCost]:

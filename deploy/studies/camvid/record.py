@@ -79,6 +79,7 @@ class Control:
         cpu_s: by step what selecting it took in CPU seconds; None where that was not counted.
     """
 
+    seed: int
     budget: str
     method: str
     subnet: str
@@ -97,6 +98,7 @@ class OneWidth:
         difference: to the teacher trained on, in points; None where no image's result is kept.
     """
 
+    seed: int
     name: str
     bits: int | None
     score: float
@@ -130,8 +132,9 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How one way to rank architectures agrees with what they are once retrained."""
+    """How one way to rank architectures agrees with what they are once retrained, in one run."""
 
+    seed: int
     way: str
     tau_b: float
     ci95: Interval

@@ -153,6 +153,35 @@ def test_models_by_the_same_recipe(study: tuple[list[StudyStep], Path]) -> None:
     assert f"| fast | {fast.plain_score:.2f} | {fast.finished_score:.2f} | {fast.plain.value:+.2f} [" in text
 
 
+def test_seeds_of_two_machines_are_joined_as_if_of_one(
+    study: tuple[list[StudyStep], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned, out = study
+    whole = collect(planned, (0, 1), out)
+    parts = [tmp_path / "a", tmp_path / "b"]
+    for seed, folder in enumerate(parts):
+        shutil.copytree(out / f"seed{seed}", folder / f"seed{seed}")
+        shutil.copytree(out / "steps", folder / "steps")
+        (folder / "steps" / f"seed{1 - seed}.json").unlink()
+        collect(planned, (0, 1), folder)
+    assert main(["study", "join", str(parts[1]), str(parts[0]), "--out", str(tmp_path / "joined")]) == 0
+    assert "| fast |" in capsys.readouterr().out
+    joined = CamvidRecord.read(tmp_path / "joined" / CamvidRecord.FILE)
+    assert replace(joined, steps=whole.steps) == whole and set(joined.steps) == set(whole.steps)
+    ours, theirs = (pd.read_parquet(folder / IMAGES) for folder in (tmp_path / "joined", out))
+    assert ours.astype(str).equals(theirs.astype(str))
+    assert main(["study", "join", str(parts[0]), str(out), "--out", str(tmp_path / "twice")]) == 2
+    assert "two have 'teacher' (final) of seed 0; join results of different seeds" in capsys.readouterr().err
+    (parts[0] / IMAGES).write_bytes(b"no parquet")
+    assert main(["study", "join", *map(str, parts), "--out", str(tmp_path / "broken")]) == 2
+    assert "camvid.parquet: not the images' results of a study" in capsys.readouterr().err
+    shutil.copy(parts[1] / IMAGES, parts[0] / IMAGES)
+    assert main(["study", "join", *map(str, parts), "--out", str(tmp_path / "broken")]) == 2
+    assert "no results of teacher of seed 0, which camvid.json has" in capsys.readouterr().err
+    assert main(["study", "join", str(tmp_path), "--out", str(tmp_path / "none")]) == 2
+    assert not any((tmp_path / name).exists() for name in ("twice", "broken", "none"))
+
+
 def test_an_image_without_a_result_is_named(study: tuple[list[StudyStep], Path]) -> None:
     planned, out = study
     journal = Journal.latest(out / "seed0" / "evaluations" / "fast.jsonl", ImageScore)
