@@ -37,12 +37,13 @@ class CalibrationOptions:
 
     Attributes:
         mean, std: numbers with commas between.
-        outputs: names with commas between.
+        outputs: names with commas between; `input`: one name.
     """
 
     model: Path
     data: str
     outputs: str | None = None
+    input: str | None = None
     input_shapes: tuple[str, ...] = ()
     images: int = 100
     seed: int = 0
@@ -81,6 +82,11 @@ def add_cut(command: Parser) -> None:
     command.add_argument(
         "--outputs", metavar="NAME,...", help="cut the network at these tensors (default: the file's outputs)"
     )
+    command.add_argument(
+        "--input",
+        metavar="NAME",
+        help="begin the network at this tensor, which is then your code's to compute (default: the file's input)",
+    )
     add_input_shapes(command)
 
 
@@ -106,7 +112,7 @@ def prepared(options: CalibrationOptions) -> tuple[ImportedNetwork, CalibrationD
 
     images = image_preprocessing(options)
     shapes, outputs = parse_input_shapes(options.input_shapes), _names(options.outputs)
-    network = import_network(options.model, shapes, outputs)
+    network = import_network(options.model, shapes, outputs, options.input or "")
     data = calibration_data(options.data, network, images, options.images, options.seed)
     _try(network, data)
     if data.noise:

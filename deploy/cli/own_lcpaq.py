@@ -42,7 +42,7 @@ class OwnOptions(RunOptions):
         loss: what the bits are to keep.
         calibration_images: at most.
         pack: the file is written packed, too.
-        outputs, input_shapes, preprocessing, mean, std, size, colours: as of `CalibrationOptions`.
+        outputs, input, input_shapes, preprocessing, mean, std, size, colours: as of `CalibrationOptions`.
     """
 
     file: Path | None = None
@@ -53,6 +53,7 @@ class OwnOptions(RunOptions):
     calibration_images: int = CalibrationOptions.images
     pack: bool = False
     outputs: str | None = None
+    input: str | None = None
     input_shapes: tuple[str, ...] = ()
     preprocessing: Path | None = None
     mean: str | None = None
@@ -149,6 +150,7 @@ def _calibration(options: OwnOptions, file: Path, data: str) -> CalibrationOptio
         model=file,
         data=data,
         outputs=options.outputs,
+        input=options.input,
         input_shapes=options.input_shapes,
         images=options.calibration_images,
         seed=options.seed or 0,

@@ -54,8 +54,8 @@ def retrain(context: Context) -> Iterator[Progress]:
     """Train every selected model on the task, into students/NAME.pt, and the teacher on by the same recipe.
 
     A selected model that is more accurate than the teacher may owe that to longer training alone; only one that is more
-    accurate than the teacher trained on (students/teacher_plus.pt) owes it to the search. A quantization-aware finish
-    goes into students/NAME.finish.pt.
+    accurate than the teacher trained on (students/teacher_plus.pt) owes it to the search. The quantization-aware
+    finish of each, where the recipe has one, goes into students/NAME.finish.pt.
     """
     selected = SearchRecord.read(context.path / SearchRecord.FILE).selected
     schedule = context.experiment.retrain
@@ -69,6 +69,6 @@ def retrain(context: Context) -> Iterator[Progress]:
         model = start()
         steps = retraining(context, model, schedule, student_path(context, name), key)
         yield from _progress("retrain", steps, name, i * schedule.steps, len(starts) * schedule.steps)
-        if has_finish(context, architecture):
+        if has_finish(context):
             steps = finishing(context, model, name, architecture, key)
             yield from _progress("retrain", steps, f"{name} as integers")

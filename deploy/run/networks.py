@@ -63,14 +63,9 @@ def finish_path(context: Context, name: str) -> Path:
     return context.path / "students" / f"{name}.finish.pt"
 
 
-def has_finish(context: Context, architecture: Architecture | None) -> bool:
-    """Whether a retrained model is trained on as its integers: one of few bits, where the experiment asks for it.
-
-    None: the teacher trained on, which has the same steps as the models of a space of few bits, in its 8.
-    """
-    steps = context.experiment.retrain.quantization_aware_steps
-    widths = context.space.bits if architecture is None else [subnet.bits for subnet in architecture.subnets]
-    return steps > 0 and min(widths) < 8
+def has_finish(context: Context) -> bool:
+    """Whether retrained models, the teacher trained on too, are trained on as their integers."""
+    return context.experiment.retrain.quantization_aware_steps > 0
 
 
 def finishing(
@@ -113,7 +108,7 @@ def retrained(context: Context, name: str, architecture: Architecture | None = N
     """A selected model with its final weights; None: the teacher's layers."""
     model = context.student(architecture) if architecture else context.untrained_teacher()
     restore(model, student_path(context, name))
-    if has_finish(context, architecture):
+    if has_finish(context):
         finished_at(context, model, name, architecture)
     return model.eval()
 

@@ -1,8 +1,7 @@
 """Final models with and without quantization-aware steps: what these are worth, to each by the same recipe.
 
-In a run, models of few bits and the teacher trained on have such steps, models of 8 bits have not. Here every model is
-evaluated as deployed on the validation images both ways; what the run did not train is trained, from the retrained
-weights and on the same images as in the run.
+Every model is evaluated as deployed on the validation images both ways. What the run did not train, as its recipe had
+no such steps, is trained from the retrained weights and on the images that the run would have taken.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ def _evaluated(context: Context, model: Encoder, architecture: Architecture | No
 
 def _finish(context: Context, model: Encoder, name: str, architecture: Architecture | None) -> Iterator[Progress]:
     """The finish of the run, or one beside it."""
-    if has_finish(context, architecture) and finish_path(context, name).exists():
+    if has_finish(context) and finish_path(context, name).exists():
         finished_at(context, model, name, architecture)
         return
     beside, key = name + BESIDE, digest(context.keys["retrain"], str(architecture), STAGE)

@@ -1,7 +1,7 @@
 """Final networks at one width everywhere: what blocks of different widths have to be better than.
 
-Each starts from the retrained weights in float, is trained on as the integers that it becomes, as the run's models of
-few bits are, and evaluated as deployed on the validation images.
+Each starts from the retrained weights in float, is trained on as the integers that it becomes, as the run's models
+are, and evaluated as deployed on the validation images.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _layers(context: Context, names: Sequence[str]) -> dict[str, Architecture]:
 def _finish(context: Context, model: Encoder, name: str, architecture: Architecture) -> Iterator[Progress]:
     """`model` with its weights of that width."""
     restore(model, student_path(context, name))
-    if not has_finish(context, architecture):
+    if not has_finish(context):
         return
     finish = f"{name}-{architecture.subnets[0].bits}bits"
     key = digest(context.keys["retrain"], str(architecture))

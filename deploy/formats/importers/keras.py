@@ -18,10 +18,13 @@ SUFFIXES = (".keras", ".h5", ".hdf5")
 SAVED_MODEL = "saved_model.pb"
 
 
-def import_keras(path: Path, shapes: Sequence[InputShape] = (), outputs: Sequence[str] = ()) -> ImportedNetwork:
+def import_keras(
+    path: Path, shapes: Sequence[InputShape] = (), outputs: Sequence[str] = (), start: str = ""
+) -> ImportedNetwork:
     """The network in a .keras or .h5 file or in a SavedModel's folder.
 
-    `shapes` gives the input the sizes that it leaves open, `outputs` cuts the network at tensors of the converted file.
+    `shapes` gives the input the sizes that it leaves open, `outputs` and `start` cut the network at tensors of the
+    converted file.
     Raises `UsageError` where TensorFlow is not installed, `ModelError` for what it does not load or convert, and as
     `deploy.formats.importers.tflite` does.
     """
@@ -34,7 +37,7 @@ def import_keras(path: Path, shapes: Sequence[InputShape] = (), outputs: Sequenc
         raise ModelError(f"{path}: {len(inputs)} inputs ({', '.join(inputs)}): networks with one input are supported")
     ((name, sizes),) = inputs.items()
     shape = static(str(path), name, sizes, {entry.name: entry.shape for entry in shapes})
-    return imported(_attempt(path, "convert", lambda: _converted(tf, call, shape)), str(path), outputs)
+    return imported(_attempt(path, "convert", lambda: _converted(tf, call, shape)), str(path), outputs, start)
 
 
 def _model(tf: Any, path: Path) -> tuple[Callable[[Any], Any], dict[str, Sizes]]:

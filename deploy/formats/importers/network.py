@@ -110,7 +110,8 @@ def refused(where: str, reasons: Sequence[tuple[str, str]]) -> ModelError:
     listed = "; ".join(f"{node}: {why}" for node, why in reasons)
     count = "a node" if len(reasons) == 1 else f"{len(reasons)} nodes"
     return ModelError(
-        f"{where}: {count} cannot be imported: {listed}; change the network, or cut it before them with --outputs NAME"
+        f"{where}: {count} cannot be imported: {listed}; change the network, cut it before them with --outputs NAME, "
+        "or behind them with --input NAME"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +33,40 @@ RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLik
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 
 
-def import_onnx(path: Path, shapes: Sequence[InputShape] = (), outputs: Sequence[str] = ()) -> ImportedNetwork:
-    """The network in `path`; `shapes` gives an input the sizes that its file leaves open, `outputs` cuts it.
+def import_onnx(
+    path: Path, shapes: Sequence[InputShape] = (), outputs: Sequence[str] = (), start: str = ""
+) -> ImportedNetwork:
+    """The network in `path`; `shapes` gives an input the sizes that its file leaves open, `outputs` and `start` cut it.
 
     Raises `UsageError` for the call, `ModelError` for the file; both name what to do.
     """
-    network = imported(read(path), str(path), {entry.name: entry.shape for entry in shapes}, outputs)
+    given = {entry.name: entry.shape for entry in shapes}
+    graph = beginning_at(path, start, given, outputs) if start else read(path)
+    network = imported(graph, str(path), given, outputs)
     computed = {node.name for node in network.nodes if not isinstance(node, Const)} | {INPUT}
     for name, value in network.outputs.items():
         if value.tensor not in computed:
             raise ModelError(f"{path}: output '{name}' is a constant: leave it out, give the others with --outputs")
     return network
+
+
+def beginning_at(path: Path, start: str, shapes: Shapes, outputs: Sequence[str]) -> OnnxGraph:
+    """The graph in `path` with that tensor as its input, and those that what comes after it reads besides."""
+    graph = read(path, infer=True)
+    if not any(start in node.inputs for node in graph.nodes) or start in graph.constants:
+        raise UsageError(f"{path}: --input {start}: no node reads a tensor of that name")
+    known = graph.tensors | {name: (of, graph.types[name]) for name, of in graph.inputs.items()}
+    sizes, kind = known.get(start, (None, "FLOAT"))
+    if sizes is None and start in shapes:
+        sizes = (None,) * len(shapes[start])
+    if sizes is None:
+        raise UsageError(
+            f"{path}: the file does not say the shape of '{start}': add --input-shape {start}=1xN, with its sizes"
+        )
+    nodes = tuple(node for node in graph.nodes if start not in node.outputs)
+    read_on = {name for node in _needed(nodes, tuple(outputs) or graph.outputs) for name in node.inputs}
+    inputs = {name: of for name, of in graph.inputs.items() if name in read_on} | {start: sizes}
+    return replace(graph, nodes=nodes, inputs=inputs, types={**graph.types, start: kind})
 
 
 def imported(

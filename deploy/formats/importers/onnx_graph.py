@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deploy.formats.importers.network import Array, Unsupported
+from deploy.formats.importers.network import Array, Sizes, Unsupported
 from hil.errors import ModelError, UsageError
 
 OLDEST_OPSET = 11
@@ -41,6 +42,7 @@ class OnnxGraph:
     """Attributes:
     inputs: those without a constant: the sizes of each, None where the file leaves one open.
     types: what each of them holds, as FLOAT.
+    tensors: of what nodes compute, as far as it was asked for and is known, the sizes and what it holds.
     """
 
     nodes: tuple[OnnxNode, ...]
@@ -49,18 +51,22 @@ class OnnxGraph:
     types: Mapping[str, str]
     outputs: tuple[str, ...]
     opset: int
+    tensors: dict[str, tuple[Sizes | None, str]] = field(default_factory=dict)
 
 
-def read(path: Path) -> OnnxGraph:
-    """The graph in `path`. Raises `UsageError` where the file cannot be read, else as `parse` does."""
+def read(path: Path, *, infer: bool = False) -> OnnxGraph:
+    """The graph in `path`; `infer`: with what is known of its tensors.
+
+    Raises `UsageError` where the file cannot be read, else as `parse` does.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}; give the path of an .onnx file") from None
-    return parse(content, str(path), path.parent)
+    return parse(content, str(path), path.parent, infer=infer)
 
 
-def parse(content: bytes, where: str, folder: Path | None = None) -> OnnxGraph:
+def parse(content: bytes, where: str, folder: Path | None = None, *, infer: bool = False) -> OnnxGraph:
     """The graph whose file has these bytes; weights that it keeps in other files are in `folder`.
 
     Raises `ModelError` naming `where`, `UsageError` where onnx is not installed.
@@ -82,6 +88,9 @@ def parse(content: bytes, where: str, folder: Path | None = None) -> OnnxGraph:
             from onnx import inliner
 
             model = inliner.inline_local_functions(model)
+        if infer:
+            with suppress(onnx.shape_inference.InferenceError):  # a node of another domain: what the file says remains
+                model = onnx.shape_inference.infer_shapes(model)
         return _graph(model.graph, opset)
     except ModelError:
         raise
@@ -136,13 +145,21 @@ def _graph(graph: Any, opset: int) -> OnnxGraph:
     types: dict[str, str] = {}
     for entry in graph.input:
         if entry.name not in constants:
-            tensor = entry.type.tensor_type
-            inputs[entry.name] = tuple(
-                size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None
-                for size in tensor.shape.dim
-            )
-            types[entry.name] = onnx.TensorProto.DataType.Name(tensor.elem_type)
-    return OnnxGraph(nodes, constants, inputs, types, tuple(entry.name for entry in graph.output), opset)
+            sizes, types[entry.name] = _tensor(entry)
+            inputs[entry.name] = sizes or ()
+    tensors = {entry.name: _tensor(entry) for entry in (*graph.value_info, *graph.output)}
+    return OnnxGraph(nodes, constants, inputs, types, tuple(entry.name for entry in graph.output), opset, tensors)
+
+
+def _tensor(entry: Any) -> tuple[Sizes | None, str]:
+    """Its sizes, if the file has them, and what it holds."""
+    import onnx
+
+    tensor = entry.type.tensor_type
+    sizes = tuple(
+        size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None for size in tensor.shape.dim
+    )
+    return (sizes if tensor.HasField("shape") else None), onnx.TensorProto.DataType.Name(tensor.elem_type)
 
 
 def _node(node: Any, index: int) -> OnnxNode:

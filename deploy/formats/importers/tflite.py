@@ -6,6 +6,7 @@ Weights may be float16 behind DEQUANTIZE, or integers of dynamic range quantizat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,10 @@ from nas.quant.float_graph import INPUT
 TYPES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
 
 
-def import_tflite(path: Path, shapes: Sequence[InputShape] = (), outputs: Sequence[str] = ()) -> ImportedNetwork:
-    """The float network in `path`; `shapes` gives inputs the sizes that its file leaves open, `outputs` cuts it.
+def import_tflite(
+    path: Path, shapes: Sequence[InputShape] = (), outputs: Sequence[str] = (), start: str = ""
+) -> ImportedNetwork:
+    """The float network in `path`, cut by `outputs` and `start`; `shapes` gives inputs the sizes that it leaves open.
 
     Raises `UsageError` for the call, `ModelError` for the file; both name what to do.
     """
@@ -33,16 +36,18 @@ def import_tflite(path: Path, shapes: Sequence[InputShape] = (), outputs: Sequen
     given = input_shapes(model, shapes, str(path))
     if given:
         model = resized(model, path.read_bytes(), given, str(path))
-    return _imported(model, str(path), outputs)
+    return _imported(model, str(path), outputs, start)
 
 
-def imported(content: bytes, where: str, outputs: Sequence[str] = ()) -> ImportedNetwork:
+def imported(content: bytes, where: str, outputs: Sequence[str] = (), start: str = "") -> ImportedNetwork:
     """The float network whose file has these bytes. Raises as `import_tflite`."""
-    return _imported(parse(content, where), where, outputs)
+    return _imported(parse(content, where), where, outputs, start)
 
 
-def _imported(model: ModelInfo, where: str, outputs: Sequence[str]) -> ImportedNetwork:
+def _imported(model: ModelInfo, where: str, outputs: Sequence[str], start: str) -> ImportedNetwork:
     ends = _ends(model, where, outputs)
+    if start:
+        model = _beginning_at(model, where, start)
     work = _Import(model, where)
     for index in _needed(model, ends):
         work.take(index)
@@ -67,10 +72,20 @@ def _ends(model: ModelInfo, where: str, outputs: Sequence[str]) -> list[int]:
     return [names[name] for name in outputs] or list(model.outputs)
 
 
+def _beginning_at(model: ModelInfo, where: str, start: str) -> ModelInfo:
+    """`model` with that tensor as its input."""
+    names = {model.tensors[i].name: i for op in model.operators for i in op.inputs if i >= 0}
+    if start not in names or len(model.tensors[names[start]].data):
+        raise UsageError(
+            f"{where}: --input {start}: no operator reads a tensor of that name; `hilnas inspect` lists them"
+        )
+    return replace(model, inputs=(names[start],))
+
+
 def _needed(model: ModelInfo, ends: Sequence[int]) -> list[int]:
     wanted, kept = set(ends), []
     for index in reversed(range(len(model.operators))):
-        if wanted.intersection(model.operators[index].outputs):
+        if (wanted - set(model.inputs)).intersection(model.operators[index].outputs):
             wanted.update(model.operators[index].inputs)
             kept.append(index)
     return kept[::-1]

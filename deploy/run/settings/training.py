@@ -122,8 +122,8 @@ class Retrain(Schedule):
         distillation: weight of the teacher's soft targets (`nas.training.soft_targets`), 0 (labels only) to 1.
         temperature: of both softmaxes.
         boundaries: weight of the NSR of the model's own maps at the block boundaries against the teacher's.
-        quantization_aware_steps: more steps of models with blocks of fewer than 8 bits, as the integers that they are
-            deployed as (`nas.training.quantization_aware`), at a tenth of the learning rate.
+        quantization_aware_steps: more steps of every final model as the integers that it is deployed as
+            (`nas.training.quantization_aware`), at a tenth of the learning rate.
     """
 
     start: Literal["supernet", "scratch"] = "supernet"

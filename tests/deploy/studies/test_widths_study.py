@@ -31,11 +31,9 @@ def test_every_model_at_every_width(
         assert [(m.name, m.bits) for m in record.models] == [(n, b) for n in ("teacher_plus", "fast") for b in (8, 4)]
         for wide, narrow in (record.models[:2], record.models[2:]):
             assert narrow.size_bits < wide.size_bits and len(wide.confusions) == 4
-    assert plain.models[0].confusions == finish.models[0].confusions, "8 bits have no finish"
-    assert plain.models[1].confusions != finish.models[1].confusions
+    assert all(a.confusions != b.confusions for a, b in zip(plain.models, finish.models, strict=True))
     assert sorted(path.name for path in (folder / "students").glob("*.finish.pt")) == [
-        "fast-4bits.finish.pt",
-        "teacher_plus-4bits.finish.pt",
+        f"{name}-{bits}bits.finish.pt" for name in ("fast", "teacher_plus") for bits in (4, 8)
     ]
     before = (folder / WidthsRecord.FILE).read_bytes()
     assert table(config) == finish and (folder / WidthsRecord.FILE).read_bytes() == before

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from deploy.formats.importers.onnx import import_onnx, imported  # noqa: E402
 from deploy.formats.importers.onnx_graph import parse  # noqa: E402
 from hil.errors import HilError, ModelError, UsageError  # noqa: E402
+from hil.input_shape import InputShape  # noqa: E402
 
 SHARED = Path(__file__).parents[5] / "shared/data/models"
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
@@ -317,6 +318,40 @@ def test_calls_and_files_that_do_not_fit():
     assert "input is 'x'" in str(refusal(graph.model(), {"y": (1, 3, 4, 5)}))
     assert "no node computes" in str(refusal(graph.model(), {"x": (1, 3, 4, 4)}, ["nothing"]))
     assert network(graph.model(), {"x": (1, 3, 6, 4)}).input.shape == (1, 3, 6, 4)
+
+
+def test_a_network_begins_at_any_tensor(tmp_path):
+    graph = Graph((1, 3, 8, 8))
+    graph.node("Erf", "x")  # what comes before may be anything
+    start = graph.node("Conv", graph.y, graph.weights(4, 3, 3, 3), shape=(1, 4, 6, 6))
+    first = graph.node("Relu", start)
+    graph.node("Add", graph.node("Conv", first, graph.weights(4, 4, 1, 1)), start)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(graph.model(start, graph.y).SerializeToString())
+    x = graph.rng.standard_normal((1, 3, 8, 8)).astype(np.float32)
+    middle, wanted = onnxruntime.InferenceSession(path.read_bytes()).run([start, graph.y], {"x": x})
+    with pytest.raises(ModelError, match=r"\(Erf\).*or behind them with --input NAME"):
+        import_onnx(path, outputs=[graph.y])
+    begun = import_onnx(path, outputs=[graph.y], start=start)
+    assert begun.input_name == start and begun.input.shape == (1, 4, 6, 6), "onnx infers the shape"
+    np.testing.assert_allclose(begun.run(middle)[graph.y], wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UsageError, match="--input t9: no node reads a tensor of that name"):
+        import_onnx(path, start="t9")
+    with pytest.raises(ModelError, match=rf"2 inputs \({start}, {first}\)|2 inputs \(x, {first}\)"):
+        import_onnx(path, outputs=[graph.y], start=first)
+    assert import_onnx(path, outputs=[first], start=start).input_name == start
+
+
+def test_a_tensor_of_unknown_shape_is_given_one(tmp_path):
+    graph = Graph((1, 3, 8, 8))
+    start = graph.node("FrontEnd", "x", domain="mine")
+    graph.node("Relu", start)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(graph.model().SerializeToString())
+    with pytest.raises(HilError, match=rf"add --input-shape {start}=1xN, with its sizes"):
+        import_onnx(path, start=start)
+    network = import_onnx(path, [InputShape(start, (1, 5))], start=start)
+    assert network.run(-np.ones((1, 5), np.float32))["t1"].tolist() == [[0, 0, 0, 0, 0]]
 
 
 def test_files_that_cannot_be_believed(tmp_path):

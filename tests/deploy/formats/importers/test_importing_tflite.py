@@ -172,3 +172,28 @@ def test_damaged_files_are_refused_in_one_line():
             imported(bytes(damaged), "m.tflite")
         except HilError as error:
             assert "\n" not in str(error) and str(error).startswith("m.tflite")
+
+
+@pytest.mark.tensorflow
+def test_a_network_begins_at_any_tensor():
+    tf = pytest.importorskip("tensorflow")
+    content = converted(
+        lambda x: tf.nn.relu(tf.nn.conv2d(tf.math.rsqrt(x), weights(3, 3, 4, 6), 1, "SAME")), (1, 7, 8, 4)
+    )
+    model = parse(content, "m")
+    (convolution,) = (op for op in model.operators if op.name == "CONV_2D")
+    start = model.tensors[convolution.inputs[0]].name
+    with pytest.raises(ModelError, match="or behind them with --input NAME"):
+        imported(content, "m")
+    network = imported(content, "m", start=start)
+    assert network.input_name == start and network.input.shape == (1, 7, 8, 4)
+    x = np.random.default_rng(0).uniform(1, 2, (1, 7, 8, 4)).astype(np.float32)
+    interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    middle = interpreter.get_tensor(convolution.inputs[0])
+    (got,), wanted = network.run(middle).values(), interpreter.get_tensor(model.outputs[0])
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UsageError, match="--input nothing: no operator reads a tensor of that name"):
+        imported(content, "m", start="nothing")
