@@ -10,7 +10,7 @@ from deploy.compile.scheme import QuantizationScheme
 from deploy.formats.tflite.operators import Ends, Form
 from nas.quant.scheme import Rounding, Scheme
 
-OWN = Scheme(observer="percentile 99.998", pooled=True)
+OWN = Scheme(observer="mse", pooled=True)
 """What is done to the user's own network: less noise than by smallest and largest values (docs/own-network.md)."""
 ADAPTIVE: Rounding = "adaptive all"
 ROUNDED: Mapping[Rounding, str] = {

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -97,9 +98,11 @@ class LeastSquares:
     """The range with the least squared error, of `candidates` from min-max down to `narrowest` of it at even distances.
 
     The error is that of clipping and rounding together (as in Nagel et al., arXiv 2106.08295, section 3.1), over a
-    histogram: `bins` is so far above 256 that a bin's width does not matter. `bits` is the tensor's width.
+    histogram: `bins` is so far above 256 that a bin's width does not matter. `bits` is the tensor's width. Every
+    fourth candidate is tried, then those around the best of them: from far away, the error falls and rises but once.
     """
 
+    STRIDE: ClassVar[int] = 4
     candidates: int = 81
     narrowest: float = 0.2
     bins: int = 8192
@@ -115,9 +118,18 @@ class LeastSquares:
         counts = torch.histc(as_stored(x), self.bins, low, high).double()
         width = (high - low) / self.bins
         centres = low + width * (torch.arange(self.bins, dtype=torch.float64) + 0.5)
-        errors = [self.error(centres, counts, (low * factor, high * factor), self.bits) for factor in self.factors()]
-        best = self.factors()[int(np.argmin(errors))]  # of equal ones the widest
-        return low * best, high * best
+        taken = counts > 0
+        centres, counts, factors = centres[taken], counts[taken], self.factors()
+
+        def best(tried: Iterable[int]) -> int:
+            """Of equal ones the widest."""
+            return min(
+                tried, key=lambda i: (self.error(centres, counts, (low * factors[i], high * factors[i]), self.bits), i)
+            )
+
+        near = best(range(0, len(factors), self.STRIDE))
+        factor = factors[best(range(max(0, near - self.STRIDE), min(len(factors), near + self.STRIDE + 1)))]
+        return low * factor, high * factor
 
     @staticmethod
     def error(values: Tensor, counts: Tensor, interval: Range, bits: int = 8) -> float:

@@ -29,8 +29,8 @@ def with_figures(
 def test_every_option_has_its_name() -> None:
     names = [str(option) for option in OPTIONS]
     assert len(set(names)) == len(names) and "tensor uint8, equalized, biases corrected" in names
-    options = Scheme(rounding="adaptive", observer="mse")
-    text = "channel int8, adaptive rounding below 8 bits, ranges by mse, 2 in float"
+    options = Scheme(rounding="adaptive", observer="percentile 99.9")
+    text = "channel int8, adaptive rounding below 8 bits, ranges by percentile 99.9, 2 in float"
     assert str(SchemeOption(OPTIONS[0].scheme, options, ("a", "b"))) == text
 
 
