@@ -13,17 +13,16 @@ from typing import ClassVar
 from deploy.formats.digest import digest
 from deploy.run.context import Context
 from deploy.run.folder import Progress
-from deploy.run.networks import finish_path, finished_at, finishing, has_finish, student_path
+from deploy.run.networks import finish_path, finished_at, finishing
 from deploy.run.quantizing import quantize_network
-from deploy.run.records import FinalRecord, Record, SearchRecord
-from deploy.run.settings.deployment import TEACHER_PLUS
+from deploy.run.records import FinalRecord, Record
 from deploy.ship.evaluation import counted_on, simulated_confusions
+from deploy.studies.final_networks import architectures_of, before_finish
 from hil.errors import UsageError
 from nas.networks.segmenter import Encoder
 from nas.settings import STRICT
 from nas.space import Architecture
 from nas.tasks.confusion import Confusion
-from nas.training.train import restore
 
 STAGE = "finish"
 BESIDE = "-also"  # in the names of checkpoints that no run makes
@@ -60,15 +59,14 @@ def both_ways(context: Context, names: Sequence[str]) -> Iterator[Progress]:
     such steps.
     """
     FinalRecord.read(context.path / FinalRecord.FILE)  # the students are final
-    steps, architectures = context.experiment.retrain.quantization_aware_steps, _architectures(context, names)
+    steps, architectures = context.experiment.retrain.quantization_aware_steps, architectures_of(context, names)
     if not steps:
         raise UsageError(
             f"{context.path}: its recipe has no quantization-aware steps (retrain.quantization_aware_steps)"
         )
     found = list[BothWays]()
     for number, (name, architecture) in enumerate(architectures.items(), start=1):
-        model = context.student(architecture) if architecture else context.untrained_teacher()
-        restore(model, student_path(context, name))
+        model = before_finish(context, name, architecture)
         plain = _evaluated(context, model, architecture)
         yield from _finish(context, model, name, architecture)
         finished = _evaluated(context, model, architecture)
@@ -78,22 +76,13 @@ def both_ways(context: Context, names: Sequence[str]) -> Iterator[Progress]:
     FinishRecord(context.task.metric, steps, tuple(found)).write(context.path / FinishRecord.FILE)
 
 
-def _architectures(context: Context, names: Sequence[str]) -> dict[str, Architecture | None]:
-    """By name the selected one; None of the teacher trained on."""
-    selected = SearchRecord.read(context.path / SearchRecord.FILE).selected
-    known: dict[str, Architecture | None] = {TEACHER_PLUS: None, **{one.name: one.architecture for one in selected}}
-    if unknown := [name for name in names if name not in known]:
-        raise UsageError(f"--models {unknown[0]}: {context.path} has no such model; there are {', '.join(known)}")
-    return {name: known[name] for name in names}
-
-
-def _evaluated(context: Context, model: Encoder, architecture: Architecture | None) -> tuple[Confusion, ...]:
+def _evaluated(context: Context, model: Encoder, architecture: Architecture) -> tuple[Confusion, ...]:
     return simulated_confusions(quantize_network(context, model.eval(), architecture), context.val_data)
 
 
-def _finish(context: Context, model: Encoder, name: str, architecture: Architecture | None) -> Iterator[Progress]:
+def _finish(context: Context, model: Encoder, name: str, architecture: Architecture) -> Iterator[Progress]:
     """The finish of the run, or one beside it."""
-    if has_finish(context) and finish_path(context, name).exists():
+    if finish_path(context, name).exists():
         finished_at(context, model, name, architecture)
         return
     beside, key = name + BESIDE, digest(context.keys["retrain"], str(architecture), STAGE)

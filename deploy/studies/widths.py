@@ -13,17 +13,16 @@ from typing import ClassVar
 from deploy.formats.digest import digest
 from deploy.run.context import Context
 from deploy.run.folder import Progress
-from deploy.run.networks import finished_at, finishing, has_finish, student_path
+from deploy.run.networks import finished_at, finishing, has_finish
 from deploy.run.quantizing import quantize_network
-from deploy.run.records import Record, SearchRecord
-from deploy.run.settings.deployment import TEACHER_PLUS
+from deploy.run.records import Record
 from deploy.ship.evaluation import counted_on, simulated_confusions
+from deploy.studies.final_networks import architectures_of, before_finish
 from hil.errors import UsageError
 from nas.networks.segmenter import Encoder
 from nas.settings import STRICT
-from nas.space import Architecture, Subnet
+from nas.space import Architecture
 from nas.tasks.confusion import Confusion
-from nas.training.train import restore
 
 WIDTHS = range(2, 9)
 STAGE = "widths"
@@ -59,13 +58,13 @@ def homogeneous(context: Context, names: Sequence[str], widths: Sequence[int]) -
 
     Killed at any moment, it goes on. Raises `UsageError` for a name that the run has not, and a width that is none.
     """
-    layers, found = _layers(context, names), list[HomogeneousModel]()
+    layers, found = architectures_of(context, names), list[HomogeneousModel]()
     if wrong := [bits for bits in widths if bits not in WIDTHS]:
         raise UsageError(f"--bits {wrong[0]}: weights have {WIDTHS.start} to {WIDTHS.stop - 1} bits")
     pairs = [(name, bits) for name in names for bits in widths]
     for i, (name, bits) in enumerate(pairs):
         architecture = at_width(layers[name], bits)
-        model = context.untrained_teacher() if name == TEACHER_PLUS else context.student(architecture)
+        model = before_finish(context, name, architecture)
         yield from _finish(context, model, name, architecture)
         graph = quantize_network(context, model.eval(), architecture)
         confusions = simulated_confusions(graph, context.val_data)
@@ -81,19 +80,8 @@ def at_width(architecture: Architecture, bits: int) -> Architecture:
     return Architecture(tuple(replace(subnet, bits=bits) for subnet in architecture.subnets))
 
 
-def _layers(context: Context, names: Sequence[str]) -> dict[str, Architecture]:
-    """By name the architecture of a final model, whatever its widths."""
-    selected = SearchRecord.read(context.path / SearchRecord.FILE).selected
-    teacher = tuple(Subnet(i, tuple(choices), 8) for i, choices in enumerate(context.space.teacher_layers, start=1))
-    known = {TEACHER_PLUS: Architecture(teacher), **{entry.name: entry.architecture for entry in selected}}
-    if unknown := [name for name in names if name not in known]:
-        raise UsageError(f"--models {unknown[0]}: {context.path} has no such model; there are {', '.join(known)}")
-    return {name: known[name] for name in names}
-
-
 def _finish(context: Context, model: Encoder, name: str, architecture: Architecture) -> Iterator[Progress]:
     """`model` with its weights of that width."""
-    restore(model, student_path(context, name))
     if not has_finish(context):
         return
     finish = f"{name}-{architecture.subnets[0].bits}bits"
