@@ -23,7 +23,7 @@ from deploy.formats.digest import digest
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
-from deploy.run.networks import retraining
+from deploy.run.networks import finished_at, finishing, has_finish, retraining
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import SpaceSummary
 from deploy.run.settings.deployment import TEACHER_PLUS
@@ -90,7 +90,10 @@ def retrained_alike(comparison: SearchComparison, winner: Winner, number: int) -
     context = _with_recipe(comparison.context, settings, comparison.context.experiment.seed + number)
     e, schedule = context.experiment, settings.schedule
     trained = (context.keys["distil"], settings_of(settings), settings_of(e.compute), winner.start)
-    key = digest(*trained, str(architecture), e.seed, settings_of(e.quantization), list(context.resize_factors))
+    key = digest(
+        *(*trained, str(architecture), e.seed, settings_of(e.quantization), list(context.resize_factors)),
+        *(["finished"] if has_finish(context) else []),
+    )
     path, name = comparison.run.path / "retrained" / f"{key}.json", f"retrain {key}"
     if not (comparison.run.is_done(name, key) and path.exists()):
         with comparison.run.stage(name, key):
@@ -98,7 +101,13 @@ def retrained_alike(comparison: SearchComparison, winner: Winner, number: int) -
             model = started(context, architecture, winner.start)
             for step in retraining(context, model, schedule, path.with_suffix(".pt"), key):
                 yield Progress(name, step.step, schedule.steps, f"loss {step.loss:.3f}")
-            restore(model.cpu(), path.with_suffix(".pt"), key)  # what a run's students are read back from
+            finish = path.with_suffix(".finish.pt")
+            if has_finish(context):
+                for step in finishing(context, model, architecture, finish, key):
+                    yield Progress(name, step.step, step.steps, f"as integers: loss {step.loss:.3f}")
+            restore(model.cpu(), path.with_suffix(".pt"), key)  # as a run's students are read back
+            if has_finish(context):
+                finished_at(context, model, architecture, finish)
             confusions = simulated_confusions(quantize_network(context, model, architecture), context.val_data)
             RetrainedRecord(
                 subnet=str(architecture),

@@ -14,7 +14,7 @@ from deploy.formats.tflite.read import convolutions, read
 from deploy.pipeline.data_check import check_data
 from deploy.run.context import Context
 from deploy.run.folder import Progress
-from deploy.run.networks import finishing, has_finish, retraining, start_of_retraining, student_path
+from deploy.run.networks import finish_path, finishing, has_finish, retraining, start_of_retraining, student_path
 from deploy.run.records import SearchRecord
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from nas.data.batches import images_of
@@ -70,5 +70,5 @@ def retrain(context: Context) -> Iterator[Progress]:
         steps = retraining(context, model, schedule, student_path(context, name), key)
         yield from _progress("retrain", steps, name, i * schedule.steps, len(starts) * schedule.steps)
         if has_finish(context):
-            steps = finishing(context, model, name, architecture, key)
+            steps = finishing(context, model, architecture, finish_path(context, name), key)
             yield from _progress("retrain", steps, f"{name} as integers")

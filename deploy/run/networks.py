@@ -69,7 +69,7 @@ def has_finish(context: Context) -> bool:
 
 
 def finishing(
-    context: Context, model: Encoder, name: str, architecture: Architecture | None, key: str
+    context: Context, model: Encoder, architecture: Architecture | None, checkpoint: Path, key: str
 ) -> Iterator[Step]:
     """The quantization-aware finish of a retrained `model`, on the task and the retraining's soft targets."""
     experiment, options = context.experiment, context.experiment.retrain
@@ -85,7 +85,6 @@ def finishing(
         weight, temperature = options.distillation, options.temperature
         return distilled(hard, forward, on_its_device(teacher), weight=weight, temperature=temperature)
 
-    checkpoint = finish_path(context, name)
     return finished(
         model,
         _folds(model, architecture),
@@ -109,10 +108,10 @@ def retrained(context: Context, name: str, architecture: Architecture | None = N
     model = context.student(architecture) if architecture else context.untrained_teacher()
     restore(model, student_path(context, name))
     if has_finish(context):
-        finished_at(context, model, name, architecture)
+        finished_at(context, model, architecture, finish_path(context, name))
     return model.eval()
 
 
-def finished_at(context: Context, model: Encoder, name: str, architecture: Architecture | None) -> None:
-    """The weights of the finish of that name into `model`, whose retrained ones it was made from."""
-    restore_finished(model, _folds(model, architecture), finish_path(context, name), [context.calibration])
+def finished_at(context: Context, model: Encoder, architecture: Architecture | None, checkpoint: Path) -> None:
+    """The weights of that finish into `model`, whose retrained ones it was made from."""
+    restore_finished(model, _folds(model, architecture), checkpoint, [context.calibration])

@@ -13,7 +13,7 @@ from typing import ClassVar
 from deploy.formats.digest import digest
 from deploy.run.context import Context
 from deploy.run.folder import Progress
-from deploy.run.networks import finish_path, finished_at, finishing
+from deploy.run.networks import finish_path, finished_at, finishing, student_path
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import FinalRecord, Record
 from deploy.ship.evaluation import counted_on, simulated_confusions
@@ -23,6 +23,7 @@ from nas.networks.segmenter import Encoder
 from nas.settings import STRICT
 from nas.space import Architecture
 from nas.tasks.confusion import Confusion
+from nas.training.train import restore
 
 STAGE = "finish"
 BESIDE = "-also"  # in the names of checkpoints that no run makes
@@ -82,10 +83,11 @@ def _evaluated(context: Context, model: Encoder, architecture: Architecture) -> 
 
 def _finish(context: Context, model: Encoder, name: str, architecture: Architecture) -> Iterator[Progress]:
     """The finish of the run, or one beside it."""
-    if finish_path(context, name).exists():
-        finished_at(context, model, name, architecture)
+    if (made := finish_path(context, name)).exists():
+        finished_at(context, model, architecture, made)
         return
-    beside, key = name + BESIDE, digest(context.keys["retrain"], str(architecture), STAGE)
-    for step in finishing(context, model, beside, architecture, key):
-        yield Progress(STAGE, step.step, step.steps, f"{beside}: loss {step.loss:.3f}")
-    finished_at(context, model.cpu(), beside, architecture)
+    beside, key = finish_path(context, name + BESIDE), digest(context.keys["retrain"], str(architecture), STAGE)
+    for step in finishing(context, model, architecture, beside, key):
+        yield Progress(STAGE, step.step, step.steps, f"{beside.stem}: loss {step.loss:.3f}")
+    restore(model.cpu(), student_path(context, name))
+    finished_at(context, model, architecture, beside)

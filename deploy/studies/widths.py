@@ -13,7 +13,7 @@ from typing import ClassVar
 from deploy.formats.digest import digest
 from deploy.run.context import Context
 from deploy.run.folder import Progress
-from deploy.run.networks import finished_at, finishing, has_finish
+from deploy.run.networks import finish_path, finished_at, finishing, has_finish, student_path
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import Record
 from deploy.ship.evaluation import counted_on, simulated_confusions
@@ -23,6 +23,7 @@ from nas.networks.segmenter import Encoder
 from nas.settings import STRICT
 from nas.space import Architecture
 from nas.tasks.confusion import Confusion
+from nas.training.train import restore
 
 WIDTHS = range(2, 9)
 STAGE = "widths"
@@ -84,8 +85,9 @@ def _finish(context: Context, model: Encoder, name: str, architecture: Architect
     """`model` with its weights of that width."""
     if not has_finish(context):
         return
-    finish = f"{name}-{architecture.subnets[0].bits}bits"
+    finish = finish_path(context, f"{name}-{architecture.subnets[0].bits}bits")
     key = digest(context.keys["retrain"], str(architecture))
-    for step in finishing(context, model, finish, architecture, key):
-        yield Progress(STAGE, step.step, step.steps, f"{finish}: loss {step.loss:.3f}")
-    finished_at(context, model.cpu(), finish, architecture)
+    for step in finishing(context, model, architecture, finish, key):
+        yield Progress(STAGE, step.step, step.steps, f"{finish.stem}: loss {step.loss:.3f}")
+    restore(model.cpu(), student_path(context, name))
+    finished_at(context, model, architecture, finish)

@@ -21,14 +21,15 @@ from deploy.compare.setup import SearchComparison, Winner, open_comparison, star
 from deploy.run.config import Overrides, load_experiment
 from deploy.run.context import Context
 from deploy.run.folder import Run
-from deploy.run.networks import assembled
+from deploy.run.networks import assembled, finished_at
 from deploy.run.quantizing import quantize_network
+from deploy.ship.evaluation import simulated_confusions
 from nas.errors import ConfigError
 from nas.networks.start import start_network
 from nas.space import Architecture
 from nas.tasks.task import network, score_integer, training_loss
 from nas.training import train as train_module
-from nas.training.train import train
+from nas.training.train import restore, train
 from tests.deploy.tiny_experiment import Finished, arguments, finished_run, record, run, start, stored, write_experiment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -251,6 +252,34 @@ def test_the_run_s_recipe_is_the_default_with_start_and_soft_targets(finished, t
 def alike(model: torch.nn.Module, other: torch.nn.Module) -> None:
     for (name, value), expected in zip(model.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(value, expected), name
+
+
+def test_winners_are_trained_on_as_their_integers_where_the_recipe_does(compared, tmp_path):
+    config, runs = compared
+    again = tmp_path / "again.toml"
+    again.write_text(
+        config.read_text().replace('start = "scratch" }', 'start = "scratch", quantization_aware_steps = 3 }')
+    )
+    (tmp_path / "space.toml").write_text((config.parent / "space.toml").read_text())
+    shutil.copytree(runs, tmp_path / "runs")
+    row = next(row for row in result_of(runs)["methods"] if row["method"] == "blockwise")
+    architecture = Architecture.parse(row["subnet"])
+    with opened(again, tmp_path / "runs") as comparison:
+        context, steps = comparison.context, retrained_alike(comparison, Winner(architecture, {}), 0)
+        said, done = [], None
+        while done is None:
+            try:
+                said.append(str(next(steps)))
+            except StopIteration as ended:
+                done = ended.value
+        assert sum("as integers" in line for line in said) == 3
+        retrained = comparison.run.path / "retrained" / done.key
+        model = context.student(architecture).to(memory_format=torch.channels_last)  # as training leaves it
+        restore(model, retrained.with_suffix(".pt"))
+        before = simulated_confusions(quantize_network(context, model, architecture), context.val_data)
+        finished_at(context, model, architecture, retrained.with_suffix(".finish.pt"))
+        after = simulated_confusions(quantize_network(context, model, architecture), context.val_data)
+        assert done.record.confusions == after != before and done.key not in row["retrained"]
 
 
 def test_soft_targets_count(compared, tmp_path):

@@ -39,7 +39,7 @@ def test_a_student_is_finished_and_read_back(finished: Finished, tmp_path: Path,
         for _ in retraining(context, model, Schedule(steps=2, batch_size=4), student_path(context, "student"), "k"):
             pass
         before = retrained_weights(model)
-        steps = list(finishing(context, model, "student", architecture, "k"))
+        steps = list(finishing(context, model, architecture, finish_path(context, "student"), "k"))
         assert [step.step for step in steps] == [1, 2, 3] and finish_path(context, "student").exists()
         assert not all(torch.equal(a, b) for a, b in zip(before, retrained_weights(model), strict=True))
         read = retrained(context, "student", architecture)
