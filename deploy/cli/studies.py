@@ -66,6 +66,13 @@ class FinishOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AblationOptions(RunOptions):
+    """`final_models`: names, separated by commas."""
+
+    final_models: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LcpaqStudyOptions:
     """`out`: the folder; `seeds`: separated by commas; `steps`: of training; `share`: of the INT8 size."""
 
@@ -97,6 +104,7 @@ def add(commands: Commands) -> None:
     _add_ranking(studies)
     _add_widths(studies)
     _add_finish(studies)
+    _add_ablation(studies)
     camvid_studies.add(studies)
     bits = _add_lcpaq(studies, "lcpaq-bits", "policies at a share of the INT8 size, over seeds; minutes on one core")
     bits.add_argument(
@@ -199,6 +207,13 @@ def _add_finish(studies: Commands) -> None:
         "--models", dest="final_models", default="teacher_plus", metavar="A,B", help="of the run (default %(default)s)"
     )
     bind(finish, FinishOptions, finish_table)
+
+
+def _add_ablation(studies: Commands) -> None:
+    text = "parts of the recipe left out one at a time: what each is worth to a final model; as many retrainings"
+    ablation = add_run(studies.add_parser("ablation", help=text, description=sentence(text)))
+    ablation.add_argument("--models", dest="final_models", required=True, metavar="A,B", help="selected ones")
+    bind(ablation, AblationOptions, ablation_table)
 
 
 def _add_lcpaq(studies: Commands, name: str, text: str) -> argparse.ArgumentParser:
@@ -306,6 +321,30 @@ def finish_table(options: FinishOptions) -> int:
         return 0
     rows = [(m.name, f"{m.plain_score:.2f}", f"{m.finished_score:.2f}") for m in record.models]
     console.table(("model", f"{record.metric} % without", f"with {record.steps} steps"), rows)
+    console.say(f"written to {path}")
+    return 0
+
+
+def ablation_table(options: AblationOptions) -> int:
+    """The exit code."""
+    from deploy.run.records import FinalRecord
+    from deploy.studies.ablation import AblationRecord, ablation
+
+    names = list(dict.fromkeys(options.final_models.split(",")))
+    experiment, _ = load(options)
+    FinalRecord.read(options.runs_dir / experiment.name / FinalRecord.FILE)  # before a folder is made
+    with open_run(options) as context:
+        console.follow(ablation(context, names))
+        path = context.path / AblationRecord.FILE
+    record = AblationRecord.read(path)
+    if options.json:
+        console.say_json(record.to_json())
+        return 0
+    rows = [
+        (r.model, r.without, f"{r.score:.2f}", f"{r.change.value:+.2f} [{r.change.low:+.2f}, {r.change.high:+.2f}]")
+        for r in record.rows
+    ]
+    console.table(("model", "without", f"{record.metric} %", "points from the whole recipe [95 %]"), rows)
     console.say(f"written to {path}")
     return 0
 

@@ -23,7 +23,7 @@ from deploy.formats.digest import digest
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
-from deploy.run.networks import finished_at, finishing, has_finish, retraining
+from deploy.run.networks import has_finish, retrained_beside
 from deploy.run.quantizing import quantize_network
 from deploy.run.records import SpaceSummary
 from deploy.run.settings.deployment import TEACHER_PLUS
@@ -32,7 +32,6 @@ from deploy.ship.evaluation import counted_on, simulated_confusions
 from nas.estimate import Estimate
 from nas.tasks.counted import Counted, paired_difference
 from nas.tasks.task import score_float, score_integer
-from nas.training.train import restore
 
 REFERENCES = (TEACHER_PLUS, "blockwise")
 """Methods whose winner every other one's is compared with."""
@@ -99,15 +98,8 @@ def retrained_alike(comparison: SearchComparison, winner: Winner, number: int) -
         with comparison.run.stage(name, key):
             yield Progress(name, 0, schedule.steps, "starts")
             model = started(context, architecture, winner.start)
-            for step in retraining(context, model, schedule, path.with_suffix(".pt"), key):
-                yield Progress(name, step.step, schedule.steps, f"loss {step.loss:.3f}")
-            finish = path.with_suffix(".finish.pt")
-            if has_finish(context):
-                for step in finishing(context, model, architecture, finish, key):
-                    yield Progress(name, step.step, step.steps, f"as integers: loss {step.loss:.3f}")
-            restore(model.cpu(), path.with_suffix(".pt"), key)  # as a run's students are read back
-            if has_finish(context):
-                finished_at(context, model, architecture, finish)
+            for step in retrained_beside(context, model, architecture, path.with_suffix(".pt"), key):
+                yield Progress(name, step.step, step.steps, f"loss {step.loss:.3f}")
             confusions = simulated_confusions(quantize_network(context, model, architecture), context.val_data)
             RetrainedRecord(
                 subnet=str(architecture),

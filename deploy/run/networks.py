@@ -115,3 +115,19 @@ def retrained(context: Context, name: str, architecture: Architecture | None = N
 def finished_at(context: Context, model: Encoder, architecture: Architecture | None, checkpoint: Path) -> None:
     """The weights of that finish into `model`, whose retrained ones it was made from."""
     restore_finished(model, _folds(model, architecture), checkpoint, [context.calibration])
+
+
+def retrained_beside(
+    context: Context, model: Encoder, architecture: Architecture, checkpoint: Path, key: str
+) -> Iterator[Step]:
+    """Retrain `model` by the recipe of `context` outside of its students, its finish too; it is read back as they are.
+
+    The finish goes beside `checkpoint`, into NAME.finish.pt.
+    """
+    finish = checkpoint.with_suffix(".finish.pt")
+    yield from retraining(context, model, context.experiment.retrain.schedule, checkpoint, key)
+    if has_finish(context):
+        yield from finishing(context, model, architecture, finish, key)
+    restore(model.cpu(), checkpoint, key)
+    if has_finish(context):
+        finished_at(context, model, architecture, finish)

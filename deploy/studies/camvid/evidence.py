@@ -12,6 +12,7 @@ from deploy.formats.files import write_atomically
 from deploy.formats.journal import Journal
 from deploy.run.records import FinalRecord, ModelRecord
 from deploy.ship.evaluation import BOARD, ImageScore
+from deploy.studies.ablation import AblationRecord
 from deploy.studies.finish import FinishRecord
 from deploy.studies.widths import HomogeneousModel, WidthsRecord
 from hil.errors import UsageError
@@ -23,6 +24,7 @@ COLUMNS = ["seed", "kind", "model", "image", "label", "predicted", "pixels"]
 IMAGES = "camvid.parquet"
 FINAL, PLAIN, FINISHED = "final", "without finish", "with finish"
 """Kinds of evidence: a run's final model, and what `hilnas study finish` makes of it."""
+WITHOUT = "recipe without "
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,12 @@ def both_ways(folder: Path, seed: int) -> Iterator[ModelEvidence]:
     for one in FinishRecord.read(folder / FinishRecord.FILE).models:
         yield ModelEvidence(seed, PLAIN, one.name, one.plain)
         yield ModelEvidence(seed, FINISHED, one.name, one.finished)
+
+
+def ablated(folder: Path, seed: int) -> Iterator[ModelEvidence]:
+    """A final model without one part of the recipe after the other; the first has the whole recipe."""
+    for one in AblationRecord.read(folder / AblationRecord.FILE).rows:
+        yield ModelEvidence(seed, f"{WITHOUT}{one.without}", one.model, one.confusions)
 
 
 def write_images(evidence: Sequence[ModelEvidence], path: Path) -> None:

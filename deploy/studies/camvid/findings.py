@@ -10,25 +10,38 @@ from statistics import fmean
 from deploy.lcpaq.records import ShippedRecord
 from deploy.run.records import AgreementRecord, FinalRecord, RunState
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
+from deploy.studies.ablation import NOTHING
 from deploy.studies.camvid.conduct import StepRecord, ended, output
 from deploy.studies.camvid.evidence import (
     FINAL,
     FINISHED,
     IMAGES,
     PLAIN,
+    WITHOUT,
     FinishedRun,
     ModelEvidence,
+    ablated,
     at_one_width,
     both_ways,
     compared,
     write_images,
 )
-from deploy.studies.camvid.plan import ANYWHERE, CONTROLLED, LCPAQ_SHARES, StudyStep, finish_step, lcpaq_step, run_name
+from deploy.studies.camvid.plan import (
+    ABLATION,
+    ANYWHERE,
+    CONTROLLED,
+    LCPAQ_SHARES,
+    StudyStep,
+    finish_step,
+    lcpaq_step,
+    run_name,
+)
 from deploy.studies.camvid.plan import steps as planned
 from deploy.studies.camvid.record import (
     CamvidRecord,
     Control,
     OneWidth,
+    PartOfRecipe,
     Ranking,
     RunAgreement,
     SameRecipe,
@@ -60,6 +73,7 @@ class StudyFindings:
     models: tuple[StudiedModel, ...] = ()
     controls: tuple[Control, ...] = ()
     widths: tuple[OneWidth, ...] = ()
+    ablation: tuple[PartOfRecipe, ...] = ()
     agreements: tuple[RunAgreement, ...] = ()
     costs: tuple[StageCost, ...] = ()
     rankings: tuple[Ranking, ...] = ()
@@ -87,6 +101,7 @@ def publish(found: StudyFindings, out: Path) -> CamvidRecord:
         ceiling=found.ceiling,
         steps=found.steps,
         same_recipe=tuple(_same_recipe(found.evidence)),
+        ablation=found.ablation,
     )
     record.write(out / CamvidRecord.FILE)
     write_images(found.evidence, out / IMAGES)
@@ -108,6 +123,7 @@ def _gather(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> Stud
             evidence += both_ways(out / run_name(seed), seed)
     controls: list[Control] = []
     widths: list[OneWidth] = []
+    parts: list[PartOfRecipe] = []
     rankings: list[Ranking] = []
     ceiling = None
     if runs and runs[0].seed == seeds[0]:
@@ -117,6 +133,10 @@ def _gather(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> Stud
                 rows = list(_controls(first, folder, budget))
                 controls += [control for control, _ in rows]
                 evidence += [one for _, one in rows]
+        if ABLATION in done:
+            models = list(ablated(folder, first.seed))
+            parts += _parts(models)
+            evidence += models
         if "widths" in done:
             pairs = list(_widths(first, folder))
             widths += [width for width, _ in pairs]
@@ -131,6 +151,7 @@ def _gather(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> Stud
         models=tuple(model for run in runs for model in _models(run)),
         controls=tuple(controls),
         widths=tuple(widths),
+        ablation=tuple(parts),
         agreements=tuple(_agreement(out, run.seed) for run in runs),
         costs=tuple(cost for run in runs for cost in _costs(out, run.seed)),
         rankings=tuple(rankings),
@@ -196,6 +217,16 @@ def _widths(run: FinishedRun, folder: Path) -> Iterator[tuple[OneWidth, ModelEvi
         difference = trained_difference([evidence.counted], [theirs], block=BLOCK)
         share = model.size_bits / run.teacher.size_bits
         yield OneWidth(run.seed, model.name, model.bits, model.score, share, difference), evidence
+
+
+def _parts(models: Sequence[ModelEvidence]) -> Iterator[PartOfRecipe]:
+    """Each against the one before it that has the whole recipe."""
+    for one in models:
+        without = one.kind.removeprefix(WITHOUT)
+        if without == NOTHING:
+            whole = one.counted
+        change = trained_difference([one.counted], [whole], block=BLOCK)
+        yield PartOfRecipe(one.seed, one.name, without, one.counted.score, change)
 
 
 def _policies(run: FinishedRun, done: dict[str, StudyStep], out: Path) -> Iterator[OneWidth]:

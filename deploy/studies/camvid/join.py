@@ -24,6 +24,7 @@ def join(folders: Sequence[Path], out: Path) -> CamvidRecord:
         models=tuple(sorted(chain(*(part.models for part in parts)), key=lambda one: one.seed)),
         controls=tuple(chain(*(part.controls for part in parts))),
         widths=tuple(chain(*(part.widths for part in parts))),
+        ablation=tuple(chain(*(part.ablation for part in parts))),
         agreements=tuple(sorted(chain(*(part.agreements for part in parts)), key=lambda one: one.seed)),
         costs=tuple(sorted(chain(*(part.costs for part in parts)), key=lambda one: one.seed)),
         rankings=tuple(chain(*(part.rankings for part in parts))),
@@ -48,9 +49,17 @@ def _published(folder: Path) -> StudyFindings:
             f"{images}: no results of {missing[0]}, which {CamvidRecord.FILE} has; give the pair as written"
         )
     return StudyFindings(
-        evidence, record.models, record.controls, record.widths, record.agreements, record.costs, record.rankings,
-        record.ceiling, record.steps,
-    )  # fmt: skip
+        evidence=evidence,
+        models=record.models,
+        controls=record.controls,
+        widths=record.widths,
+        ablation=record.ablation,
+        agreements=record.agreements,
+        costs=record.costs,
+        rankings=record.rankings,
+        ceiling=record.ceiling,
+        steps=record.steps,
+    )
 
 
 def _check(found: StudyFindings, folders: Sequence[Path]) -> None:

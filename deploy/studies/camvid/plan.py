@@ -17,6 +17,8 @@ CONTROLS = ("random_blocks", "fewer_layers")
 HOMOGENEOUS_WIDTHS = (6, 4)
 FINISHED = ("teacher_plus", "fast", "small", "best")
 """Models of 8 bits, which are looked at with and without quantization-aware steps."""
+ABLATION, ABLATED = "ablation", "best"
+"""The step, and the model whose recipe loses one part after the other."""
 LCPAQ_SHARES = (67, 58)  # percent of the INT8 size
 ANYWHERE = ("camvid:CAMVID", Path("ENCODER.tflite"), Path("OUT"))
 """What commands name that are published, in place of somebody's folders."""
@@ -86,6 +88,7 @@ def steps(data: str, encoder: Path, out: Path, seeds: Sequence[int] = SEEDS) -> 
             )
             for budget, methods in zip(CONTROLLED, ((*RIVALS, *CONTROLS), CONTROLS), strict=True)
         ),
+        StudyStep(ABLATION, ("study", "ablation", *main, "--models", ABLATED), 60, (name,)),
         StudyStep(
             "widths", ("study", "widths", *main, "--models", "teacher_plus,small", "--bits", widths), 15, (name,)
         ),

@@ -91,6 +91,23 @@ class Control:
 
 
 @dataclass(frozen=True)
+class PartOfRecipe:
+    """A model retrained without one part of the recipe, in one run.
+
+    Attributes:
+        score: of the deployed integers, in percent.
+        change: in points, from the model with the whole recipe.
+    """
+
+    seed: int
+    model: str
+    without: str
+    score: float
+    change: Estimate
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class OneWidth:
     """A final network at one width everywhere, or with LCPAQ's widths in each layer (`bits` None).
 
@@ -163,6 +180,7 @@ class CamvidRecord(Record):
     ceiling: float | None
     steps: tuple[StepRecord, ...]
     same_recipe: tuple[SameRecipe, ...] = field(default=(), metadata=OMITTED)
+    ablation: tuple[PartOfRecipe, ...] = field(default=(), metadata=OMITTED)
 
     FILE: ClassVar[str] = "camvid.json"
     COMMAND: ClassVar[str] = "study camvid"

@@ -12,7 +12,7 @@ from nas.estimate import Estimate
 
 def rows(record: CamvidRecord) -> Iterator[str]:
     """All of them, with an empty line between."""
-    for table in (_claims, _same_recipe, _controls, _widths, _rankings, _agreements, _costs):
+    for table in (_claims, _same_recipe, _ablation, _controls, _widths, _rankings, _agreements, _costs):
         lines = list(table(record))
         if lines:
             yield from (*lines, "")
@@ -48,6 +48,15 @@ def _same_recipe(record: CamvidRecord) -> Iterator[str]:
         scores = f"{one.plain_score:.2f} | {one.finished_score:.2f}"
         differences = "|" if one.name == TEACHER_PLUS else f"{_interval(one.plain)} | {_interval(one.finished)}"
         yield f"| {one.name} | {scores} | {differences} |"
+
+
+def _ablation(record: CamvidRecord) -> Iterator[str]:
+    if not record.ablation:
+        return
+    yield "| model | recipe without | mIoU, % | against the whole recipe, points [95 %] |"
+    yield "|---|---|---|---|"
+    for part in record.ablation:
+        yield f"| {part.model} | {part.without} | {part.score:.2f} | {_interval(part.change)} |"
 
 
 def _controls(record: CamvidRecord) -> Iterator[str]:

@@ -13,6 +13,7 @@ import pytest
 from deploy.cli import main
 from deploy.formats.journal import Journal
 from deploy.ship.evaluation import ImageScore
+from deploy.studies.ablation import Ablated, AblationRecord
 from deploy.studies.camvid.conduct import StepFailedError, StepRecord, conduct, left
 from deploy.studies.camvid.evidence import IMAGES, FinishedRun
 from deploy.studies.camvid.findings import BLOCK, collect, verdict
@@ -182,6 +183,26 @@ def test_seeds_of_two_machines_are_joined_as_if_of_one(
     assert not any((tmp_path / name).exists() for name in ("twice", "broken", "none"))
 
 
+def test_what_each_part_of_the_recipe_is_worth(study: tuple[list[StudyStep], Path]) -> None:
+    planned, out = study
+    run = FinishedRun.read(out / "seed0", 0)
+    ours, theirs = (run.evidence[name].confusions for name in ("fast", "teacher_plus"))
+    rows_of = (("nothing", ours), ("soft targets", theirs))
+    nothing = Estimate(0.0, 0.0, 0.0, 0.0, 4, "resampled")
+    AblationRecord("mIoU", tuple(Ablated("fast", without, 0.0, nothing, of) for without, of in rows_of)).write(
+        out / "seed0" / AblationRecord.FILE
+    )
+    step = next(step for step in planned if step.name == "ablation")
+    StepRecord(step.name, step.command, 0, 60.0).write(out / "steps" / f"{step.name}.json")
+    record = collect(planned, (0, 1), out)
+    assert CamvidRecord.read(out / CamvidRecord.FILE) == record
+    whole, without = record.ablation
+    assert (whole.without, whole.change.value) == ("nothing", 0) and without.without == "soft targets"
+    expected = trained_difference([run.evidence["teacher_plus"].counted], [run.evidence["fast"].counted], block=BLOCK)
+    assert without.change == expected and "recipe without soft targets" in set(pd.read_parquet(out / IMAGES)["kind"])
+    assert f"| fast | soft targets | {without.score:.2f} | {expected.value:+.2f} [" in "\n".join(rows(record))
+
+
 def test_an_image_without_a_result_is_named(study: tuple[list[StudyStep], Path]) -> None:
     planned, out = study
     journal = Journal.latest(out / "seed0" / "evaluations" / "fast.jsonl", ImageScore)
@@ -200,7 +221,7 @@ def test_the_plan_is_shown_with_its_time(tmp_path: Path, capsys: pytest.CaptureF
     command = ["study", "camvid", "--data", "camvid:x", "--encoder-from", "e.tflite", "--out", str(tmp_path)]
     assert main([*command, "--plan"]) == 0
     said = capsys.readouterr().out
-    assert "hilnas loop --config camvid --data camvid:x" in said and "17 steps to take, about 1" in said
+    assert "hilnas loop --config camvid --data camvid:x" in said and "18 steps to take, about 1" in said
     assert not list(tmp_path.iterdir())
     assert main([*command, "--plan", "--only", "seed0,widths"]) == 0
     assert "2 steps to take" in capsys.readouterr().out

@@ -1,0 +1,140 @@
+"""Parts of the recipe left out one at a time: what each is worth to a final model, all else as in the run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from deploy.formats.digest import digest
+from deploy.run.config import Experiment
+from deploy.run.context import Context
+from deploy.run.folder import Progress
+from deploy.run.keys import settings_of
+from deploy.run.networks import retrained_beside, start_of_retraining
+from deploy.run.quantizing import quantize_network
+from deploy.run.records import FinalRecord, Record
+from deploy.run.settings.deployment import TEACHER_PLUS
+from deploy.ship.evaluation import counted_on, simulated_confusions
+from deploy.studies.final_networks import architectures_of
+from hil.errors import UsageError
+from nas.estimate import Estimate
+from nas.settings import STRICT
+from nas.space import Architecture
+from nas.tasks.confusion import Confusion
+from nas.tasks.counted import paired_difference
+
+STAGE = "ablation"
+NOTHING = "nothing"
+
+
+def _retrain(**changes: object) -> Callable[[Experiment], Experiment]:
+    return lambda experiment: replace(experiment, retrain=replace(experiment.retrain, **changes))  # type: ignore[arg-type]
+
+
+WITHOUT: Mapping[str, Callable[[Experiment], Experiment]] = {
+    NOTHING: lambda experiment: experiment,
+    "the supernets' weights": _retrain(start="scratch"),
+    "soft targets": _retrain(distillation=0.0),
+    "the teacher's maps": _retrain(boundaries=0.0),
+    "averaged weights": _retrain(average=0.0),
+    "quantization-aware steps": _retrain(quantization_aware_steps=0),
+    "crops": lambda experiment: replace(experiment, data=replace(experiment.data, crop=None)),
+}
+"""By what is left out: the experiment without it. Without crops, whole images are trained on at the deployed size."""
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """A final model retrained without a part of the recipe.
+
+    Attributes:
+        without: a key of `WITHOUT`.
+        score: of the deployed integers on the validation images, in percent, which `confusions` are of.
+        change: in points, from the model with the whole recipe, over the images.
+    """
+
+    model: str
+    without: str
+    score: float
+    change: Estimate
+    confusions: tuple[Confusion, ...]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class AblationRecord(Record):
+    """`metric`: of the scores."""
+
+    metric: str
+    rows: tuple[Ablated, ...]
+
+    FILE: ClassVar[str] = "ablation.json"
+    COMMAND: ClassVar[str] = "study ablation"
+
+
+@dataclass(frozen=True)
+class RetrainedWithout(Record):
+    """One row while the others are still trained."""
+
+    subnet: str
+    score: float
+    confusions: tuple[Confusion, ...]
+
+    FILE: ClassVar[str] = "ablation/KEY.json"
+    COMMAND: ClassVar[str] = "study ablation"
+
+
+def ablation(context: Context, names: Sequence[str]) -> Iterator[Progress]:
+    """ablation.json in the folder of a finished run. What its recipe does not have is not left out.
+
+    Killed at any moment, it goes on. Raises `UsageError` for a name that the run has not.
+    """
+    FinalRecord.read(context.path / FinalRecord.FILE)  # what is selected is final
+    if TEACHER_PLUS in names:
+        raise UsageError(f"--models {TEACHER_PLUS}: it is not retrained from the supernets; give a selected model")
+    rows: list[Ablated] = []
+    for name, architecture in architectures_of(context, names).items():
+        whole = None
+        for without, change in WITHOUT.items():
+            experiment = change(context.experiment)
+            if without != NOTHING and experiment == context.experiment:
+                continue
+            yield Progress(STAGE, 0, 1, f"{name} without {without}")
+            found = yield from _retrained(_with(context, experiment), name, without, architecture)
+            counted = counted_on(context.val_data, found.confusions)
+            whole = whole or counted
+            difference = paired_difference([counted], [whole])
+            rows.append(Ablated(name, without, found.score, difference, found.confusions))
+            yield Progress(STAGE, 1, 1, f"{name} without {without}: {found.score:.2f} %")
+    AblationRecord(context.task.metric, tuple(rows)).write(context.path / AblationRecord.FILE)
+
+
+def _with(context: Context, experiment: Experiment) -> Context:
+    """The run's networks and calibration under another recipe."""
+    _ = context.val_data, context.calibration, context.teacher, context.supernets
+    other = copy.copy(context)
+    if experiment.data != context.experiment.data:
+        for cached in ("training_split", "_training_parts"):
+            other.__dict__.pop(cached, None)
+    other.experiment = experiment
+    return other
+
+
+def _retrained(
+    context: Context, name: str, without: str, architecture: Architecture
+) -> Generator[Progress, None, RetrainedWithout]:
+    e = context.experiment
+    recipe = settings_of(e.retrain), settings_of(e.data), settings_of(e.quantization), e.seed
+    key = digest(context.keys["distil"], str(architecture), *recipe)
+    path = context.path / STAGE / f"{key}.json"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        model = start_of_retraining(context, architecture)
+        for step in retrained_beside(context, model, architecture, path.with_suffix(".pt"), key):
+            yield Progress(STAGE, step.step, step.steps, f"{name} without {without}: loss {step.loss:.3f}")
+        confusions = simulated_confusions(quantize_network(context, model.eval(), architecture), context.val_data)
+        score = counted_on(context.val_data, confusions).score
+        RetrainedWithout(str(architecture), score, confusions).write(path)
+    return RetrainedWithout.read(path)
