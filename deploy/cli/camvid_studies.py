@@ -20,7 +20,7 @@ class CamvidOptions:
 
     Attributes:
         data, encoder_from: as of a run; `out`: the folder of its runs.
-        seeds: of the paired runs, the first with controls and rankings.
+        seeds: of the paired runs; `controls`: the one with controls and rankings, None: the first.
         only: steps to take, separated by commas; None: all.
         plan: show the steps and take none.
     """
@@ -29,6 +29,7 @@ class CamvidOptions:
     encoder_from: Path
     out: Path = Path("runs/camvid-study")
     seeds: str = "0,1,2,3,4"
+    controls: int | None = None
     only: str | None = None
     plan: bool = False
 
@@ -73,6 +74,9 @@ def _add_camvid(studies: Commands) -> None:
     camvid.add_argument(
         "--seeds", default=CamvidOptions.seeds, metavar="A,B", help="of the paired runs (default %(default)s)"
     )
+    camvid.add_argument(
+        "--controls", type=int, metavar="SEED", help="the run that has controls and rankings (default: the first)"
+    )
     camvid.add_argument("--only", metavar="STEP,STEP", help="take these steps alone, of those that --plan lists")
     camvid.add_argument("--plan", action="store_true", help="show the steps, and how long they take")
     bind(camvid, CamvidOptions, camvid_study)
@@ -113,7 +117,7 @@ def camvid_study(options: CamvidOptions) -> int:
     from deploy.studies.camvid.plan import chosen, steps
 
     seeds = list(dict.fromkeys(whole_numbers("--seeds", options.seeds)))
-    planned = steps(options.data, options.encoder_from, options.out, seeds)
+    planned = steps(options.data, options.encoder_from, options.out, seeds, options.controls)
     todo = left(chosen(planned, options.only), options.out)
     for step in planned:
         takes = f"{step.minutes} min" if step in todo else "done" if ended(step, options.out) else "-"
@@ -127,7 +131,7 @@ def camvid_study(options: CamvidOptions) -> int:
             console.say(f"{step.name}: {step.command}")
         elif record.code:
             failed.append(step.name)
-    _show(collect(planned, seeds, options.out), options.out)
+    _show(collect(planned, seeds, options.out, options.controls), options.out)
     if failed:
         console.warn(f"a check did not hold in {', '.join(failed)}; what needs that was left out")
     return int(bool(failed))

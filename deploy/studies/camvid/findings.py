@@ -81,9 +81,9 @@ class StudyFindings:
     steps: tuple[StepRecord, ...] = ()
 
 
-def collect(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> CamvidRecord:
-    """What is done so far: camvid.json, and every image's confusions in camvid.parquet."""
-    return publish(_gather(steps, seeds, out), out)
+def collect(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path, controls: int | None = None) -> CamvidRecord:
+    """What is done so far: camvid.json, and every image's confusions in camvid.parquet. `controls` as of the steps."""
+    return publish(_gather(steps, seeds, out, seeds[0] if controls is None else controls), out)
 
 
 def publish(found: StudyFindings, out: Path) -> CamvidRecord:
@@ -108,9 +108,9 @@ def publish(found: StudyFindings, out: Path) -> CamvidRecord:
     return record
 
 
-def _gather(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> StudyFindings:
+def _gather(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path, controlled: int) -> StudyFindings:
     known = [one for step in steps if (one := ended(step, out))]
-    general = {step.name: step.command for step in planned(*ANYWHERE, seeds)}
+    general = {step.name: step.command for step in planned(*ANYWHERE, seeds, controlled)}
     done = {one.name for one in known if one.code == 0}
     runs = [
         FinishedRun.read(out / run_name(seed), seed)
@@ -126,8 +126,8 @@ def _gather(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path) -> Stud
     parts: list[PartOfRecipe] = []
     rankings: list[Ranking] = []
     ceiling = None
-    if runs and runs[0].seed == seeds[0]:
-        first, folder = runs[0], out / run_name(seeds[0])
+    for first in (run for run in runs if run.seed == controlled):
+        folder = out / run_name(controlled)
         for budget in CONTROLLED:
             if f"controls-{budget}" in done:
                 rows = list(_controls(first, folder, budget))

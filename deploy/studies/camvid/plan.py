@@ -57,18 +57,26 @@ def lcpaq_step(model: str, share: int) -> str:
     return f"lcpaq-{model}-{share}"
 
 
-def steps(data: str, encoder: Path, out: Path, seeds: Sequence[int] = SEEDS) -> list[StudyStep]:
-    """`data`: as --data; `out`: the folder of the runs; the first of `seeds` has the controls and rankings."""
+def steps(
+    data: str, encoder: Path, out: Path, seeds: Sequence[int] = SEEDS, controls: int | None = None
+) -> list[StudyStep]:
+    """`data`: as --data; `out`: the folder of the runs; `controls`: the seed with controls and rankings.
+
+    None: the first. `UsageError` for one that is none of `seeds`.
+    """
 
     def of(seed: int) -> tuple[str, ...]:
         where = ("--runs-dir", str(out), "--name", run_name(seed), "--seed", str(seed))
         return ("--config", CONFIG, "--data", data, "--encoder-from", str(encoder), *where)
 
     first, *others = seeds
-    name, main = run_name(first), of(first)
+    controlled = first if controls is None else controls
+    if controlled not in seeds:
+        raise UsageError(f"--controls {controlled}: none of the seeds {', '.join(map(str, seeds))}")
+    name, main = run_name(controlled), of(controlled)
     widths = ",".join(map(str, HOMOGENEOUS_WIDTHS))
     return [
-        StudyStep(name, ("loop", *main), 120),
+        StudyStep(run_name(first), ("loop", *of(first)), 120),
         *(StudyStep(run_name(seed), ("loop", *of(seed), "--models", "24"), 105) for seed in others),
         *(
             StudyStep(

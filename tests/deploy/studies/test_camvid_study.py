@@ -21,6 +21,7 @@ from deploy.studies.camvid.plan import StudyStep, chosen, steps
 from deploy.studies.camvid.record import CamvidRecord
 from deploy.studies.camvid.tables import rows
 from deploy.studies.finish import BothWays, FinishRecord
+from deploy.studies.widths import HomogeneousModel, WidthsRecord
 from hil.errors import UsageError
 from nas.estimate import Estimate
 from nas.tasks.counted import Counted, trained_difference
@@ -228,6 +229,23 @@ def test_the_plan_is_shown_with_its_time(tmp_path: Path, capsys: pytest.CaptureF
     assert main([*command, "--only", "seed9"]) == 2
     assert "--only seed9: no such step; there are seed0, seed1" in capsys.readouterr().err
     assert main([*command, "--seeds", "one"]) == 2
+
+
+def test_any_seed_may_have_the_controls(study: tuple[list[StudyStep], Path]) -> None:
+    out = study[1]
+    planned = steps("camvid:x", Path("encoder.tflite"), out, (0, 1), 1)
+    assert planned[:2] == study[0][:2], "the seeds' own commands stay"
+    assert all("seed1" in step.needs for step in planned if step.name in ("controls-fast", "widths", "ablation"))
+    ours = FinishedRun.read(out / "seed1", 1).evidence["fast"].confusions
+    WidthsRecord("mIoU", 0, (HomogeneousModel("small", 6, "b1", 50.0, 800, ours),)).write(
+        out / "seed1" / WidthsRecord.FILE
+    )
+    step = next(step for step in planned if step.name == "widths")
+    StepRecord(step.name, step.command, 0, 60.0).write(out / "steps" / f"{step.name}.json")
+    (width,) = collect(planned, (0, 1), out, 1).widths
+    assert (width.seed, width.name, width.bits) == (1, "small", 6)
+    with pytest.raises(UsageError, match="--controls 7: none of the seeds 0, 1"):
+        steps("camvid:x", Path("encoder.tflite"), out, (0, 1), 7)
 
 
 def test_steps_are_chosen_in_the_order_of_the_plan() -> None:
