@@ -41,7 +41,22 @@ def alone(graph: IntegerGraph, op: Operator, env: Mapping[str, torch.Tensor]) ->
     """`op` as a graph of its own, whose other inputs are constants with the integers of `env`; and its input's."""
     held = {constant.name for constant in graph.operators if isinstance(constant, QConstant)}
     source = next((x for x in reads(op) if x not in held), reads(op)[0])
-    values = {x: to_file_order(env[x]).numpy().astype(np.int8) for x in reads(op)}
+    values = {x: to_file_order(env[x]).numpy().astype(graph.tensors[x].dtype) for x in reads(op)}
     constants = [QConstant(x, values[x]) for x in values if x != source]
     given = values[source].reshape(graph.tensors[source].file_shape)
     return IntegerGraph(graph.tensors, (*constants, op), source), given
+
+
+class OnnxHere:
+    """As `deploy.formats.tflite.here.RunHere`: the bytes of an input to those of all outputs."""
+
+    def __init__(self, content: bytes) -> None:
+        self.session = session_of(content)
+
+    def outputs(self, data: bytes) -> bytes:
+        (source,) = self.session.get_inputs()
+        kind = onnx.helper.tensor_dtype_to_np_dtype(
+            onnx.TensorProto.DataType.Value(source.type[len("tensor(") : -1].upper())
+        )
+        given = np.frombuffer(data, kind).reshape(source.shape)
+        return b"".join(answer.tobytes() for answer in self.session.run(None, {source.name: given}))
