@@ -34,7 +34,7 @@ def _refusals(graph: IntegerGraph, form: Form) -> Iterator[str]:
     """Of every operator that cannot be written, its name and the reason."""
     for op in graph.operators:
         if type(op) not in EMITTERS:
-            yield f"'{op.name}': ONNX has no form of {type(op).__name__[1:]}"
+            yield f"'{op.name}': {type(op).__name__[1:]} has no form in ONNX; take .tflite"
         elif isinstance(op, QAveragePool) and not layers.narrower(layers.window(op, graph.tensors[op.x])):
             yield f"'{op.name}': its padding is as wide as its window, of which nothing would be left to average"
         elif isinstance(op, Weighted) and form.activations == "uint8" and len(op.weight_scale) > 1:

@@ -1,21 +1,30 @@
 """Users' networks as QDQ ONNX: the golden pair of the .tflite file, and as little noise as it has.
 
-Measured over eight inputs of noise (onnxruntime 1.31.1): MEASURED
+Measured on drawn scenes (onnxruntime 1.31.1; kws on noise) as channel int8 and as tensor uint8: at outputs of more than
+200 numbers over all images, onnxruntime's noise is at most 0.10 dB above LiteRT's, and 0.31 dB below at one. Fewer
+numbers change with every sum that falls to the other integer: by -0.88 and 0.57 dB PP-OCR's two scores, by 0.31, 1.01,
+-0.04 and 0.19 dB the two scores of a hand. PP-OCR's detector outputs zeros for these images in both, and is left out.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 
 onnx = pytest.importorskip("onnx")
 
+from deploy.compile.artifact import stored_input  # noqa: E402
 from deploy.formats.importers.files import import_network  # noqa: E402
 from deploy.formats.onnx import to_onnx  # noqa: E402
+from deploy.formats.tflite.here import RunHere  # noqa: E402
 from deploy.formats.tflite.writer import write  # noqa: E402
-from deploy.quantize import output_noise, quantize  # noqa: E402
-from deploy.quantize.output_noise import float_answers, output_noise_db  # noqa: E402
+from deploy.quantize import Quantized, quantize  # noqa: E402
+from deploy.quantize.calibration_data import calibration_data  # noqa: E402
+from deploy.quantize.image_preprocessing import ImageOptions, preprocessing_of  # noqa: E402
+from deploy.quantize.noise import Sums  # noqa: E402
+from deploy.quantize.output_noise import FloatAnswers, float_answers  # noqa: E402
 from hil.errors import HilError  # noqa: E402
 from hil.input_shape import InputShape  # noqa: E402
 from nas.errors import NasError, QuantizationError  # noqa: E402
@@ -30,10 +39,11 @@ from tests.deploy.onnx_sessions import OnnxHere, alone, opinions  # noqa: E402
 from tests.deploy.quantize.test_quantized_networks import SCHEMES, SHARED, classifier, data, deployed  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-APART_DB = 0.3
+APART_DB, FEW_APART_DB = 0.3, 3.0
+MANY = 200  # numbers of an output, over all images
 
 
-def each_operator(found) -> None:
+def each_operator(found: Quantized) -> None:
     graph = found.graph
     env = {graph.input: simulate.quantize(found.example, graph.tensors[INPUT])}
     simulate.simulate(graph.operators, graph.tensors, env)
@@ -108,28 +118,44 @@ def test_each_operator_of_onnxs_node_tests():
     assert written >= 200
 
 
+def noise_db(found: Quantized, runtime: RunHere | OnnxHere, answers: FloatAnswers) -> dict[str, float]:
+    """Of each output of a file, by its tensor's name."""
+    sums, tensors = Sums(), [found.graph.tensors[name] for name in found.graph.outputs]
+    ends, form = np.cumsum([np.prod(tensor.file_shape) for tensor in tensors]), found.option.form
+    shift = 128 if form.activations == "uint8" else 0
+    for (_, integers), wanted in zip(found.inputs(answers.examples), answers.outputs, strict=True):
+        values = np.frombuffer(runtime.outputs(stored_input(found.graph, integers, form)), form.activations)
+        for tensor, answer in zip(tensors, np.split(values.astype(np.float64), ends[:-1]), strict=True):
+            real = torch.from_numpy(wanted[tensor.name].reshape(-1))
+            sums.add(tensor.name, real, torch.from_numpy((answer - shift - tensor.zero_point) * tensor.scale) - real)
+    return sums.decibels()
+
+
 @pytest.mark.parametrize(
-    ("name", "shape"),
+    ("name", "images"),
     [
-        ("kws_ref_model_float32.tflite", None),
-        ("vww_96_float.tflite", None),
-        ("pretrainedResnet.tflite", None),
-        ("face_detection_short_range.tflite", None),
-        ("palm_detection_lite.tflite", None),
-        ("hand_landmark_lite.tflite", None),
-        ("ch_ppocr_mobile_v2.0_cls_infer.onnx", (1, 3, 48, 192)),
-        ("ch_PP-OCRv4_det_infer.onnx", (1, 3, 160, 160)),
+        ("kws_ref_model_float32.tflite", 64),
+        ("vww_96_float.tflite", 64),
+        ("pretrainedResnet.tflite", 64),
+        ("face_detection_short_range.tflite", 64),
+        ("palm_detection_lite.tflite", 24),
+        ("hand_landmark_lite.tflite", 24),
+        ("ch_ppocr_mobile_v2.0_cls_infer.onnx", 64),
     ],
 )
 @pytest.mark.parametrize("scheme", SCHEMES[::2], ids=str)
-def test_noise_of_networks_in_use_is_the_tflite_files(monkeypatch, scheme, name, shape):
+def test_noise_of_networks_in_use_is_the_tflite_files(scheme, name, images):
     path = SHARED / name
     if not path.exists():
         pytest.skip(f"{path} is not here")
-    of = import_network(path, () if shape is None else (InputShape("x", shape),))
-    found = quantize(of, data(of, 4), scheme)
-    form, answers = found.option.form, float_answers(of, data(of, 8, seed=5))
-    in_litert = output_noise_db(found, write(found.graph, form=form), answers)
-    monkeypatch.setattr(output_noise, "RunHere", OnnxHere)
-    in_onnxruntime = output_noise_db(found, to_onnx(found.graph, form=form), answers)
-    assert in_onnxruntime == pytest.approx(in_litert, abs=APART_DB)
+    of = import_network(path, (InputShape("x", (1, 3, 48, 192)),) if name.startswith("ch_ppocr") else ())
+    pixels = preprocessing_of(ImageOptions(mean=(127.5,), std=(127.5,)), None)
+    shows = of.input.deployed_shape[-1] == 3
+    examples = calibration_data("scenes" if shows else "random", of, pixels if shows else None, images)
+    found = quantize(of, examples.batches(), scheme)
+    answers, form = float_answers(of, examples.batches()), found.option.form
+    in_litert = noise_db(found, RunHere(write(found.graph, form=form)), answers)
+    in_onnxruntime = noise_db(found, OnnxHere(to_onnx(found.graph, form=form)), answers)
+    for output, noise in in_onnxruntime.items():
+        numbers = images * answers.outputs[0][output].size
+        assert noise - in_litert[output] <= (APART_DB if numbers >= MANY else FEW_APART_DB), (output, in_litert[output])
