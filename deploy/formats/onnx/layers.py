@@ -238,14 +238,13 @@ def _relu_alone(op: Operator, model: QdqModel) -> None:
 
 
 def _requantize(op: Operator, model: QdqModel) -> None:
-    """Saturated, as onnxruntime would make one scale of two that follow each other."""
     assert isinstance(op, QRequantize)  # noqa: S101
     order = model.order_of([op.x])
-    model.quantize(op.name, _saturated(model.real(op.x, order), op.name, model), order)
+    model.quantize(op.name, model.real(op.x, order), order)
 
 
 def _saturated(y: str, name: str, model: QdqModel) -> str:
-    """At most what the integers of the tensor `name` can be: onnxruntime fuses nothing across Min, unlike Clip."""
+    """At most what the integers of the tensor `name` can be: onnxruntime fuses nothing across Min, as it does Clip."""
     tensor = model.graph.tensors[name]
     highest = np.float32((127 - tensor.zero_point) * tensor.scale)
     return model.node("Min", [y, model.constant(name, "highest", highest)], name)
