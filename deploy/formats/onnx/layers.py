@@ -244,7 +244,7 @@ def _requantize(op: Operator, model: QdqModel) -> None:
 
 
 def _saturated(y: str, name: str, model: QdqModel) -> str:
-    """At most what the integers of the tensor `name` can be: onnxruntime fuses nothing across Min, as it does Clip."""
+    """At most what the integers of `name` can be. It keeps runtimes from fusing: unlike Clip, it is not taken out."""
     tensor = model.graph.tensors[name]
     highest = np.float32((127 - tensor.zero_point) * tensor.scale)
     return model.node("Min", [y, model.constant(name, "highest", highest)], name)
