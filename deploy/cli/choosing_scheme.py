@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nas.tasks.counted import Counted
 
 AUTO = "auto"
+FORMATS = ("tflite", "tflite,onnx")
 CHANGE = "less float"
 
 
@@ -58,10 +59,16 @@ class CriteriaOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ChoosingOptions(CriteriaOptions, CalibrationOptions):
-    """`scheme`: of the file, or `AUTO`; `graph_io`: type of its input and outputs."""
+    """`scheme`: of the file, or `AUTO`; `graph_io`: type of its input and outputs; `format`: one of `FORMATS`."""
 
     scheme: str
     graph_io: Ends = "quantized"
+    format: str = FORMATS[0]
+
+    @property
+    def onnx(self) -> bool:
+        """Whether the file is written as QDQ ONNX too."""
+        return self.format == FORMATS[1]
 
     @property
     def chooses(self) -> bool:
@@ -146,13 +153,27 @@ def choose_scheme(options: ChoosingOptions, out: Path, *, json: bool) -> int:
         target=target.name if target else None,
         board=board.name if board else None,
     )
-    artifact = write_files(chosen.quantized, out, name, data, origin=origin, target=target)
+    artifact = write_files(chosen.quantized, out, name, data, origin=origin, target=target, onnx=options.onnx)
     record.write(out / SchemeTrials.FILE)
     if json:
         console.say_json(record.to_json())
     else:
         _show(record, labelled.metric if labelled else "", artifact.model)
+        say_onnx(options, artifact.model)
     return 0
+
+
+def say_onnx(options: ChoosingOptions, model: Path) -> None:
+    """The line about the ONNX file beside `model`, if it was asked for."""
+    from deploy.formats.onnx.writer import OPSET
+    from deploy.quantize.quantized import ONNX
+
+    if options.onnx:
+        beside = model.with_suffix(ONNX)
+        size_kb = beside.stat().st_size / 1e3
+        console.say(
+            f"{beside}: {size_kb:.0f} kB, the same integers as QDQ ONNX (opset {OPSET}), of the same golden pair"
+        )
 
 
 def origin_of(options: ChoosingOptions, data: CalibrationData, target: Target | None) -> NetworkOrigin:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from deploy.cli import console
 from deploy.cli.calibrating import YOUR_NETWORK, add_calibration, calibrated, prepared, shown
-from deploy.cli.choosing_scheme import AUTO, ChoosingOptions, add_criteria, choose_scheme, origin_of
+from deploy.cli.choosing_scheme import AUTO, FORMATS, ChoosingOptions, add_criteria, choose_scheme, origin_of, say_onnx
 from deploy.cli.options import Commands, add_json, bind
 
 if TYPE_CHECKING:
@@ -46,6 +46,13 @@ def add(commands: Commands) -> None:
         default="quantized",
         help="type of the file's input and outputs; float is what an application of the float network reads and writes",
     )
+    command.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        metavar="|".join(FORMATS),
+        help="tflite,onnx: the same integers also as NAME.int8.onnx, for runtimes and tools that read QDQ ONNX",
+    )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
     add_json(command, "print the record, quantization.json or schemes.json, instead of text")
     add_criteria(command)
@@ -64,6 +71,10 @@ def add_scheme(command: argparse.ArgumentParser, *more: str) -> None:
 
 def run(options: QuantizeOptions) -> int:
     """Write the files and show what was lost."""
+    from deploy.formats.onnx.writer import check_onnx
+
+    if options.onnx:
+        check_onnx()
     if options.chooses:
         return choose_scheme(options, options.out, json=options.json)
     from deploy.quantize.files import write_files
@@ -74,13 +85,20 @@ def run(options: QuantizeOptions) -> int:
     network, data = prepared(options)
     quantized = calibrated(options.scheme, network, data, options.graph_io)
     artifact = write_files(
-        quantized, options.out, options.model.stem, data, origin=origin_of(options, data, target), target=target
+        quantized,
+        options.out,
+        options.model.stem,
+        data,
+        origin=origin_of(options, data, target),
+        target=target,
+        onnx=options.onnx,
     )
     record = QuantizationRecord.read(options.out / QuantizationRecord.FILE)
     if options.json:
         console.say_json(record.to_json())
     else:
         _show(record, artifact)
+        say_onnx(options, artifact.model)
     return 0
 
 

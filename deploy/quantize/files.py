@@ -24,9 +24,10 @@ def write_files(
     *,
     origin: NetworkOrigin | None = None,
     target: Target | None = None,
+    onnx: bool = False,
 ) -> Artifact:
     """`Quantized.save`, and beside the file NAME.golden: examples of `data`, evenly spaced, with their outputs."""
-    artifact = quantized.save(folder, name, data.text, origin, target)
+    artifact = quantized.save(folder, name, data.text, origin, target, onnx=onnx)
     indices = spaced(data.count, GOLDEN_EXAMPLES)
     examples = [data.example(i) for i in indices]
     read = (x for x, _ in quantized.inputs(examples))

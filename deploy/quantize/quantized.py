@@ -15,7 +15,9 @@ from torch import Tensor
 from deploy.compile.artifact import Artifact, arithmetic_of, kernels_of, save_model
 from deploy.compile.made_for import MADE_FOR
 from deploy.compile.scheme import QuantizationScheme
+from deploy.formats.files import write_atomically
 from deploy.formats.importers.network import ImportedNetwork
+from deploy.formats.onnx import to_onnx
 from deploy.formats.tflite.operators import Ends
 from deploy.quantize.noise import noise_of
 from deploy.quantize.record import NetworkOrigin, QuantizationRecord, TensorRecord
@@ -33,6 +35,7 @@ from nas.quant.ranges import minmax
 from nas.quant.scheme import Scheme
 from nas.quant.simulate import quantize as quantized
 
+ONNX = ".onnx"
 PER_CHANNEL = QuantizationScheme("channel")
 NOISE_IMAGES = 8  # run as integers too; the noise of a network's tensors hardly depends on more
 NOISE_NUMBERS = 650_000  # that the network reads in all of these: four images of 224x224x3 have as much to say
@@ -77,12 +80,20 @@ class Quantized:
         return [(x, quantized(x, self.graph.tensors[INPUT])) for x in reals]
 
     def save(
-        self, folder: Path, name: str, data: str, origin: NetworkOrigin | None = None, target: Target | None = None
+        self,
+        folder: Path,
+        name: str,
+        data: str,
+        origin: NetworkOrigin | None = None,
+        target: Target | None = None,
+        *,
+        onnx: bool = False,
     ) -> Artifact:
         """Write NAME.int8.tflite (or NAME.uint8.tflite), its golden pair and quantization.json into `folder`.
 
-        `data` says what was calibrated on. The expected output is by `target`'s arithmetic (None: a CPU's). Raises
-        `ModelError` naming an operator that the target cannot run.
+        `data` says what was calibrated on. The expected output is by `target`'s arithmetic (None: a CPU's). `onnx`:
+        also write NAME.int8.onnx, whose golden pair is the same. Raises `ModelError` naming an operator that the target
+        cannot run, `QuantizationError` naming those that ONNX cannot hold; nothing is written then.
         """
         artifact = Artifact.at(folder, f"{name}.{self.scheme.activations}")
         bits = sorted({op.bits for op in self.graph.operators if isinstance(op, Weighted)})
@@ -97,7 +108,10 @@ class Quantized:
             metadata[MADE_FOR] = target.name
         if origin is not None and origin.images is not None:
             metadata[IMAGES] = plain(origin.images)
+        content = to_onnx(self.graph, metadata, self.option.form) if onnx else None
         save_model(self.graph, self.example, artifact, metadata, target, form=self.option.form)
+        if content is not None:
+            write_atomically(artifact.model.with_suffix(ONNX), content)
         self.record(name, data, origin).write(folder / QuantizationRecord.FILE)
         return artifact
 

@@ -23,14 +23,18 @@ def _ratio(coordinates: Coordinates, size_in: int, size_out: int) -> np.float32:
     return np.float32(size_in) / np.float32(size_out)
 
 
+def nearest_index(coordinates: Coordinates, size_in: int, size_out: int) -> Int64:
+    """Where each output position reads along one axis: rounded down; align_corners rounds, ties up."""
+    offset = np.float32(0.5 if coordinates == "half_pixel" else 0)
+    position = (np.arange(size_out, dtype=np.float32) + offset) * _ratio(coordinates, size_in, size_out)
+    position = np.floor(position + np.float32(0.5) if coordinates == "align_corners" else position)
+    index: Int64 = position.astype(np.int64).clip(0, size_in - 1)
+    return index
+
+
 def nearest(q: Tensor, size: tuple[int, int], coordinates: Coordinates) -> Tensor:
-    """Rounded down; align_corners rounds, ties up."""
     for axis in (0, 1):
-        size_in, size_out = q.shape[2 + axis], size[axis]
-        offset = np.float32(0.5 if coordinates == "half_pixel" else 0)
-        position = (np.arange(size_out, dtype=np.float32) + offset) * _ratio(coordinates, size_in, size_out)
-        position = np.floor(position + np.float32(0.5) if coordinates == "align_corners" else position)
-        index = torch.from_numpy(position.astype(np.int64).clip(0, size_in - 1)).to(q.device)
+        index = torch.from_numpy(nearest_index(coordinates, q.shape[2 + axis], size[axis])).to(q.device)
         q = q.index_select(2 + axis, index)
     return q
 

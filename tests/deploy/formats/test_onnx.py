@@ -18,7 +18,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, reject, settings
@@ -45,7 +44,7 @@ from nas.quant.integer_graph import (
     QSoftmax,
     reads,
 )
-from nas.quant.integer_operators import QConcat, QHardSwish, QPad, QReshape
+from nas.quant.integer_operators import QConcat, QPad, QReshape
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate
 from nas.quant.scheme import Scheme
@@ -53,6 +52,7 @@ from nas.quant.tails import with_tail
 from tests.deploy.formats.test_exactness import cases, whole
 from tests.deploy.formats.test_operators import fully_connected, tensor
 from tests.deploy.networks import block_data, simulated, space, trained_like
+from tests.deploy.onnx_sessions import opinions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DEMO = space("demo")
@@ -60,15 +60,8 @@ seeds = st.integers(0, 2**31)
 
 
 def opinion(graph: IntegerGraph, q: np.ndarray) -> np.ndarray:
-    """What onnxruntime answers to one input of the .tflite file, after the model has been checked."""
-    content = to_onnx(graph)
-    onnx.checker.check_model(content, full_check=True)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, sums of 16 bits saturate
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    (answer,) = session.run([graph.output], {graph.input: q})
-    assert answer.dtype == graph.tensors[graph.output].dtype
+    """What onnxruntime answers to one input of the .tflite file."""
+    (answer,) = opinions(graph, q)
     return answer
 
 
@@ -275,11 +268,3 @@ def test_windows_of_any_shape():
     )
     q = torch.from_numpy(rng.integers(-128, 128, (1, 6, 9, 8))).float()
     assert compared(graph, q).largest_lsb <= 1
-
-
-def test_what_onnx_has_not_is_refused_by_name():
-    rng = np.random.default_rng(0)
-    x = tensor("input", (9, 8, 6), rng)
-    for op in (QMean("y", "input", (-1,)), QHardSwish("y", "input"), QConcat("y", ("input",), -3)):
-        with pytest.raises(QuantizationError, match="'y': this form of "):
-            to_onnx(IntegerGraph({"input": x, "y": replace(x, name="y")}, (op,), "input"))
