@@ -110,8 +110,11 @@ class Quantized:
             metadata[IMAGES] = plain(origin.images)
         content = to_onnx(self.graph, metadata, self.option.form) if onnx else None
         save_model(self.graph, self.example, artifact, metadata, target, form=self.option.form)
-        if content is not None:
-            write_atomically(artifact.model.with_suffix(ONNX), content)
+        beside = artifact.model.with_suffix(ONNX)
+        if content is None:
+            beside.unlink(missing_ok=True)  # of other integers than those that the .tflite file has now
+        else:
+            write_atomically(beside, content)
         self.record(name, data, origin).write(folder / QuantizationRecord.FILE)
         return artifact
 

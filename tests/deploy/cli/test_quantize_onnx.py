@@ -53,6 +53,8 @@ def test_only_where_it_is_asked_for(tmp_path, capfd):
     assert main(command(tmp_path, *FORMAT, "--json")) == 0
     json.loads(capfd.readouterr().out)
     assert (tmp_path / "out" / "net.int8.onnx").exists()
+    assert main(command(tmp_path)) == 0
+    assert not (tmp_path / "out" / "net.int8.onnx").exists(), "of an earlier call, so perhaps of other integers"
 
 
 @pytest.mark.parametrize("given", ["onnx", "onnx,tflite", "tflite,", ""])
