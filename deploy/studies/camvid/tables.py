@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from deploy.run.settings.deployment import TEACHER_PLUS
@@ -26,10 +26,14 @@ def _claims(record: CamvidRecord) -> Iterator[str]:
     for claim in record.claims:
         shares = f"{claim.size_share:.1%} | {claim.latency_share:.1%}"
         score = f"{_score(record, claim.name):.2f}"
-        yield f"| {claim.name} | {score} | {_interval(claim.difference)} | {claim.verdict} | {shares} |"
-    seeds = ", ".join(map(str, record.claims[0].seeds))
+        fewer = "" if claim.seeds == record.claims[0].seeds else f" ({_listed(claim.seeds)})"
+        yield f"| {claim.name}{fewer} | {score} | {_interval(claim.difference)} | {claim.verdict} | {shares} |"
     yield ""
-    yield f"Means over the runs of seeds {seeds}; teacher_plus {_score(record, TEACHER_PLUS):.2f} %."
+    yield f"Means over {_listed(record.claims[0].seeds)}; teacher_plus {_score(record, TEACHER_PLUS):.2f} %."
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
 
 
 def _score(record: CamvidRecord, name: str) -> float:
@@ -48,6 +52,8 @@ def _same_recipe(record: CamvidRecord) -> Iterator[str]:
         scores = f"{one.plain_score:.2f} | {one.finished_score:.2f}"
         differences = "|" if one.name == TEACHER_PLUS else f"{_interval(one.plain)} | {_interval(one.finished)}"
         yield f"| {one.name} | {scores} | {differences} |"
+    yield ""
+    yield f"Means over {_listed(record.same_recipe[0].seeds)}."
 
 
 def _ablation(record: CamvidRecord) -> Iterator[str]:
