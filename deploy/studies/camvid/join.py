@@ -36,6 +36,8 @@ def join(folders: Sequence[Path], out: Path) -> CamvidRecord:
 
 
 def _published(folder: Path) -> StudyFindings:
+    if not (folder / CamvidRecord.FILE).is_file():
+        raise UsageError(f"{folder}: no {CamvidRecord.FILE}; give a folder that `hilnas study camvid` wrote")
     record, images = CamvidRecord.read(folder / CamvidRecord.FILE), folder / IMAGES
     if (record.block, record.margin) != (BLOCK, MARGIN):
         raise UsageError(

@@ -181,6 +181,7 @@ def test_seeds_of_two_machines_are_joined_as_if_of_one(
     assert main(["study", "join", *map(str, parts), "--out", str(tmp_path / "broken")]) == 2
     assert "no results of teacher of seed 0, which camvid.json has" in capsys.readouterr().err
     assert main(["study", "join", str(tmp_path), "--out", str(tmp_path / "none")]) == 2
+    assert "no camvid.json; give a folder that `hilnas study camvid` wrote" in capsys.readouterr().err
     assert not any((tmp_path / name).exists() for name in ("twice", "broken", "none"))
 
 
