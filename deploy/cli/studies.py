@@ -67,9 +67,10 @@ class FinishOptions(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AblationOptions(RunOptions):
-    """`final_models`: names, separated by commas."""
+    """`final_models`: names, and `without`: parts of the recipe, separated by commas."""
 
     final_models: str
+    without: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +213,8 @@ def _add_finish(studies: Commands) -> None:
 def _add_ablation(studies: Commands) -> None:
     text = "parts of the recipe left out one at a time: what each is worth to a final model; as many retrainings"
     ablation = add_run(studies.add_parser("ablation", help=text, description=sentence(text)))
-    ablation.add_argument("--models", dest="final_models", required=True, metavar="A,B", help="selected ones")
+    ablation.add_argument("--models", dest="final_models", required=True, metavar="A,B", help="of the run")
+    ablation.add_argument("--without", metavar="A,B", help="the parts to leave out (default: all of the recipe)")
     bind(ablation, AblationOptions, ablation_table)
 
 
@@ -328,13 +330,15 @@ def finish_table(options: FinishOptions) -> int:
 def ablation_table(options: AblationOptions) -> int:
     """The exit code."""
     from deploy.run.records import FinalRecord
-    from deploy.studies.ablation import AblationRecord, ablation
+    from deploy.studies.ablation import PARTS, AblationRecord, ablation, check_parts
 
     names = list(dict.fromkeys(options.final_models.split(",")))
+    parts = PARTS if options.without is None else options.without.split(",")
+    check_parts(parts)
     experiment, _ = load(options)
     FinalRecord.read(options.runs_dir / experiment.name / FinalRecord.FILE)  # before a folder is made
     with open_run(options) as context:
-        console.follow(ablation(context, names))
+        console.follow(ablation(context, names, parts))
         path = context.path / AblationRecord.FILE
     record = AblationRecord.read(path)
     if options.json:

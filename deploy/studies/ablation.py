@@ -27,6 +27,7 @@ from nas.tasks.counted import paired_difference
 
 STAGE = "ablation"
 NOTHING = "nothing"
+START = "the supernets' weights"
 
 
 def _retrain(**changes: object) -> Callable[[Experiment], Experiment]:
@@ -35,7 +36,7 @@ def _retrain(**changes: object) -> Callable[[Experiment], Experiment]:
 
 WITHOUT: Mapping[str, Callable[[Experiment], Experiment]] = {
     NOTHING: lambda experiment: experiment,
-    "the supernets' weights": _retrain(start="scratch"),
+    START: _retrain(start="scratch"),
     "soft targets": _retrain(distillation=0.0),
     "the teacher's maps": _retrain(boundaries=0.0),
     "averaged weights": _retrain(average=0.0),
@@ -43,6 +44,8 @@ WITHOUT: Mapping[str, Callable[[Experiment], Experiment]] = {
     "crops": lambda experiment: replace(experiment, data=replace(experiment.data, crop=None)),
 }
 """By what is left out: the experiment without it. Without crops, whole images are trained on at the deployed size."""
+
+PARTS = tuple(part for part in WITHOUT if part != NOTHING)
 
 
 @dataclass(frozen=True)
@@ -86,20 +89,28 @@ class RetrainedWithout(Record):
     COMMAND: ClassVar[str] = "study ablation"
 
 
-def ablation(context: Context, names: Sequence[str]) -> Iterator[Progress]:
+def check_parts(parts: Sequence[str]) -> None:
+    """Raises `UsageError` for what is no part of a recipe."""
+    if unknown := [part for part in parts if part not in WITHOUT]:
+        raise UsageError(f"--without {unknown[0]}: no part of a recipe; there are {', '.join(PARTS)}")
+
+
+def ablation(context: Context, names: Sequence[str], parts: Sequence[str] = PARTS) -> Iterator[Progress]:
     """ablation.json in the folder of a finished run. What its recipe does not have is not left out.
 
-    Killed at any moment, it goes on. Raises `UsageError` for a name that the run has not.
+    The teacher trained on starts as the teacher, so it has no `START` to lose. Killed at any moment, it goes on. Raises
+    `UsageError` for a name that the run has not.
     """
     FinalRecord.read(context.path / FinalRecord.FILE)  # what is selected is final
-    if TEACHER_PLUS in names:
-        raise UsageError(f"--models {TEACHER_PLUS}: it is not retrained from the supernets; give a selected model")
+    check_parts(parts)
     rows: list[Ablated] = []
     for name, architecture in architectures_of(context, names).items():
         whole = None
         for without, change in WITHOUT.items():
             experiment = change(context.experiment)
-            if without != NOTHING and experiment == context.experiment:
+            if without != NOTHING and (without not in parts or experiment == context.experiment):
+                continue
+            if name == TEACHER_PLUS and without == START:
                 continue
             yield Progress(STAGE, 0, 1, f"{name} without {without}")
             found = yield from _retrained(_with(context, experiment), name, without, architecture)
@@ -127,11 +138,12 @@ def _retrained(
 ) -> Generator[Progress, None, RetrainedWithout]:
     e = context.experiment
     recipe = settings_of(e.retrain), settings_of(e.data), settings_of(e.quantization), e.seed
-    key = digest(context.keys["distil"], str(architecture), *recipe)
+    began = () if name != TEACHER_PLUS else (TEACHER_PLUS,)
+    key = digest(context.keys["distil"], str(architecture), *began, *recipe)
     path = context.path / STAGE / f"{key}.json"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        model = start_of_retraining(context, architecture)
+        model = copy.deepcopy(context.teacher) if name == TEACHER_PLUS else start_of_retraining(context, architecture)
         for step in retrained_beside(context, model, architecture, path.with_suffix(".pt"), key):
             yield Progress(STAGE, step.step, step.steps, f"{name} without {without}: loss {step.loss:.3f}")
         confusions = simulated_confusions(quantize_network(context, model.eval(), architecture), context.val_data)

@@ -22,6 +22,8 @@ ABLATION, ABLATED = "ablation", "best"
 LCPAQ_SHARES = (67, 58)  # percent of the INT8 size
 ANYWHERE = ("camvid:CAMVID", Path("ENCODER.tflite"), Path("OUT"))
 """What commands name that are published, in place of somebody's folders."""
+FEWER_MODELS = "24"
+"""Full networks that the agreement is of, with every seed but the first."""
 RANKED_STEPS = 200  # of a retraining, where 24 architectures are ranked
 
 
@@ -74,10 +76,11 @@ def steps(
     if controlled not in seeds:
         raise UsageError(f"--controls {controlled}: none of the seeds {', '.join(map(str, seeds))}")
     name, main = run_name(controlled), of(controlled)
+    models = () if controlled == first else ("--set", f"agreement.models={FEWER_MODELS}")
     widths = ",".join(map(str, HOMOGENEOUS_WIDTHS))
     return [
         StudyStep(run_name(first), ("loop", *of(first)), 120),
-        *(StudyStep(run_name(seed), ("loop", *of(seed), "--models", "24"), 105) for seed in others),
+        *(StudyStep(run_name(seed), ("loop", *of(seed), "--models", FEWER_MODELS), 105) for seed in others),
         *(
             StudyStep(
                 finish_step(seed),
@@ -90,7 +93,7 @@ def steps(
         *(
             StudyStep(
                 f"controls-{budget}",
-                ("compare-search", *main, "--budget", budget, "--methods", ",".join(methods)),
+                ("compare-search", *main, *models, "--budget", budget, "--methods", ",".join(methods)),
                 30 if len(methods) > len(CONTROLS) else 20,
                 (name,),
             )

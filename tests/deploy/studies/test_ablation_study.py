@@ -45,8 +45,18 @@ def test_every_part_of_the_recipe_is_left_out_once(
     assert (folder / AblationRecord.FILE).read_bytes() == before
     assert "soft targets" in capsys.readouterr().out
     assert FinalRecord.read(folder / FinalRecord.FILE).models, "the run itself stays as it is"
-    for name, words in (("slow", "no such model"), ("teacher_plus", "it is not retrained from the supernets")):
-        assert main([*command, "--models", name]) == 2
+    assert main([*command, "--models", "teacher_plus,fast", "--without", "soft targets,the supernets' weights"]) == 0
+    named = [(row.model, row.without) for row in AblationRecord.read(folder / AblationRecord.FILE).rows]
+    assert named == [
+        ("teacher_plus", NOTHING),
+        ("teacher_plus", "soft targets"),  # the teacher starts as the teacher
+        *(("fast", without) for without in (NOTHING, "the supernets' weights", "soft targets")),
+    ]
+    for wrong, words in (
+        (["--models", "slow"], "no such model"),
+        (["--models", "fast", "--without", "sleep"], "no part of a recipe; there are the supernets' weights, soft"),
+    ):
+        assert main([*command, *wrong]) == 2
         assert words in capsys.readouterr().err
     assert main(["study", "ablation", *arguments(config, tmp_path / "none"), "--models", "fast"]) == 2
     assert "final.json: no such file" in capsys.readouterr().err and not (tmp_path / "none").exists()
