@@ -14,6 +14,11 @@ from nas.space import Architecture, Subnet
 from nas.training.train import restore
 
 
+def final_names(context: Context) -> list[str]:
+    """The teacher trained on, and the selected models."""
+    return [TEACHER_PLUS, *(entry.name for entry in SearchRecord.read(context.path / SearchRecord.FILE).selected)]
+
+
 def architectures_of(context: Context, names: Sequence[str]) -> dict[str, Architecture]:
     """By name; the teacher's has 8 bits. Raises `UsageError` for a name that the run has not."""
     selected = SearchRecord.read(context.path / SearchRecord.FILE).selected

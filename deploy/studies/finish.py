@@ -69,7 +69,7 @@ def both_ways(context: Context, names: Sequence[str]) -> Iterator[Progress]:
     for number, (name, architecture) in enumerate(architectures.items(), start=1):
         model = before_finish(context, name, architecture)
         plain = _evaluated(context, model, architecture)
-        yield from _finish(context, model, name, architecture)
+        yield from finished_beside(context, model, name, architecture)
         finished = _evaluated(context, model, architecture)
         without, with_them = (counted_on(context.val_data, confusions).score for confusions in (plain, finished))
         found.append(BothWays(name, without, with_them, plain, finished))
@@ -81,8 +81,8 @@ def _evaluated(context: Context, model: Encoder, architecture: Architecture) -> 
     return simulated_confusions(quantize_network(context, model.eval(), architecture), context.val_data)
 
 
-def _finish(context: Context, model: Encoder, name: str, architecture: Architecture) -> Iterator[Progress]:
-    """The finish of the run, or one beside it."""
+def finished_beside(context: Context, model: Encoder, name: str, architecture: Architecture) -> Iterator[Progress]:
+    """A retrained model with the finish of the run, or with one beside it, which is trained first."""
     if (made := finish_path(context, name)).exists():
         finished_at(context, model, architecture, made)
         return

@@ -33,6 +33,7 @@ from deploy.studies.camvid.plan import (
     LCPAQ_SHARES,
     StudyStep,
     finish_step,
+    hard_step,
     lcpaq_step,
     run_name,
 )
@@ -118,12 +119,16 @@ def _gather(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path, control
         if (out / run_name(seed) / FinalRecord.FILE).exists() and run_name(seed) in done
     ]
     evidence = [one for run in runs for one in run.evidence.values()]
+    parts: list[PartOfRecipe] = []
     for seed in seeds:
         if finish_step(seed) in done:
             evidence += both_ways(out / run_name(seed), seed)
+        if hard_step(seed) in done or (seed == controlled and ABLATION in done):
+            models = list(ablated(out / run_name(seed), seed))
+            parts += _parts(models)
+            evidence += models
     controls: list[Control] = []
     widths: list[OneWidth] = []
-    parts: list[PartOfRecipe] = []
     rankings: list[Ranking] = []
     ceiling = None
     for first in (run for run in runs if run.seed == controlled):
@@ -133,10 +138,6 @@ def _gather(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path, control
                 rows = list(_controls(first, folder, budget))
                 controls += [control for control, _ in rows]
                 evidence += [one for _, one in rows]
-        if ABLATION in done:
-            models = list(ablated(folder, first.seed))
-            parts += _parts(models)
-            evidence += models
         if "widths" in done:
             pairs = list(_widths(first, folder))
             widths += [width for width, _ in pairs]
@@ -220,13 +221,14 @@ def _widths(run: FinishedRun, folder: Path) -> Iterator[tuple[OneWidth, ModelEvi
 
 
 def _parts(models: Sequence[ModelEvidence]) -> Iterator[PartOfRecipe]:
-    """Each against the one before it that has the whole recipe."""
-    for one in models:
-        without = one.kind.removeprefix(WITHOUT)
-        if without == NOTHING:
-            whole = one.counted
-        change = trained_difference([one.counted], [whole], block=BLOCK)
-        yield PartOfRecipe(one.seed, one.name, without, one.counted.score, change)
+    """Each against the same model with the whole recipe, and against the teacher trained on without the same part."""
+    made = {(one.name, one.kind.removeprefix(WITHOUT)): one for one in models}
+    for (name, without), one in made.items():
+        change = trained_difference([one.counted], [made[name, NOTHING].counted], block=BLOCK)
+        against = None
+        if name != TEACHER_PLUS and (theirs := made.get((TEACHER_PLUS, without))):
+            against = trained_difference([one.counted], [theirs.counted], block=BLOCK)
+        yield PartOfRecipe(one.seed, name, without, one.counted.score, change, against)
 
 
 def _policies(run: FinishedRun, done: dict[str, StudyStep], out: Path) -> Iterator[OneWidth]:

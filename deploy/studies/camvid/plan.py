@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ FINISHED = ("teacher_plus", "fast", "small", "best")
 """Models of 8 bits, which are looked at with and without quantization-aware steps."""
 ABLATION, ABLATED = "ablation", "best"
 """The step, and the model whose recipe loses one part after the other."""
+SOFT_TARGETS = "soft targets"
+"""The part of the recipe that every seed's models are trained without, too."""
 LCPAQ_SHARES = (67, 58)  # percent of the INT8 size
 ANYWHERE = ("camvid:CAMVID", Path("ENCODER.tflite"), Path("OUT"))
 """What commands name that are published, in place of somebody's folders."""
@@ -44,7 +47,7 @@ class StudyStep:
 
     @property
     def command(self) -> str:
-        return " ".join(("hilnas", *self.arguments))
+        return shlex.join(("hilnas", *self.arguments))
 
 
 def run_name(seed: int) -> str:
@@ -53,6 +56,10 @@ def run_name(seed: int) -> str:
 
 def finish_step(seed: int) -> str:
     return f"finish{seed}"
+
+
+def hard_step(seed: int) -> str:
+    return f"hard{seed}"
 
 
 def lcpaq_step(model: str, share: int) -> str:
@@ -86,6 +93,15 @@ def steps(
                 finish_step(seed),
                 ("study", "finish", *of(seed), "--models", ",".join(FINISHED)),
                 12,
+                (run_name(seed),),
+            )
+            for seed in seeds
+        ),
+        *(
+            StudyStep(
+                hard_step(seed),
+                ("study", "ablation", *of(seed), "--models", ",".join(FINISHED), "--without", SOFT_TARGETS),
+                30,
                 (run_name(seed),),
             )
             for seed in seeds

@@ -97,6 +97,7 @@ class PartOfRecipe:
     Attributes:
         score: of the deployed integers, in percent.
         change: in points, from the model with the whole recipe.
+        against: in points, to the teacher trained on without the same part; None where that was not made.
     """
 
     seed: int
@@ -104,6 +105,7 @@ class PartOfRecipe:
     without: str
     score: float
     change: Estimate
+    against: Estimate | None = field(default=None, metadata=OMITTED)
     __pydantic_config__ = STRICT
 
 

@@ -59,10 +59,15 @@ def _same_recipe(record: CamvidRecord) -> Iterator[str]:
 def _ablation(record: CamvidRecord) -> Iterator[str]:
     if not record.ablation:
         return
-    yield "| model | recipe without | mIoU, % | against the whole recipe, points [95 %] |"
-    yield "|---|---|---|---|"
+    yield (
+        "| seed | model | recipe without | mIoU, % | against the whole recipe, points [95 %] | "
+        "against teacher_plus without the same [95 %] |"
+    )
+    yield "|---|---|---|---|---|---|"
     for part in record.ablation:
-        yield f"| {part.model} | {part.without} | {part.score:.2f} | {_interval(part.change)} |"
+        against = _interval(part.against) if part.against else ""
+        scores = f"{part.score:.2f} | {_interval(part.change)} | {against}"
+        yield f"| {part.seed} | {part.model} | {part.without} | {scores} |"
 
 
 def _controls(record: CamvidRecord) -> Iterator[str]:

@@ -46,12 +46,12 @@ def test_every_part_of_the_recipe_is_left_out_once(
     assert "soft targets" in capsys.readouterr().out
     assert FinalRecord.read(folder / FinalRecord.FILE).models, "the run itself stays as it is"
     assert main([*command, "--models", "teacher_plus,fast", "--without", "soft targets,the supernets' weights"]) == 0
-    named = [(row.model, row.without) for row in AblationRecord.read(folder / AblationRecord.FILE).rows]
-    assert named == [
+    both = AblationRecord.read(folder / AblationRecord.FILE).rows
+    assert [(row.model, row.without) for row in both[:2]] == [
         ("teacher_plus", NOTHING),
         ("teacher_plus", "soft targets"),  # the teacher starts as the teacher
-        *(("fast", without) for without in (NOTHING, "the supernets' weights", "soft targets")),
     ]
+    assert both[2:] == record.rows, "what was made before stays"
     for wrong, words in (
         (["--models", "slow"], "no such model"),
         (["--models", "fast", "--without", "sleep"], "no part of a recipe; there are the supernets' weights, soft"),
@@ -60,3 +60,18 @@ def test_every_part_of_the_recipe_is_left_out_once(
         assert words in capsys.readouterr().err
     assert main(["study", "ablation", *arguments(config, tmp_path / "none"), "--models", "fast"]) == 2
     assert "final.json: no such file" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_the_run_s_own_model_has_the_whole_recipe(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    finished = finished_run(tmp_path_factory)
+    folder = finished.copy(tmp_path / "runs")
+    command = ["study", "ablation", *arguments(write_experiment(tmp_path), tmp_path / "runs")]
+    assert main([*command, "--models", "teacher_plus,fast", "--without", "quantization-aware steps"]) == 0
+    rows = AblationRecord.read(folder / AblationRecord.FILE).rows
+    assert {row.without for row in rows} <= {NOTHING, "quantization-aware steps"}
+    final = FinalRecord.read(folder / FinalRecord.FILE)
+    scores = {model.name: model.score_int8 for model in (final.teacher_plus, *final.models)}
+    whole = {row.model: row.score for row in rows if row.without == NOTHING}
+    assert whole == pytest.approx({name: scores[name] for name in ("teacher_plus", "fast")})
+    trained = list((folder / "ablation").glob("*.pt"))
+    assert len(trained) == sum(row.without != NOTHING for row in rows), "it is not retrained"

@@ -223,7 +223,7 @@ def test_the_plan_is_shown_with_its_time(tmp_path: Path, capsys: pytest.CaptureF
     command = ["study", "camvid", "--data", "camvid:x", "--encoder-from", "e.tflite", "--out", str(tmp_path)]
     assert main([*command, "--plan"]) == 0
     said = capsys.readouterr().out
-    assert "hilnas loop --config camvid --data camvid:x" in said and "18 steps to take, about 1" in said
+    assert "hilnas loop --config camvid --data camvid:x" in said and "23 steps to take, about 1" in said
     assert not list(tmp_path.iterdir())
     assert main([*command, "--plan", "--only", "seed0,widths"]) == 0
     assert "2 steps to take" in capsys.readouterr().out
