@@ -27,7 +27,7 @@ ANYWHERE = ("camvid:CAMVID", Path("ENCODER.tflite"), Path("OUT"))
 """What commands name that are published, in place of somebody's folders."""
 FEWER_MODELS = "24"
 """Full networks that the agreement is of, with every seed but the first."""
-RANKED_STEPS = 200  # of a retraining, where 24 architectures are ranked
+RANKED_STEPS = 100  # of a retraining, where 24 architectures are ranked, each retrained twice
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def steps(
         *(
             StudyStep(
                 lcpaq_step(model, share),
-                ("lcpaq", "run", *main, "--model", model, "--size-limit", f"{share}%", "--trials", "12"),
+                ("lcpaq", "run", *main, *models, "--model", model, "--size-limit", f"{share}%", "--trials", "12"),
                 25,
                 (name,),
             )

@@ -239,7 +239,7 @@ def test_any_seed_may_have_the_controls(study: tuple[list[StudyStep], Path]) -> 
     assert all("seed1" in step.needs for step in planned if step.name in ("controls-fast", "widths", "ablation"))
     loop, *_ = (step for step in planned if step.name == "seed1")
     for step in planned:
-        if step.name.startswith("controls-"):  # it goes on from the agreement that the run has
+        if step.name.startswith(("controls-", "lcpaq-")):  # it goes on from the agreement that the run has
             assert loop.arguments[-2:] == ("--models", "24") and "agreement.models=24" in step.arguments
     ours = FinishedRun.read(out / "seed1", 1).evidence["fast"].confusions
     WidthsRecord("mIoU", 0, (HomogeneousModel("small", 6, "b1", 50.0, 800, ours),)).write(
