@@ -167,11 +167,11 @@ def _run_stages(context: Context, until: str) -> None:
 def finish(options: RunOptions, *, run: bool = False) -> int:
     """Write and show the finished run's summary, and draw its report; `run`: after all its stages.
 
-    `CheckFailed` if its bundle is not verified, or a model does not keep its budget.
+    `CheckFailed` if its bundle is not verified, a model does not keep its budget, or a budget has no model.
     """
     from deploy.pipeline.summary import summarize_run
     from deploy.report.finish import report_run
-    from deploy.ship.budgets import check_budgets
+    from deploy.ship.budgets import check_budgets, check_missed
 
     with open_run(options) as context:
         if run:
@@ -185,6 +185,7 @@ def finish(options: RunOptions, *, run: bool = False) -> int:
     if not summary.bundle.verified:
         raise CheckFailed(f"{summary.bundle.path}: not verified on {summary.bundle.board}; see `hilnas bundle verify`")
     check_budgets(summary.budgets)
+    check_missed(summary.missed)
     return 0
 
 
@@ -209,6 +210,8 @@ def show_summary(summary: Summary, folder: Path) -> None:
             console.say(f"  {m.name}: {on_board_text(m.board, summary.conditions.board)}")
     for limit in summary.budgets:
         console.say(verdict_text(limit))
+    for budget in summary.missed:
+        console.say(f"budget {budget.name}: no model; {budget.reason}")
     off = ", ".join(f"{m.name} {_off_text(m)}" for m in summary.all_models)
     console.say(f"multiply-accumulates, expected by the target's rules: {off}")
     if (tail := folder / TailRecord.FILE).exists():

@@ -122,12 +122,14 @@ def run(options: SearchOptions) -> int:
 def _stage(options: SearchOptions) -> int:
     """The stage's result."""
     from deploy.run.records import SearchRecord
+    from deploy.ship.budgets import check_missed
 
     record = SearchRecord.read(_searched(options) / SearchRecord.FILE)
     if options.json:
         console.say_json(record.to_json())
     else:
         show_selected(record)
+    check_missed(record.missed)
     return 0
 
 
@@ -220,8 +222,9 @@ def show_selected(record: SearchRecord) -> None:
             f"{model.name}: {model.subnet} nsr {model.nsr:.4f} predicted {model.predicted_us / 1000:.3f} ms "
             f"weights {model.size_bits / 8000:.1f} kB{_scheme(model.scheme)}"
         )
+    missed = {budget.name for budget in record.missed}
     for budget in record.confirmed.budgets if record.confirmed else ():
-        if share := record.model(budget.name).share:
+        if budget.name not in missed and (share := record.model(budget.name).share):
             console.say(
                 f"budget {budget.name}: measured {share.value:.3f} [{share.low:.3f}, {share.high:.3f}] of the "
                 f"teacher's latency, at most {budget.limit:.3f}; {len(budget.candidates)} models were measured"

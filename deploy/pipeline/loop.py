@@ -22,6 +22,7 @@ from deploy.pipeline.tail import tail
 from deploy.pipeline.training import retrain, train_teacher
 from deploy.run.context import Context
 from deploy.run.folder import Progress
+from deploy.run.records import SearchRecord
 from deploy.run.settings.deployment import TEACHER, TEACHER_PLUS
 from deploy.search.cost_tables import CONFIRMED
 from hil.errors import UsageError
@@ -79,13 +80,19 @@ def stages_until(context: Context, until: str) -> list[str]:
 
 def missing_files(context: Context, stage: str) -> list[str]:
     """What the stage leaves and is not in the run's folder, sorted."""
-    selected = [budget.name for budget in context.experiment.budgets]
+    selected = [budget.name for budget in context.experiment.budgets if budget.name not in _missed(context)]
     schemes = [scheme.slug for scheme in context.experiment.quantization.other_schemes] or [""]
     made = itertools.product(OUTPUTS[stage], selected, schemes)
     names = {output.format(selected=model, scheme=scheme) for output, model, scheme in made}
     if stage == "search" and context.experiment.confirms:
         names.add(f"tables/{CONFIRMED}.parquet")
     return sorted(name for name in names if not (context.path / name).exists())
+
+
+def _missed(context: Context) -> set[str]:
+    """Budgets for which the search found no model."""
+    path = context.path / SearchRecord.FILE
+    return {budget.name for budget in SearchRecord.read(path).missed} if path.exists() else set()
 
 
 def is_done(context: Context, stage: str) -> bool:

@@ -11,7 +11,7 @@ from deploy.pipeline.gating import gate_of
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.quantizing import quantize_network
-from deploy.run.records import AgreementRecord, OutsideBlocks, ParetoPoint, SearchRecord, SelectedModel
+from deploy.run.records import AgreementRecord, MissedBudget, OutsideBlocks, ParetoPoint, SearchRecord, SelectedModel
 from deploy.run.settings.deployment import Budget
 from deploy.search.candidate import Candidate
 from deploy.search.confirm import AskedBudget, Confirmed, Rank, confirmed
@@ -29,7 +29,8 @@ def search(context: Context) -> Iterator[Progress]:
     """The exact front over NSR, size and corrected latency; the best architecture under each budget: search.json.
 
     With several schemes it is the union of their fronts, and every entry has its scheme; the gate is of the main one.
-    Raises `CheckFailed` where the latency table is below the gate, or no measured model keeps a budget.
+    A budget that no measured model keeps is recorded, and the run goes on with the others. Raises `CheckFailed` where
+    the latency table is below the gate, or there are no others.
     """
     verdict = gate_of(context)
     check_gate(verdict)
@@ -42,6 +43,9 @@ def search(context: Context) -> Iterator[Progress]:
     found = yield from confirmed(context, _cost_tables(context, outside), budgets, teacher, rank)
     selected = []
     for i, budget in enumerate(budgets):
+        if budget.name in found.missed:
+            yield Progress("search", i + 1, len(budgets), f"{budget.name}: no model keeps it")
+            continue
         best, *_ = yield from halved(context, budget.name, found.candidates[budget.name])
         selected.append(_selected(context, found, budget, best))
         yield Progress("search", i + 1, len(budgets), f"{budget.name}: {best}")
@@ -59,6 +63,7 @@ def search(context: Context) -> Iterator[Progress]:
         ),
         schemes=tuple(tables.name for tables in found.tables) if several else None,
         confirmed=found.record,
+        missed=tuple(MissedBudget(name, reason) for name, reason in found.missed.items()),
     ).write(context.path / SearchRecord.FILE)
 
 

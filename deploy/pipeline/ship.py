@@ -188,10 +188,11 @@ def _measured(
             context, jobs, settings, "ship", done=len(jobs), total=total, together=True
         )
         shares = latency_shares(measurements, TEACHER)
+        asked = {budget.name: budget for budget in context.experiment.budgets}
         budgets = tuple(
             verdict
-            for budget, model in zip(context.experiment.budgets, models, strict=True)
-            for verdict in verdicts(budget, model.size_bits / teacher.size_bits, shares[model.name])
+            for model in models
+            for verdict in verdicts(asked[model.name], model.size_bits / teacher.size_bits, shares[model.name])
         )
         if all(verdict.decided for verdict in budgets) or settings.rounds >= most:
             return measurements, budgets

@@ -51,4 +51,5 @@ def _summary(context: Context, agreed: AgreementRecord, searched: SearchRecord) 
         bundle=final.bundle,
         conditions=final.conditions,
         seconds={**seconds, "total": round(sum(seconds.values()), 2)},
+        missed=searched.missed,
     )

@@ -25,8 +25,13 @@ def headline(material: Material) -> str:
     subject, why = escape(_subject(material.summary)), "" if failed else _why(material)
     return (
         f'<p class="muted">{subject}</p><p class="headline">{advice or _sentence(material)}</p>{why}'
-        f'<ul class="checks">{marks}</ul>'
+        f'<ul class="checks">{marks}</ul>{_missed(material.summary)}'
     )
+
+
+def _missed(summary: Summary) -> str:
+    """Why budgets have no model: no reason against those that there are."""
+    return "".join(f'<p class="muted">No model for {escape(b.name)}: {escape(b.reason)}.</p>' for b in summary.missed)
 
 
 def _subject(summary: Summary) -> str:

@@ -75,12 +75,14 @@ class Confirmed:
     Attributes:
         tables: of all schemes, the main one's corrected by what was measured.
         candidates: by budget, best first; those of a budget of latency were measured and keep it.
+        missed: by budget, why there is no candidate; some other budget has some.
         shares: of the teacher's latency, as measured, of the candidates that were.
         record: None where nothing was measured.
     """
 
     tables: Sequence[CostTables]
     candidates: Mapping[str, Sequence[Candidate]]
+    missed: Mapping[str, str]
     shares: Mapping[Candidate, Estimate]
     record: ConfirmRecord | None
 
@@ -94,7 +96,8 @@ def confirmed(
 ) -> Generator[Progress, None, Confirmed]:
     """The candidates of each budget; with latency, only such as keep it by measurement.
 
-    Raises `CheckFailed` for a budget that no measured candidate keeps, `ConfigError` where no model fits by the table.
+    Where no budget has any, raises `CheckFailed` for one that no measured candidate keeps, `ConfigError` for one that
+    no model fits by the table.
     """
     settings = context.experiment.search
     timed = [budget for budget in budgets if budget.share is not None and settings.measured]
@@ -104,19 +107,28 @@ def confirmed(
         if not wanted:
             break
         yield from search.measure(wanted, number)
-    found = {}
+    found: dict[str, Sequence[Candidate]] = {}
+    missed: dict[str, CheckFailed | ConfigError] = {}
     for budget in budgets:
-        if budget in timed:
-            found[budget.name] = search.kept(budget)
-            _check_kept(budget, found[budget.name], search)
-        else:
-            found[budget.name] = yield from search.ask(budget, max(settings.measured, settings.finalists, 1))
-    return Confirmed(search.tables, found, search.shares(found.values()), search.record(timed) if timed else None)
+        try:
+            if budget in timed:
+                found[budget.name] = _kept(budget, search)
+            else:
+                found[budget.name] = yield from search.ask(budget, max(settings.measured, settings.finalists, 1))
+        except (CheckFailed, ConfigError) as error:
+            missed[budget.name] = error
+    if not found:
+        raise next(iter(missed.values()))
+    reasons = {name: str(error) for name, error in missed.items()}
+    record = search.record(timed) if timed else None
+    return Confirmed(search.tables, found, reasons, search.shares(found.values()), record)
 
 
-def _check_kept(budget: AskedBudget, kept: Sequence[Candidate], search: _Confirming) -> None:
-    if kept:
-        return
+def _kept(budget: AskedBudget, search: _Confirming) -> Sequence[Candidate]:
+    if budget.name in search.impossible:
+        raise search.impossible[budget.name]
+    if kept := search.kept(budget):
+        return kept
     found = search.measured_for(budget)
     shares = [one.model.share for one in found if one.model.share is not None]
     least = min(shares, key=lambda share: share.high, default=None)
@@ -146,6 +158,7 @@ class _Confirming:
         tables: with the latest correction.
         proposed: by budget, the candidates that the search has named.
         measured: by what executes, since widths that run alike are one computation.
+        impossible: by budget, that no model fits it by the table, nor nearly.
     """
 
     context: Context
@@ -154,6 +167,7 @@ class _Confirming:
     rank: Rank
     proposed: dict[str, dict[Candidate, None]] = field(default_factory=dict)
     measured: dict[Executed, _Measured] = field(default_factory=dict)
+    impossible: dict[str, ConfigError] = field(default_factory=dict)
     rounds: list[ConfirmRound] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -210,7 +224,12 @@ class _Confirming:
         limits: dict[Executed, list[float]] = {}
         first: dict[Executed, Candidate] = {}
         for budget in budgets:
-            for candidate in (yield from self.unmeasured(budget)):
+            try:
+                unmeasured = yield from self.unmeasured(budget)
+            except ConfigError as error:
+                self.impossible[budget.name] = error
+                continue
+            for candidate in unmeasured:
                 executed = self._executed(candidate)
                 first.setdefault(executed, candidate)
                 limits.setdefault(executed, []).append(budget.share or 0.0)

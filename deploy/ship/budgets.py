@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from deploy.run.records import BudgetVerdict
+from deploy.run.records import BudgetVerdict, MissedBudget
 from deploy.run.settings.deployment import Budget
 from hil.errors import CheckFailed
 from nas.estimate import Estimate
@@ -18,6 +18,12 @@ def verdicts(budget: Budget, size_share: float, latency_share: Estimate) -> tupl
         for quantity, (limit, share) in shares.items()
         if limit is not None
     )
+
+
+def check_missed(missed: Sequence[MissedBudget]) -> None:
+    """`CheckFailed` with why some budgets have no model."""
+    if missed:
+        raise CheckFailed("; ".join(budget.reason for budget in missed))
 
 
 def check_budgets(budgets: Iterable[BudgetVerdict]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from deploy.run.records.agreement import Correction, GateRecord, Interval
 from deploy.run.records.base import OMITTED, Record, plain_fields
+from deploy.run.records.search import MissedBudget
 from hil.measurement import Conditions, Measurement
 from hil.stats import LatencySummary
 from nas.estimate import Estimate
@@ -264,7 +265,12 @@ class SubnetCounts:
 
 @dataclass(frozen=True)
 class Summary(Record):
-    """A finished run. `seconds`: wall time by stage, and their `total`."""
+    """A finished run.
+
+    Attributes:
+        seconds: wall time by stage, and their `total`.
+        missed: budgets for which there is no model.
+    """
 
     name: str
     data: DataSummary
@@ -282,6 +288,7 @@ class Summary(Record):
     bundle: BundleRecord
     conditions: Conditions
     seconds: Mapping[str, float]
+    missed: tuple[MissedBudget, ...] = field(default=(), metadata=OMITTED)
 
     FILE: ClassVar[str] = "summary.json"
     COMMAND: ClassVar[str] = "report"

@@ -130,11 +130,20 @@ class ConfirmRecord:
 
 
 @dataclass(frozen=True)
+class MissedBudget:
+    """A budget without a model; `reason`: in a sentence, with what to do."""
+
+    name: str
+    reason: str
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class SearchRecord(Record):
     """What the stage `search` selected.
 
     Attributes:
-        selected: one model per budget, in the budgets' order.
+        selected: one model per budget, in the budgets' order; none for one of `missed`.
         teacher_size_bits: the INT8 teacher's, of which budgets are shares.
         outside_blocks: of the main scheme.
         schemes: all that were searched, the main one first; None where there is one.
@@ -148,6 +157,7 @@ class SearchRecord(Record):
     pareto_front: tuple[ParetoPoint, ...]
     schemes: tuple[str, ...] | None = field(default=None, metadata=OMITTED)
     confirmed: ConfirmRecord | None = field(default=None, metadata=OMITTED)
+    missed: tuple[MissedBudget, ...] = field(default=(), metadata=OMITTED)
 
     FILE: ClassVar[str] = "search.json"
     COMMAND: ClassVar[str] = "search"

@@ -225,6 +225,20 @@ def test_a_budget_that_no_measured_candidate_keeps(bench: Bench, monkeypatch: py
     assert len(board.sessions) <= 4
 
 
+def test_a_budget_without_a_model_leaves_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_board(monkeypatch, lambda a: 0.5 + bench.predicted(a))
+    slow, impossible = replace(middle(bench), name="slow"), bench.budget(0.01, "impossible")
+    found = bench.confirmed(impossible, slow, bench.budget(100.0))
+    assert list(found.candidates) == ["fast"] and set(found.missed) == {"impossible", "slow"}
+    assert "is below the smallest model's" in found.missed["impossible"]
+    assert "no measured candidate keeps" in found.missed["slow"]
+    assert found.record is not None
+    candidates = {budget.name: budget.candidates for budget in found.record.budgets}
+    assert not candidates["impossible"] and not any(one.kept for one in candidates["slow"])
+    with pytest.raises(ConfigError, match="budget 'impossible'"):
+        bench.confirmed(impossible, slow)
+
+
 def test_a_model_that_fails_on_the_board_is_left_out_and_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     budget = bench.budget(100.0)
     best = bench.best(budget)

@@ -189,20 +189,27 @@ def test_what_each_part_of_the_recipe_is_worth(study: tuple[list[StudyStep], Pat
     planned, out = study
     run = FinishedRun.read(out / "seed0", 0)
     ours, theirs = (run.evidence[name].confusions for name in ("fast", "teacher_plus"))
-    rows_of = (("nothing", ours), ("soft targets", theirs))
+    rows_of = (
+        ("teacher_plus", "nothing", theirs),
+        ("teacher_plus", "soft targets", ours),
+        ("fast", "nothing", ours),
+        ("fast", "soft targets", theirs),
+    )
     nothing = Estimate(0.0, 0.0, 0.0, 0.0, 4, "resampled")
-    AblationRecord("mIoU", tuple(Ablated("fast", without, 0.0, nothing, of) for without, of in rows_of)).write(
+    AblationRecord("mIoU", tuple(Ablated(name, without, 0.0, nothing, of) for name, without, of in rows_of)).write(
         out / "seed0" / AblationRecord.FILE
     )
     step = next(step for step in planned if step.name == "ablation")
     StepRecord(step.name, step.command, 0, 60.0).write(out / "steps" / f"{step.name}.json")
     record = collect(planned, (0, 1), out)
     assert CamvidRecord.read(out / CamvidRecord.FILE) == record
-    whole, without = record.ablation
+    *others, whole, without = record.ablation
+    assert {other.model for other in others} == {"teacher_plus"} and not any(other.against for other in others)
     assert (whole.without, whole.change.value) == ("nothing", 0) and without.without == "soft targets"
     expected = trained_difference([run.evidence["teacher_plus"].counted], [run.evidence["fast"].counted], block=BLOCK)
+    assert whole.against and whole.against.value == -expected.value and without.against == expected
     assert without.change == expected and "recipe without soft targets" in set(pd.read_parquet(out / IMAGES)["kind"])
-    assert f"| fast | soft targets | {without.score:.2f} | {expected.value:+.2f} [" in "\n".join(rows(record))
+    assert f"| 0 | fast | soft targets | {without.score:.2f} | {expected.value:+.2f} [" in "\n".join(rows(record))
 
 
 def test_an_image_without_a_result_is_named(study: tuple[list[StudyStep], Path]) -> None:
