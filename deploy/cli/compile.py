@@ -222,10 +222,10 @@ def _form(options: CompileOptions, scheme: Scheme) -> Form:
         raise UsageError("--activations uint8: its weights have per-tensor scales; add --granularity tensor")
     if form.activations == "uint8" and form.few_bits == "int4":
         raise UsageError("--activations uint8 --few-bits int4: TFLite has no INT4 weights beside uint8; leave one out")
-    if options.format != "tflite" and form != Form():
-        raise UsageError(
-            f"--format {options.format}: has int8 activations, int8 weights and quantized inputs and outputs only"
-        )
+    if options.format == "converter" and form != Form():
+        raise UsageError("--format converter: has int8 activations, int8 weights and quantized inputs and outputs only")
+    if options.format == "onnx" and form.few_bits == "int4":
+        raise UsageError("--format onnx --few-bits int4: 4-bit weights are written as int8 there; leave one out")
     if options.format == "converter" and scheme != DEFAULT:
         raise UsageError("--format converter: quantizes with per-channel scales; it takes no other scheme")
     return form
@@ -255,7 +255,7 @@ def _context(options: CompileOptions, *, full: bool = False) -> Iterator[Context
 
 
 def _target(options: CompileOptions, target: Target | None) -> Target | None:
-    """By which files are linted, and whose outputs are expected; an ONNX file is neither linted nor in uint8."""
+    """By which files are linted, and whose outputs are expected; an ONNX file is not linted, and runs on a CPU."""
     return None if options.format == "onnx" else target
 
 

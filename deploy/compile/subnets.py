@@ -108,7 +108,7 @@ def _written(
     if writing.kind == "onnx":
         from deploy.formats.onnx import to_onnx
 
-        return graph, to_onnx(graph, metadata), x
+        return graph, to_onnx(graph, metadata, writing.form), x
     return graph, write(graph, metadata, writing.form), x
 
 

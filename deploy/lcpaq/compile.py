@@ -80,7 +80,7 @@ def compile_network(network: QuantizedSubject, out: Path, writing: Writing) -> P
     if writing.kind == "onnx":
         from deploy.formats.onnx import to_onnx
 
-        content = to_onnx(graph, metadata)
+        content = to_onnx(graph, metadata, form)
     else:
         content = write(graph, metadata, form)
     if writing.target is not None:

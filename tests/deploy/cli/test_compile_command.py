@@ -46,7 +46,8 @@ def test_a_subnet_that_there_is_not(fails, tmp_path, name):
         (("--all", "--activations", "uint8"), ("--granularity tensor",)),
         (("--all", "--activations", "uint8", "--granularity", "tensor", "--few-bits", "int4"), ("leave one out",)),
         (("--all", "--format", "onnx"), ("--format onnx", "single subnets")),
-        (("b1_k3e3-k3e3_w8", "--format", "onnx", "--graph-io", "float"), ("--format onnx", "quantized inputs and")),
+        (("b1_k3e3-k3e3_w8", "--format", "converter", "--graph-io", "float"), ("--format converter", "quantized inp")),
+        (("b1_k3e3-k3e3_w8", "--format", "onnx", "--few-bits", "int4"), ("written as int8", "leave one out")),
         (("b1_k3e3-k3e3_w8", "--format", "converter", "--granularity", "tensor"), ("--format converter",)),
         (("b1_k3e3-k3e3_w4", "--bits", "4", "--format", "converter"), ("8 bits wide",)),
         (("--all", "--weights", "none.pt"), ("none.pt", "no such file", "supernets.pt")),
@@ -59,6 +60,26 @@ def test_a_subnet_that_there_is_not(fails, tmp_path, name):
 def test_compile_options_that_do_not_go_together(fails, tmp_path, options, words):
     fails(USAGE, ["compile", *options, "--out", tmp_path / "out"], *words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "form", [(), ("--granularity", "tensor", "--activations", "uint8"), ("--graph-io", "float")], ids=" ".join
+)
+def test_onnx_in_every_form_answers_as_its_golden_pair(tmp_path, form):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert main(["compile", "b2_k5e6-k3e3_w8", "--format", "onnx", "--out", str(tmp_path), *form]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "b2_k5e6-k3e3_w8.onnx")
+    (x,), (y,) = session.get_inputs(), session.get_outputs()
+    kinds = {"tensor(int8)": np.int8, "tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+    assert kinds[x.type] is kinds[y.type] is (np.float32 if "float" in form else np.uint8 if form else np.int8)
+    source, expected = (
+        np.fromfile(tmp_path / f"b2_k5e6-k3e3_w8.{part}.bin", kinds[end.type]).reshape(end.shape)
+        for part, end in (("input", x), ("expected", y))
+    )
+    (found,) = session.run(None, {x.name: source})
+    step = np.unique(np.diff(np.unique(expected))).min() if "float" in form else 1
+    most = 2 if "uint8" in form else 1  # one operator's last bit, magnified by the next
+    assert np.abs(found.astype(np.float64) - expected).max() <= 1.01 * most * step
 
 
 # A run's trained weights
