@@ -60,9 +60,10 @@ class WidthsOptions(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class FinishOptions(RunOptions):
-    """`final_models`: names, separated by commas."""
+    """`final_models`: names, and `compared`: budgets in place of them, separated by commas."""
 
     final_models: str = "teacher_plus"
+    compared: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +208,9 @@ def _add_finish(studies: Commands) -> None:
     finish.add_argument(
         "--models", dest="final_models", default="teacher_plus", metavar="A,B", help="of the run (default %(default)s)"
     )
+    finish.add_argument(
+        "--compared", metavar="A,B", help="budgets: what compare-search retrained for them, in place of --models"
+    )
     bind(finish, FinishOptions, finish_table)
 
 
@@ -310,18 +314,25 @@ def finish_table(options: FinishOptions) -> int:
     """The exit code."""
     from deploy.run.records import FinalRecord
     from deploy.studies.finish import FinishRecord, both_ways
+    from deploy.studies.finished_controls import FinishedControls, finished_controls
 
-    names = list(dict.fromkeys(options.final_models.split(",")))
+    names = list(dict.fromkeys((options.compared or options.final_models).split(",")))
     experiment, _ = load(options)
     FinalRecord.read(options.runs_dir / experiment.name / FinalRecord.FILE)  # before a folder is made
+    record: FinishRecord | FinishedControls
     with open_run(options) as context:
-        console.follow(both_ways(context, names))
-        path = context.path / FinishRecord.FILE
-    record = FinishRecord.read(path)
+        console.follow((finished_controls if options.compared else both_ways)(context, names))
+        path = context.path / (FinishedControls if options.compared else FinishRecord).FILE
+    if options.compared:
+        record = FinishedControls.read(path)
+        models = [(f"{m.budget}: {m.method}", m.plain_score, m.finished_score) for m in record.winners]
+    else:
+        record = FinishRecord.read(path)
+        models = [(m.name, m.plain_score, m.finished_score) for m in record.models]
     if options.json:
         console.say_json(record.to_json())
         return 0
-    rows = [(m.name, f"{m.plain_score:.2f}", f"{m.finished_score:.2f}") for m in record.models]
+    rows = [(name, f"{plain:.2f}", f"{finished:.2f}") for name, plain, finished in models]
     console.table(("model", f"{record.metric} % without", f"with {record.steps} steps"), rows)
     console.say(f"written to {path}")
     return 0

@@ -60,11 +60,7 @@ def both_ways(context: Context, names: Sequence[str]) -> Iterator[Progress]:
     such steps.
     """
     FinalRecord.read(context.path / FinalRecord.FILE)  # the students are final
-    steps, architectures = context.experiment.retrain.quantization_aware_steps, architectures_of(context, names)
-    if not steps:
-        raise UsageError(
-            f"{context.path}: its recipe has no quantization-aware steps (retrain.quantization_aware_steps)"
-        )
+    steps, architectures = check_steps(context), architectures_of(context, names)
     found = list[BothWays]()
     for number, (name, architecture) in enumerate(architectures.items(), start=1):
         model = before_finish(context, name, architecture)
@@ -75,6 +71,15 @@ def both_ways(context: Context, names: Sequence[str]) -> Iterator[Progress]:
         found.append(BothWays(name, without, with_them, plain, finished))
         yield Progress(STAGE, number, len(names), f"{name}: {without:.2f} % without, {with_them:.2f} % with")
     FinishRecord(context.task.metric, steps, tuple(found)).write(context.path / FinishRecord.FILE)
+
+
+def check_steps(context: Context) -> int:
+    """How many quantization-aware steps the recipe has; `UsageError` where it has none."""
+    if not (steps := context.experiment.retrain.quantization_aware_steps):
+        raise UsageError(
+            f"{context.path}: its recipe has no quantization-aware steps (retrain.quantization_aware_steps)"
+        )
+    return steps
 
 
 def _evaluated(context: Context, model: Encoder, architecture: Architecture) -> tuple[Confusion, ...]:

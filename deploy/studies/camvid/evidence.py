@@ -14,6 +14,7 @@ from deploy.run.records import FinalRecord, ModelRecord
 from deploy.ship.evaluation import BOARD, ImageScore
 from deploy.studies.ablation import AblationRecord
 from deploy.studies.finish import FinishRecord
+from deploy.studies.finished_controls import FinishedControls
 from deploy.studies.widths import HomogeneousModel, WidthsRecord
 from hil.errors import UsageError
 from nas.tasks.confusion import Cell, Confusion, counted_cells
@@ -79,6 +80,14 @@ def compared(folder: Path, seed: int, budget: str) -> Iterator[tuple[MethodRecor
     for method in record.methods:
         retrained = RetrainedRecord.read(folder / "compare" / "retrained" / f"{method.retrained[0]}.json")
         yield method, ModelEvidence(seed, f"{budget}: {method.method}", method.subnet, retrained.confusions)
+
+
+def finished_controls(folder: Path, seed: int) -> dict[str, ModelEvidence]:
+    """What was compared, with quantization-aware steps, by its retraining's key."""
+    return {
+        one.retrained: ModelEvidence(seed, f"{FINISHED}, {one.budget}: {one.method}", one.subnet, one.finished)
+        for one in FinishedControls.read(folder / FinishedControls.FILE).winners
+    }
 
 
 def at_one_width(folder: Path, seed: int) -> Iterator[tuple[HomogeneousModel, ModelEvidence]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -24,12 +24,14 @@ from deploy.studies.camvid.evidence import (
     at_one_width,
     both_ways,
     compared,
+    finished_controls,
     write_images,
 )
 from deploy.studies.camvid.plan import (
     ABLATION,
     ANYWHERE,
     CONTROLLED,
+    FINISHED_CONTROLS,
     LCPAQ_SHARES,
     StudyStep,
     finish_step,
@@ -135,9 +137,11 @@ def _gather(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path, control
         folder = out / run_name(controlled)
         for budget in CONTROLLED:
             if f"controls-{budget}" in done:
-                rows = list(_controls(first, folder, budget))
+                with_steps = finished_controls(folder, controlled) if FINISHED_CONTROLS in done else {}
+                ours = [one for one in evidence if (one.seed, one.kind, one.name) == (controlled, FINISHED, budget)]
+                rows = list(_controls(first, folder, budget, with_steps, ours))
                 controls += [control for control, _ in rows]
-                evidence += [one for _, one in rows]
+                evidence += [one for _, found in rows for one in found]
         if "widths" in done:
             pairs = list(_widths(first, folder))
             widths += [width for width, _ in pairs]
@@ -200,16 +204,31 @@ def _counted(evidence: Sequence[ModelEvidence], kind: str, name: str, seeds: Seq
     return [found[seed].counted for seed in seeds]
 
 
-def _controls(run: FinishedRun, folder: Path, budget: str) -> Iterator[tuple[Control, ModelEvidence]]:
+def _controls(
+    run: FinishedRun,
+    folder: Path,
+    budget: str,
+    finished: Mapping[str, ModelEvidence],
+    ours_finished: Sequence[ModelEvidence],
+) -> Iterator[tuple[Control, list[ModelEvidence]]]:
+    """Each with what it is of; `finished`: by the retraining's key; `ours_finished`: the selected model's, or none."""
     ours, teacher = run.evidence[budget].counted, run.teacher
     for method, evidence in compared(folder, run.seed, budget):
-        difference = trained_difference([ours], [evidence.counted], block=BLOCK)
-        spent = {step: seconds.cpu_s for step, seconds in method.spent.items()}
-        share = method.size_bits / teacher.size_bits
-        yield (
-            Control(run.seed, budget, method.method, method.subnet, evidence.counted.score, share, difference, spent),
-            evidence,
+        control = Control(
+            run.seed,
+            budget,
+            method.method,
+            method.subnet,
+            evidence.counted.score,
+            method.size_bits / teacher.size_bits,
+            trained_difference([ours], [evidence.counted], block=BLOCK),
+            {step: seconds.cpu_s for step, seconds in method.spent.items()},
         )
+        again = [one for key in method.retrained[:1] if (one := finished.get(key))]
+        for mine, other in zip(ours_finished, again, strict=False):
+            difference = trained_difference([mine.counted], [other.counted], block=BLOCK)
+            control = replace(control, finished_score=other.counted.score, finished_found=difference)
+        yield control, [evidence, *again]
 
 
 def _widths(run: FinishedRun, folder: Path) -> Iterator[tuple[OneWidth, ModelEvidence]]:

@@ -62,6 +62,9 @@ def hard_step(seed: int) -> str:
     return f"hard{seed}"
 
 
+FINISHED_CONTROLS = "finished-controls"
+
+
 def lcpaq_step(model: str, share: int) -> str:
     return f"lcpaq-{model}-{share}"
 
@@ -114,6 +117,12 @@ def steps(
                 (name,),
             )
             for budget, methods in zip(CONTROLLED, ((*RIVALS, *CONTROLS), CONTROLS), strict=True)
+        ),
+        StudyStep(
+            FINISHED_CONTROLS,
+            ("study", "finish", *main, "--compared", ",".join(CONTROLLED)),
+            15,
+            tuple(f"controls-{budget}" for budget in CONTROLLED),
         ),
         StudyStep(ABLATION, ("study", "ablation", *main, "--models", ABLATED), 60, (name,)),
         StudyStep(

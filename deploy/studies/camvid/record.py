@@ -77,6 +77,7 @@ class Control:
         score: of the deployed integers, in percent.
         found: the selected model's score less this one's, in points.
         cpu_s: by step what selecting it took in CPU seconds; None where that was not counted.
+        finished_score, finished_found: both models with quantization-aware steps; None where that was not made.
     """
 
     seed: int
@@ -87,6 +88,8 @@ class Control:
     size_share: float
     found: Estimate
     cpu_s: dict[str, float | None]
+    finished_score: float | None = field(default=None, metadata=OMITTED)
+    finished_found: Estimate | None = field(default=None, metadata=OMITTED)
     __pydantic_config__ = STRICT
 
 

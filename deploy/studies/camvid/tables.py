@@ -73,12 +73,17 @@ def _ablation(record: CamvidRecord) -> Iterator[str]:
 def _controls(record: CamvidRecord) -> Iterator[str]:
     if not record.controls:
         return
-    yield "| budget | control | mIoU, % | selected model less control, points [95 %] | size | CPU s to select it |"
-    yield "|---|---|---|---|---|---|"
+    yield (
+        "| seed | budget | control | mIoU, % | selected model less control, points [95 %] | "
+        "with quantization-aware steps, % | selected less control, both with [95 %] | size | CPU s to select it |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
     for control in record.controls:
+        finished = "" if control.finished_score is None else f"{control.finished_score:.2f}"
+        both = _interval(control.finished_found) if control.finished_found else ""
         yield (
-            f"| {control.budget} | {control.method} | {control.score:.2f} | {_interval(control.found)} | "
-            f"{control.size_share:.1%} | {_selecting(control)} |"
+            f"| {control.seed} | {control.budget} | {control.method} | {control.score:.2f} | "
+            f"{_interval(control.found)} | {finished} | {both} | {control.size_share:.1%} | {_selecting(control)} |"
         )
 
 

@@ -11,16 +11,19 @@ import pandas as pd
 import pytest
 
 from deploy.cli import main
+from deploy.compare.records import MethodRecord, Spent
 from deploy.formats.journal import Journal
 from deploy.ship.evaluation import ImageScore
 from deploy.studies.ablation import Ablated, AblationRecord
+from deploy.studies.camvid import findings
 from deploy.studies.camvid.conduct import StepFailedError, StepRecord, conduct, left
-from deploy.studies.camvid.evidence import IMAGES, FinishedRun
+from deploy.studies.camvid.evidence import IMAGES, FinishedRun, ModelEvidence
 from deploy.studies.camvid.findings import BLOCK, collect, verdict
 from deploy.studies.camvid.plan import StudyStep, chosen, steps
 from deploy.studies.camvid.record import CamvidRecord
 from deploy.studies.camvid.tables import rows
 from deploy.studies.finish import BothWays, FinishRecord
+from deploy.studies.finished_controls import FinishedControl, FinishedControls
 from deploy.studies.widths import HomogeneousModel, WidthsRecord
 from hil.errors import UsageError
 from nas.estimate import Estimate
@@ -185,6 +188,51 @@ def test_seeds_of_two_machines_are_joined_as_if_of_one(
     assert not any((tmp_path / name).exists() for name in ("twice", "broken", "none"))
 
 
+def test_controls_are_compared_with_the_same_steps_too(
+    study: tuple[list[StudyStep], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, out = study
+    run = FinishedRun.read(out / "seed0", 0)
+    ours, theirs = (run.evidence[name].confusions for name in ("fast", "teacher_plus"))
+    method = MethodRecord(
+        *(
+            "random_blocks",
+            "b1",
+            None,
+            0,
+            True,
+            None,
+            800.0,
+            None,
+            (50.0,),
+            (50.0,),
+            {"teacher": Spent(1.0, 2.0)},
+            None,
+        ),
+        against={},
+        retrained=("key",),
+    )
+    beside = ModelEvidence(0, "fast: random_blocks", "b1", theirs)
+    monkeypatch.setattr(findings, "compared", lambda *_: iter([(method, beside)]))
+    (out / "seed0" / "compare").mkdir(exist_ok=True)
+    FinishedControls("mIoU", 2, (FinishedControl("fast", "random_blocks", "b1", "key", 50.0, 51.0, ours),)).write(
+        out / "seed0" / FinishedControls.FILE
+    )
+    FinishRecord(
+        "mIoU", 2, (BothWays("fast", 0.0, 0.0, ours, theirs), BothWays("teacher_plus", 0.0, 0.0, *[ours] * 2))
+    ).write(out / "seed0" / FinishRecord.FILE)
+    for step in planned:
+        if step.name in ("controls-fast", "finish0", "finished-controls"):
+            StepRecord(step.name, step.command, 0, 60.0).write(out / "steps" / f"{step.name}.json")
+    (control,) = collect(planned, (0, 1), out).controls
+    assert control.finished_found and control.finished_found.value == pytest.approx(-control.found.value)
+    assert control.finished_score == run.evidence["fast"].counted.score
+    kinds = set(pd.read_parquet(out / IMAGES)["kind"])
+    assert {"fast: random_blocks", "with finish, fast: random_blocks"} <= kinds
+    text = "\n".join(rows(CamvidRecord.read(out / CamvidRecord.FILE)))
+    assert f"| {control.finished_score:.2f} | {control.finished_found.value:+.2f} [" in text
+
+
 def test_what_each_part_of_the_recipe_is_worth(study: tuple[list[StudyStep], Path]) -> None:
     planned, out = study
     run = FinishedRun.read(out / "seed0", 0)
@@ -230,7 +278,7 @@ def test_the_plan_is_shown_with_its_time(tmp_path: Path, capsys: pytest.CaptureF
     command = ["study", "camvid", "--data", "camvid:x", "--encoder-from", "e.tflite", "--out", str(tmp_path)]
     assert main([*command, "--plan"]) == 0
     said = capsys.readouterr().out
-    assert "hilnas loop --config camvid --data camvid:x" in said and "23 steps to take, about 1" in said
+    assert "hilnas loop --config camvid --data camvid:x" in said and "24 steps to take, about 1" in said
     assert not list(tmp_path.iterdir())
     assert main([*command, "--plan", "--only", "seed0,widths"]) == 0
     assert "2 steps to take" in capsys.readouterr().out

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from deploy.cli import main
+from deploy.compare.records import ComparisonRecord, RetrainedRecord
 from deploy.run.records import FinalRecord
 from deploy.studies.finish import FinishRecord
+from deploy.studies.finished_controls import FinishedControls
 from tests.deploy.tiny_experiment import arguments, finished_run
 
 
@@ -42,3 +44,31 @@ def test_every_model_both_ways(
     assert "has no quantization-aware steps" in capsys.readouterr().err
     assert main(["study", "finish", *arguments(config, tmp_path / "none")]) == 2
     assert "final.json: no such file" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_what_was_compared_goes_on_with_the_same_steps(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished = finished_run(tmp_path_factory)
+    folder = finished.copy(tmp_path / "runs")
+    compare = ["compare-search", *arguments(finished.config, tmp_path / "runs")]
+    assert main([*compare, "--methods", "random_blocks,fewer_layers"]) == 0, capsys.readouterr().err
+    config = tmp_path / "tiny.toml"
+    config.write_text(finished.config.read_text() + "quantization_aware_steps = 2\n")
+    (tmp_path / "space.toml").write_text((finished.config.parent / "space.toml").read_text())
+    command = ["study", "finish", *arguments(config, tmp_path / "runs"), "--compared"]
+    assert main([*command, "fast"]) == 0, capsys.readouterr().err
+    made = FinishedControls.read(folder / FinishedControls.FILE)
+    methods = ComparisonRecord.read(folder / "compare" / "fast.json").methods
+    assert [(one.method, one.retrained, one.plain_score) for one in made.winners] == [
+        (method.method, method.retrained[0], method.int8[0]) for method in methods
+    ]
+    for one in made.winners:
+        plain = RetrainedRecord.read(folder / "compare" / "retrained" / f"{one.retrained}.json")
+        assert one.finished != plain.confusions and len(one.finished) == len(plain.confusions)
+    before = (folder / FinishedControls.FILE).read_bytes()
+    assert main([*command, "fast"]) == 0
+    assert (folder / FinishedControls.FILE).read_bytes() == before
+    assert "fast: fewer_layers" in capsys.readouterr().out
+    assert main([*command, "small"]) == 2
+    assert "run hilnas compare-search --budget small first" in capsys.readouterr().err
