@@ -42,12 +42,13 @@ class StartOptions(RunOptions):
 @dataclass(frozen=True, kw_only=True)
 class RankingOptions(RunOptions):
     """`retrained`: how many models are retrained; `retrainings`: how often each, with another seed; `steps`: of each,
-    None: the recipe's.
+    None: the recipe's; `bits`: their widths, separated by commas, None: the space's.
     """
 
     retrained: int = 24
     retrainings: int = 2
     steps: int | None = None
+    bits: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +190,7 @@ def _add_ranking(studies: Commands) -> None:
         "--retrainings", type=int, default=2, metavar="N", help="of each, with other seeds (default %(default)s)"
     )
     ranking.add_argument("--steps", type=int, metavar="N", help="of a retraining (default: the configuration's)")
+    ranking.add_argument("--bits", metavar="A,B", help="widths of the models' blocks (default: the space's)")
     bind(ranking, RankingOptions, ranking_table)
 
 
@@ -275,9 +277,10 @@ def ranking_table(options: RankingOptions) -> int:
     from deploy.studies.ranking_record import RankingRecord
 
     check_counts(options.retrained, options.retrainings, options.steps)
+    bits = None if options.bits is None else list(dict.fromkeys(whole_numbers("--bits", options.bits)))
     with open_run(options) as context:
         console.follow(loop(context, "tables"))
-        console.follow(ranking(context, options.retrained, options.retrainings, options.steps))
+        console.follow(ranking(context, options.retrained, options.retrainings, options.steps, bits))
         path = context.path / RankingRecord.FILE
     record = RankingRecord.read(path)
     if options.json:

@@ -49,16 +49,19 @@ def check_counts(models: int, retrainings: int, steps: int | None) -> None:
         )
 
 
-def ranking(context: Context, models: int, retrainings: int, steps: int | None = None) -> Iterator[Progress]:
+def ranking(
+    context: Context, models: int, retrainings: int, steps: int | None = None, bits: Sequence[int] | None = None
+) -> Iterator[Progress]:
     """Retrain, rank, compare: ranking.json in the run's folder. Needs the tables stage.
 
-    `steps`: of a retraining; None: the recipe's.
+    `steps`: of a retraining; None: the recipe's. `bits`: the widths that the models' blocks have; None: the space's.
 
-    Raises `CheckFailed` where all turn out equal.
+    Raises `CheckFailed` where all turn out equal, `UsageError` for a width that the space has not.
     """
+    space = of_bits(context.space, bits)
     experiment, seed = context.experiment, context.experiment.seed
     tables = {name: Table.load(context.path / "tables" / f"{name}.parquet") for name in ("nsr", "size", WEIGHTED_NSR)}
-    architectures = spread(context.space, tables, models, seed)
+    architectures = spread(space, tables, models, seed)
     recipe = experiment.retrain if steps is None else replace(experiment.retrain, steps=steps)
     shorter = brief(
         replace(experiment, retrain=recipe), experiment.search.finalist_schedule
@@ -88,6 +91,15 @@ def ranking(context: Context, models: int, retrainings: int, steps: int | None =
         ),
         noise_ceiling=rank_agreement(scores[0], scores[1], seed) if retrainings > 1 else None,
     ).write(context.path / RankingRecord.FILE)
+
+
+def of_bits(space: SearchSpace, bits: Sequence[int] | None) -> SearchSpace:
+    """The space with some of its widths. Raises `UsageError` for another width."""
+    if bits is None:
+        return space
+    if unknown := [width for width in bits if width not in space.bits]:
+        raise UsageError(f"--bits {unknown[0]}: {space.name} has {', '.join(map(str, space.bits))}")
+    return replace(space, bits=tuple(width for width in space.bits if width in bits))
 
 
 def spread(space: SearchSpace, tables: Mapping[str, Table], count: int, seed: int) -> list[Architecture]:

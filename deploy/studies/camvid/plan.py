@@ -129,7 +129,10 @@ def steps(
             "widths", ("study", "widths", *main, "--models", "teacher_plus,small", "--bits", widths), 15, (name,)
         ),
         StudyStep(
-            "ranking", ("study", "ranking", *main, "--models", "24", "--steps", str(RANKED_STEPS)), 90, (name,)
+            "ranking",
+            ("study", "ranking", *main, "--models", "24", "--steps", str(RANKED_STEPS), "--bits", "8"),
+            60,
+            (name,),
         ),
         *(
             StudyStep(
