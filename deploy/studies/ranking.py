@@ -58,10 +58,9 @@ def ranking(
 
     Raises `CheckFailed` where all turn out equal, `UsageError` for a width that the space has not.
     """
-    space = of_bits(context.space, bits)
     experiment, seed = context.experiment, context.experiment.seed
     tables = {name: Table.load(context.path / "tables" / f"{name}.parquet") for name in ("nsr", "size", WEIGHTED_NSR)}
-    architectures = spread(space, tables, models, seed)
+    architectures = spread(context.space, tables, models, seed, bits)
     recipe = experiment.retrain if steps is None else replace(experiment.retrain, steps=steps)
     shorter = brief(
         replace(experiment, retrain=recipe), experiment.search.finalist_schedule
@@ -102,13 +101,15 @@ def of_bits(space: SearchSpace, bits: Sequence[int] | None) -> SearchSpace:
     return replace(space, bits=tuple(width for width in space.bits if width in bits))
 
 
-def spread(space: SearchSpace, tables: Mapping[str, Table], count: int, seed: int) -> list[Architecture]:
+def spread(
+    space: SearchSpace, tables: Mapping[str, Table], count: int, seed: int, bits: Sequence[int] | None = None
+) -> list[Architecture]:
     """Half evenly along the exact front of NSR and size, half from all quantiles of uniform ones' NSR sums."""
-    nsr = tables["nsr"]
-    front = exact_front(space, [nsr, tables["size"]]).architectures
+    nsr, narrowed = tables["nsr"], of_bits(space, bits)
+    front = exact_front(space, [nsr, tables["size"]], lambda subnet: subnet.bits in narrowed.bits).architectures
     places = np.linspace(0, len(front) - 1, min(len(front), (count + 1) // 2)).round().astype(int)
     chosen = dict.fromkeys(front[place] for place in places.tolist())
-    uniform = stratified(space, nsr, count, random.Random(f"{seed}/ranking"))
+    uniform = stratified(narrowed, nsr, count, random.Random(f"{seed}/ranking"))
     left = [architecture for architecture in uniform if architecture not in chosen]
     return [*chosen, *left[: count - len(chosen)]]
 

@@ -37,6 +37,7 @@ from deploy.search.halving import halved
 from deploy.search.ranking import ranked
 from deploy.studies.ranking import WORDS, ranking_rows, spread
 from deploy.studies.ranking_record import RankingRecord
+from hil.errors import UsageError
 from nas.engine.local import Local
 from nas.errors import ConfigError, TableError
 from nas.search.union import CostTables
@@ -294,6 +295,10 @@ def test_models_of_the_study_lie_on_the_front_and_all_over_the_space(populated, 
         assert min(everything(space), key=tables["nsr"].total) in chosen  # an end of the front
         sums = sorted(tables["nsr"].total(a) for a in everything(space))
         assert max(tables["nsr"].total(a) for a in chosen) > sums[len(sums) * 3 // 4]
+        of_one_width = spread(space, tables, 6, 0, [4])
+        assert {subnet.bits for a in of_one_width for subnet in a.subnets} == {4} != set(space.bits)
+        with pytest.raises(UsageError, match="--bits 5: .* has 4, 8"):
+            spread(space, tables, 6, 0, [5])
 
 
 @pytest.mark.parametrize("counts", [("--models", "4"), ("--retrainings", "0")])
