@@ -297,7 +297,7 @@ def test_models_of_the_study_lie_on_the_front_and_all_over_the_space(populated, 
         assert max(tables["nsr"].total(a) for a in chosen) > sums[len(sums) * 3 // 4]
         of_one_width = spread(space, tables, 6, 0, [4])
         assert {subnet.bits for a in of_one_width for subnet in a.subnets} == {4} != set(space.bits)
-        with pytest.raises(UsageError, match="--bits 5: .* has 4, 8"):
+        with pytest.raises(UsageError, match=r"--bits 5: .* has 4, 8"):
             spread(space, tables, 6, 0, [5])
 
 
