@@ -43,7 +43,8 @@ EXPLORING = """
 POINTING = """
   const plot = document.querySelector("svg.plot"), tip = document.getElementById("tip");
   const mark = plot.querySelector("polygon.f-selected").getBoundingClientRect();
-  plot.dispatchEvent(new PointerEvent("pointermove", { clientX: mark.left + 2, clientY: mark.top + 2 }));
+  const x = mark.left + mark.width / 2, y = mark.top + mark.height / 2;  // others may be near: the nearest is named
+  plot.dispatchEvent(new PointerEvent("pointermove", { clientX: x, clientY: y }));
   return { hidden: tip.hidden, text: tip.textContent };
 """
 LEAST = 7.0  # pixels of a letter in a figure
