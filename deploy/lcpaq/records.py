@@ -46,6 +46,15 @@ class SensitivityRecord(KeyedRecord):
 
 
 @dataclass(frozen=True)
+class ProbeRound:
+    """A line of sensitivity.jsonl: z'Hz by layer, one for each probe (`nas.lcpaq.hessian`), and what they took."""
+
+    forms: Mapping[str, tuple[float, ...]]
+    cpu_s: float
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class LayerLatencies(KeyedRecord):
     """The latency of each layer, isolated, on the board."""
 

@@ -149,24 +149,39 @@ class Trace:
         return self.trace / self.size
 
 
+Forms = Mapping[str, Sequence[float]]
+"""Of one round: z'Hz by layer, one for each of its probes."""
 Change = Callable[[Mapping[str, Tensor]], Tensor]
 """From a batch's results to the change of one tensor with each probe, (probes x N, C, H, W)."""
 
 
 def estimated(
-    problem: Problem, *, relative_error: float = 0.05, most_probes: int = 512, seed: int = 0
+    problem: Problem,
+    *,
+    relative_error: float = 0.05,
+    most_probes: int = 512,
+    seed: int = 0,
+    known: Sequence[Forms] = (),
+    keep: Callable[[Forms], None] | None = None,
 ) -> Iterator[dict[str, Trace]]:
     """Every layer's `Trace` after each round of probes, until all are within `relative_error` or out of probes.
 
     A layer needs no more probes when its standard error is at most `relative_error` of its trace. A layer's probes
-    depend only on the seed and its name. Raises `QuantizationError` where the loss is not finite.
+    depend only on the seed and its name. `keep` is called with each new round; `known` are the first rounds, as it got
+    them, and are not computed again. Raises `QuantizationError` where the loss is not finite.
     """
     layers = {layer.name: layer for layer in problem.layers}
     generators = {name: generator_of(f"{seed}/{name}") for name in layers}
+    before = iter(known)
 
     def sampled(names: Sequence[str], count: int) -> list[list[float]]:
         probes = [[rademacher(layers[name].weight, generators[name]) for _ in range(count)] for name in names]
-        return quadratic_forms(problem, [layers[name] for name in names], probes)
+        if (forms := next(before, None)) is not None:  # their probes are drawn: the next round's are others
+            return [list(forms[name]) for name in names]
+        found = quadratic_forms(problem, [layers[name] for name in names], probes)
+        if keep is not None:
+            keep(dict(zip(names, found, strict=True)))
+        return found
 
     sizes = {name: layer.weight.numel() for name, layer in layers.items()}
     return rounds(sizes, sampled, relative_error, most_probes)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.errors import ConfigError
-from nas.lcpaq.hessian import Problem, Trace, forward, quadratic_forms, traces
+from nas.lcpaq.hessian import Forms, Problem, Trace, estimated, forward, quadratic_forms
 from nas.lcpaq.policy import WEIGHT_BITS
 from nas.noise import NsrReference
 from nas.quant import post_training
@@ -105,7 +105,7 @@ def squared_errors(problem: Problem, widths: Sequence[int], scheme: Scheme = DEF
 
 @dataclass(frozen=True)
 class Hessian:
-    """HAWQ-V2's perturbation: the mean trace (`nas.lcpaq.hessian.traces`, whose settings these are) times ||dW||^2."""
+    """HAWQ-V2's perturbation: the mean trace, by these settings of `nas.lcpaq.hessian.estimated`, times ||dW||^2."""
 
     relative_error: float = 0.05
     most_probes: int = 512
@@ -113,8 +113,21 @@ class Hessian:
 
     def __call__(self, problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
         problem = ready(problem, scheme)
-        estimates = traces(problem, relative_error=self.relative_error, most_probes=self.most_probes, seed=self.seed)
-        return by_trace(problem, widths, scheme, estimates)
+        *_, last = self.estimated(problem)
+        return by_trace(problem, widths, scheme, last)
+
+    def estimated(
+        self, problem: Problem, known: Sequence[Forms] = (), keep: Callable[[Forms], None] | None = None
+    ) -> Iterator[dict[str, Trace]]:
+        """The traces after each round, of a problem that is `ready`."""
+        return estimated(
+            problem,
+            relative_error=self.relative_error,
+            most_probes=self.most_probes,
+            seed=self.seed,
+            known=known,
+            keep=keep,
+        )
 
 
 def by_trace(problem: Problem, widths: Sequence[int], scheme: Scheme, estimates: Mapping[str, Trace]) -> Perturbations:

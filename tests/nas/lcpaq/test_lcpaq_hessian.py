@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from nas.errors import ConfigError, QuantizationError
-from nas.lcpaq.hessian import LEAST_PROBES, Problem, estimated, forward, quadratic_forms, traces
+from nas.lcpaq.hessian import LEAST_PROBES, Forms, Problem, estimated, forward, quadratic_forms, traces
 from nas.quant.float_graph import INPUT
 from tests.nas.lcpaq.lcpaq_problem import (
     curved_problem,
@@ -62,6 +62,15 @@ def test_each_layer_stops_separately_and_the_limit_is_reported() -> None:
     assert {(trace.probes, trace.converged) for trace in capped.values()} == {(20, False)}
     assert traces(problem, relative_error=1e-6, most_probes=20) == capped
     assert traces(problem, relative_error=1e-6, most_probes=20, seed=1) != capped
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+def test_rounds_that_are_known_are_not_computed_again(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, kept, again = small_problem(), list[Forms](), list[Forms]()
+    whole = list(estimated(problem, relative_error=1e-6, most_probes=24, keep=kept.append))
+    assert len(whole) == len(kept) == 3
+    resumed = list(estimated(problem, relative_error=1e-6, most_probes=24, known=kept[:rounds], keep=again.append))
+    assert resumed == whole and again == kept[rounds:]
 
 
 def test_batches_weigh_as_many_images_as_they_hold() -> None:
