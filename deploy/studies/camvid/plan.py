@@ -23,6 +23,8 @@ ABLATION, ABLATED = "ablation", "best"
 SOFT_TARGETS = "soft targets"
 """The part of the recipe that every seed's models are trained without, too."""
 LCPAQ_SHARES = (67, 58)  # percent of the INT8 size
+LCPAQ_COST = ("--trials", "12", "--images", "16")
+"""Maps have many labels an image, and 60 layers' traces many probes."""
 ANYWHERE = ("camvid:CAMVID", Path("ENCODER.tflite"), Path("OUT"))
 """What commands name that are published, in place of somebody's folders."""
 FEWER_MODELS = "24"
@@ -137,8 +139,8 @@ def steps(
         *(
             StudyStep(
                 lcpaq_step(model, share),
-                ("lcpaq", "run", *main, *models, "--model", model, "--size-limit", f"{share}%", "--trials", "12"),
-                25,
+                ("lcpaq", "run", *main, *models, "--model", model, "--size-limit", f"{share}%", *LCPAQ_COST),
+                60,
                 (name,),
             )
             for model, share in (("teacher", LCPAQ_SHARES[0]), *(("small", share) for share in LCPAQ_SHARES))
