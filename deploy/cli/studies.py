@@ -273,11 +273,12 @@ def few_bits_table(options: FewBitsOptions) -> int:
 def ranking_table(options: RankingOptions) -> int:
     """The exit code."""
     from deploy.pipeline.loop import loop
-    from deploy.studies.ranking import check_counts, ranking, ranking_rows
+    from deploy.studies.ranking import check_counts, of_bits, ranking, ranking_rows
     from deploy.studies.ranking_record import RankingRecord
 
     check_counts(options.retrained, options.retrainings, options.steps)
     bits = None if options.bits is None else list(dict.fromkeys(whole_numbers("--bits", options.bits)))
+    of_bits(load(options)[1], bits)  # before the loop, not after it
     with open_run(options) as context:
         console.follow(loop(context, "tables"))
         console.follow(ranking(context, options.retrained, options.retrainings, options.steps, bits))
@@ -319,14 +320,14 @@ def finish_table(options: FinishOptions) -> int:
     from deploy.studies.finish import FinishRecord, both_ways
     from deploy.studies.finished_controls import FinishedControls, finished_controls
 
-    names = list(dict.fromkeys((options.compared or options.final_models).split(",")))
+    names = list(dict.fromkeys((options.final_models if options.compared is None else options.compared).split(",")))
     experiment, _ = load(options)
     FinalRecord.read(options.runs_dir / experiment.name / FinalRecord.FILE)  # before a folder is made
     record: FinishRecord | FinishedControls
     with open_run(options) as context:
-        console.follow((finished_controls if options.compared else both_ways)(context, names))
-        path = context.path / (FinishedControls if options.compared else FinishRecord).FILE
-    if options.compared:
+        console.follow((both_ways if options.compared is None else finished_controls)(context, names))
+        path = context.path / (FinishRecord if options.compared is None else FinishedControls).FILE
+    if options.compared is not None:
         record = FinishedControls.read(path)
         models = [(f"{m.budget}: {m.method}", m.plain_score, m.finished_score) for m in record.winners]
     else:

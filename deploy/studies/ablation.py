@@ -15,12 +15,11 @@ from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
 from deploy.run.networks import has_finish, retrained_beside, start_of_retraining
-from deploy.run.quantizing import quantize_network
 from deploy.run.records import FinalRecord, Record, RunState
 from deploy.run.settings.deployment import TEACHER_PLUS
-from deploy.ship.evaluation import counted_on, simulated_confusions
+from deploy.ship.evaluation import counted_on
 from deploy.studies.final_networks import architectures_of, before_finish, final_names
-from deploy.studies.finish import finished_beside
+from deploy.studies.finish import evaluated, finished_beside
 from hil.errors import UsageError
 from nas.estimate import Estimate
 from nas.settings import STRICT
@@ -170,7 +169,7 @@ def _retrained(
             model = copy.deepcopy(context.teacher) if of_teacher else start_of_retraining(context, architecture)
             for step in retrained_beside(context, model, architecture, path.with_suffix(".pt"), path.stem):
                 yield Progress(STAGE, step.step, step.steps, f"{name} without {without}: loss {step.loss:.3f}")
-        confusions = simulated_confusions(quantize_network(context, model.eval(), architecture), context.val_data)
+        confusions = evaluated(context, model, architecture)
         score = counted_on(context.val_data, confusions).score
         RetrainedWithout(str(architecture), score, confusions).write(path)
     return RetrainedWithout.read(path)

@@ -64,9 +64,9 @@ def both_ways(context: Context, names: Sequence[str]) -> Iterator[Progress]:
     found = list[BothWays]()
     for number, (name, architecture) in enumerate(architectures.items(), start=1):
         model = before_finish(context, name, architecture)
-        plain = _evaluated(context, model, architecture)
+        plain = evaluated(context, model, architecture)
         yield from finished_beside(context, model, name, architecture)
-        finished = _evaluated(context, model, architecture)
+        finished = evaluated(context, model, architecture)
         without, with_them = (counted_on(context.val_data, confusions).score for confusions in (plain, finished))
         found.append(BothWays(name, without, with_them, plain, finished))
         yield Progress(STAGE, number, len(names), f"{name}: {without:.2f} % without, {with_them:.2f} % with")
@@ -82,7 +82,8 @@ def check_steps(context: Context) -> int:
     return steps
 
 
-def _evaluated(context: Context, model: Encoder, architecture: Architecture) -> tuple[Confusion, ...]:
+def evaluated(context: Context, model: Encoder, architecture: Architecture) -> tuple[Confusion, ...]:
+    """The deployed integers of a trained network on the validation images."""
     return simulated_confusions(quantize_network(context, model.eval(), architecture), context.val_data)
 
 

@@ -1,6 +1,7 @@
-"""What compare-search retrained beside a run's models, with quantization-aware steps that its recipe had not.
+"""What compare-search retrained beside a run's models, without and with quantization-aware steps.
 
-Models that have such steps are compared with it then by the same recipe. Each goes on from its retrained weights.
+Models that have such steps are compared with it then by the same recipe. A comparison that took none goes on from its
+retrained weights.
 """
 
 from __future__ import annotations
@@ -16,17 +17,14 @@ from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.keys import settings_of
 from deploy.run.networks import finished_at, finishing
-from deploy.run.quantizing import quantize_network
 from deploy.run.records import Record
-from deploy.ship.evaluation import counted_on, simulated_confusions
-from deploy.studies.finish import check_steps
+from deploy.ship.evaluation import counted_on
+from deploy.studies.finish import BESIDE, STAGE, check_steps, evaluated
 from hil.errors import UsageError
 from nas.settings import STRICT
 from nas.space import Architecture
 from nas.tasks.confusion import Confusion
 from nas.training.train import restore
-
-STAGE = "finish"
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def finished_controls(context: Context, budgets: Sequence[str]) -> Iterator[Prog
 
     Raises `UsageError` for a budget without a comparison, and for an experiment without such steps.
     """
-    check_steps(context)
+    steps = check_steps(context)
     compared = {budget: _compared(context, budget) for budget in budgets}
     found: list[FinishedControl] = []
     for budget, record in compared.items():
@@ -72,13 +70,12 @@ def finished_controls(context: Context, budgets: Sequence[str]) -> Iterator[Prog
             name = f"{budget}: {method.method}"
             plain = RetrainedRecord.read(context.path / "compare" / "retrained" / f"{method.retrained[0]}.json")
             yield Progress(STAGE, 0, 1, name)
-            confusions = yield from _finished(context, name, plain, method.retrained[0])
-            score = counted_on(context.val_data, confusions).score
+            without, with_them = yield from _both(context, name, plain, method.retrained[0])
+            before, after = (counted_on(context.val_data, one).score for one in (without, with_them))
             found.append(
-                FinishedControl(budget, method.method, plain.subnet, method.retrained[0], plain.int8, score, confusions)
+                FinishedControl(budget, method.method, plain.subnet, method.retrained[0], before, after, with_them)
             )
-            yield Progress(STAGE, 1, 1, f"{name}: {plain.int8:.2f} % without, {score:.2f} % with")
-    steps = context.experiment.retrain.quantization_aware_steps
+            yield Progress(STAGE, 1, 1, f"{name}: {before:.2f} % without, {after:.2f} % with")
     FinishedControls(context.task.metric, steps, tuple(found)).write(context.path / FinishedControls.FILE)
 
 
@@ -89,16 +86,20 @@ def _compared(context: Context, budget: str) -> ComparisonRecord:
     return ComparisonRecord.read(path)
 
 
-def _finished(
-    context: Context, name: str, plain: RetrainedRecord, retrained: str
-) -> Generator[Progress, None, tuple[Confusion, ...]]:
-    architecture = Architecture.parse(plain.subnet)
+def _both(
+    context: Context, name: str, record: RetrainedRecord, retrained: str
+) -> Generator[Progress, None, tuple[tuple[Confusion, ...], tuple[Confusion, ...]]]:
+    """Without and with the steps; one of both is what the comparison evaluated, by whether it took them itself."""
+    architecture = Architecture.parse(record.subnet)
     weights = context.path / "compare" / "retrained" / f"{retrained}.pt"
-    checkpoint, key = weights.with_suffix(".finish.pt"), digest(retrained, settings_of(context.experiment.retrain))
     model = started(context, architecture)
     restore(model, weights)
+    if weights.with_suffix(".finish.pt").exists():
+        return evaluated(context, model, architecture), record.confusions
+    checkpoint = weights.with_name(f"{retrained}{BESIDE}.finish.pt")
+    key = digest(retrained, settings_of(context.experiment.retrain))
     for step in finishing(context, model, architecture, checkpoint, key):
         yield Progress(STAGE, step.step, step.steps, f"{name}: loss {step.loss:.3f}")
     restore(model.cpu(), weights)
     finished_at(context, model, architecture, checkpoint)
-    return simulated_confusions(quantize_network(context, model.eval(), architecture), context.val_data)
+    return record.confusions, evaluated(context, model, architecture)

@@ -97,7 +97,7 @@ def of_bits(space: SearchSpace, bits: Sequence[int] | None) -> SearchSpace:
     if bits is None:
         return space
     if unknown := [width for width in bits if width not in space.bits]:
-        raise UsageError(f"--bits {unknown[0]}: {space.name} has {', '.join(map(str, space.bits))}")
+        raise UsageError(f"--bits {unknown[0]}: give widths of space '{space.name}': {', '.join(map(str, space.bits))}")
     return replace(space, bits=tuple(width for width in space.bits if width in bits))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,65 +87,46 @@ def steps(
     controlled = first if controls is None else controls
     if controlled not in seeds:
         raise UsageError(f"--controls {controlled}: none of the seeds {', '.join(map(str, seeds))}")
-    name, main = run_name(controlled), of(controlled)
-    models = () if controlled == first else ("--set", f"agreement.models={FEWER_MODELS}")
-    widths = ",".join(map(str, HOMOGENEOUS_WIDTHS))
+    agreed = () if controlled == first else ("--set", f"agreement.models={FEWER_MODELS}")
     return [
         StudyStep(run_name(first), ("loop", *of(first)), 120),
         *(StudyStep(run_name(seed), ("loop", *of(seed), "--models", FEWER_MODELS), 105) for seed in others),
-        *(
-            StudyStep(
-                finish_step(seed),
-                ("study", "finish", *of(seed), "--models", ",".join(FINISHED)),
-                12,
-                (run_name(seed),),
-            )
-            for seed in seeds
-        ),
-        *(
-            StudyStep(
-                hard_step(seed),
-                ("study", "ablation", *of(seed), "--models", ",".join(FINISHED), "--without", SOFT_TARGETS),
-                30,
-                (run_name(seed),),
-            )
-            for seed in seeds
-        ),
-        *(
-            StudyStep(
-                f"controls-{budget}",
-                ("compare-search", *main, *models, "--budget", budget, "--methods", ",".join(methods)),
-                30 if len(methods) > len(CONTROLS) else 20,
-                (name,),
-            )
-            for budget, methods in zip(CONTROLLED, ((*RIVALS, *CONTROLS), CONTROLS), strict=True)
-        ),
-        StudyStep(
-            FINISHED_CONTROLS,
-            ("study", "finish", *main, "--compared", ",".join(CONTROLLED)),
-            15,
-            tuple(f"controls-{budget}" for budget in CONTROLLED),
-        ),
-        StudyStep(ABLATION, ("study", "ablation", *main, "--models", ABLATED), 60, (name,)),
-        StudyStep(
-            "widths", ("study", "widths", *main, "--models", "teacher_plus,small", "--bits", widths), 15, (name,)
-        ),
-        StudyStep(
-            "ranking",
-            ("study", "ranking", *main, "--models", "24", "--steps", str(RANKED_STEPS), "--bits", "8"),
-            60,
-            (name,),
-        ),
-        *(
-            StudyStep(
-                lcpaq_step(model, share),
-                ("lcpaq", "run", *main, *models, "--model", model, "--size-limit", f"{share}%", *LCPAQ_COST),
-                60,
-                (name,),
-            )
-            for model, share in (("teacher", LCPAQ_SHARES[0]), *(("small", share) for share in LCPAQ_SHARES))
-        ),
-    ]  # fmt: skip
+        *(_finish(seed, of(seed)) for seed in seeds),
+        *(_hard(seed, of(seed)) for seed in seeds),
+        *_compared(run_name(controlled), of(controlled), agreed),
+        *_looked_into(run_name(controlled), of(controlled), agreed),
+    ]
+
+
+def _finish(seed: int, of: tuple[str, ...]) -> StudyStep:
+    arguments = ("study", "finish", *of, "--models", ",".join(FINISHED))
+    return StudyStep(finish_step(seed), arguments, 12, (run_name(seed),))
+
+
+def _hard(seed: int, of: tuple[str, ...]) -> StudyStep:
+    arguments = ("study", "ablation", *of, "--models", ",".join(FINISHED), "--without", SOFT_TARGETS)
+    return StudyStep(hard_step(seed), arguments, 30, (run_name(seed),))
+
+
+def _compared(run: str, of: tuple[str, ...], agreed: tuple[str, ...]) -> Iterator[StudyStep]:
+    """Controls and rivals; `agreed`: options of the run's agreement, which these go on from."""
+    for budget, methods in zip(CONTROLLED, ((*RIVALS, *CONTROLS), CONTROLS), strict=True):
+        arguments = ("compare-search", *of, *agreed, "--budget", budget, "--methods", ",".join(methods))
+        yield StudyStep(f"controls-{budget}", arguments, 30 if len(methods) > len(CONTROLS) else 20, (run,))
+    compared = tuple(f"controls-{budget}" for budget in CONTROLLED)
+    yield StudyStep(FINISHED_CONTROLS, ("study", "finish", *of, "--compared", ",".join(CONTROLLED)), 15, compared)
+
+
+def _looked_into(run: str, of: tuple[str, ...], agreed: tuple[str, ...]) -> Iterator[StudyStep]:
+    """Recipe, widths and estimate of one run."""
+    widths = ",".join(map(str, HOMOGENEOUS_WIDTHS))
+    ranked = ("--models", "24", "--steps", str(RANKED_STEPS), "--bits", "8")
+    yield StudyStep(ABLATION, ("study", "ablation", *of, "--models", ABLATED), 60, (run,))
+    yield StudyStep("widths", ("study", "widths", *of, "--models", "teacher_plus,small", "--bits", widths), 15, (run,))
+    yield StudyStep("ranking", ("study", "ranking", *of, *ranked), 60, (run,))
+    for model, share in (("teacher", LCPAQ_SHARES[0]), *(("small", share) for share in LCPAQ_SHARES)):
+        limited = ("--model", model, "--size-limit", f"{share}%", *LCPAQ_COST)
+        yield StudyStep(lcpaq_step(model, share), ("lcpaq", "run", *of, *agreed, *limited), 60, (run,))
 
 
 def chosen(steps: Sequence[StudyStep], names: str | None) -> list[StudyStep]:

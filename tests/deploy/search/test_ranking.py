@@ -297,14 +297,15 @@ def test_models_of_the_study_lie_on_the_front_and_all_over_the_space(populated, 
         assert max(tables["nsr"].total(a) for a in chosen) > sums[len(sums) * 3 // 4]
         of_one_width = spread(space, tables, 6, 0, [4])
         assert {subnet.bits for a in of_one_width for subnet in a.subnets} == {4} != set(space.bits)
-        with pytest.raises(UsageError, match=r"--bits 5: .* has 4, 8"):
+        with pytest.raises(UsageError, match=r"--bits 5: give widths of space '.*': 4, 8"):
             spread(space, tables, 6, 0, [5])
 
 
-@pytest.mark.parametrize("counts", [("--models", "4"), ("--retrainings", "0")])
+@pytest.mark.parametrize("counts", [("--models", "4"), ("--retrainings", "0"), ("--bits", "5")])
 def test_too_few_models_are_refused_before_the_loop(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], counts: tuple[str, str]
 ) -> None:
     assert main(["study", "ranking", "--runs-dir", str(tmp_path / "runs"), *counts]) == 2
-    assert "give at least 5 models and 1 retraining" in capfd.readouterr().err
+    few = "give at least 5 models and 1 retraining"
+    assert ("--bits 5: give widths of space 'demo': 8" if counts[0] == "--bits" else few) in capfd.readouterr().err
     assert not (tmp_path / "runs").exists()

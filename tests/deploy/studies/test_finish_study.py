@@ -70,5 +70,15 @@ def test_what_was_compared_goes_on_with_the_same_steps(
     assert main([*command, "fast"]) == 0
     assert (folder / FinishedControls.FILE).read_bytes() == before
     assert "fast: fewer_layers" in capsys.readouterr().out
+    compare = ["compare-search", *arguments(config, tmp_path / "runs"), "--methods", "fewer_layers"]
+    assert main(compare) == 0, "its winner has the steps"
+    (own,) = ComparisonRecord.read(folder / "compare" / "fast.json").methods
+    finish = folder / "compare" / "retrained" / f"{own.retrained[0]}.finish.pt"
+    weights = finish.read_bytes()
+    assert main([*command, "fast"]) == 0
+    (again,) = FinishedControls.read(folder / FinishedControls.FILE).winners
+    assert again.finished_score == own.int8[0] and finish.read_bytes() == weights
+    # the same weights before the steps; a network that was just trained folds to other last bits than one read back
+    assert again.plain_score == pytest.approx(made.winners[-1].plain_score, abs=0.01)
     assert main([*command, "small"]) == 2
     assert "run hilnas compare-search --budget small first" in capsys.readouterr().err
