@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from deploy.compile.artifact import kernels_of
@@ -18,6 +17,7 @@ from deploy.quantize.noise import noise_of
 from deploy.quantize.quantized import Quantized
 from hil.errors import UsageError
 from nas.lcpaq.hessian import Problem, forward
+from nas.lcpaq.losses import CROSS_ENTROPY, PIXEL_CROSS_ENTROPY, flattened, squared_distance
 from nas.quant.arithmetic import LITERT
 from nas.quant.float_graph import ArgMax, Node
 from nas.quant.ranges import Range, minmax
@@ -73,9 +73,7 @@ class ByLabels:
     def problem(self, images: int) -> Problem:
         task, batches = self.labels.task, self.labels.batches(images)
 
-        def loss(y: Tensor, labels: Tensor) -> Tensor:
-            return task.loss(y if task.dense else y.flatten(1), labels)
-
+        loss = PIXEL_CROSS_ENTROPY if task.dense else flattened(CROSS_ENTROPY)
         return Problem(
             self.labels.data.network.nodes, batches, loss, (self.labels.scores,), _span([x for x, _ in batches])
         )
@@ -148,15 +146,13 @@ class ByOutputs:
 @torch.no_grad()
 def distance_problem(nodes: Sequence[Node], images: Sequence[Tensor], outputs: tuple[str, ...]) -> Problem:
     """The outputs on `images` are the labels, the squared distance to them is the loss."""
-    own = Problem(nodes, [(x, x) for x in images], F.mse_loss, outputs, _span(images))
+    own = Problem(nodes, [(x, x) for x in images], squared_distance(torch.ones(1)), outputs, _span(images))
     envs = [forward(own.needed, {}, x) for x in images]
     power = {name: sum(float(env[name].square().sum()) for env in envs) / own.images for name in outputs}
     share = torch.cat([torch.full_like(envs[0][n][0].flatten(), 1 / max(power[n], SMALLEST)) for n in outputs])
 
-    def loss(y: Tensor, labels: Tensor) -> Tensor:
-        return ((y - labels).flatten(1).square() @ share).mean() / len(outputs)
-
-    return replace(own, batches=[(x, own.logits(env)) for x, env in zip(images, envs, strict=True)], loss=loss)
+    batches = [(x, own.logits(env)) for x, env in zip(images, envs, strict=True)]
+    return replace(own, batches=batches, loss=squared_distance(share / len(outputs)))
 
 
 def _span(images: Sequence[Tensor]) -> Range:

@@ -47,9 +47,9 @@ class SensitivityRecord(KeyedRecord):
 
 @dataclass(frozen=True)
 class ProbeRound:
-    """A line of sensitivity.jsonl: z'Hz by layer, one for each probe (`nas.lcpaq.hessian`), and what they took."""
+    """A line of sensitivity.jsonl: by layer an estimate of its trace from each probe, and what they took."""
 
-    forms: Mapping[str, tuple[float, ...]]
+    samples: Mapping[str, tuple[float, ...]]
     cpu_s: float
     __pydantic_config__ = STRICT
 

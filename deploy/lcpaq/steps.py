@@ -8,7 +8,7 @@ the key of what it was made from; another key makes it anew.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 from deploy.formats.digest import digest
@@ -30,67 +30,70 @@ from deploy.lcpaq.settings import BLOCKS, StepSettings
 from deploy.lcpaq.subject import Scoring, Subject, keep_policy, limits_of
 from deploy.run.folder import Progress
 from nas.lcpaq import refine
-from nas.lcpaq.activations import ACTIVATION_SENSITIVITIES
-from nas.lcpaq.hessian import Forms, Problem, Trace
+from nas.lcpaq.activations import ACTIVATION_SENSITIVITIES, ActivationHessian
+from nas.lcpaq.hessian import Problem
 from nas.lcpaq.options import int8_costs, options_of
 from nas.lcpaq.policy import INT8, Options, Policy, layers_of, policy_of, ties
 from nas.lcpaq.program import solve, totals
-from nas.lcpaq.sensitivity import SENSITIVITIES, Hessian, by_trace, ready
+from nas.lcpaq.sensitivity import SENSITIVITIES, Hessian, Sensitivity, ready
 from nas.lcpaq.tied import ends_exempt
+from nas.lcpaq.traces import Samples, Trace
 from nas.training.threads import one_thread
+
+ESTIMATOR = 2
+"""Raise when the Hessian's traces come to be estimated otherwise: they are computed again."""
 
 
 def sensitivity(subject: Subject, settings: StepSettings) -> Iterator[Progress]:
     """sensitivity.json: each layer's perturbation at every width, and what it cost in CPU seconds.
 
     With "activations", by the width of what the layer reads, where that may be other than 8 bits. The Hessian's probes
-    are kept round by round in sensitivity.jsonl: killed, it goes on.
+    are kept round by round in sensitivity.jsonl and activations.jsonl: killed, it goes on.
     """
-    narrows = settings.narrows_activations
+    kind, narrows = settings.kind, settings.narrows_activations
     narrow = [settings.activation_widths] if narrows else []
-    key = digest(subject.key, settings.kind, settings.widths, settings.images, *narrow)
+    traced = [ESTIMATOR] if isinstance(SENSITIVITIES[kind], Hessian) else []
+    key = digest(subject.key, kind, settings.widths, settings.images, *narrow, *traced)
     if SensitivityRecord.current(subject.folder, key):
         return
-    yield Progress("lcpaq sensitivity", 0, 1, settings.kind)
-    problem = subject.problem(settings.images)
-    scheme, started, spent = subject.scheme, time.process_time(), 0.0
+    yield Progress("lcpaq sensitivity", 0, 1, kind)
+    problem, started = subject.problem(settings.images), time.process_time()
+    activations: Perturbations | None = None
     with one_thread():
-        of_kind = SENSITIVITIES[settings.kind]
-        if isinstance(of_kind, Hessian):
-            prepared = ready(problem, scheme)
-            journal = Journal(subject.folder / "sensitivity.jsonl", ProbeRound, key)
-            traces, spent = yield from _traced(of_kind, prepared, journal)
-            layers = by_trace(prepared, settings.widths, scheme, traces).table
-        else:
-            layers = of_kind(problem, settings.widths, scheme).table
-        activations: Perturbations | None = None
+        journal = Journal(subject.folder / "sensitivity.jsonl", ProbeRound, key)
+        layers, spent = yield from _perturbations(SENSITIVITIES[kind], problem, settings.widths, subject, journal)
         if narrows:
-            of_activations = ACTIVATION_SENSITIVITIES[settings.kind]
-            activations = of_activations(problem, settings.activation_widths, scheme).table
+            of_activations, widths = ACTIVATION_SENSITIVITIES[kind], settings.activation_widths
+            journal = Journal(subject.folder / "activations.jsonl", ProbeRound, key)
+            activations, more = yield from _perturbations(of_activations, problem, widths, subject, journal)
+            spent += more
     cpu_s = round(spent + time.process_time() - started, 2)
-    record = SensitivityRecord(key, settings.kind, settings.images, cpu_s, layers, activations, subject.loss)
+    record = SensitivityRecord(key, kind, settings.images, cpu_s, layers, activations, subject.loss)
     record.write(subject.folder / record.FILE)
     yield Progress("lcpaq sensitivity", 1, 1, f"{len(layers)} layers in {cpu_s:.1f} s of CPU")
 
 
-def _traced(
-    hessian: Hessian, problem: Problem, journal: Journal[ProbeRound]
-) -> Generator[Progress, None, tuple[dict[str, Trace], float]]:
-    """Each layer's trace, and what rounds of earlier, killed calls took in CPU seconds."""
+def _perturbations(
+    of_kind: Sensitivity, problem: Problem, widths: Sequence[int], subject: Subject, journal: Journal[ProbeRound]
+) -> Generator[Progress, None, tuple[Perturbations, float]]:
+    """The perturbations, and what rounds of probes of earlier, killed calls took in CPU seconds."""
+    if not isinstance(of_kind, Hessian | ActivationHessian):
+        return of_kind(problem, widths, subject.scheme).table, 0.0
+    prepared = ready(problem, subject.scheme)
     before, started = journal.read(), time.process_time()
 
-    def keep(forms: Forms) -> None:
+    def keep(samples: Samples) -> None:
         nonlocal started
         now = time.process_time()
-        journal.append(ProbeRound({name: tuple(of_layer) for name, of_layer in forms.items()}, now - started))
+        journal.append(ProbeRound({name: tuple(of_layer) for name, of_layer in samples.items()}, now - started))
         started = now
 
     estimates: dict[str, Trace] = {}
-    for estimates in hessian.estimated(problem, [one.forms for one in before], keep):
+    for estimates in of_kind.estimated(prepared, [one.samples for one in before], keep):
         enough = sum(trace.converged for trace in estimates.values())
         probes = max(trace.probes for trace in estimates.values())
-        yield Progress("lcpaq sensitivity", enough, len(estimates), f"{probes} probes: enough for {enough} layers")
-    return estimates, sum(one.cpu_s for one in before)
+        yield Progress("lcpaq sensitivity", enough, len(estimates), f"{probes} probes: enough for {enough} tensors")
+    return of_kind.by_trace(prepared, widths, subject.scheme, estimates).table, sum(one.cpu_s for one in before)
 
 
 def measure_latency(subject: RunNetwork, _: StepSettings) -> Iterator[Progress]:

@@ -20,7 +20,7 @@ its bits (`nas.lcpaq.policy.ties`) and its perturbation in equal parts, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,9 +28,10 @@ import torch
 from torch import Tensor
 
 from nas.errors import ConfigError
-from nas.lcpaq.hessian import Change, Problem, Trace, forms, forward, generator_of, rademacher, rounds
+from nas.lcpaq.hessian import Change, Problem, forms, forward
 from nas.lcpaq.policy import ACTIVATION_BITS
 from nas.lcpaq.sensitivity import OutputReference, Perturbations, Sensitivity, ready, signal_power
+from nas.lcpaq.traces import PRECISION, Precision, Samples, Trace, estimated
 from nas.quant.float_graph import INPUT, Weighted
 from nas.quant.integer_graph import IntTensor
 from nas.quant.lower import parameters_of
@@ -90,53 +91,31 @@ def _shared_out(problem: Problem, widths: Sequence[int], rows: Iterable[tuple[Re
 
 @dataclass(frozen=True)
 class ActivationHessian:
-    """The mean trace (`activation_traces`, whose settings these are) times the squared error."""
+    """The mean trace (`nas.lcpaq.traces`) times the squared error."""
 
-    relative_error: float = 0.05
-    most_probes: int = 512
-    seed: int = 0
+    precision: Precision = PRECISION
 
     def __call__(self, problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
         problem = ready(problem, scheme)
+        *_, last = self.estimated(problem)
+        return self.by_trace(problem, widths, scheme, last)
+
+    def estimated(
+        self, problem: Problem, known: Sequence[Samples] = (), keep: Callable[[Samples], None] | None = None
+    ) -> Iterator[dict[str, Trace]]:
+        """The traces of what layers read after each round, of a problem that is `ready`."""
+        tensors = [name for group in shared(problem.needed) if group.readers for name in group.sources]
+        return estimated(problem, self.precision, tensors=tensors, known=known, keep=keep)
+
+    @staticmethod
+    def by_trace(
+        problem: Problem, widths: Sequence[int], scheme: Scheme, estimates: Mapping[str, Trace]
+    ) -> Perturbations:
+        """Omega^A_i(a) of a problem that is `ready`, from known traces."""
         inputs = reads(problem, widths, scheme)
         errors = squared_errors(problem, inputs)
-        traces = activation_traces(
-            problem,
-            list(errors),
-            relative_error=self.relative_error,
-            most_probes=self.most_probes,
-            seed=self.seed,
-        )
-        # As with weights, a negative trace counts as zero.
-        products = {name: [max(traces[name].mean, 0.0) * error for error in row] for name, row in errors.items()}
+        products = {name: [estimates[name].mean * error for error in row] for name, row in errors.items()}
         return _shared_out(problem, widths, _summed(inputs, products))
-
-
-def activation_traces(
-    problem: Problem,
-    tensors: Sequence[str],
-    *,
-    relative_error: float = 0.05,
-    most_probes: int = 512,
-    seed: int = 0,
-) -> dict[str, Trace]:
-    """For each tensor the trace of an image's Hessian over its activations, averaged over the images; as `traces`.
-
-    One Rademacher vector for every image is one probe. Raises as `estimated` does.
-    """
-    generators = {name: generator_of(f"{seed}/{name}") for name in tensors}
-
-    def sampled(names: Sequence[str], count: int) -> list[list[float]]:
-        def drawn(name: str) -> Change:
-            return lambda env: torch.cat([rademacher(env[name], generators[name]) for _ in range(count)])
-
-        return forms(problem, [(name, drawn(name)) for name in names], count)
-
-    with torch.no_grad():
-        env = forward(problem.needed, {}, problem.batches[0][0][:1])
-    sizes = {name: env[name].numel() for name in tensors}
-    *_, last = rounds(sizes, sampled, relative_error, most_probes)
-    return last
 
 
 def activation_quadratic(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:

@@ -1,23 +1,13 @@
-"""The curvature of the loss along each layer's weights: the trace of its Hessian, without computing the Hessian.
+"""A network, its loss and its images; and the quadratic form of the loss's Hessian along one tensor.
 
-Hutchinson's estimate, as in HAWQ-V2 (arXiv 1911.03852) and LCPAQ: the mean of z'Hz over Rademacher vectors z, one for
-each layer. A single z over all layers would give samples of z_i'(Hz)_i for all of them in two backward passes, but its
-cross terms dominate in small layers: on a trained classifier the error of one sample is up to 40 times a depthwise
-layer's trace, and 0.5 times with a separate z for the layer, which is used here.
-
-A searched network is piecewise linear in any one layer's weights (convolutions, sums, RELU, maxima), so that layer's
-Hessian is J'BJ exactly, where B is the Hessian of the loss at the output, and z'Hz = (Jz)'B(Jz): the change z is
-propagated forward through the layers that follow, and only the loss is differentiated twice. Kinks are ignored. Where
-a network has curved operators (sigmoid, products of maps), J'BJ is the Gauss-Newton form of the Hessian; that is all of
-it again where the loss has no slope, as the squared distance of the outputs to their own values has none. All of it
-holds for activations as for weights, image by image: no image's activations change another's loss.
+The Hessian along one layer's weights is J'BJ (`nas.lcpaq.traces` says where that is all of it), and z'J'BJz is
+(Jz)'B(Jz): the change z is propagated forward through the layers that follow, and only the loss is differentiated
+twice. Kinks are ignored. All of it holds for activations as for weights, image by image.
 """
 
 from __future__ import annotations
 
-import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -26,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.errors import ConfigError, QuantizationError
+from nas.lcpaq.losses import Loss
 from nas.quant.float_graph import (
     INPUT,
     Add,
@@ -41,10 +32,6 @@ from nas.quant.float_graph import (
 from nas.quant.ranges import IMAGE_RANGE, Range
 from nas.quant.windows import pair
 
-PROBES_PER_ROUND = 8  # as many times a batch's images are propagated at once
-LEAST_PROBES = 16  # before a standard error is used
-Loss = Callable[[Tensor, Tensor], Tensor]  # (output, labels) to the mean over the batch
-
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -53,7 +40,7 @@ class Problem:
     Attributes:
         nodes: the network; operators that no output depends on (the deployed argmax) are left out.
         batches: (images (N, 3, H, W), labels) on the nodes' device; the loss is the mean over their images.
-        loss: from (output, labels) to a scalar, as `nas.tasks.task.Task.loss`.
+        loss: of (output, labels), the mean over a batch.
         outputs: the tensors that the loss reads (`logits`).
         input_range: what the images' integers will span.
     """
@@ -130,109 +117,8 @@ def _not_finite(env: Mapping[str, Tensor], loss: float) -> QuantizationError:
     return QuantizationError(f"the loss is {loss} of finite outputs: is every pixel of a batch unlabelled?")
 
 
-@dataclass(frozen=True)
-class Trace:
-    """The estimated trace of a Hessian over `size` weights, or over one image's activations.
-
-    `converged` is false where the limit on probes was reached before the required standard error.
-    """
-
-    trace: float
-    standard_error: float
-    size: int
-    probes: int
-    converged: bool
-
-    @property
-    def mean(self) -> float:
-        """The trace per weight (or per activation), HAWQ-V2's sensitivity."""
-        return self.trace / self.size
-
-
-Forms = Mapping[str, Sequence[float]]
-"""Of one round: z'Hz by layer, one for each of its probes."""
 Change = Callable[[Mapping[str, Tensor]], Tensor]
 """From a batch's results to the change of one tensor with each probe, (probes x N, C, H, W)."""
-
-
-def estimated(
-    problem: Problem,
-    *,
-    relative_error: float = 0.05,
-    most_probes: int = 512,
-    seed: int = 0,
-    known: Sequence[Forms] = (),
-    keep: Callable[[Forms], None] | None = None,
-) -> Iterator[dict[str, Trace]]:
-    """Every layer's `Trace` after each round of probes, until all are within `relative_error` or out of probes.
-
-    A layer needs no more probes when its standard error is at most `relative_error` of its trace. A layer's probes
-    depend only on the seed and its name. `keep` is called with each new round; `known` are the first rounds, as it got
-    them, and are not computed again. Raises `QuantizationError` where the loss is not finite.
-    """
-    layers = {layer.name: layer for layer in problem.layers}
-    generators = {name: generator_of(f"{seed}/{name}") for name in layers}
-    before = iter(known)
-
-    def sampled(names: Sequence[str], count: int) -> list[list[float]]:
-        probes = [[rademacher(layers[name].weight, generators[name]) for _ in range(count)] for name in names]
-        if (forms := next(before, None)) is not None:  # their probes are drawn: the next round's are others
-            return [list(forms[name]) for name in names]
-        found = quadratic_forms(problem, [layers[name] for name in names], probes)
-        if keep is not None:
-            keep(dict(zip(names, found, strict=True)))
-        return found
-
-    sizes = {name: layer.weight.numel() for name, layer in layers.items()}
-    return rounds(sizes, sampled, relative_error, most_probes)
-
-
-def rounds(
-    sizes: Mapping[str, int],
-    sampled: Callable[[Sequence[str], int], list[list[float]]],
-    relative_error: float,
-    most_probes: int,
-) -> Iterator[dict[str, Trace]]:
-    """The traces after each round of `sampled` (names, probes of each) quadratic forms."""
-    if not relative_error > 0 or most_probes < LEAST_PROBES:
-        raise ConfigError(f"sensitivity: give a relative error above 0 and at least {LEAST_PROBES} probes")
-    samples: dict[str, list[float]] = {name: [] for name in sizes}
-    estimates: dict[str, Trace] = {}
-    active = list(sizes)
-    for start in range(0, most_probes, PROBES_PER_ROUND):
-        for name, values in zip(active, sampled(active, min(PROBES_PER_ROUND, most_probes - start)), strict=True):
-            samples[name] += values
-            estimates[name] = _trace(samples[name], sizes[name], relative_error)
-        yield dict(estimates)
-        active = [name for name in active if not estimates[name].converged]
-        if not active:
-            return
-
-
-def traces(
-    problem: Problem, *, relative_error: float = 0.05, most_probes: int = 512, seed: int = 0
-) -> dict[str, Trace]:
-    """The last of `estimated`."""
-    *_, last = estimated(problem, relative_error=relative_error, most_probes=most_probes, seed=seed)
-    return last
-
-
-def _trace(samples: Sequence[float], size: int, relative_error: float) -> Trace:
-    count = len(samples)
-    mean = math.fsum(samples) / count
-    variance = math.fsum((sample - mean) ** 2 for sample in samples) / max(count - 1, 1)
-    error = math.sqrt(variance / count)
-    converged = count >= LEAST_PROBES and error <= relative_error * abs(mean)
-    return Trace(mean, error, size, count, converged)
-
-
-def generator_of(seed: str) -> torch.Generator:
-    return torch.Generator().manual_seed(random.Random(seed).getrandbits(63))
-
-
-def rademacher(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Drawn on the CPU: the same on every device."""
-    return (torch.randint(2, like.shape, generator=generator) * 2 - 1).to(like)
 
 
 def quadratic_forms(

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.errors import ConfigError
-from nas.lcpaq.hessian import Forms, Problem, Trace, estimated, forward, quadratic_forms
+from nas.lcpaq.hessian import Problem, forward, quadratic_forms
 from nas.lcpaq.policy import WEIGHT_BITS
+from nas.lcpaq.traces import PRECISION, Precision, Samples, Trace, estimated
 from nas.noise import NsrReference
 from nas.quant import post_training
 from nas.quant.file_order import dimension
@@ -105,39 +106,28 @@ def squared_errors(problem: Problem, widths: Sequence[int], scheme: Scheme = DEF
 
 @dataclass(frozen=True)
 class Hessian:
-    """HAWQ-V2's perturbation: the mean trace, by these settings of `nas.lcpaq.hessian.estimated`, times ||dW||^2."""
+    """HAWQ-V2's perturbation: the mean trace (`nas.lcpaq.traces`) times ||dW||^2."""
 
-    relative_error: float = 0.05
-    most_probes: int = 512
-    seed: int = 0
+    precision: Precision = PRECISION
 
     def __call__(self, problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:
         problem = ready(problem, scheme)
         *_, last = self.estimated(problem)
-        return by_trace(problem, widths, scheme, last)
+        return self.by_trace(problem, widths, scheme, last)
 
     def estimated(
-        self, problem: Problem, known: Sequence[Forms] = (), keep: Callable[[Forms], None] | None = None
+        self, problem: Problem, known: Sequence[Samples] = (), keep: Callable[[Samples], None] | None = None
     ) -> Iterator[dict[str, Trace]]:
         """The traces after each round, of a problem that is `ready`."""
-        return estimated(
-            problem,
-            relative_error=self.relative_error,
-            most_probes=self.most_probes,
-            seed=self.seed,
-            known=known,
-            keep=keep,
-        )
+        return estimated(problem, self.precision, known=known, keep=keep)
 
-
-def by_trace(problem: Problem, widths: Sequence[int], scheme: Scheme, estimates: Mapping[str, Trace]) -> Perturbations:
-    """Omega_i(b) of a problem that is `ready`, from known traces.
-
-    A negative trace, which no convex loss has, counts as zero: noise must not lower a perturbation.
-    """
-    errors = squared_errors(problem, widths, scheme)
-    sensitivity = [max(estimates[name].mean, 0.0) for name in errors.names]
-    return replace(errors, values=errors.values * np.array(sensitivity)[:, None])
+    @staticmethod
+    def by_trace(
+        problem: Problem, widths: Sequence[int], scheme: Scheme, estimates: Mapping[str, Trace]
+    ) -> Perturbations:
+        """Omega_i(b) of a problem that is `ready`, from known traces."""
+        errors = squared_errors(problem, widths, scheme)
+        return replace(errors, values=errors.values * np.array([[estimates[name].mean] for name in errors.names]))
 
 
 def quadratic(problem: Problem, widths: Sequence[int], scheme: Scheme = DEFAULT) -> Perturbations:

@@ -94,6 +94,12 @@ def finished(tmp_path_factory) -> Finished:
     return finished_run(tmp_path_factory)
 
 
+def exit_codes(command: str) -> tuple[int, ...]:
+    """Those that it may end with: the machine of a test may have become slower since its baseline was taken."""
+    compares = command.startswith("hilnas regress") and "--update" not in command
+    return (0, 1) if compares else (EXIT_CODES.get(command, 0),)
+
+
 def runnable(page: Path) -> Iterator[Block]:
     """The blocks that are a file, or have a command that is run."""
     return (block for block in blocks(page) if block.file or set(block.commands) - set(NOT_RUN))
@@ -114,7 +120,8 @@ def test_the_commands_of_a_page(page, finished, tmp_path, monkeypatch, capfd):
         for command in block.commands:
             if command not in NOT_RUN:
                 code = main(arguments(command, tmp_path))
-                assert code == EXIT_CODES.get(command, 0), f"{page.name}: {command}: {capfd.readouterr().err}"
+                said = f"{page.name}: {command}: {capfd.readouterr().err}"
+                assert code in exit_codes(command), said
 
 
 def test_what_is_not_run_is_documented_and_has_a_reason():

@@ -15,18 +15,20 @@ from torch import Tensor
 from deploy.studies.lcpaq.records import BitsRecord, BitsTable, PolicyScore
 from deploy.studies.lcpaq.trained import Trained
 from nas.data.batches import load
-from nas.lcpaq.hessian import Problem, Trace, forward, traces
+from nas.lcpaq.hessian import Problem, forward
+from nas.lcpaq.losses import CROSS_ENTROPY
 from nas.lcpaq.options import options_of
 from nas.lcpaq.policy import INT8, Options, Policy, layers_of, policy_of, ties
 from nas.lcpaq.program import solve
 from nas.lcpaq.refine import best as best_scored
 from nas.lcpaq.refine import greedy, refine
-from nas.lcpaq.sensitivity import by_trace, candidates
+from nas.lcpaq.sensitivity import Hessian, candidates
 from nas.lcpaq.tied import ends_exempt
+from nas.lcpaq.traces import Precision, Trace, traces
 from nas.noise import NsrReference
 from nas.quant.float_graph import Node, Weighted
 from nas.quant.scheme import Granularity, Scheme
-from nas.tasks.task import TASKS, score_float
+from nas.tasks.task import score_float
 from nas.training.threads import one_thread
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
@@ -41,12 +43,12 @@ def problem_of(trained: Trained) -> Problem:
     seen, _ = trained.parts((32, 32))
     places = [int((i + 0.5) * len(seen) / LABELLED) for i in range(LABELLED)]
     batches = [load(seen, places[start : start + 16]) for start in range(0, LABELLED, 16)]
-    return Problem(trained.nodes, batches, TASKS["classification"].loss)
+    return Problem(trained.nodes, batches, CROSS_ENTROPY)
 
 
 def options_for(trained: Trained, problem: Problem, known: Mapping[str, Trace], granularity: Granularity) -> Options:
     """`known`: the layers' Hessian traces, which do not depend on how weights are rounded."""
-    perturbations = by_trace(problem, WIDTHS, Scheme(granularity), known)
+    perturbations = Hessian.by_trace(problem, WIDTHS, Scheme(granularity), known)
     layers = layers_of(trained.nodes, (32, 32, 3), Scheme(granularity))
     return options_of(layers, [(width, INT8) for width in WIDTHS], perturbations.table, groups=ties(trained.nodes))
 
@@ -133,7 +135,7 @@ def bits(folder: Path, seeds: Sequence[int], steps: int, share: float) -> Iterat
                 continue
             trained = Trained(seed, folder, steps)
             problem, fp32, started = problem_of(trained), score_float(trained.model, trained.val), time.process_time()
-            known = traces(problem, most_probes=PROBES, seed=seed)
+            known = traces(problem, Precision(most_probes=PROBES, seed=seed))
             traced_s = round(time.process_time() - started, 1)
             for name, granularity in names.items():
                 rows = {

@@ -36,7 +36,7 @@ from deploy.ship.manifest import Manifest
 from deploy.ship.provenance import Provenance
 from deploy.targets.inspection import inspect_model
 from nas.estimate import Estimate
-from nas.lcpaq import hessian
+from nas.lcpaq import traces
 from nas.lcpaq.policy import Policy, policy_of
 from nas.networks.classifier import Classifier
 from nas.quant import simulate
@@ -239,23 +239,29 @@ def test_a_killed_run_goes_on(finished: tuple[Path, Path], tmp_path: Path):
     assert max(one["score"] for one in record(folder / "refine.json")["scored"]) == 99.0
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("sensitivity.jsonl", ()), ("activations.jsonl", ("--activation-bits", "4,8", "--all-layers"))],
+)
 def test_rounds_of_a_killed_sensitivity_are_not_computed_again(
-    finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, options: tuple[str, ...], finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, done = finished
     folder = Path(shutil.copytree(done.parents[1], tmp_path / "tiny")) / "lcpaq" / "teacher"
+    assert lcpaq("sensitivity", config, tmp_path, *options) == 0
     before = record(folder / "sensitivity.json")
     (folder / "sensitivity.json").unlink()
-    journal = folder / "sensitivity.jsonl"
+    journal = folder / name
     *rounds, last = journal.read_text().splitlines()
     journal.write_text("".join(f"{line}\n" for line in rounds) + last[: len(last) // 2])
     computed = []
-    forms = hessian.quadratic_forms
-    monkeypatch.setattr(hessian, "quadratic_forms", lambda *given: computed.append(given) or forms(*given))
-    assert lcpaq("sensitivity", config, tmp_path) == 0
+    sampled = traces.sampled
+    monkeypatch.setattr(traces, "sampled", lambda *given, **how: computed.append(given) or sampled(*given, **how))
+    assert lcpaq("sensitivity", config, tmp_path, *options) == 0
     assert len(computed) == 1, "the round that was cut off"
     again = record(folder / "sensitivity.json")
-    assert again["layers"] == before["layers"] and len(journal.read_text().splitlines()) == len(rounds) + 1
+    assert {**again, "cpu_s": 0} == {**before, "cpu_s": 0}
+    assert len(journal.read_text().splitlines()) == len(rounds) + 1
 
 
 # Parts

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from nas.data.sample import IGNORE
 from nas.lcpaq.hessian import Problem, forward
+from nas.lcpaq.losses import CROSS_ENTROPY, PIXEL_CROSS_ENTROPY, squared_distance
 from nas.quant.float_graph import (
     INPUT,
     Add,
@@ -58,11 +59,11 @@ def small_problem(seed: int = 0, counts: tuple[int, ...] = (6, 4)) -> Problem:
         (2 * torch.randn(count, 3, 8, 8, generator=generator), torch.randint(3, (count,), generator=generator))
         for count in counts
     ]
-    return Problem(small_nodes(seed), batches, F.cross_entropy)
+    return Problem(small_nodes(seed), batches, CROSS_ENTROPY)
 
 
 def dense_problem() -> Problem:
-    """A segmenter: a pooled branch that is enlarged and joined, and a loss over pixels of the enlarged logits."""
+    """A segmenter: a pooled branch that is enlarged and joined, and a loss over labelled pixels, enlarged."""
     generator = torch.Generator().manual_seed(2)
     stem, depthwise, *_ = small_nodes(2)
     nodes = [
@@ -77,7 +78,8 @@ def dense_problem() -> Problem:
         ArgMax("classes", "upsampled"),
     ]
     images, labels = torch.randn(4, 3, 8, 8, generator=generator), torch.randint(3, (4, 8, 8), generator=generator)
-    return Problem(nodes, [(images, labels)], lambda y, t: F.cross_entropy(F.interpolate(y, scale_factor=2), t))
+    labels[:, :3, 2:5] = IGNORE
+    return Problem(nodes, [(images, labels)], PIXEL_CROSS_ENTROPY)
 
 
 def residual_problem() -> Problem:
@@ -98,7 +100,7 @@ def residual_problem() -> Problem:
         FullyConnected("logits", "mean", 2 * drawn(3, 4), drawn(3)),
     ]
     images, labels = torch.randn(5, 2, 9, 8, generator=generator), torch.randint(3, (5,), generator=generator)
-    return Problem(nodes, [(images, labels)], F.cross_entropy)
+    return Problem(nodes, [(images, labels)], CROSS_ENTROPY)
 
 
 def curved_problem() -> Problem:
@@ -133,8 +135,9 @@ def curved_problem() -> Problem:
     ]
     images, outputs = torch.randn(4, 3, 8, 8, generator=generator), ("gated", "softmax")
     span = float(images.min()), float(images.max())
-    own = Problem(nodes, [(images, torch.zeros(4))], lambda y, t: (y - t).square().sum(1).mean(), outputs, span)
-    return replace(own, batches=[(images, own.logits(forward(own.needed, {}, images)))])
+    own = Problem(nodes, [(images, torch.zeros(4))], squared_distance(torch.ones(1)), outputs, span)
+    labels = own.logits(forward(own.needed, {}, images))
+    return replace(own, batches=[(images, labels)], loss=squared_distance(torch.ones(labels.shape[1])))
 
 
 def exact_blocks(problem: Problem) -> dict[str, Tensor]:

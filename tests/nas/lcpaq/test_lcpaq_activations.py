@@ -16,14 +16,14 @@ from nas.lcpaq.activations import (
     ActivationHessian,
     activation_fisher,
     activation_nsr,
-    activation_traces,
     reads,
     rounded,
     squared_errors,
 )
-from nas.lcpaq.hessian import LEAST_PROBES, Problem, forms, forward, traces
+from nas.lcpaq.hessian import Problem, forms, forward
 from nas.lcpaq.policy import ties
 from nas.lcpaq.sensitivity import SENSITIVITIES, candidates
+from nas.lcpaq.traces import LEAST_PROBES, Precision, traces
 from nas.quant.float_graph import INPUT, Weighted
 from nas.quant.lower import lower
 from nas.quant.ranges import calibrate, shared
@@ -92,7 +92,7 @@ def test_a_quadratic_form_is_the_mean_of_every_images_own(name: str) -> None:
 def test_the_trace_is_within_five_per_cent_of_the_exact_one(name: str) -> None:
     problem = one_batch(name)
     tensors = [tensor for tensor in sources(problem) if tensor != INPUT]
-    found = activation_traces(problem, tensors, relative_error=0.015, most_probes=20_000)
+    found = traces(problem, Precision(relative_error=0.015, most_probes=20_000), tensors)
     for tensor, trace in found.items():
         hessians = exact_hessians(problem, tensor)
         exact = np.mean([float(hessian.trace()) for hessian in hessians])
@@ -105,14 +105,12 @@ def test_batches_weigh_as_many_images_as_they_hold_and_tensors_stop_by_themselve
     images, labels = (torch.cat(parts) for parts in zip(*apart.batches, strict=True))
     together = replace(apart, batches=[(images, labels)])
     tensors = sources(apart)
-    one, other = (activation_traces(p, tensors, relative_error=0.02, most_probes=4000) for p in (apart, together))
+    one, other = (traces(p, Precision(0.02, 4000), tensors) for p in (apart, together))
     for name in tensors:
         assert one[name].trace == pytest.approx(other[name].trace, rel=0.1)
     assert len({trace.probes for trace in one.values()}) > 1
-    capped = activation_traces(apart, tensors, relative_error=1e-9, most_probes=20)
+    capped = traces(apart, Precision(1e-9, 20), tensors)
     assert {(trace.probes, trace.converged) for trace in capped.values()} == {(20, False)}
-    with pytest.raises(ConfigError, match="relative error above 0"):
-        activation_traces(apart, tensors, relative_error=0.0)
 
 
 # The tables
@@ -162,7 +160,7 @@ def test_the_hessians_perturbation_is_the_mean_trace_times_the_squared_error(nam
         hessians = exact_hessians(problem, tensor)
         mean = np.mean([float(h.trace()) for h in hessians]) / len(hessians[0])
         per_source[tensor] = mean * np.array(errors[tensor])
-    found = ActivationHessian(relative_error=0.03, most_probes=4000)(problem, WIDTHS)
+    found = ActivationHessian(Precision(0.03, 4000))(problem, WIDTHS)
     for layer, row in of_sources(problem, per_source).items():
         np.testing.assert_allclose(found.values[found.names.index(layer)], row, rtol=0.12)
 
@@ -249,8 +247,8 @@ def test_half_of_either_perturbation_is_how_much_the_mean_loss_grows() -> None:
     ((images, labels),) = plain.batches
     problem = replace(plain, nodes=nodes, batches=[(images.double(), labels)])
     (images, _), generator = problem.batches[0], torch.Generator().manual_seed(0)
-    weight_traces = traces(problem, relative_error=0.02, most_probes=4000)
-    read_traces = activation_traces(problem, sources(problem), relative_error=0.02, most_probes=4000)
+    weight_traces = traces(problem, Precision(0.02, 4000))
+    read_traces = traces(problem, Precision(0.02, 4000), sources(problem))
     env, step, draws = forward(problem.needed, {}, images), 1e-4, 400
 
     def signs(like: Tensor) -> list[Tensor]:
