@@ -172,6 +172,8 @@ class ShippedRecord(KeyedRecord):
         quantized_by: the run's scheme, or the proxy search's settings.
         metric: of the validation scores fp32 (in float), int8 (at the policy), int8_all8 (8 bits everywhere), percent.
         bundle: its folder; `verified`: on the board.
+        evaluation: key of each image's result in the run's evaluations/lcpaq-MODEL.jsonl; None where the board gives no
+            outputs.
     """
 
     quantized_by: str
@@ -184,6 +186,7 @@ class ShippedRecord(KeyedRecord):
     conditions: Conditions
     bundle: str
     verified: bool
+    evaluation: str | None = field(default=None, metadata=OMITTED)
 
     FILE: ClassVar[str] = "shipped.json"
     COMMAND: ClassVar[str] = "lcpaq run"

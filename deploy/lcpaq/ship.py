@@ -23,6 +23,7 @@ from deploy.run.records import LatencyRecord
 from deploy.ship.board_scores import board_scores
 from deploy.ship.bundle import Contents, export
 from deploy.ship.card import CardFacts
+from deploy.ship.evaluation_record import EvaluationRecord, evaluation_path
 from deploy.ship.golden import golden_examples, write_golden
 from deploy.ship.manifest import Accuracy, BundleMeasurement
 from deploy.ship.task_output import description
@@ -89,6 +90,7 @@ def ship(subject: RunNetwork, settings: StepSettings) -> Iterator[Progress]:
         conditions=conditions,
         bundle=str(bundle),
         verified=True,
+        evaluation=EvaluationRecord.read(evaluation_path(context.path, name)).key if scores else None,
     )
     shipped.write(subject.folder / shipped.FILE)
     yield Progress(STAGE, STEPS, STEPS, "bundle verified")

@@ -7,14 +7,20 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from deploy.compile.canary import known_good
-from deploy.formats.digest import digest, file_digest
+from deploy.formats.digest import file_digest
 from deploy.formats.journal import Journal
 from deploy.run.context import Context
 from deploy.run.folder import Progress
 from deploy.run.records import BoardScore
 from deploy.ship.evaluated_models import model_on
 from deploy.ship.evaluation import BOARD, ImageScore, counted_on, image_name, image_scores
-from deploy.ship.evaluation_record import EvaluatedImages, EvaluationRecord, ScoredImages, evaluation_path
+from deploy.ship.evaluation_record import (
+    EvaluatedImages,
+    EvaluationRecord,
+    ScoredImages,
+    evaluation_path,
+    images_key,
+)
 from hil.boards.config import BoardConfig
 from hil.boards.kinds import open_board
 from hil.errors import ModelError
@@ -52,7 +58,7 @@ def board_scores(
 def _score(context: Context, session: JobSession, name: str, path: Path, int8: Counted) -> BoardScore:
     data, where = context.val_data, session.board.name
     model = model_on(path, data, name)
-    key = digest(file_digest(path), model.input.text, model.output.text, session.conditions.key())
+    key = images_key(file_digest(path), model.input.text, model.output.text, session.conditions)
     journal = Journal(context.path / "evaluations" / f"{name}.jsonl", ImageScore, key)
     canary = known_good(context.path / "canary")
     scores = sorted(image_scores(model, data, {BOARD: session}, journal, canary=canary), key=lambda s: s.index)

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import ClassVar
 
-from deploy.formats.digest import file_digest
+from deploy.formats.digest import digest, file_digest
 from deploy.formats.files import write_atomically
 from deploy.run.records import MetricRecord, Record
 from deploy.run.records.base import OMITTED
@@ -120,6 +120,13 @@ class EvaluationRecord(Record):
     FILE: ClassVar[str] = "evaluation.json"
     COMMAND: ClassVar[str] = "evaluate"
 
+    @property
+    def key(self) -> str:
+        """That of its images' results on the board, in a run's evaluations/NAME.jsonl; `ModelError` without a board."""
+        if self.conditions is None:
+            raise ModelError(f"{self.model}: no board took part in its evaluation")
+        return images_key(self.model_sha256, self.input, self.output, self.conditions)
+
     @classmethod
     def of(
         cls, model: EvaluatedModel, evaluated: ScoredImages, images: EvaluatedImages, conditions: Conditions | None
@@ -206,6 +213,11 @@ class ScoredImages:
         one = counted_cells([score.confusions[ours] for score in common], classes, dense=dense)
         two = counted_cells([scored[score.index].confusions[theirs] for score in common], classes, dense=dense)
         return paired_difference([one], [two])
+
+
+def images_key(model_sha256: str, input_: str, output: str, conditions: Conditions) -> str:
+    """Of one image's result on a board, by what an `EvaluationRecord` says of it."""
+    return digest(model_sha256, input_, output, conditions.key())
 
 
 def evaluation_path(run: Path, model: str) -> Path:

@@ -13,6 +13,7 @@ from deploy.formats.journal import Journal
 from deploy.run.records import FinalRecord, ModelRecord
 from deploy.ship.evaluation import BOARD, ImageScore
 from deploy.studies.ablation import AblationRecord
+from deploy.studies.camvid.plan import lcpaq_step, run_name
 from deploy.studies.finish import FinishRecord
 from deploy.studies.finished_controls import FinishedControls
 from deploy.studies.widths import HomogeneousModel, WidthsRecord
@@ -68,10 +69,16 @@ class FinishedRun:
 
 def _of_board(folder: Path, seed: int, name: str) -> ModelEvidence:
     path = folder / "evaluations" / f"{name}.jsonl"
-    scores = {score.index: score for score in Journal.latest(path, ImageScore).read()}
+    return ModelEvidence(seed, FINAL, name, _confusions(Journal.latest(path, ImageScore), run_name(seed)))
+
+
+def _confusions(journal: Journal[ImageScore], step: str) -> tuple[Confusion, ...]:
+    scores = {score.index: score for score in journal.read()}
     if not scores or any(score.failure for score in scores.values()):
-        raise UsageError(f"{path}: not every validation image has a result; run the study's step 'seed{seed}' again")
-    return ModelEvidence(seed, FINAL, name, tuple(scores[index].confusions[BOARD] for index in sorted(scores)))
+        raise UsageError(
+            f"{journal.path}: not every validation image has a result; run the study's step '{step}' again"
+        )
+    return tuple(scores[index].confusions[BOARD] for index in sorted(scores))
 
 
 def compared(folder: Path, seed: int, budget: str) -> Iterator[tuple[MethodRecord, ModelEvidence]]:
@@ -93,6 +100,14 @@ def finished_controls(folder: Path, seed: int) -> dict[str, ModelEvidence]:
 def at_one_width(folder: Path, seed: int) -> Iterator[tuple[HomogeneousModel, ModelEvidence]]:
     for model in WidthsRecord.read(folder / WidthsRecord.FILE).models:
         yield model, ModelEvidence(seed, f"{model.bits} bits", model.name, model.confusions)
+
+
+def policy_of_layers(folder: Path, seed: int, model: str, share: int, key: str) -> ModelEvidence:
+    """What LCPAQ shipped of a model at a share of its size; `key`: of its images' results."""
+    path = folder / "evaluations" / f"lcpaq-{model}.jsonl"
+    return ModelEvidence(
+        seed, f"LCPAQ at {share} %", model, _confusions(Journal(path, ImageScore, key), lcpaq_step(model, share))
+    )
 
 
 def both_ways(folder: Path, seed: int) -> Iterator[ModelEvidence]:

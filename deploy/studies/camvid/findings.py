@@ -25,6 +25,7 @@ from deploy.studies.camvid.evidence import (
     both_ways,
     compared,
     finished_controls,
+    policy_of_layers,
     write_images,
 )
 from deploy.studies.camvid.plan import (
@@ -130,7 +131,7 @@ def _gather(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path, control
             parts += _parts(models)
             evidence += models
     controls: list[Control] = []
-    widths: list[OneWidth] = []
+    widths: Sequence[OneWidth] = ()
     rankings: list[Ranking] = []
     ceiling = None
     for first in (run for run in runs if run.seed == controlled):
@@ -142,11 +143,11 @@ def _gather(steps: Sequence[StudyStep], seeds: Sequence[int], out: Path, control
                 rows = list(_controls(first, folder, budget, with_steps, ours))
                 controls += [control for control, _ in rows]
                 evidence += [one for _, found in rows for one in found]
-        if "widths" in done:
-            pairs = list(_widths(first, folder))
-            widths += [width for width, _ in pairs]
-            evidence += [one for _, one in pairs]
-        widths += _policies(first, {step.name: step for step in steps if step.name in done}, out)
+        pairs: list[tuple[OneWidth, ModelEvidence | None]] = []
+        pairs += _widths(first, folder) if "widths" in done else ()
+        pairs += _policies(first, {step.name: step for step in steps if step.name in done}, out)
+        widths = [width for width, _ in pairs]
+        evidence += [one for _, one in pairs if one]
         if "ranking" in done:
             ranked = RankingRecord.read(folder / RankingRecord.FILE)
             rankings = [Ranking(first.seed, way, one.tau_b, one.tau_b_ci95) for way, one in ranked.rank.items()]
@@ -250,13 +251,20 @@ def _parts(models: Sequence[ModelEvidence]) -> Iterator[PartOfRecipe]:
         yield PartOfRecipe(one.seed, name, without, one.counted.score, change, against)
 
 
-def _policies(run: FinishedRun, done: dict[str, StudyStep], out: Path) -> Iterator[OneWidth]:
-    """LCPAQ's, a width for each layer."""
+def _policies(
+    run: FinishedRun, done: dict[str, StudyStep], out: Path
+) -> Iterator[tuple[OneWidth, ModelEvidence | None]]:
+    """LCPAQ's, a width for each layer; no image's result is kept where a board gave no outputs."""
     for model, share in ((TEACHER, LCPAQ_SHARES[0]), *((CONTROLLED[-1], share) for share in LCPAQ_SHARES)):
-        if step := done.get(lcpaq_step(model, share)):
-            shipped = ShippedRecord.from_json(output(step, out)["shipped"], step.name)
-            size = shipped.size_bits / run.teacher.size_bits
-            yield OneWidth(run.seed, f"{model}, LCPAQ at {share} %", None, shipped.int8, size, None)
+        if not (step := done.get(lcpaq_step(model, share))):
+            continue
+        shipped = ShippedRecord.from_json(output(step, out)["shipped"], step.name)
+        size, evidence, difference = shipped.size_bits / run.teacher.size_bits, None, None
+        if shipped.evaluation:
+            evidence = policy_of_layers(out / run_name(run.seed), run.seed, model, share, shipped.evaluation)
+            theirs = run.evidence[TEACHER_PLUS].counted
+            difference = trained_difference([evidence.counted], [theirs], block=BLOCK)
+        yield OneWidth(run.seed, f"{model}, LCPAQ at {share} %", None, shipped.int8, size, difference), evidence
 
 
 def _costs(out: Path, seed: int) -> Iterator[StageCost]:

@@ -19,6 +19,7 @@ from deploy.cli.lcpaq import LcpaqOptions, _settings
 from deploy.cli.options import record as options_record
 from deploy.compile.artifact import quantize
 from deploy.formats.digest import file_digest
+from deploy.formats.journal import Journal
 from deploy.formats.tflite.read import read
 from deploy.latency.overhead import COPIES
 from deploy.lcpaq.latency import (
@@ -31,6 +32,7 @@ from deploy.lcpaq.latency import (
 )
 from deploy.lcpaq.settings import StepSettings
 from deploy.run.config import Overrides, load_experiment
+from deploy.ship.evaluation import ImageScore
 from deploy.ship.evaluation_record import EvaluationRecord
 from deploy.ship.manifest import Manifest
 from deploy.ship.provenance import Provenance
@@ -120,6 +122,8 @@ def test_the_bundles_card_and_the_command_that_makes_it_again(finished: tuple[Pa
     accuracy = Manifest.read(bundle / Manifest.FILE).accuracy
     assert accuracy is not None and accuracy.board is not None
     assert accuracy.int8 == accuracy.board.score.value == shipped["int8"]
+    of_images = folder.parents[1] / "evaluations" / "lcpaq-teacher.jsonl"
+    assert len(Journal(of_images, ImageScore, shipped["evaluation"]).read()) == 4
     for words in (
         "# Model card: tiny-lcpaq-teacher",
         f"| **lcpaq-teacher** | {shipped['fp32']:.2f} | {shipped['int8']:.2f} | {accuracy.board.score.value:.2f} [",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,23 +14,27 @@ import pytest
 from deploy.cli import main
 from deploy.compare.records import MethodRecord, Spent
 from deploy.formats.journal import Journal
+from deploy.lcpaq.records import ShippedRecord
 from deploy.ship.evaluation import ImageScore
 from deploy.studies.ablation import Ablated, AblationRecord
 from deploy.studies.camvid import findings
-from deploy.studies.camvid.conduct import StepFailedError, StepRecord, conduct, left
+from deploy.studies.camvid.conduct import StepFailedError, StepRecord, _output_path, conduct, left
 from deploy.studies.camvid.evidence import IMAGES, FinishedRun, ModelEvidence
 from deploy.studies.camvid.findings import BLOCK, collect, verdict
-from deploy.studies.camvid.plan import StudyStep, chosen, steps
+from deploy.studies.camvid.plan import StudyStep, chosen, lcpaq_step, steps
 from deploy.studies.camvid.record import CamvidRecord
 from deploy.studies.camvid.tables import rows
 from deploy.studies.finish import BothWays, FinishRecord
 from deploy.studies.finished_controls import FinishedControl, FinishedControls
 from deploy.studies.widths import HomogeneousModel, WidthsRecord
 from hil.errors import UsageError
+from hil.stats import LatencySummary
 from nas.estimate import Estimate
 from nas.tasks.counted import Counted, trained_difference
 from tests.deploy.tiny_experiment import finished_run
+from tests.hil.stored_measurements import CONDITIONS
 
+LATENCY = LatencySummary(900.0, 950.0, 960.0, 5.0, (890.0, 910.0), 30)
 WELL = StudyStep("well", ("space", "table1"), 1)
 WRONG = StudyStep("wrong", ("space", "no-such-space"), 1)
 
@@ -258,6 +263,36 @@ def test_what_each_part_of_the_recipe_is_worth(study: tuple[list[StudyStep], Pat
     assert whole.against and whole.against.value == -expected.value and without.against == expected
     assert without.change == expected and "recipe without soft targets" in set(pd.read_parquet(out / IMAGES)["kind"])
     assert f"| 0 | fast | soft targets | {without.score:.2f} | {expected.value:+.2f} [" in "\n".join(rows(record))
+
+
+@pytest.mark.parametrize("board_gives_outputs", [True, False])
+def test_lcpaqs_policies_are_compared_image_by_image(
+    board_gives_outputs: bool, study: tuple[list[StudyStep], Path]
+) -> None:
+    planned, out = study
+    run, folder = FinishedRun.read(out / "seed0", 0), out / "seed0" / "evaluations"
+    images = {name: Journal.latest(folder / f"{name}.jsonl", ImageScore).read() for name in ("fast", "teacher_plus")}
+    for name, share in (("fast", 67), ("teacher_plus", 58)):  # what another share shipped stays in the file
+        Journal(folder / "lcpaq-small.jsonl", ImageScore, f"of {share}").append(*images[name])
+        step = next(step for step in planned if step.name == lcpaq_step("small", share))
+        StepRecord(step.name, step.command, 0, 60.0).write(out / "steps" / f"{step.name}.json")
+        shipped = ShippedRecord(
+            key="k", quantized_by="the run's scheme", metric="mIoU", fp32=50.0, int8=49.0, int8_all8=50.0,
+            size_bits=800, latency=LATENCY, conditions=CONDITIONS, bundle="b", verified=True,
+            evaluation=f"of {share}" if board_gives_outputs else None,
+        )  # fmt: skip
+        _output_path(step, out).write_text(json.dumps({"shipped": shipped.to_json()}))
+    at_67, at_58 = (width for width in collect(planned, (0, 1), out).widths if width.bits is None)
+    assert (at_67.name, at_67.score, at_67.bits) == ("small, LCPAQ at 67 %", 49.0, None)
+    assert at_67.size_share == pytest.approx(800 / run.teacher.size_bits)
+    kinds = set(pd.read_parquet(out / IMAGES)["kind"])
+    if not board_gives_outputs:
+        assert at_67.difference is None and not kinds & {"LCPAQ at 67 %", "LCPAQ at 58 %"}
+        return
+    fast, theirs = (run.evidence[name].counted for name in ("fast", "teacher_plus"))
+    assert at_67.difference == trained_difference([fast], [theirs], block=BLOCK)
+    assert at_58.difference and at_58.difference.value == 0
+    assert {"LCPAQ at 67 %", "LCPAQ at 58 %"} <= kinds
 
 
 def test_an_image_without_a_result_is_named(study: tuple[list[StudyStep], Path]) -> None:
