@@ -14,6 +14,7 @@ MOST_CLASSES = 40  # that are shown
 
 def show(record: EvaluationRecord) -> None:
     from deploy.ship.differences import difference_text
+    from deploy.ship.evaluation import HOST
 
     images, failed = record.images, len(record.failed)
     left_out = f", {failed} more failed" if failed else ""
@@ -34,10 +35,11 @@ def show(record: EvaluationRecord) -> None:
     console.table(("predicted by", f"{record.metric.name} %", interval), rows)
     _show_classes(record)
     for difference in record.differences:
-        text = difference_text(difference.points, f"the {difference.other}")
+        other = difference.other if difference.other == HOST else f"the {difference.other}"
+        text = difference_text(difference.points, other)
         console.say(f"{difference.predictor}: {text}")
-    for other in record.against:
-        console.say(f"{other.predictor}: {difference_text(other.points, other.model)}")
+    for one in record.against:
+        console.say(f"{one.predictor}: {difference_text(one.points, one.model)}")
     if len(record.scores) > 1:
         first, second = record.scores[0].predictor, record.scores[1].predictor
         most = ", ".join(f"{image.image} ({image.share:.2%})" for image in record.differ_most)

@@ -199,6 +199,7 @@ def test_any_file_is_evaluated_by_what_it_says(evaluate, tmp_path, dtype, output
     ended = evaluate(model, "--data", f"camvid:{camvid(tmp_path / 'camvid')}", *says, "--board", "reference")
     assert ended.code == 0, ended.err
     assert scores(ended.folders[0]) == {"board": 100.0, "this machine": 100.0}
+    assert "points [+0.00, +0.00] against this machine, over" in ended.out
     assert ("assumed, as the file does not say" in ended.out) == (dtype != "FLOAT32")
     assert f"{dtype.lower()} 64 x 96 RGB" in ended.out
 
