@@ -53,11 +53,13 @@ def options_for(trained: Trained, problem: Problem, known: Mapping[str, Trace], 
     return options_of(layers, [(width, INT8) for width in WIDTHS], perturbations.table, groups=ties(trained.nodes))
 
 
-def block_bits(trained: Trained, problem: Problem, options: Options, limit: float, granularity: Granularity) -> Policy:
+def block_bits(
+    trained: Trained, problem: Problem, options: Options, limit: float, granularity: Granularity
+) -> Policy | None:
     """QA-BWNAS's answer: one width per block, with the least sum of block NSRs within `limit`, by trying all.
 
     A block's NSR is that of its own output, with its weights rounded and the float network before it; what is not in
-    a block keeps 8 bits.
+    a block keeps 8 bits. None where the fewest bits of all blocks are above `limit`.
     """
     rounded = {node.name: weights for node, weights in candidates(problem, BLOCK_WIDTHS, Scheme(granularity))}
     blocks: dict[str, list[Node]] = {}
@@ -80,8 +82,7 @@ def block_bits(trained: Trained, problem: Problem, options: Options, limit: floa
         cost = sum(nsr[name][place] for name, place in zip(blocks, places, strict=True))
         if size_bits(options, policy) <= limit and (best is None or cost < best[0]):
             best = (cost, policy)
-    assert best is not None  # noqa: S101 (4 bits fit two thirds)
-    return best[1]
+    return best[1] if best else None
 
 
 def _output(nodes: Sequence[Node], env: Mapping[str, Tensor]) -> Tensor:
@@ -105,7 +106,7 @@ def policies(
     limits = {"size_bits": share * int8}
     _, unseen = trained.parts((32, 32))
     scored = list(refine(options, limits, lambda policy: trained.score(policy, granularity, unseen)))
-    by_method = {
+    by_method: dict[str, Policy | None] = {
         "INT8": trained.uniform(INT8),
         "LCPAQ": best_scored(scored).policy,
         "its program alone": solve(options, limits),
@@ -117,7 +118,8 @@ def policies(
         "uniform 4 bits, ends at 8": trained.uniform(4, INT8),
     }
     for name, policy in by_method.items():
-        yield name, policy, size_bits(free, policy) / int8
+        if policy is not None:
+            yield name, policy, size_bits(free, policy) / int8
 
 
 def bits(folder: Path, seeds: Sequence[int], steps: int, share: float) -> Iterator[str]:
@@ -159,7 +161,7 @@ def _table(granularity: Granularity, tables: Mapping[int, BitsTable]) -> Iterato
     yield ""
     yield f"| | size, % of INT8 | {' | '.join(f'seed {seed}' for seed in tables)} | mean |"
     yield "|---|---" + "|---" * (len(tables) + 1) + "|"
-    for method in first.rows:
+    for method in (name for name in first.rows if all(name in table.rows for table in tables.values())):
         top1 = [table.rows[method].top1 for table in tables.values()]
         size = fmean(table.rows[method].share for table in tables.values())
         yield f"| {method} | {100 * size:.1f} | {' | '.join(f'{v:.2f}' for v in top1)} | {fmean(top1):.2f} |"

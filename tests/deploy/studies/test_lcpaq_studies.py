@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from deploy.cli import main
@@ -29,6 +31,18 @@ def test_recorded_tables_are_shown_without_training(tmp_path, capsys):
     assert "| INT8 | 100.0 | 80.00 | 81.00 | 80.50 |" in lines and "| LCPAQ | 67.0 | 79.00 | 79.00 | 79.00 |" in lines
     assert sum("Weight scales per" in line for line in lines) == 2
     assert BitsRecord.read(tmp_path / record.FILE) == record
+
+
+def test_what_does_not_fit_with_every_seed_has_no_row(tmp_path, capsys):
+    record = recorded(0.5, (0, 1))
+    tables = {
+        name: replace(table, rows={"INT8": table.rows["INT8"]}) if "seed 1" in name else table
+        for name, table in record.tables.items()
+    }
+    BitsRecord(tables).write(tmp_path / record.FILE)
+    assert main(["study", "lcpaq-bits", "--out", str(tmp_path), "--seeds", "0,1", "--share", "0.5"]) == 0
+    said = capsys.readouterr().out
+    assert "| INT8 | 100.0 | 80.00 | 81.00 |" in said and "LCPAQ" not in said
 
 
 @pytest.mark.parametrize("study", ["lcpaq-bits", "lcpaq-proxy"])
