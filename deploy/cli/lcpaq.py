@@ -64,7 +64,7 @@ class LcpaqOptions(OwnOptions):
         all_layers: the first and the last layer may have other widths than 8.
         images: labelled, for the sensitivity; scoring_images: that policies are scored on.
         k: policies of the frontier that are scored.
-        trials: of the proxy search; tuning_steps: of a full trial.
+        trials: of the proxy search; tuning_steps: of a full trial; fix: hyperparameters that it does not search.
         plot: the file of a drawing.
     """
 
@@ -84,6 +84,7 @@ class LcpaqOptions(OwnOptions):
     k: int = 8
     trials: int = 40
     tuning_steps: int = 64
+    fix: tuple[str, ...] = ()
     plot: Path | None = None
 
 
@@ -133,6 +134,13 @@ def _add_settings(action: argparse.ArgumentParser) -> None:
     )
     for option, default, text in numbers:
         action.add_argument(option, type=int, default=default, metavar="N", help=f"{text} (default %(default)s)")
+    action.add_argument(
+        "--fix",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a hyperparameter that the proxy search leaves there, as distillation=0; may be given again",
+    )
     action.add_argument("--plot", type=Path, metavar="FILE", help="draw it, beside lcpaq.html (.svg)")
 
 
@@ -204,6 +212,7 @@ def _settings(options: LcpaqOptions) -> StepSettings:
         k=options.k,
         trials=options.trials,
         tuning_steps=options.tuning_steps,
+        fixed=tuple(options.fix),
         activation_widths=activation_widths,
         tie_bits=options.tie_bits,
         measure_latency=options.measure_latency,

@@ -18,7 +18,7 @@ from nas.data.part import evenly_spaced
 from nas.errors import ConfigError
 from nas.lcpaq import proxy
 from nas.lcpaq.policy import applied
-from nas.lcpaq.trial import SPACE, Evaluator, Fidelity, TrialInputs
+from nas.lcpaq.trial import Evaluator, Fidelity, TrialInputs
 from nas.quant.integer_graph import IntegerGraph
 from nas.quant.safe_resize import split_resizes
 from nas.tasks.task import score_integer
@@ -49,7 +49,8 @@ def search_settings(subject: RunNetwork, settings: StepSettings) -> Iterator[Pro
     key = digest(subject.key, str(inputs.policy), settings_of(inputs.schedule), [asdict(rung) for rung in rungs])
     study, trials = subject.folder / "study.sqlite", list[proxy.Trial]()
     with one_thread():
-        for trial in proxy.search(evaluate, SPACE, rungs, study, trials=settings.trials, key=key, seed=inputs.seed):
+        space, most = settings.space, settings.trials
+        for trial in proxy.search(evaluate, space, rungs, study, trials=most, key=key, seed=inputs.seed):
             trials.append(trial)
             yield Progress("lcpaq proxy", len(trials), settings.trials, f"{trial.values[-1]:.2f}")
     best = proxy.best(trials)
@@ -61,7 +62,7 @@ def search_settings(subject: RunNetwork, settings: StepSettings) -> Iterator[Pro
         rungs=rungs,
         reached=tuple(sum(len(trial.values) > rung for trial in trials) for rung in range(len(rungs))),
         cpu_s=round(proxy.cost_s(trials), 2),
-        grid_settings=proxy.grid_size(SPACE),
+        grid_settings=proxy.grid_size(settings.space),
         agreement=tuple(map(_agreement, proxy.agreements(trials))) if len(best.values) > 1 else (),
     )
     record.write(subject.folder / record.FILE)

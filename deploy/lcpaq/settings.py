@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hil.errors import UsageError
 from nas.lcpaq.policy import ACTIVATION_BITS, INT8, WEIGHT_BITS, Choice
 from nas.lcpaq.sensitivity import SENSITIVITIES
+from nas.lcpaq.trial import SPACE, Space
 
 UNITS: Mapping[str, Mapping[str, float]] = {
     "size_bits": {"bits": 1.0, "B": 8.0, "kB": 8e3, "MB": 8e6},
@@ -17,6 +18,7 @@ UNITS: Mapping[str, Mapping[str, float]] = {
     "latency_us": {"us": 1.0, "ms": 1e3, "s": 1e6},
 }
 OPTION = {"size_bits": "--size-limit", "bops": "--bops-limit", "latency_us": "--latency-limit"}
+FIX = "--fix"
 FLAGS = ("--all-layers", "--tie-bits", "--measure-latency")
 DEFAULT_LIMIT = "67%"
 BLOCKS = "blocks"
@@ -40,6 +42,7 @@ class StepSettings:
         factor: as it says there.
         trials: of the proxy search.
         tuning_steps: of fine-tuning in a full trial.
+        fixed: hyperparameters that are not searched, each as `distillation=0` with one of its values in `SPACE`.
         activation_widths: of what a layer reads, to choose from.
         tie_bits: weights and activations of a layer share one width.
         measure_latency: of every layer, also without a limit on it.
@@ -55,6 +58,7 @@ class StepSettings:
     factor: float = 1.1
     trials: int = 40
     tuning_steps: int = 64
+    fixed: tuple[str, ...] = ()
     activation_widths: tuple[int, ...] = (INT8,)
     tie_bits: bool = False
     measure_latency: bool = False
@@ -78,6 +82,12 @@ class StepSettings:
         for name, text in self.limits.items():
             if (name, text) != ("size_bits", BLOCKS):
                 amount(name, text)
+        narrowed(SPACE, self.fixed)
+
+    @property
+    def space(self) -> Space:
+        """What the proxy searches."""
+        return narrowed(SPACE, self.fixed)
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -93,7 +103,8 @@ class StepSettings:
         limits = {} if self.limits == usual.limits else {OPTION[name]: text for name, text in self.limits.items()}
         others = {option: text for option, text in self._given.items() if text and text != usual._given[option]}
         given = {**limits, **others}
-        return tuple(option if option in FLAGS else f"{option}={text}" for option, text in given.items())
+        once = (option if option in FLAGS else f"{option}={text}" for option, text in given.items())
+        return (*once, *(f"{FIX}={text}" for text in self.fixed))
 
     @property
     def _given(self) -> dict[str, str]:
@@ -114,6 +125,28 @@ class StepSettings:
     @property
     def narrows_activations(self) -> bool:
         return self.activation_widths != (INT8,)
+
+
+def narrowed(space: Space, fixed: Sequence[str]) -> Space:
+    """`space` with one value for each hyperparameter that is `fixed`; `UsageError` for what is not in it."""
+    found = dict(space)
+    for text in fixed:
+        name, _, wanted = text.partition("=")
+        if name not in space:
+            raise UsageError(f"{FIX} {text}: give NAME=VALUE; the proxy searches {', '.join(space)}")
+        values = {_value_text(value): value for value in space[name]}
+        try:
+            wanted = _value_text(float(wanted))
+        except ValueError:
+            wanted = wanted.lower()
+        if wanted not in values:
+            raise UsageError(f"{FIX} {text}: {name} is one of {', '.join(values)}")
+        found[name] = (values[wanted],)
+    return found
+
+
+def _value_text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value).lower()
 
 
 def amount(name: str, text: str) -> tuple[float, str]:

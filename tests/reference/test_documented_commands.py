@@ -34,8 +34,10 @@ NOT_RUN = {
 EXIT_CODES = {
     "hilnas lint runs/demo/bundle/model.tflite --target imx8mp-vx": 1,  # per-channel: off the NPU's fast cores
     "hilnas lint MODEL.tflite --target imx8mp-vx": 1,
-    "hilnas lint int8/network.int8.tflite --target imx8mp-vx": 1,
     "hilnas lint int8/ch_ppocr_mobile_v2.0_cls_infer.int8.tflite --target imx8mp-vx": 1,
+}
+MEASURED = {
+    "hilnas lint int8/network.int8.tflite --target imx8mp-vx",  # of the scheme that was faster here
 }
 BOARDS = """
 [{}]
@@ -95,9 +97,9 @@ def finished(tmp_path_factory) -> Finished:
 
 
 def exit_codes(command: str) -> tuple[int, ...]:
-    """Those that it may end with: the machine of a test may have become slower since its baseline was taken."""
+    """Those that it may end with: on a busy machine either where latencies decide, as of those against a baseline."""
     compares = command.startswith("hilnas regress") and "--update" not in command
-    return (0, 1) if compares else (EXIT_CODES.get(command, 0),)
+    return (0, 1) if compares or command in MEASURED else (EXIT_CODES.get(command, 0),)
 
 
 def runnable(page: Path) -> Iterator[Block]:
@@ -127,7 +129,7 @@ def test_the_commands_of_a_page(page, finished, tmp_path, monkeypatch, capfd):
 def test_what_is_not_run_is_documented_and_has_a_reason():
     assert set(NOT_RUN) <= {command for _, command in commands()}
     assert all(len(reason) > 10 for reason in NOT_RUN.values())
-    assert set(EXIT_CODES) <= {command for _, command in commands()} - set(NOT_RUN)
+    assert MEASURED | set(EXIT_CODES) <= {command for _, command in commands()} - set(NOT_RUN)
 
 
 HILNAS_COMMANDS = sorted({command for _, command in commands() if command.startswith("hilnas ")})

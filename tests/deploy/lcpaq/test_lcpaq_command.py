@@ -40,6 +40,8 @@ from deploy.targets.inspection import inspect_model
 from nas.estimate import Estimate
 from nas.lcpaq import traces
 from nas.lcpaq.policy import Policy, policy_of
+from nas.lcpaq.proxy import grid_size
+from nas.lcpaq.trial import SPACE as HYPERPARAMETERS
 from nas.networks.classifier import Classifier
 from nas.quant import simulate
 from nas.quant.integer_graph import IntegerGraph, Weighted
@@ -152,6 +154,7 @@ def test_the_bundles_card_and_the_command_that_makes_it_again(finished: tuple[Pa
         ("--bits", "4,8", "--tie-bits", "--size-limit", "250kB"),
         ("--activation-bits", "4,6", "--all-layers", "--measure-latency", "--sensitivity", "sqnr", "--k", "3"),
         ("--images", "3", "--scoring-images", "5", "--trials", "2", "--tuning-steps", "0", "--size-limit", "blocks"),
+        ("--fix", "distillation=0", "--fix", "observer=percentile 99.9"),
     ],
 )
 def test_settings_as_options(words: tuple[str, ...]) -> None:
@@ -159,9 +162,20 @@ def test_settings_as_options(words: tuple[str, ...]) -> None:
     assert settings_of("run", *settings.options) == settings and len(settings.options) <= len(words) + 1
 
 
+def test_what_is_fixed_is_not_searched() -> None:
+    fixed = ("--fix", "distillation=0.0", "--fix", "equalize=True", "--fix", "learning_rate=1e-4")
+    space = settings_of("run", *fixed).space
+    assert (space["distillation"], space["equalize"], space["learning_rate"]) == ((0.0,), (True,), (1e-4,))
+    rest = space.keys() - {"distillation", "equalize", "learning_rate"}
+    assert {name: space[name] for name in rest} == {name: HYPERPARAMETERS[name] for name in rest}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (("--fix", "distillation=2"), ("--fix distillation=2", "distillation is one of 0, 0.5")),
+        (("--fix", "equalize"), ("--fix equalize", "equalize is one of false, true")),
+        (("--fix", "momentum=1"), ("--fix momentum=1", "the proxy searches granularity, observer")),
         (("--size-limit", "20%"), ("no policy fits size_bits", "give size_bits", "% more")),
         (("--size-limit", "67"), ("--size-limit 67", "% of INT8's")),
         (("--size-limit", "blocks"), ("teacher has no block bits",)),
@@ -193,11 +207,13 @@ def test_activations_of_fewer_bits_save_bit_operations_all_the_way_into_the_bund
     """The image too: what stands in the bundle says how to make one."""
     config, done = finished
     folder = Path(shutil.copytree(done.parents[1], tmp_path / "tiny")) / "lcpaq" / "teacher"
-    quick = ("--sensitivity", "sqnr", "--trials", "1", "--tuning-steps", "0", "--all-layers")
+    quick = ("--sensitivity", "sqnr", "--trials", "1", "--tuning-steps", "0", "--all-layers", "--fix", "observer=mse")
     assert lcpaq("run", config, tmp_path, *quick, "--activation-bits", "4,6", "--bops-limit", "80M") == 0
     sensitivity, refined, shipped = (record(folder / f"{name}.json") for name in ("sensitivity", "refine", "shipped"))
     assert sensitivity["activations"].keys() == sensitivity["layers"].keys()
     assert list(sensitivity["activations"]["stem"]) == ["4", "6"]
+    proxied = record(folder / "proxy.json")
+    assert proxied["best"]["observer"] == "mse" and 5 * proxied["grid_settings"] == grid_size(HYPERPARAMETERS)
     policy = Policy.parse(refined["best"])
     assert set(policy.activations.values()) <= {4, 6} and shipped["verified"]
     assert all(one["costs"]["bops"] <= 80e6 for one in refined["scored"])
