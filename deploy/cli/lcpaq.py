@@ -139,7 +139,8 @@ def _add_settings(action: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a hyperparameter that the proxy search leaves there, as distillation=0; may be given again",
+        help="a hyperparameter that the proxy search leaves there, as distillation=0; may be given again; all of them: "
+        "nothing is searched, the network ships as they make it",
     )
     action.add_argument("--plot", type=Path, metavar="FILE", help="draw it, beside lcpaq.html (.svg)")
 
@@ -182,6 +183,8 @@ def _of_a_file(options: LcpaqOptions, file: Path, settings: StepSettings) -> Pat
 
     if options.latency_limit or options.measure_latency:
         raise UsageError(f"--latency-limit, --measure-latency: {file} has no board, which is a run's: leave them out")
+    if options.fix:
+        raise UsageError(f"--fix: {file} has no proxy search, which trains: leave it out")
     if options.size_limit == "blocks":
         raise UsageError(f"--size-limit blocks: {file} has no block bits; give %, kB or MB")
     with own_network(options, file, settings.kind) as subject:

@@ -17,7 +17,7 @@ from deploy.quantize.noise import noise_of
 from deploy.quantize.quantized import Quantized
 from hil.errors import UsageError
 from nas.lcpaq.hessian import Problem, forward
-from nas.lcpaq.losses import CROSS_ENTROPY, PIXEL_CROSS_ENTROPY, flattened, squared_distance
+from nas.lcpaq.losses import flattened, loss_of, squared_distance
 from nas.quant.arithmetic import LITERT
 from nas.quant.float_graph import ArgMax, Node
 from nas.quant.ranges import Range, minmax
@@ -73,7 +73,7 @@ class ByLabels:
     def problem(self, images: int) -> Problem:
         task, batches = self.labels.task, self.labels.batches(images)
 
-        loss = PIXEL_CROSS_ENTROPY if task.dense else flattened(CROSS_ENTROPY)
+        loss = loss_of(task) if task.dense else flattened(loss_of(task))
         return Problem(
             self.labels.data.network.nodes, batches, loss, (self.labels.scores,), _span([x for x, _ in batches])
         )

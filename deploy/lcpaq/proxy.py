@@ -77,7 +77,8 @@ def _agreement(found: proxy.RankCorrelation) -> RungAgreement:
 def deployed(subject: RunNetwork, settings: StepSettings) -> tuple[str, IntegerGraph]:
     """The network to ship at policy.json's bits: by the run's scheme, or as the proxy search found it.
 
-    The one that scores more on the images which that search scored on; the run's scheme where they are even.
+    The one that scores more on the images which that search scored on; the run's scheme where they are even. Where
+    every hyperparameter was given, as they make it.
     """
     inputs = trial_inputs(subject, settings)
     plain, found = subject.graph(inputs.policy), ProxyRecord.read(subject.folder / ProxyRecord.FILE)
@@ -86,6 +87,8 @@ def deployed(subject: RunNetwork, settings: StepSettings) -> tuple[str, IntegerG
     top = rungs_of(inputs, settings)[-1]
     with one_thread():
         tuned = split_resizes(Evaluator(inputs).graph(found.best, top), subject.context.resize_factors)
+        if settings.nothing_to_search:
+            return "the settings given", tuned
         _, unseen = inputs.data[1.0]
         better = score_integer(tuned, unseen) > score_integer(plain, unseen)
     return ("proxy's settings", tuned) if better else ("the run's scheme", plain)

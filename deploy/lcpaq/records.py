@@ -169,7 +169,7 @@ class ShippedRecord(KeyedRecord):
     """The bundled network.
 
     Attributes:
-        quantized_by: the run's scheme, or the proxy search's settings.
+        quantized_by: the run's scheme, the proxy search's settings, or the settings given.
         metric: of the validation scores fp32 (in float), int8 (at the policy), int8_all8 (8 bits everywhere), percent.
         bundle: its folder; `verified`: on the board.
         evaluation: key of each image's result in the run's evaluations/lcpaq-MODEL.jsonl; None where the board gives no

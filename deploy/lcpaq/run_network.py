@@ -21,7 +21,7 @@ from nas.data.batches import load
 from nas.data.part import evenly_spaced
 from nas.data.sample import RGB_CHANNELS
 from nas.lcpaq.hessian import Problem
-from nas.lcpaq.losses import CROSS_ENTROPY, PIXEL_CROSS_ENTROPY
+from nas.lcpaq.losses import loss_of
 from nas.lcpaq.policy import Policy
 from nas.networks.resnet import ResNet
 from nas.quant.float_graph import Node
@@ -99,7 +99,7 @@ class RunNetwork:
         count, size = min(images, len(data)), context.experiment.distil.schedule.batch_size
         places = [int((i + 0.25) * len(data) / count) for i in range(count)]
         batches = [load(data, places[start : start + size]) for start in range(0, count, size)]
-        return Problem(self.nodes, batches, PIXEL_CROSS_ENTROPY if context.task.dense else CROSS_ENTROPY)
+        return Problem(self.nodes, batches, loss_of(context.task))
 
     def scoring(self, images: int) -> Scoring:
         """The task's metric on held-out training images."""

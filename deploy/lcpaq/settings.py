@@ -90,6 +90,11 @@ class StepSettings:
         return narrowed(SPACE, self.fixed)
 
     @property
+    def nothing_to_search(self) -> bool:
+        """Whether every hyperparameter is fixed."""
+        return all(len(values) == 1 for values in self.space.values())
+
+    @property
     def choices(self) -> tuple[Choice, ...]:
         """What a layer may take."""
         if self.tie_bits:
@@ -134,6 +139,8 @@ def narrowed(space: Space, fixed: Sequence[str]) -> Space:
         name, _, wanted = text.partition("=")
         if name not in space:
             raise UsageError(f"{FIX} {text}: give NAME=VALUE; the proxy searches {', '.join(space)}")
+        if found[name] is not space[name]:
+            raise UsageError(f"{FIX} {text}: {name} is fixed twice; give it once")
         values = {_value_text(value): value for value in space[name]}
         try:
             wanted = _value_text(float(wanted))

@@ -42,7 +42,8 @@ def ship(subject: RunNetwork, settings: StepSettings) -> Iterator[Progress]:
     context, policy = subject.context, kept_policy(subject)
     proxied = ProxyRecord.read(subject.folder / ProxyRecord.FILE)
     boards = map(settings_of, context.boards)
-    key = digest(subject.key, str(policy), asdict(proxied.best), settings.tuning_steps, *boards)
+    given = ["given"] if settings.nothing_to_search else []
+    key = digest(subject.key, str(policy), asdict(proxied.best), settings.tuning_steps, *boards, *given)
     if ShippedRecord.current(subject.folder, key):
         return
     (quantized_by, graph), name = deployed(subject, settings), f"lcpaq-{subject.name}"

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nas.data.sample import IGNORE
 from nas.networks.segmenter import upsampled
-from nas.tasks.segmentation import pixel_cross_entropy
+from nas.tasks.task import Task
 
 Signs = Callable[[Tensor], Tensor]
 """Independent signs, +1 or -1, shaped as what it gets."""
@@ -61,11 +60,9 @@ def _of_pixels(logits: Tensor, labels: Tensor, signs: Signs) -> Tensor:
     return root
 
 
-CROSS_ENTROPY = Loss(F.cross_entropy, _of_labels)
-"""The mean of scores (N, classes)."""
-
-PIXEL_CROSS_ENTROPY = Loss(pixel_cross_entropy, _of_pixels)
-"""The mean over labelled pixels of logits (N, classes, h, w), enlarged to the labels' size."""
+def loss_of(task: Task) -> Loss:
+    """The task's: the mean cross-entropy of scores (N, classes), or over labelled pixels of (N, classes, h, w)."""
+    return Loss(task.loss, _of_pixels if task.dense else _of_labels)
 
 
 def flattened(loss: Loss) -> Loss:

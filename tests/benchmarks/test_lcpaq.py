@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from nas.lcpaq.hessian import Problem, quadratic_forms
-from nas.lcpaq.losses import CROSS_ENTROPY
 from nas.lcpaq.policy import Options
 from nas.lcpaq.program import solve, totals
 from nas.lcpaq.refine import frontier
@@ -22,7 +21,7 @@ from nas.quant.folding import fold_classifier
 from nas.space import Block, SearchSpace
 from nas.training.threads import one_thread
 from tests.nas.lcpaq.lcpaq_options import made_up
-from tests.nas.lcpaq.lcpaq_problem import dense_problem, exact_blocks, small_problem
+from tests.nas.lcpaq.lcpaq_problem import CROSS_ENTROPY, dense_problem, exact_blocks, small_problem
 
 ILP_LIMIT_S = 0.1
 LAYERS = 60

@@ -16,7 +16,7 @@ from deploy.studies.lcpaq.records import BitsRecord, BitsTable, PolicyScore
 from deploy.studies.lcpaq.trained import Trained
 from nas.data.batches import load
 from nas.lcpaq.hessian import Problem, forward
-from nas.lcpaq.losses import CROSS_ENTROPY
+from nas.lcpaq.losses import loss_of
 from nas.lcpaq.options import options_of
 from nas.lcpaq.policy import INT8, Options, Policy, layers_of, policy_of, ties
 from nas.lcpaq.program import solve
@@ -28,7 +28,7 @@ from nas.lcpaq.traces import Precision, Trace, traces
 from nas.noise import NsrReference
 from nas.quant.float_graph import Node, Weighted
 from nas.quant.scheme import Granularity, Scheme
-from nas.tasks.task import score_float
+from nas.tasks.task import TASKS, score_float
 from nas.training.threads import one_thread
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
@@ -43,7 +43,7 @@ def problem_of(trained: Trained) -> Problem:
     seen, _ = trained.parts((32, 32))
     places = [int((i + 0.5) * len(seen) / LABELLED) for i in range(LABELLED)]
     batches = [load(seen, places[start : start + 16]) for start in range(0, LABELLED, 16)]
-    return Problem(trained.nodes, batches, CROSS_ENTROPY)
+    return Problem(trained.nodes, batches, loss_of(TASKS["classification"]))
 
 
 def options_for(trained: Trained, problem: Problem, known: Mapping[str, Trace], granularity: Granularity) -> Options:

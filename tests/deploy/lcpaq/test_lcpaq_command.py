@@ -22,6 +22,7 @@ from deploy.formats.digest import file_digest
 from deploy.formats.journal import Journal
 from deploy.formats.tflite.read import read
 from deploy.latency.overhead import COPIES
+from deploy.lcpaq import proxy
 from deploy.lcpaq.latency import (
     EMPTY,
     boundary_shapes,
@@ -170,11 +171,28 @@ def test_what_is_fixed_is_not_searched() -> None:
     assert {name: space[name] for name in rest} == {name: HYPERPARAMETERS[name] for name in rest}
 
 
+def test_what_is_fixed_altogether_ships_whatever_held_out_images_prefer(
+    finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, done = finished
+    folder = Path(shutil.copytree(done.parents[1], tmp_path / "tiny")) / "lcpaq" / "teacher"
+    monkeypatch.setattr(proxy, "score_integer", lambda *_: 50.0)  # a tie, in which the run's scheme wins
+    given = {name: values[-1] for name, values in HYPERPARAMETERS.items()}
+    fixed = [word for name, value in given.items() for word in ("--fix", f"{name}={value}")]
+    assert lcpaq("run", config, tmp_path, *LIMITS, *fixed[2:]) == 0
+    assert record(folder / "shipped.json")["quantized_by"] == "the run's scheme"
+    assert lcpaq("run", config, tmp_path, *LIMITS, *fixed) == 0
+    proxied, shipped = record(folder / "proxy.json"), record(folder / "shipped.json")
+    assert {name: proxied["best"][name] for name in given} == given and proxied["grid_settings"] == 1
+    assert shipped["quantized_by"] == "the settings given" and shipped["verified"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (("--fix", "distillation=2"), ("--fix distillation=2", "distillation is one of 0, 0.5")),
         (("--fix", "equalize"), ("--fix equalize", "equalize is one of false, true")),
+        (("--fix", "equalize=true", "--fix", "equalize=false"), ("equalize is fixed twice",)),
         (("--fix", "momentum=1"), ("--fix momentum=1", "the proxy searches granularity, observer")),
         (("--size-limit", "20%"), ("no policy fits size_bits", "give size_bits", "% more")),
         (("--size-limit", "67"), ("--size-limit 67", "% of INT8's")),

@@ -342,6 +342,7 @@ NONSENSE: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = (
     (("--size-limit", "10%"), ("no policy fits size_bits", "give size_bits", "% more")),
     (("--size-limit", "blocks"), ("--size-limit blocks", "no block bits", "give %")),
     (("--latency-limit", "50%"), ("--latency-limit", "no board")),
+    (("--fix", "distillation=0"), ("--fix", "no proxy search", "leave it out")),
     (("--config", "demo-scenes"), ("--config", "a network of its own", "leave it out")),
     (("--loss", "labels"), ("--data random", "it has no labels", "folders:FOLDER")),
     (("--sensitivity", "fisher"), ("--sensitivity fisher", "no slope", "another kind")),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
 from nas.data.sample import IGNORE
 from nas.lcpaq.hessian import Problem, forward
-from nas.lcpaq.losses import CROSS_ENTROPY, PIXEL_CROSS_ENTROPY, squared_distance
+from nas.lcpaq.losses import loss_of, squared_distance
 from nas.quant.float_graph import (
     INPUT,
     Add,
@@ -33,6 +34,9 @@ from nas.quant.float_graph import (
     Tanh,
     TransposedConv,
 )
+from nas.tasks.task import TASKS
+
+CROSS_ENTROPY, PIXEL_CROSS_ENTROPY = loss_of(TASKS["classification"]), loss_of(TASKS["segmentation"])
 
 
 def small_nodes(seed: int = 0) -> list[Node]:
@@ -158,3 +162,11 @@ def exact_blocks(problem: Problem) -> dict[str, Tensor]:
         blocks[layer.name] = hessian[start : start + size, start : start + size]
         start += size
     return blocks
+
+
+every_problem = pytest.mark.parametrize(
+    "problem",
+    [small_problem(), dense_problem(), residual_problem(), curved_problem()],
+    ids=["classifier", "segmenter", "residual", "curved"],
+)
+"""Runs a test of one `problem` on each of them."""

@@ -9,24 +9,20 @@ import torch
 
 from nas.errors import ConfigError
 from nas.lcpaq.hessian import Problem, forward, quadratic_forms
-from nas.lcpaq.losses import CROSS_ENTROPY, Loss
+from nas.lcpaq.losses import Loss
 from nas.lcpaq.traces import Precision, traces
 from nas.quant.float_graph import INPUT
 from tests.nas.lcpaq.lcpaq_problem import (
+    CROSS_ENTROPY,
     curved_problem,
-    dense_problem,
+    every_problem,
     exact_blocks,
-    residual_problem,
     small_nodes,
     small_problem,
 )
 
 
-@pytest.mark.parametrize(
-    "problem",
-    [small_problem(), dense_problem(), residual_problem(), curved_problem()],
-    ids=["classifier", "segmenter", "residual", "curved"],
-)
+@every_problem
 def test_a_quadratic_form_is_that_of_the_full_hessian(problem: Problem) -> None:
     """Unit vectors too: the sum over them is the exact trace."""
     blocks = exact_blocks(problem)

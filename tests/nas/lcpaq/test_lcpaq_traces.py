@@ -12,13 +12,13 @@ from torch import Tensor
 from nas.data.sample import IGNORE
 from nas.errors import ConfigError, QuantizationError
 from nas.lcpaq.hessian import Problem
-from nas.lcpaq.losses import CROSS_ENTROPY, PIXEL_CROSS_ENTROPY, Loss, flattened, squared_distance
+from nas.lcpaq.losses import Loss, flattened, squared_distance
 from nas.lcpaq.traces import LEAST_PROBES, Precision, Samples, estimated, traces
 from tests.nas.lcpaq.lcpaq_problem import (
-    curved_problem,
-    dense_problem,
+    CROSS_ENTROPY,
+    PIXEL_CROSS_ENTROPY,
+    every_problem,
     exact_blocks,
-    residual_problem,
     small_problem,
 )
 
@@ -66,11 +66,7 @@ def test_a_losses_root_is_one_of_its_hessian(name: str) -> None:
     torch.testing.assert_close(columns @ columns.T, hessian, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    "problem",
-    [small_problem(), dense_problem(), residual_problem(), curved_problem()],
-    ids=["classifier", "segmenter", "residual", "curved"],
-)
+@every_problem
 def test_the_trace_is_within_five_per_cent_of_the_exact_one(problem: Problem) -> None:
     """At a standard error of 1.5 %: five per cent is more than three of them."""
     exact = exact_blocks(problem)
