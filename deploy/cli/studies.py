@@ -372,6 +372,8 @@ def lcpaq_bits(options: LcpaqStudyOptions) -> int:
     """The exit code."""
     from deploy.studies.lcpaq.bits import bits
 
+    if not 0 < options.share <= 1:
+        raise UsageError(f"--share {options.share:g}: give a share of the INT8 size, above 0 and at most 1, as 0.67")
     _say(bits(options.out, options.parsed_seeds(), options.steps, options.share))
     return 0
 

@@ -50,3 +50,10 @@ def test_seeds_that_are_none_are_refused(study, tmp_path, capsys):
     assert main(["study", study, "--out", str(tmp_path / "out"), "--seeds", "0,one"]) == 2
     one_line(capsys.readouterr().err, "--seeds 0,one", "0,1,2")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("share", ["0", "-1", "67", "nan"])
+def test_a_share_that_is_none_is_refused(share, tmp_path, capsys):
+    assert main(["study", "lcpaq-bits", "--out", str(tmp_path / "out"), "--share", share]) == 2
+    one_line(capsys.readouterr().err, f"--share {share}", "above 0 and at most 1")
+    assert not (tmp_path / "out").exists()
